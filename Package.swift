@@ -1,0 +1,53 @@
+// swift-tools-version: 6.0
+// Annulus: exact sequence-parallel attention on CPU clusters.
+
+import PackageDescription
+
+let package = Package(
+    name: "annulus",
+    platforms: [.macOS(.v15)],
+    products: [
+        .library(name: "RingAttention", targets: ["RingAttention", "Plans", "Attention", "Tiles", "Matrices", "MPI"]),
+        .library(name: "Encoders", targets: ["Encoders", "Checkpoints", "Tokenization"]),
+        .executable(name: "annulus", targets: ["annulus"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
+        .package(url: "https://github.com/apple/swift-crypto", "3.0.0"..<"5.0.0"),
+    ],
+    targets: [
+        .systemLibrary(name: "CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev"]), .brew(["open-mpi"])]),
+        .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"]), .brew(["openblas"])]),
+        .target(name: "CAttentionKernels"),
+        .target(name: "MPI", dependencies: ["CMPI"]),
+        .target(name: "Matrices", dependencies: ["CAttentionKernels"]),
+        .target(name: "Tiles"),
+        .target(name: "Attention", dependencies: ["CAttentionKernels", "Matrices", "Tiles"]),
+        .target(name: "Plans", dependencies: ["Tiles", "Attention"]),
+        .target(name: "RingAttention", dependencies: ["MPI", "Matrices", "Tiles", "Attention", "Plans"]),
+        .target(name: "Checkpoints", dependencies: []),
+        .target(name: "Tokenization", dependencies: ["Checkpoints"]),
+        .target(name: "Encoders", dependencies: ["RingAttention", "Checkpoints", "Tokenization"]),
+        .executableTarget(
+            name: "annulus",
+            dependencies: [
+                "COpenBLAS", "Encoders",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Crypto", package: "swift-crypto"),
+            ]),
+        .testTarget(name: "MatricesTests", dependencies: ["Matrices"]),
+        .testTarget(name: "TilesTests", dependencies: ["Tiles"]),
+        .testTarget(name: "AttentionTests", dependencies: ["Attention"]),
+        .testTarget(name: "PlansTests", dependencies: ["Plans"]),
+        .testTarget(name: "RingAttentionTests", dependencies: ["RingAttention"]),
+        .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
+        .testTarget(name: "TokenizationTests", dependencies: ["Tokenization"], exclude: ["Goldens"]),
+        .testTarget(name: "EncodersTests", dependencies: ["Encoders"], exclude: ["Goldens"]),
+        .testTarget(name: "CommandTests", dependencies: ["annulus"]),
+        // Run under mpirun by scripts/test, with any number of ranks.
+        .executableTarget(name: "distributed-tests", dependencies: ["RingAttention"], path: "Tests/DistributedTests"),
+    ],
+    swiftLanguageModes: [.v6]
+)

@@ -1,0 +1,99 @@
+// The C microkernels: plain pointers, one job each, no decisions. Every function of a kernel set is
+// row-independent: the bits of row r of a result depend on row r of the operands (and on the
+// shared panel) only, never on how many rows travel in one call.
+//
+// Panels. A matrix B of depth × n columns is stored as panels of 64 columns; panel p is a dense
+// row-major block [depth][width], width = 64 except for the last panel, whose width is the
+// remaining column count rounded up to 16 (padding columns are zero). Panel p starts at
+// B + 64·p·depth. K tiles are packed transposed (columns are keys, depth is the head dimension),
+// V tiles as they are (columns are value channels, depth is keys), and weights [out][in] of a
+// dense layer transposed (columns are output features, depth is input features).
+//
+// Masks. Bit c of word p of a row's mask says that column 64·p + c is visible. A masked column is
+// never multiplied into a result, not even by zero.
+#ifndef ANNULUS_KERNELS_H
+#define ANNULUS_KERNELS_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { ANNULUS_PANEL_WIDTH = 64, ANNULUS_PANEL_GRANULE = 16 };
+
+typedef struct annulus_kernels {
+  const char *name;  // "reference", "avx2", "avx512", "neon"
+
+  // C[rows][width] = (accumulate ? C : 0) + A[rows][depth] · panel[depth][width].
+  // One fused multiply-add chain per element, depth ascending. width ∈ {16, 32, 48, 64}.
+  void (*panel_product)(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
+                        const float *panel, ptrdiff_t depth, ptrdiff_t width,
+                        float *c, ptrdiff_t c_stride, int accumulate);
+
+  // The same, but term k of row r is left out (not multiplied by zero) where bit k of
+  // mask[r · mask_stride + k / 64] is clear.
+  void (*masked_panel_product)(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
+                               const float *panel, ptrdiff_t depth, ptrdiff_t width,
+                               float *c, ptrdiff_t c_stride, int accumulate,
+                               const uint64_t *mask, ptrdiff_t mask_stride);
+
+  // In place: S[r][j] becomes exp(S[r][j] − row_max[r]) for visible j < keys, and 0 for masked j and for
+  // the padding up to keys rounded up to 16. row_max is the largest visible score, row_sum the
+  // sum of the exponentials (16 lane sums, then a fixed tree). A row with no visible key:
+  // row_max = −∞, row_sum = 0. A visible NaN makes both NaN. mask may be NULL: all visible.
+  void (*softmax_rows)(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
+                       const uint64_t *mask, ptrdiff_t mask_stride,
+                       float *row_max, float *row_sum);
+
+  // Merges the partial softmax statistics of the right operand into the left, row by row:
+  // m = max(mL, mR); l = lL·e^(mL−m) + lR·e^(mR−m); O likewise. A side with m = −∞ leaves the
+  // other's bits untouched. width is a multiple of 16.
+  void (*merge_rows)(ptrdiff_t rows, ptrdiff_t width,
+                     float *left_max, float *left_sum, float *left_output, ptrdiff_t left_stride,
+                     const float *right_max, const float *right_sum,
+                     const float *right_output, ptrdiff_t right_stride);
+
+  // output[r][0..columns) = O[r] / row_sum[r] (zeros where row_max is −∞);
+  // log_sum_exp[r] = row_max + ln(row_sum), −∞ where no key was visible. log_sum_exp may be NULL.
+  void (*normalize_rows)(ptrdiff_t rows, ptrdiff_t columns,
+                         const float *row_max, const float *row_sum, const float *o, ptrdiff_t o_stride,
+                         float *output, ptrdiff_t output_stride, float *log_sum_exp, ptrdiff_t log_sum_exp_stride);
+
+  // Panels of the transpose of source[n][depth]: columns of the packed matrix are the rows of source.
+  void (*pack_transposed)(const float *source, ptrdiff_t source_stride, ptrdiff_t n, ptrdiff_t depth, float *panels);
+  // Panels of source[depth][n] itself.
+  void (*pack_columns)(const float *source, ptrdiff_t source_stride, ptrdiff_t depth, ptrdiff_t n, float *panels);
+
+  // Element-wise, rows × columns; x and y may be the same buffer. bias may be NULL.
+  void (*add_bias)(ptrdiff_t rows, ptrdiff_t columns, float *x, ptrdiff_t stride, const float *bias);
+  void (*gelu_bias)(ptrdiff_t rows, ptrdiff_t columns, float *x, ptrdiff_t stride, const float *bias);       // x·Φ(x), through erf
+  void (*gelu_tanh_bias)(ptrdiff_t rows, ptrdiff_t columns, float *x, ptrdiff_t stride, const float *bias);  // the tanh form
+  void (*gated_gelu)(ptrdiff_t rows, ptrdiff_t columns, const float *x, const float *gate, ptrdiff_t stride,
+                     float *y, ptrdiff_t y_stride);  // y = gelu(x)·gate, exact GELU
+  // y = layer_norm(x + bias + residual)·gamma + beta over each row; bias, residual, beta may be NULL.
+  // Mean, then the mean of squared deviations (two passes), lane sums in fixed order.
+  void (*layer_norm)(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride, const float *bias,
+                     const float *residual, ptrdiff_t residual_stride,
+                     const float *gamma, const float *beta, float epsilon, float *y, ptrdiff_t y_stride);
+
+  // Element-wise functions over arrays, our own, the same bits in every kernel set.
+  void (*exp)(const float *x, float *y, ptrdiff_t n);
+  void (*log)(const float *x, float *y, ptrdiff_t n);
+  void (*erf)(const float *x, float *y, ptrdiff_t n);
+  void (*tanh)(const float *x, float *y, ptrdiff_t n);
+
+  // Runs `iterations` rounds of independent fused multiply-adds and returns the floating-point
+  // operations done: the peak that this set's instructions can reach. *sink keeps the work alive.
+  double (*peak)(ptrdiff_t iterations, float *sink);
+} annulus_kernels;
+
+// Kernel sets this machine can run, best last; index 0 is always the reference. NULL past the end.
+const annulus_kernels *annulus_kernels_available(int index);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

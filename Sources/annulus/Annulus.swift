@@ -1,0 +1,1 @@
+@main struct Annulus { static func main() {} }
