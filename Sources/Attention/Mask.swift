@@ -64,6 +64,16 @@ public struct VisibleTiles: Hashable, Sendable {
     public let any: Runs
     /// Tiles of which every key is seen by every row.
     public let all: Runs
+
+    public init(any: Runs, all: Runs) {
+        self.any = any
+        self.all = all
+    }
+
+    /// The same tiles, their numbers moved by `offset`.
+    public func shifted(by offset: Int) -> VisibleTiles {
+        VisibleTiles(any: any.shifted(by: offset), all: all.shifted(by: offset))
+    }
 }
 
 /// The visible pairs of one query tile and one key tile as bits: the mask operand of the kernels.

@@ -64,6 +64,11 @@ public final class AlignedBuffer {
         }
     }
 
+    /// The memory as bytes, as messages and files take it.
+    public var bytes: UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(start: pointer, count: count * MemoryLayout<Float>.stride)
+    }
+
     private static var anonymous: Int32 {
         #if canImport(Darwin)
         MAP_ANON

@@ -37,8 +37,7 @@ public struct AttentionJob: Sendable {
     public func visibleTiles(queryTile: Int) -> VisibleTiles {
         let sequence = queries.numbering.sequence(of: queryTile)
         let visible = mask.keyTiles(queryTile: queryTile - queries.numbering.firstTile[sequence], in: shape(of: sequence))
-        let first = keys.numbering.firstTile[sequence]
-        return VisibleTiles(any: visible.any.shifted(by: first), all: visible.all.shifted(by: first))
+        return visible.shifted(by: keys.numbering.firstTile[sequence])
     }
 
     /// The key tiles that the queries of a rank need.

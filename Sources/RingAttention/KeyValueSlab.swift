@@ -2,6 +2,7 @@
 
 import Attention
 import Matrices
+import Plans
 import Tiles
 
 /// Packed tiles of one group of heads, in ascending order: per tile, per key/value head of the group,

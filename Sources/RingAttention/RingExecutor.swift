@@ -183,12 +183,14 @@ public final class RingExecutor {
         func attend(_ keyTiles: Runs, resident: ResidentTiles, poll: () -> Void) {
             if keyTiles.isEmpty { return }
             let heads = queryHeads.count
-            forests.withUnsafeMutableBufferPointer { forests in
-                executor.threads.forEach(forests.count, poll: poll) { unit, worker in
-                    // Disjoint: each unit touches its own forest and its own rows and head of the output.
-                    unitOfWork(
-                        executor.queryTiles[unit / heads], head: queryHeads.lowerBound + unit % heads, keyTiles,
-                        &forests[unit], resident, executor.workers[worker], worker == 0 ? poll : {})
+            withoutActuallyEscaping(poll) { poll in
+                forests.withUnsafeMutableBufferPointer { forests in
+                    executor.threads.forEach(forests.count, poll: poll) { unit, worker in
+                        // Disjoint: each unit touches its own forest and its own rows and head of the output.
+                        unitOfWork(
+                            executor.queryTiles[unit / heads], head: queryHeads.lowerBound + unit % heads, keyTiles,
+                            &forests[unit], resident, executor.workers[worker], worker == 0 ? poll : {})
+                    }
                 }
             }
         }

@@ -1,5 +1,6 @@
 // The fixed tree: any order of arrival gives one expression, left before right, absent nodes skipped.
 
+import TestSupport
 import Testing
 import Tiles
 
@@ -23,7 +24,7 @@ private func definition(_ node: TreeNode, _ tiles: Set<Int>) -> String? {
 @Suite struct FixedTreeTests {
     @Test func mergingInAnyOrderGivesTheSameExpression() {
         let seed = UInt64.random(in: 0...UInt64.max)
-        var generator = SplitMix(state: seed)
+        var generator = SplitMix(seed: seed)
         for _ in 0..<300 {
             let count = Int.random(in: 1...40, using: &generator)
             let tiles = Set((0..<count).filter { _ in Bool.random(using: &generator) })

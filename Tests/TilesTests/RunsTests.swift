@@ -1,5 +1,6 @@
 // Runs behave as the sets of integers they stand for.
 
+import TestSupport
 import Testing
 import Tiles
 
@@ -15,7 +16,7 @@ import Tiles
 
     @Test func setAlgebraAgreesWithSetsOfIntegers() {
         let seed = UInt64.random(in: 0...UInt64.max)
-        var generator = SplitMix(state: seed)
+        var generator = SplitMix(seed: seed)
         for _ in 0..<500 {
             let (a, setA) = random(&generator)
             let (b, setB) = random(&generator)
@@ -39,14 +40,3 @@ import Tiles
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): a seeded generator, so that a failure can be repeated.
-struct SplitMix: RandomNumberGenerator {
-    var state: UInt64
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
-    }
-}
