@@ -71,16 +71,20 @@ extension EncoderRun {
         let outbox = targets.map { rank in
             let values = leaving[rank] ?? []
             let buffer = AlignedBuffer(count: values.count)
-            buffer.pointer.update(from: values, count: values.count)
+            withExtendedLifetime(buffer) { $0.pointer.update(from: values, count: values.count) }
             return buffer
         }
-        try transport.exchange(
-            receive: zip(sources, inbox).map { Incoming(from: $0, pieces: [$1.bytes]) },
-            send: zip(targets, outbox).map { Outgoing(to: $0, pieces: [UnsafeRawBufferPointer($1.bytes)]) }
-        ) { _ in }
+        // The messages hold pointers only, so the buffers must be kept until the exchange is over.
+        try withExtendedLifetime((inbox, outbox)) {
+            try transport.exchange(
+                receive: zip(sources, inbox).map { Incoming(from: $0, pieces: [$1.bytes]) },
+                send: zip(targets, outbox).map { Outgoing(to: $0, pieces: [UnsafeRawBufferPointer($1.bytes)]) })
+        }
         for (source, buffer) in zip(sources, inbox) {
             for (place, leaf) in (arriving[source] ?? []).enumerated() {
-                let values = Array(UnsafeBufferPointer(start: buffer.pointer + place * width, count: width))
+                let values = withExtendedLifetime(buffer) {
+                    Array(UnsafeBufferPointer(start: buffer.pointer + place * width, count: width))
+                }
                 forests[leaf.forest].forest.insert(PooledPart(mode: mode, values: values), tile: leaf.tile)
             }
         }

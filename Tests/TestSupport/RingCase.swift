@@ -87,12 +87,15 @@ public struct RingCase: Sendable, CustomStringConvertible {
                 // In two parts, as the encoder does.
                 let cut = min(64, tokens.count)
                 for rows in [0..<cut, cut..<tokens.count] where !rows.isEmpty {
-                    executor.pack(
-                        tile: tile, rows: rows,
-                        keys: HeadRows(
-                            keys.pointer + rows.lowerBound * keyWidth, tokenStride: keyWidth, headStride: heads.headDimension),
-                        values: HeadRows(
-                            values.pointer + rows.lowerBound * valueWidth, tokenStride: valueWidth, headStride: heads.valueDimension))
+                    withExtendedLifetime((keys, values)) {
+                        executor.pack(
+                            tile: tile, rows: rows,
+                            keys: HeadRows(
+                                keys.pointer + rows.lowerBound * keyWidth, tokenStride: keyWidth, headStride: heads.headDimension),
+                            values: HeadRows(
+                                values.pointer + rows.lowerBound * valueWidth, tokenStride: valueWidth,
+                                headStride: heads.valueDimension))
+                    }
                 }
             }
         }
@@ -102,13 +105,14 @@ public struct RingCase: Sendable, CustomStringConvertible {
         let output = AlignedBuffer(count: rows * outputWidth)
         let logSumExp = AlignedBuffer(count: rows * heads.queryHeads)
         let before = transport.traffic.bytes
-        try executor.attend(
-            queries: HeadRows(queries.pointer, tokenStride: queryWidth, headStride: heads.headDimension), scale: scale,
-            output: HeadRows(output.pointer, tokenStride: outputWidth, headStride: heads.valueDimension),
-            logSumExp: HeadRows(logSumExp.pointer, tokenStride: heads.queryHeads, headStride: 1))
-        let sent = transport.traffic.bytes - before
-        let outputs = try transport.allGather(Array(output.bytes))
-        let sums = try transport.allGather(Array(logSumExp.bytes))
+        let (sent, outputs, sums) = try withExtendedLifetime((queries, output, logSumExp)) {
+            try executor.attend(
+                queries: HeadRows(queries.pointer, tokenStride: queryWidth, headStride: heads.headDimension), scale: scale,
+                output: HeadRows(output.pointer, tokenStride: outputWidth, headStride: heads.valueDimension),
+                logSumExp: HeadRows(logSumExp.pointer, tokenStride: heads.queryHeads, headStride: 1))
+            let sent = transport.traffic.bytes - before
+            return (sent, try transport.allGather(Array(output.bytes)), try transport.allGather(Array(logSumExp.bytes)))
+        }
         return Outcome(
             output: Self.assemble(outputs, width: outputWidth, job.queries),
             logSumExp: Self.assemble(sums, width: heads.queryHeads, job.queries), bytesSent: sent)
@@ -164,7 +168,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
 
     private static func buffer(_ values: [Float]) -> AlignedBuffer {
         let buffer = AlignedBuffer(count: values.count)
-        buffer.pointer.update(from: values, count: values.count)
+        withExtendedLifetime(buffer) { $0.pointer.update(from: values, count: values.count) }
         return buffer
     }
 
