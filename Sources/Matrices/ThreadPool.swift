@@ -206,14 +206,20 @@ public final class ThreadPool: @unchecked Sendable {
                 if stopping { break }
                 seen = generation
                 inside += 1
-                let body = job
-                pthread_mutex_unlock(mutex)
-                if let body {
-                    while let index = next() { body(index, worker) }
-                }
+                runUnits(worker: worker)
                 leave()
             }
             pthread_mutex_unlock(mutex)
+        }
+
+        /// Entered with the mutex held, left without it. A function of its own, so that the worker's reference to
+        /// the body, which must not outlive `forEach`, is gone before the worker leaves the job.
+        @inline(never)
+        private func runUnits(worker: Int) {
+            let body = job
+            pthread_mutex_unlock(mutex)
+            guard let body else { return }
+            while let index = next() { body(index, worker) }
         }
 
         private func leave() {
