@@ -49,7 +49,9 @@ let package = Package(
         .testTarget(name: "EncodersTests", dependencies: ["Encoders"], exclude: ["Goldens"]),
         .testTarget(name: "CommandTests", dependencies: ["annulus"]),
         // Run under mpirun by scripts/test, with any number of ranks.
-        .executableTarget(name: "distributed-tests", dependencies: ["RingAttention", "TestSupport"], path: "Tests/DistributedTests"),
+        .executableTarget(
+            name: "distributed-tests", dependencies: ["RingAttention", "TestSupport"], path: "Tests/DistributedTests",
+            exclude: ["Misuse"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -23,6 +23,7 @@ static inline cmpi_datatype cmpi_int64(void) { cmpi_datatype d = {MPI_INT64_T}; 
 static inline cmpi_request cmpi_request_null(void) { cmpi_request r = {MPI_REQUEST_NULL}; return r; }
 static inline int cmpi_request_is_null(cmpi_request r) { return r.handle == MPI_REQUEST_NULL; }
 static inline int cmpi_any_source(void) { return MPI_ANY_SOURCE; }
+static inline int cmpi_any_tag(void) { return MPI_ANY_TAG; }
 static inline int cmpi_undefined(void) { return MPI_UNDEFINED; }
 static inline int cmpi_success(void) { return MPI_SUCCESS; }
 static inline int cmpi_thread_single(void) { return MPI_THREAD_SINGLE; }

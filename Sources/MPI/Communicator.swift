@@ -97,4 +97,10 @@ public struct Tag: Hashable, Sendable, ExpressibleByIntegerLiteral {
     var final: Int32 { Int32(value) }
     /// The tag of every other part, so that a message of another length than its receive cannot pass as it.
     var leading: Int32 { Int32(value + Tag.range.count) }
+
+    /// The tag that a part travelled under, and whether it was the last part of its message.
+    static func parse(_ value: Int32) -> (tag: Tag, isLast: Bool) {
+        let count = range.count
+        return (Tag(Int(value) & (count - 1)), Int(value) < count)
+    }
 }

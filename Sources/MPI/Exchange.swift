@@ -7,8 +7,8 @@ extension Communicator {
     /// writing, the other for reading. `body` calls its argument now and then so that the messages move, since few
     /// MPI libraries move them by themselves.
     /// The corresponding C functions are `MPI_Irecv` and `MPI_Isend` (MPI 3.1 §3.7.2).
-    /// - Throws: `MPIError`, of class ``MPIError/Class/truncate`` where the message received has another length
-    ///   than `incoming`; whatever `body` throws, once the messages no longer use the buffers.
+    /// - Throws: `MPIError`, of class ``MPIError/Class/truncate`` where the message received is shorter than
+    ///   `incoming`, or longer and the library says so; whatever `body` throws, once the messages no longer use the buffers.
     /// - Precondition: both ranks are this communicator's.
     public func exchange<Out: BitwiseCopyable, In: BitwiseCopyable>(
         sending outgoing: borrowing Buffer<Out>, to destination: Int,
@@ -21,9 +21,9 @@ extension Communicator {
         try requests.receive([incoming.bytes], from: source, tag: tag, over: self)
         try requests.send([UnsafeRawBufferPointer(outgoing.bytes)], to: destination, tag: tag, over: self)
         try body { () throws(MPIError) in
-            try requests.test { if $0.bytes != $0.expected { mismatch = $0 } }
+            try requests.test { if $0.isMismatch { mismatch = $0 } }
         }
-        while try !requests.test(onReceive: { if $0.bytes != $0.expected { mismatch = $0 } }) {
+        while try !requests.test(onReceive: { if $0.isMismatch { mismatch = $0 } }) {
             if mismatch != nil { break }
             yieldCore()
         }

@@ -76,14 +76,15 @@ public struct PendingReceive<Element: BitwiseCopyable>: ~Copyable {
     /// The corresponding C function is `MPI_Testsome` (MPI 3.1 §3.7.5).
     public mutating func test() throws(MPIError) -> Bool {
         var mismatch = mismatch
-        let done = try requests.test { if $0.bytes != $0.expected { mismatch = $0 } }
+        let done = try requests.test { if $0.isMismatch { mismatch = $0 } }
         self.mismatch = mismatch
         return done
     }
 
     /// Waits for the message and gives the buffer, filled, back.
     /// The corresponding C function is `MPI_Testsome` (MPI 3.1 §3.7.5), repeated.
-    /// - Throws: `MPIError` of class ``MPIError/Class/truncate`` where the message has another length than the buffer.
+    /// - Throws: `MPIError` of class ``MPIError/Class/truncate`` where the message is shorter than the buffer, or longer
+    ///   and the library says so (see ``RequestSet/Arrival/bytes``).
     public consuming func wait() throws(MPIError) -> Buffer<Element> {
         while try !test() {
             if mismatch != nil { break }

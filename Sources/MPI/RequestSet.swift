@@ -18,10 +18,19 @@ public struct RequestSet: ~Copyable {
         public let token: Int
         /// The rank it came from.
         public let source: Int
+        /// The tag it was sent with.
+        public let tag: Tag
         /// Bytes expected by this part of the message.
         public let expected: Int
-        /// Bytes that came. A message of another length than its receive differs here.
+        /// Bytes that came. A shorter message than its receive differs here; a longer one is an error of the
+        /// library's or, with Open MPI 4.1 and a receive posted before the message came, cut without a word.
         public let bytes: Int
+        /// Whether this is the last part of a message on the receiver's side but not on the sender's, or the
+        /// other way round.
+        public let isMisplaced: Bool
+
+        /// Whether the part is known to have another length than its receive.
+        public var isMismatch: Bool { bytes != expected || isMisplaced }
     }
 
     /// The largest part of a message, in bytes: below 1 GiB, so that every count fits an `int` with room to spare.
@@ -30,6 +39,7 @@ public struct RequestSet: ~Copyable {
     private struct Expectation {
         var token: Int
         var bytes: Int
+        var isLast: Bool
     }
 
     private let partLimit: Int
@@ -79,22 +89,24 @@ public struct RequestSet: ~Copyable {
     }
 
     /// Starts the receive of a message scattered to `segments` in order, whose lengths must add up to its length.
+    /// Without a tag it takes the next message of `rank`, whatever its tag.
     /// The corresponding C functions are `MPI_Irecv` (MPI 3.1 §3.7.2) and, for several segments,
     /// `MPI_Type_create_hindexed` (§4.1.2).
     public mutating func receive(
-        _ segments: [UnsafeMutableRawBufferPointer], from rank: Int, tag: Tag, token: Int = 0,
+        _ segments: [UnsafeMutableRawBufferPointer], from rank: Int, tag: Tag?, token: Int = 0,
         over communicator: borrowing Communicator
     ) throws(MPIError) {
         let rank = communicator.checkedRank(rank)
         let parts = Self.split(segments.map { UnsafeRawBufferPointer($0) }, limit: partLimit)
         for (index, part) in parts.enumerated() {
-            let tag = index == parts.count - 1 ? tag.final : tag.leading
+            let isLast = index == parts.count - 1
+            let tag = tag.map { isLast ? $0.final : $0.leading } ?? cmpi_any_tag()
             let layout = try PartLayout(part)
             var request = cmpi_request_null()
             try check(
                 cmpi_irecv(layout.origin, layout.count, layout.datatype, rank, tag, communicator.handle, &request),
                 "MPI_Irecv")
-            append(request, Expectation(token: token, bytes: part.reduce(0) { $0 + $1.count }))
+            append(request, Expectation(token: token, bytes: part.reduce(0) { $0 + $1.count }, isLast: isLast))
         }
     }
 
@@ -103,10 +115,12 @@ public struct RequestSet: ~Copyable {
     @discardableResult
     public mutating func test(onReceive: (Arrival) -> Void = { _ in }) throws(MPIError) -> Bool {
         guard active > 0 else { return true }
+        // A library may forget to say MPI_ERR_IN_STATUS where a later request of the same call succeeded (Open MPI
+        // 4.1), and may leave the field alone on success (MPICH): so it is preset, and always read.
+        for slot in statuses.indices { statuses[slot].MPI_ERROR = cmpi_success() }
         var completed: Int32 = 0
         let code = cmpi_testsome(Int32(requests.count), &requests, &completed, &indices, &statuses)
-        let failed = code == cmpi_err_in_status()
-        if !failed { try check(code, "MPI_Testsome") }
+        if code != cmpi_err_in_status() { try check(code, "MPI_Testsome") }
         guard completed != cmpi_undefined() else {
             active = 0
             return true
@@ -114,17 +128,25 @@ public struct RequestSet: ~Copyable {
         var failure: MPIError?
         for slot in 0..<Int(completed) {
             active -= 1
-            if failed && statuses[slot].MPI_ERROR != cmpi_success() {
+            if statuses[slot].MPI_ERROR != cmpi_success() {
                 failure = failure ?? MPIError(code: statuses[slot].MPI_ERROR, operation: "MPI_Testsome")
+                // A request that failed may be left allocated; it is complete, and must not be reported again.
+                let index = Int(indices[slot])
+                if cmpi_request_is_null(requests[index]) == 0 { _ = cmpi_request_free(&requests[index]) }
                 continue
             }
             guard let expectation = expectations[Int(indices[slot])] else { continue }
             var bytes: Int32 = 0
-            try check(cmpi_get_count(&statuses[slot], &bytes), "MPI_Get_count")
+            let code = cmpi_get_count(&statuses[slot], &bytes)
+            if code != cmpi_success() {
+                failure = failure ?? MPIError(code: code, operation: "MPI_Get_count")
+                continue
+            }
+            let (tag, isLast) = Tag.parse(statuses[slot].MPI_TAG)
             onReceive(
                 Arrival(
-                    token: expectation.token, source: Int(statuses[slot].MPI_SOURCE), expected: expectation.bytes,
-                    bytes: Int(bytes)))
+                    token: expectation.token, source: Int(statuses[slot].MPI_SOURCE), tag: tag,
+                    expected: expectation.bytes, bytes: Int(bytes), isMisplaced: isLast != expectation.isLast))
         }
         if let failure { throw failure }
         return active == 0

@@ -105,8 +105,8 @@ extension Transport {
 
 /// What goes wrong between ranks, apart from the carrier's own errors.
 public enum TransportError: Error, Hashable, Sendable, CustomStringConvertible {
-    /// A message has another length than its receive.
-    case lengthMismatch(from: Rank, expected: Int, received: Int)
+    /// A message has another length than its receive; the length is nil where the carrier does not tell it.
+    case lengthMismatch(from: Rank, expected: Int, received: Int?)
     /// One exchange names an ordered pair twice.
     case repeatedPair(from: Rank, to: Rank)
     /// An exchange names a rank outside the job.
@@ -121,7 +121,8 @@ public enum TransportError: Error, Hashable, Sendable, CustomStringConvertible {
     public var description: String {
         switch self {
         case .lengthMismatch(let from, let expected, let received):
-            "rank \(from.index) sent \(received) bytes where \(expected) were expected"
+            "rank \(from.index) sent \(received.map { "\($0) bytes" } ?? "another length") where \(expected) bytes were "
+                + "expected"
         case .repeatedPair(let from, let to):
             "an exchange names the message from rank \(from.index) to rank \(to.index) twice"
         case .noSuchRank(let rank, let size):

@@ -1,1 +1,22 @@
-print("0 passed, 0 failed")
+// The distributed tests: run as `mpirun -np N distributed-tests [NAME]`, with any number of ranks.
+
+import MPI
+import RingAttention
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#elseif canImport(Darwin)
+import Darwin
+#endif
+
+let succeeded = try MPIEnvironment.run { world in
+    let context = CheckContext(transport: try MPITransport(world), world: try world.duplicate())
+    var checks = Checks()
+    registerCommunicatorChecks(&checks)
+    registerTransportChecks(&checks)
+    registerMisuseChecks(&checks)
+    return try checks.run(on: context, matching: CommandLine.arguments.dropFirst().first)
+}
+exit(succeeded ? 0 : 1)
