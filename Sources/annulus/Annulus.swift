@@ -1,1 +1,52 @@
-@main struct Annulus { static func main() {} }
+// The `annulus` command: one entry for one process, for mpirun and for virtual ranks.
+
+import ArgumentParser
+import Foundation
+
+@main
+struct Annulus: ParsableCommand {
+    static let version = "0.1.0"
+
+    static let configuration = CommandConfiguration(
+        commandName: "annulus",
+        abstract: "Exact attention over sequences that no single process could hold, on ordinary CPU clusters.",
+        discussion: """
+            Alone, `annulus …` is one rank; `mpirun -np N annulus …` shards the sequence over N ranks, on one \
+            host or a --hostfile; `--virtual-ranks P` runs P ranks in one process. The output has the same bytes \
+            whichever way it is run.
+
+            Exit statuses: 0 done, 64 usage, 65 bad model or input, 66 missing file, 70 internal, 71 memory, \
+            73 and 74 cannot write, 75 interrupted, 78 environment. Every error is one line that begins `annulus:`.
+            """,
+        version: version,
+        subcommands: [
+            Embed.self, Search.self, Tokenize.self, Attend.self, Inspect.self, Doctor.self, Bench.self,
+        ])
+
+    static func main() {
+        // A reader that goes away (`annulus … | head`) is a write error, not a silent death.
+        signal(SIGPIPE, SIG_IGN)
+        do {
+            var command = try parseAsRoot()
+            try command.run()
+        } catch let error as JobError {
+            // Already told by the job.
+            exit(error.status)
+        } catch {
+            exit(Self.report(error))
+        }
+    }
+
+    /// Prints help where it was asked for, or one error line on the first rank, and returns the status.
+    private static func report(_ error: any Error) -> Int32 {
+        let code = exitCode(for: error)
+        if code == .success {
+            if Launch.isFirstProcess { print(fullMessage(for: error)) }
+            return 0
+        }
+        guard Launch.isFirstProcess else { return EX_USAGE }
+        let message = message(for: error).split(separator: "\n").joined(separator: " ")
+        FileHandle.standardError.write(Data("annulus: \(message); see `annulus --help`\n".utf8))
+        return EX_USAGE
+    }
+}

@@ -1,0 +1,66 @@
+// `annulus inspect`: a checkpoint's summary.
+
+import ArgumentParser
+import Checkpoints
+import Encoders
+import Foundation
+import Matrices
+import Tokenization
+
+struct Inspect: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Summarise a checkpoint: family, shape, tensors, tokenizer, pooling.",
+        discussion: "Loads everything as `embed` would, so what it accepts will run.")
+
+    @OptionGroup var model: ModelOptions
+    @OptionGroup var run: RunOptions
+
+    @Flag(help: "List every tensor with its type and shape.")
+    var tensors = false
+
+    func run() throws {
+        let command = self
+        try Session.run(run) { session in
+            let text = try session.agree { session.isRoot ? try command.summary(session.kernels) : "" }
+            try session.agree { try session.printLines(text) }
+        }
+    }
+
+    private func summary(_ kernels: KernelSet) throws -> String {
+        let model = try LoadedModel.load(model.model, kernels: kernels)
+        let shape = model.encoder.configuration
+        var rows: [(String, String)] = [
+            ("folder", model.folder),
+            ("family", shape.family.rawValue),
+            ("hidden size", "\(shape.hiddenSize) in \(shape.headCount) heads of \(shape.headDimension)"),
+            ("layers", "\(shape.layerCount), intermediate \(shape.intermediateSize), \(shape.activation.rawValue)"),
+            ("positions", "\(shape.positionCount)"),
+            ("vocabulary", "\(shape.vocabularySize)"),
+            ("parameters", "\(model.checkpoint.parameterCount) in \(model.checkpoint.names.count) tensors"),
+            ("weights", model.checkpoint.files.map { "\($0.path) (\($0.byteCount) bytes)" }.joined(separator: ", ")),
+        ]
+        if !model.checkpoint.prefix.isEmpty { rows.append(("prefix", model.checkpoint.prefix)) }
+        if let tokenizer = try model.tokenizer() {
+            rows.append(("tokenizer", "\(tokenizer.vocabularySize) tokens; adds \(tokenizer.prefixIds.count) before and \(tokenizer.suffixIds.count) after a text"))
+        } else {
+            rows.append(("tokenizer", "none (tokenizer.json is missing): input must be token ids"))
+        }
+        if let settings = model.settings {
+            rows.append(("pooling", settings.pooling.rawValue + (settings.normalize ? ", normalised" : "")))
+            if let limit = settings.maximumSequenceLength {
+                rows.append(("trained length", "\(limit) tokens (sentence-transformers would cut there; annulus does not)"))
+            }
+            if !settings.prompts.isEmpty { rows.append(("prompts", settings.prompts.keys.sorted().joined(separator: ", "))) }
+        } else {
+            rows.append(("pooling", "not told by the model; embed takes mean"))
+        }
+        var text = rows.map { $0.0.padding(toLength: 16, withPad: " ", startingAt: 0) + $0.1 + "\n" }.joined()
+        if tensors {
+            for name in model.checkpoint.names {
+                guard let tensor = model.checkpoint.tensor(named: name) else { continue }
+                text += "\(name)  \(tensor.elementType.rawValue) \(tensor.shape)\n"
+            }
+        }
+        return text
+    }
+}

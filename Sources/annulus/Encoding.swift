@@ -1,0 +1,122 @@
+// Batches of a corpus through an encoder, on all ranks.
+
+import Checkpoints
+import Encoders
+import Foundation
+import Matrices
+import Plans
+import RingAttention
+import Tiles
+import Tokenization
+
+/// A model loaded for a job.
+struct LoadedModel: Sendable {
+    let folder: String
+    let checkpoint: Checkpoint
+    let encoder: Encoder
+    let settings: SentenceTransformersSettings?
+
+    static func load(_ name: String, kernels: KernelSet) throws(FileError) -> LoadedModel {
+        let folder = try Checkpoint.resolve(name)
+        let checkpoint = try Checkpoint(folder: folder)
+        return LoadedModel(
+            folder: folder, checkpoint: checkpoint, encoder: try Encoder(checkpoint, kernels: kernels),
+            settings: try SentenceTransformersSettings.load(folder: folder))
+    }
+
+    /// The model's tokenizer; nil where the folder has none.
+    func tokenizer() throws(FileError) -> Tokenizer? {
+        FileBytes.exists(folder + "/tokenizer.json") ? try Tokenizer.load(folder: folder) : nil
+    }
+}
+
+extension Session {
+    /// Encodes a corpus in batches that bound each rank's memory, and hands each batch's run to `body`. Collective.
+    ///
+    /// The batches change no bit: a document's states do not depend on its company.
+    /// - Parameter body: the run, and which items of the corpus it holds.
+    func encode(
+        _ corpus: Corpus, with encoder: Encoder, body: (EncoderRun, Range<Int>) throws -> Void
+    ) throws {
+        let configuration = encoder.configuration
+        let total = EncoderRun.flop(lengths: corpus.items.map(\.ids.count), configuration: configuration)
+        let line = context.progressLine("encoding", total: Int(total * 1e-9), unit: "GFLOP")
+        var done = 0.0
+        var first = 0
+        while first < corpus.items.count {
+            var last = first
+            var tokens = 0
+            while last < corpus.items.count, last == first || tokens + corpus.items[last].ids.count <= 16_384 * transport.size {
+                tokens += corpus.items[last].ids.count
+                last += 1
+            }
+            let ids = corpus.items[first..<last].map(\.ids)
+            let batch = EncoderRun.flop(lengths: ids.map(\.count), configuration: configuration)
+            let sharding = Sharding(lengths: ids.map(\.count), layout: options.layout, rankCount: transport.size)
+            let watchdog = watchdog
+            let run = EncoderRun(encoder: encoder, sharding: sharding, transport: transport, threads: threads, progressed: {
+                watchdog.progress()
+            })
+            try run.run(ids: ids) { layer in
+                watchdog.progress(.encoding, layer: layer)
+                line.advance(to: Int((done + batch * Double(layer) / Double(configuration.layerCount)) * 1e-9))
+            }
+            try body(run, first..<last)
+            done += batch
+            first = last
+        }
+        line.finish(done: Int(total * 1e-9))
+    }
+
+    /// The vectors of every span of a corpus, each on the rank that holds the span's first token. Collective.
+    /// - Parameter body: (number of the span in the corpus, vector), called on that rank in ascending order of a batch.
+    func vectors(
+        _ corpus: Corpus, with encoder: Encoder, pooling: PoolingMode, normalize: Bool, dimensions: Int?,
+        body: ([(span: Int, vector: [Float])]) throws -> Void
+    ) throws {
+        var spansBefore = 0
+        try encode(corpus, with: encoder) { run, items in
+            var spans: [Span] = []
+            for (sequence, item) in corpus.items[items].enumerated() {
+                spans += item.spans.map { Span(sequence: sequence, tokens: $0.tokens) }
+            }
+            let pooled = try run.pool(spans, mode: pooling, transport: transport).map { entry in
+                var vector = entry.vector
+                if let dimensions { vector = Array(vector.prefix(dimensions)) }
+                return (span: spansBefore + entry.span, vector: normalize ? normalized(vector) : vector)
+            }
+            try body(pooled)
+            spansBefore += spans.count
+        }
+    }
+
+    /// Every rank's (number, vector) pairs, in ascending order, on rank 0; nothing on the others. Collective.
+    func gather(_ mine: [(span: Int, vector: [Float])]) throws -> [(span: Int, vector: [Float])] {
+        if transport.size == 1 { return mine }
+        var message = Message()
+        for entry in mine {
+            message.write(entry.span)
+            message.write(entry.vector)
+        }
+        let sizes = try transport.allGather(withUnsafeBytes(of: Int64(message.bytes.count)) { Array($0) })
+        guard isRoot else {
+            try message.bytes.withUnsafeBytes { bytes in
+                try transport.exchange(receive: [], send: bytes.isEmpty ? [] : [Outgoing(to: Rank(0), pieces: [bytes])])
+            }
+            return []
+        }
+        var inboxes: [(rank: Rank, bytes: UnsafeMutableRawBufferPointer)] = []
+        for rank in 1..<transport.size {
+            let count = sizes[rank].withUnsafeBytes { Int($0.loadUnaligned(as: Int64.self)) }
+            if count > 0 { inboxes.append((Rank(rank), .allocate(byteCount: count, alignment: 8))) }
+        }
+        defer { inboxes.forEach { $0.bytes.deallocate() } }
+        try transport.exchange(receive: inboxes.map { Incoming(from: $0.rank, pieces: [$0.bytes]) }, send: [])
+        var all = mine
+        for inbox in inboxes {
+            var told = Message(Array(inbox.bytes))
+            while !told.isAtEnd { all.append((told.readInt(), told.readFloats())) }
+        }
+        return all.sorted { $0.span < $1.span }
+    }
+}

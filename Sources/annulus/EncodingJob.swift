@@ -1,0 +1,50 @@
+// What `embed` and `search` do before they encode: the model, the documents and their token ids.
+
+import Checkpoints
+import Encoders
+import Foundation
+import Tokenization
+
+/// A loaded model and the documents it is to encode, known to every rank.
+struct EncodingJob {
+    let session: Session
+    let model: LoadedModel
+    let tokenizer: Tokenizer?
+    let documents: [Document]
+    private let prompt: String
+    private let input: InputOptions
+
+    /// Loads the model on every rank and the documents on rank 0. Collective.
+    init(
+        model options: ModelOptions, input: InputOptions, session: Session,
+        prompt: (SentenceTransformersSettings?) throws -> String = { _ in "" }
+    ) throws {
+        self.session = session
+        self.input = input
+        session.watchdog.progress(.reading)
+        let kernels = session.kernels
+        (model, tokenizer, self.prompt) = try session.agree {
+            let model = try LoadedModel.load(options.model, kernels: kernels)
+            return (model, try model.tokenizer(), try prompt(model.settings))
+        }
+        documents = try session.documents(input)
+    }
+
+    /// What turning documents into items takes.
+    func preparation(passageTokens: Int? = nil, chunkTokens: Int? = nil) -> Corpus.Preparation {
+        let configuration = model.encoder.configuration
+        let log = session.log
+        return Corpus.Preparation(
+            maximumLength: min(input.maxLength ?? configuration.positionCount, configuration.positionCount),
+            truncation: input.truncate, passageTokens: passageTokens, chunkTokens: chunkTokens, prompt: prompt,
+            lowercase: model.settings?.lowercase ?? false, vocabularySize: configuration.vocabularySize,
+            truncated: { log.warning("\($0) was cut to the limit (--truncate right)") })
+    }
+
+    /// The token ids of all documents. Collective.
+    func corpus(passageTokens: Int? = nil, chunkTokens: Int? = nil) throws -> Corpus {
+        session.watchdog.progress(.tokenizing)
+        return try session.corpus(
+            documents, tokenizer: tokenizer, preparation(passageTokens: passageTokens, chunkTokens: chunkTokens))
+    }
+}

@@ -1,0 +1,134 @@
+// The documents of a job as token ids, known to every rank.
+
+import Checkpoints
+import Encoders
+import Foundation
+import RingAttention
+import Tokenization
+
+/// What gets encoded: token ids with special tokens in place, and what is to be pooled from them.
+struct Corpus: Sendable {
+    /// One sequence to encode: a document, or a passage of one.
+    struct Item: Sendable {
+        /// The document's place in the input.
+        var document: Int
+        var ids: [Int32]
+        /// What of the document it holds: Unicode scalars of its text; token positions where ids were given.
+        var start: Int
+        var end: Int
+        /// For each span to pool: token positions in `ids`, and what of the document they hold.
+        var spans: [(tokens: Range<Int>, start: Int, end: Int)]
+    }
+
+    var items: [Item]
+    /// Where each document came from.
+    var sources: [String]
+    var texts: [String]
+
+    /// How documents become items.
+    struct Preparation {
+        var maximumLength: Int
+        var truncation: Truncation
+        var passageTokens: Int?
+        var chunkTokens: Int?
+        var prompt: String
+        /// Whether the model wants text in lower case before its tokenizer sees it.
+        var lowercase: Bool
+        var vocabularySize: Int
+        /// Told of every document that `--truncate right` cut.
+        var truncated: @Sendable (String) -> Void
+    }
+
+    /// Tokenizes one document.
+    /// - Throws: `FileError` naming the document and the limit.
+    static func items(
+        _ document: Document, number: Int, tokenizer: Tokenizer?, _ preparation: Preparation
+    ) throws(FileError) -> [Item] {
+        var ids: [Int32]
+        var offsets: [(Int, Int)]
+        var prefix = 0
+        var suffix = 0
+        let tokenPositions: Bool
+        switch document.content {
+        case .ids(let given):
+            for (place, id) in given.enumerated() where !(0..<preparation.vocabularySize).contains(Int(id)) {
+                throw FileError(
+                    .malformed, path: document.source,
+                    "token \(place) is id \(id), and the model knows 0 to \(preparation.vocabularySize - 1); use this model's tokenizer")
+            }
+            guard preparation.passageTokens == nil else {
+                throw FileError(.malformed, path: document.source, "holds token ids; --passage-tokens needs text")
+            }
+            ids = given
+            offsets = given.indices.map { ($0, $0 + 1) }
+            tokenPositions = true
+        case .text(let original):
+            let text = preparation.lowercase ? original.lowercased() : original
+            guard let tokenizer else {
+                throw FileError(.missing, path: document.source, "is text, and the model has no tokenizer.json; give token ids instead")
+            }
+            tokenPositions = false
+            if let passageTokens = preparation.passageTokens {
+                return passages(of: text, number: number, tokenizer, passageTokens, preparation)
+            }
+            let encoding = tokenizer.encode(preparation.prompt + text)
+            ids = encoding.ids
+            offsets = encoding.offsets.map { ($0.0, $0.1) }
+            prefix = tokenizer.prefixIds.count
+            suffix = tokenizer.suffixIds.count
+        }
+        if ids.count > preparation.maximumLength {
+            guard preparation.truncation == .right, preparation.maximumLength > prefix + suffix else {
+                throw FileError(
+                    .malformed, path: document.source,
+                    "has \(ids.count) tokens, and the limit is \(preparation.maximumLength); split it with --passage-tokens, cut it "
+                        + "with --truncate right, or use a model of more positions")
+            }
+            // The special tokens behind the text stay.
+            let kept = preparation.maximumLength - suffix
+            ids = Array(ids[..<kept] + ids[(ids.count - suffix)...])
+            offsets = Array(offsets[..<kept] + offsets[(offsets.count - suffix)...])
+            preparation.truncated(document.source)
+        }
+        if ids.isEmpty {
+            throw FileError(.malformed, path: document.source, "has no tokens; this tokenizer adds none to an empty text")
+        }
+        let promptLength = preparation.prompt.unicodeScalars.count
+        func place(_ tokens: Range<Int>) -> (start: Int, end: Int) {
+            let text = tokens.clamped(to: prefix..<max(prefix, ids.count - suffix))
+            guard let first = text.first, let last = text.last else { return (0, 0) }
+            return tokenPositions ? (first, last + 1)
+                : (max(0, offsets[first].0 - promptLength), max(0, offsets[last].1 - promptLength))
+        }
+        let whole = place(0..<ids.count)
+        var spans = [(tokens: 0..<ids.count, start: whole.start, end: whole.end)]
+        if let chunkTokens = preparation.chunkTokens {
+            // Late chunking: spans of text tokens, pooled after the whole document was encoded.
+            let text = prefix..<max(prefix, ids.count - suffix)
+            spans = stride(from: text.lowerBound, to: text.upperBound, by: chunkTokens).map { first in
+                let tokens = first..<min(first + chunkTokens, text.upperBound)
+                let at = place(tokens)
+                return (tokens, at.start, at.end)
+            }
+        }
+        return [Item(document: number, ids: ids, start: whole.start, end: whole.end, spans: spans)]
+    }
+
+    /// Splits a text into passages of at most so many tokens, each with its own special tokens.
+    private static func passages(
+        of text: String, number: Int, _ tokenizer: Tokenizer, _ passageTokens: Int, _ preparation: Preparation
+    ) -> [Item] {
+        let encoding = tokenizer.encode(text, addSpecialTokens: false)
+        let prompt = preparation.prompt.isEmpty ? [] : tokenizer.encode(preparation.prompt, addSpecialTokens: false).ids
+        let room = max(1, min(passageTokens, preparation.maximumLength - tokenizer.prefixIds.count - tokenizer.suffixIds.count - prompt.count))
+        // An empty text is one passage of special tokens alone, as it would be unsplit.
+        let starts = encoding.ids.isEmpty ? [0] : Array(stride(from: 0, to: encoding.ids.count, by: room))
+        return starts.map { first in
+            let tokens = first..<min(first + room, encoding.ids.count)
+            let ids = tokenizer.prefixIds + prompt + encoding.ids[tokens] + tokenizer.suffixIds
+            let start = tokens.isEmpty ? 0 : encoding.offsets[tokens.lowerBound].0
+            let end = tokens.isEmpty ? 0 : encoding.offsets[tokens.upperBound - 1].1
+            return Item(document: number, ids: ids, start: start, end: end, spans: [(0..<ids.count, start, end)])
+        }
+    }
+}

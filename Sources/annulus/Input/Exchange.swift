@@ -1,0 +1,122 @@
+// Control traffic of the command: documents and token ids told to every rank.
+
+import Checkpoints
+import Foundation
+import RingAttention
+import Tokenization
+
+/// Values written one behind another into bytes, and read back in the same order.
+struct Message {
+    private(set) var bytes: [UInt8] = []
+    private var next = 0
+
+    init() {}
+    init(_ bytes: [UInt8]) { self.bytes = bytes }
+
+    var isAtEnd: Bool { next == bytes.count }
+
+    mutating func write(_ value: Int) { withUnsafeBytes(of: Int64(value).littleEndian) { bytes += $0 } }
+    mutating func write(_ text: String) {
+        write(text.utf8.count)
+        bytes += text.utf8
+    }
+    mutating func write(_ ids: [Int32]) {
+        write(ids.count)
+        ids.withUnsafeBytes { bytes += $0 }
+    }
+    mutating func write(_ values: [Float]) {
+        write(values.count)
+        values.withUnsafeBytes { bytes += $0 }
+    }
+
+    mutating func readInt() -> Int {
+        let value = bytes.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: next, as: Int64.self) }
+        next += 8
+        return Int(Int64(littleEndian: value))
+    }
+    mutating func readString() -> String {
+        let count = readInt()
+        next += count
+        return String(decoding: bytes[next - count..<next], as: UTF8.self)
+    }
+    mutating func readIds() -> [Int32] { readArray() }
+    mutating func readFloats() -> [Float] { readArray() }
+
+    private mutating func readArray<Element: BitwiseCopyable>() -> [Element] {
+        let count = readInt()
+        let start = next
+        next += count * MemoryLayout<Element>.size
+        return bytes.withUnsafeBytes { raw in
+            (0..<count).map { raw.loadUnaligned(fromByteOffset: start + $0 * MemoryLayout<Element>.size, as: Element.self) }
+        }
+    }
+}
+
+extension Session {
+    /// The documents of the input, which rank 0 reads and tells the others. Collective.
+    func documents(_ options: InputOptions) throws -> [Document] {
+        let read: [Document] = try agree { () throws in isRoot ? try Documents.read(options) : [] }
+        if transport.size == 1 { return read }
+        var message = Message()
+        for document in read {
+            message.write(document.source)
+            switch document.content {
+            case .text(let text):
+                message.write(0)
+                message.write(text)
+            case .ids(let ids):
+                message.write(1)
+                message.write(ids)
+            }
+        }
+        var told = Message(try transport.allGather(message.bytes)[0])
+        var documents: [Document] = []
+        while !told.isAtEnd {
+            let source = told.readString()
+            documents.append(
+                Document(source: source, content: told.readInt() == 0 ? .text(told.readString()) : .ids(told.readIds())))
+        }
+        return documents
+    }
+
+    /// The items of all documents, each tokenized by one rank. Collective.
+    func corpus(_ documents: [Document], tokenizer: Tokenizer?, _ preparation: Corpus.Preparation) throws -> Corpus {
+        var mine: [Corpus.Item] = []
+        try agree {
+            for number in stride(from: transport.rank.index, to: documents.count, by: transport.size) {
+                mine += try Corpus.items(documents[number], number: number, tokenizer: tokenizer, preparation)
+                watchdog.progress()
+            }
+        }
+        var items = mine
+        if transport.size > 1 {
+            var message = Message()
+            for item in mine {
+                for value in [item.document, item.start, item.end] { message.write(value) }
+                message.write(item.ids)
+                message.write(item.spans.count)
+                for span in item.spans {
+                    for value in [span.tokens.lowerBound, span.tokens.upperBound, span.start, span.end] { message.write(value) }
+                }
+            }
+            items = []
+            for bytes in try transport.allGather(message.bytes) {
+                var told = Message(bytes)
+                while !told.isAtEnd {
+                    let (document, start, end) = (told.readInt(), told.readInt(), told.readInt())
+                    let ids = told.readIds()
+                    let spans = (0..<told.readInt()).map { _ in
+                        let (first, last) = (told.readInt(), told.readInt())
+                        return (tokens: first..<last, start: told.readInt(), end: told.readInt())
+                    }
+                    items.append(Corpus.Item(document: document, ids: ids, start: start, end: end, spans: spans))
+                }
+            }
+            // A rank's items are in order; between ranks, documents are dealt out in turn.
+            items = items.enumerated().sorted { ($0.element.document, $0.offset) < ($1.element.document, $1.offset) }.map(\.element)
+        }
+        return Corpus(
+            items: items, sources: documents.map(\.source),
+            texts: documents.map { if case .text(let text) = $0.content { text } else { "" } })
+    }
+}

@@ -1,0 +1,134 @@
+// The options that verbs share.
+
+import ArgumentParser
+import Foundation
+import Plans
+
+/// How a job is spread over ranks and threads, watched and reported.
+struct RunOptions: ParsableArguments {
+    @Option(help: "Threads of each rank. Default: OMP_NUM_THREADS, else the rank's share of the cores it may run on.")
+    var threads: Int?
+
+    @Option(help: "Run P ranks inside this process instead of under mpirun.")
+    var virtualRanks: Int?
+
+    @Option(help: "How tiles are dealt out to ranks: contiguous or zigzag.")
+    var layout: Layout = .contiguous
+
+    @Option(help: "How attention travels: pass-kv, or auto, which chooses it.")
+    var strategy: StrategyName = .auto
+
+    @Option(help: "Storage type of weights and tiles: float32.")
+    var dtype: ElementName = .float32
+
+    @Option(help: "Type in which K/V tiles travel: float32.")
+    var wire: ElementName = .float32
+
+    @Option(help: "End the job when a rank is silent, or nothing moves anywhere, for this many seconds; 0 never.")
+    var watchdog: Double = 300
+
+    @Option(help: "Progress on standard error, for work over a second: auto (a terminal), always or never.")
+    var progress: ProgressMode = .auto
+
+    @Flag(help: "Print nothing on standard error but errors.")
+    var quiet = false
+
+    mutating func validate() throws {
+        if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads takes 1 to 1024, not \(threads)") }
+        if let virtualRanks, !(1...1024).contains(virtualRanks) {
+            throw ValidationError("--virtual-ranks takes 1 to 1024, not \(virtualRanks)")
+        }
+        if !(0...1e9).contains(watchdog) { throw ValidationError("--watchdog takes seconds, 0 for never, not \(watchdog)") }
+    }
+
+    /// How the job runs, in the words of the job.
+    var job: JobOptions {
+        JobOptions(virtualRanks: virtualRanks, threads: threads, watchdogSeconds: watchdog, progress: progress, isQuiet: quiet)
+    }
+}
+
+extension Layout: ExpressibleByArgument {}
+
+/// The strategies that can be asked for.
+enum StrategyName: String, ExpressibleByArgument, CaseIterable {
+    case auto
+    case passKeyValue = "pass-kv"
+}
+
+/// The storage types that can be asked for.
+enum ElementName: String, ExpressibleByArgument, CaseIterable {
+    case float32
+}
+
+extension ProgressMode: ExpressibleByArgument {}
+
+/// Which model.
+struct ModelOptions: ParsableArguments {
+    @Option(name: [.short, .long], help: "A folder with config.json, model.safetensors and tokenizer.json, or org/name in the Hugging Face cache.")
+    var model: String
+}
+
+/// Where results go.
+struct OutputOptions: ParsableArguments {
+    @Option(name: [.short, .long], help: "Output file: .npy, .safetensors or .jsonl. Default: JSON lines on standard output.")
+    var output: String?
+
+    @Flag(help: "Overwrite an output that exists.")
+    var force = false
+
+    mutating func validate() throws {
+        if let output, OutputFormat(path: output) == nil {
+            throw ValidationError("--output '\(output)' needs a name that ends in .npy, .safetensors or .jsonl")
+        }
+    }
+
+    /// The format that the name asks for; JSON lines where there is none.
+    var format: OutputFormat { output.flatMap { OutputFormat(path: $0) } ?? .jsonLines }
+}
+
+/// How results are written.
+enum OutputFormat: Sendable {
+    case numpy, safetensors, jsonLines
+
+    init?(path: String) {
+        switch path.split(separator: ".", omittingEmptySubsequences: false).last {
+        case "npy": self = .numpy
+        case "safetensors": self = .safetensors
+        case "jsonl": self = .jsonLines
+        default: return nil
+        }
+    }
+}
+
+/// Which documents.
+struct InputOptions: ParsableArguments {
+    @Option(name: [.short, .long], parsing: .upToNextOption, help: "Input files; - is standard input.")
+    var input: [String] = ["-"]
+
+    @Option(help: """
+        text (a file is a document), lines, jsonl or ids (each line a JSON array of token ids, special tokens in place). \
+        Default: by suffix (.jsonl, .ids, else text); standard input is lines.
+        """)
+    var inputFormat: InputFormat?
+
+    @Option(help: "The field of a jsonl object that holds the text.")
+    var textField: String = "text"
+
+    @Option(help: "Refuse documents of more tokens than this, or cut them with --truncate right. Default: the model's positions.")
+    var maxLength: Int?
+
+    @Option(help: "What happens to a document over the limit: error, or right, which cuts it and says so.")
+    var truncate: Truncation = .error
+
+    mutating func validate() throws {
+        if let maxLength, maxLength < 1 { throw ValidationError("--max-length takes a positive number, not \(maxLength)") }
+    }
+}
+
+enum InputFormat: String, ExpressibleByArgument, CaseIterable {
+    case text, lines, jsonl, ids
+}
+
+enum Truncation: String, ExpressibleByArgument, CaseIterable {
+    case error, right
+}

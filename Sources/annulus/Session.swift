@@ -1,0 +1,111 @@
+// One rank of a job, as the verbs see it: transport, threads, kernels, and what was asked for.
+
+import Foundation
+import Logging
+import Matrices
+import RingAttention
+import Tiles
+
+/// What a verb works with on one rank.
+final class Session {
+    let context: JobContext
+    let options: RunOptions
+    let threads: ThreadPool
+    let kernels: KernelSet
+    let log: Logger
+
+    var transport: any Transport { context.transport }
+    var watchdog: Watchdog { context.watchdog }
+    var isRoot: Bool { context.isRoot }
+
+    private init(_ context: JobContext, _ options: RunOptions, _ kernels: KernelSet) {
+        self.context = context
+        self.options = options
+        self.kernels = kernels
+        threads = ThreadPool(threads: context.threads)
+        var log = Logger(label: "annulus") { _ in StandardErrorLog() }
+        log.logLevel = options.quiet || !context.isRoot ? .error : .notice
+        self.log = log
+    }
+
+    /// Runs `body` on every rank; returns when the job is done, throws its status where it failed.
+    static func run(_ options: RunOptions, body: @escaping @Sendable (Session) throws -> Void) throws {
+        let status = Job.run(options.job) { context in
+            let kernels = try chosenKernels(context)
+            try body(Session(context, options, kernels))
+        }
+        if status != 0 { throw EndedJob(status: status) }
+    }
+
+    /// Runs `work` on every rank and agrees on its outcome. Collective.
+    func agree<Value>(_ work: () throws -> Value) throws -> Value { try context.agree(work) }
+
+    /// The best kernel set that every rank can run, or the one that `ANNULUS_KERNEL` names: one set, so that the
+    /// bits are the same wherever a unit runs. Collective.
+    private static func chosenKernels(_ context: JobContext) throws -> KernelSet {
+        let asked = ProcessInfo.processInfo.environment["ANNULUS_KERNEL"].flatMap { $0.isEmpty ? nil : $0 }
+        let mine = KernelSet.available.map(\.name)
+        let everyones = try context.transport.allGather(Array(mine.joined(separator: " ").utf8)).map {
+            String(decoding: $0, as: UTF8.self).split(separator: " ").map(String.init)
+        }
+        let wishes = try context.transport.allGather(Array((asked ?? "").utf8))
+        return try context.agree {
+            guard wishes.allSatisfy({ $0 == wishes[0] }) else {
+                throw JobError(.environment, "ANNULUS_KERNEL differs between ranks; export the same value everywhere")
+            }
+            let common = mine.filter { name in everyones.allSatisfy { $0.contains(name) } }
+            if let asked {
+                guard let set = KernelSet.named(asked), common.contains(asked) else {
+                    throw JobError(
+                        .environment, "ANNULUS_KERNEL is '\(asked)', and every rank can run: \(common.joined(separator: ", "))")
+                }
+                return set
+            }
+            guard let best = common.last.flatMap(KernelSet.named) else {
+                throw JobError(.environment, "the ranks have no kernel set in common; run one build on all of them")
+            }
+            return best
+        }
+    }
+
+    /// One line on how the job runs.
+    func logHeader(_ what: String) {
+        let ranks = transport.size == 1 ? "1 rank" : "\(transport.size) ranks"
+        let threads = context.threads == 1 ? "1 thread" : "\(context.threads) threads"
+        log.notice("\(what): \(ranks) of \(threads), kernel \(kernels.name), layout \(options.layout.rawValue)")
+    }
+
+    /// Writes lines to standard output on rank 0.
+    /// - Throws: `JobError` with status 74 where the reader has gone or the disk is full.
+    func printLines(_ text: String) throws {
+        guard isRoot else { return }
+        do {
+            try FileHandle.standardOutput.write(contentsOf: Data(text.utf8))
+        } catch {
+            throw JobError(.cannotWrite, "standard output cannot be written: its reader has gone or the disk is full")
+        }
+    }
+}
+
+/// A job that has already said why it ended.
+struct EndedJob: Error {
+    let status: Int32
+}
+
+/// Log lines on standard error, above a progress line.
+private struct StandardErrorLog: LogHandler {
+    var logLevel = Logger.Level.notice
+    var metadata = Logger.Metadata()
+
+    subscript(metadataKey key: String) -> Logger.Metadata.Value? {
+        get { metadata[key] }
+        set { metadata[key] = newValue }
+    }
+
+    func log(
+        level: Logger.Level, message: Logger.Message, metadata: Logger.Metadata?, source: String, file: String,
+        function: String, line: UInt
+    ) {
+        StandardError.writeLine(level >= .warning ? "\(level): \(message)" : "\(message)")
+    }
+}
