@@ -37,18 +37,21 @@ let package = Package(
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),
             ]),
+        // Seeded cases and their references, shared by the test targets.
+        .target(name: "TestSupport", dependencies: ["RingAttention"], path: "Tests/TestSupport"),
         .testTarget(name: "MatricesTests", dependencies: ["Matrices"]),
-        .testTarget(name: "TilesTests", dependencies: ["Tiles"]),
-        .testTarget(name: "AttentionTests", dependencies: ["Attention"]),
+        .testTarget(name: "TilesTests", dependencies: ["Tiles", "TestSupport"]),
+        .testTarget(name: "AttentionTests", dependencies: ["Attention", "TestSupport"]),
         .testTarget(name: "PlansTests", dependencies: ["Plans"]),
-        .testTarget(name: "RingAttentionTests", dependencies: ["RingAttention"]),
+        .testTarget(name: "RingAttentionTests", dependencies: ["RingAttention", "TestSupport"]),
         .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
         .testTarget(name: "TokenizationTests", dependencies: ["Tokenization"], exclude: ["Goldens"]),
         .testTarget(name: "EncodersTests", dependencies: ["Encoders"], exclude: ["Goldens"]),
         .testTarget(name: "CommandTests", dependencies: ["annulus"]),
         // Run under mpirun by scripts/test, with any number of ranks.
         .executableTarget(
-            name: "distributed-tests", dependencies: ["RingAttention"], path: "Tests/DistributedTests", exclude: ["Misuse"]),
+            name: "distributed-tests", dependencies: ["RingAttention", "TestSupport"], path: "Tests/DistributedTests",
+            exclude: ["Misuse"]),
     ],
     swiftLanguageModes: [.v6]
 )

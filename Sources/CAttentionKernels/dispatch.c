@@ -1,2 +1,19 @@
-#include "annulus_kernels.h"
-const annulus_kernels *annulus_kernels_available(int index) { (void)index; return NULL; }
+// Which kernel sets this machine can run.
+#include "kernel_sets.h"
+
+const annulus_kernels *annulus_kernels_available(int index) {
+  const annulus_kernels *sets[4] = {&annulus_kernels_reference};
+  int count = 1;
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    sets[count++] = &annulus_kernels_avx2;
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq"))
+      sets[count++] = &annulus_kernels_avx512;
+  }
+#elif defined(__aarch64__)
+  sets[count++] = &annulus_kernels_neon;
+#endif
+  return index >= 0 && index < count ? sets[index] : NULL;
+}

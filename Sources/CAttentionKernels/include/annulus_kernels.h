@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "annulus_machine.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif

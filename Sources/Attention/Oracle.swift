@@ -1,0 +1,107 @@
+// The float64 oracle: attention by its definition, with the error that float32 arithmetic may add.
+
+import Tiles
+#if canImport(Glibc)
+    import Glibc
+#else
+    import Darwin
+#endif
+
+/// Attention by definition in double precision: the reference for every test of the kernels, the
+/// merge and the executor, and for `verify`.
+public enum Oracle {
+    /// One head's result and what a float32 computation of it may differ by.
+    public struct Result: Sendable {
+        /// queries × valueDimension.
+        public var output: [Double]
+        /// One a query; −∞ where no key is visible.
+        public var logSumExp: [Double]
+        /// An upper bound of |float32 result − output|, element by element.
+        public var outputBound: [Double]
+        /// An upper bound of |float32 result − logSumExp|, row by row.
+        public var logSumExpBound: [Double]
+    }
+
+    /// softmax(q·kᵀ·scale)·v over the visible keys.
+    /// - Parameters:
+    ///   - queries: shape.queries × headDimension; keys: shape.keys × headDimension; values: shape.keys × valueDimension.
+    ///
+    /// The bound follows the standard model of floating-point arithmetic (Higham, *Accuracy and
+    /// Stability of Numerical Algorithms*, §3.1), with u = 2⁻²⁴:
+    /// a score is off by at most δⱼ = γ(d + 2)·Σ|qᵢkᵢ|·scale (the scaled query, d fused multiply-adds);
+    /// its weight exp(sⱼ − m), reached through at most L merges, by the relative error
+    /// ηⱼ = e^(δⱼ + δₘ + (L + 2)·u·(|sⱼ − m| + 1) + 4u·(L + 1)) − 1, the exponential being good to 2 ulp;
+    /// sums of n terms add γ(n). The quotient then differs by (Σ wⱼηⱼ|vⱼ| + |o|·Σ wⱼηⱼ) / (1 − Σ wⱼηⱼ).
+    public static func attend(
+        queries: [Float], keys: [Float], values: [Float],
+        headDimension: Int, valueDimension: Int, shape: SequenceShape, mask: Mask, scale: Double
+    ) -> Result {
+        let unit = 0x1p-24
+        let merges = Double(levels(keys: shape.keys))
+        var result = Result(
+            output: Array(repeating: 0, count: shape.queries * valueDimension),
+            logSumExp: Array(repeating: -.infinity, count: shape.queries),
+            outputBound: Array(repeating: 0, count: shape.queries * valueDimension),
+            logSumExpBound: Array(repeating: 0, count: shape.queries))
+        func gamma(_ n: Double) -> Double { n * unit / (1 - n * unit) }
+        for row in 0..<shape.queries {
+            let visible = mask.visibleKeys(row: row, in: shape)
+            if visible.isEmpty { continue }
+            var scores: [Double] = []
+            var scoreErrors: [Double] = []
+            for key in visible {
+                var score = 0.0
+                var magnitude = 0.0
+                for i in 0..<headDimension {
+                    let product = Double(queries[row * headDimension + i]) * Double(keys[key * headDimension + i])
+                    score += product
+                    magnitude += abs(product)
+                }
+                scores.append(score * scale)
+                scoreErrors.append(gamma(Double(headDimension) + 2) * magnitude * abs(scale))
+            }
+            let top = scores.max() ?? 0
+            // The maximum that the float32 side picks may belong to another key, whose score is as close.
+            let topError = scoreErrors.max() ?? 0
+            var sum = 0.0
+            var weightedError = 0.0
+            var errors: [Double] = []
+            for j in scores.indices {
+                let weight = exp(scores[j] - top)
+                let exponent = scoreErrors[j] + topError
+                    + (merges + 2) * unit * (abs(scores[j] - top) + 1 + topError) + 4 * unit * (merges + 1)
+                    + gamma(Double(TileGrid.tileSize) + 2 * merges + 2)
+                errors.append(weight * expm1(exponent))
+                sum += weight
+                weightedError += errors[j]
+            }
+            // Weights below the smallest normal number are flushed to zero.
+            let flushed = Double(visible.count) * 0x1p-126
+            let eta = (weightedError + flushed) / sum
+            result.logSumExp[row] = top + log(sum)
+            result.logSumExpBound[row] = eta < 0.5
+                ? -log1p(-eta) + topError + 4 * unit * (abs(top) + abs(log(sum)) + 1) : .infinity
+            for column in 0..<valueDimension {
+                var total = 0.0
+                var error = 0.0
+                for (j, key) in visible.enumerated() {
+                    let value = Double(values[key * valueDimension + column])
+                    total += exp(scores[j] - top) * value
+                    error += (errors[j] + 0x1p-126) * abs(value)
+                }
+                let output = total / sum
+                result.output[row * valueDimension + column] = output
+                result.outputBound[row * valueDimension + column] = eta < 0.5
+                    ? (error / sum + abs(output) * (eta + 2 * unit)) / (1 - eta) + 0x1p-126 : .infinity
+            }
+        }
+        return result
+    }
+
+    /// The height of the fixed tree over a number of keys.
+    private static func levels(keys: Int) -> Int {
+        var level = 0
+        while 1 << level < TileGrid.count(length: keys) { level += 1 }
+        return level
+    }
+}

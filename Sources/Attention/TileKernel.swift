@@ -1,0 +1,168 @@
+// The driver of the tile kernel: one query tile against one packed key tile, for one head.
+
+import CAttentionKernels
+import Matrices
+import Tiles
+
+/// How the keys and values of one tile and head lie in memory, which is also how they travel: K
+/// transposed in panels of 64 keys, then V in panels of 64 channels (see `annulus_kernels.h`).
+public struct PackedTile: Sendable, Hashable {
+    public let headDimension: Int
+    public let valueDimension: Int
+
+    public init(_ heads: HeadShape) {
+        headDimension = heads.headDimension
+        valueDimension = heads.valueDimension
+    }
+
+    @inlinable func padded(_ n: Int) -> Int { (n + 15) & ~15 }
+
+    /// The floats of the K panels of a tile of `keys` keys.
+    public func keyFloats(keys: Int) -> Int { padded(keys) * headDimension }
+    /// The floats of the V panels of a tile of `keys` keys.
+    public func valueFloats(keys: Int) -> Int { keys * padded(valueDimension) }
+    /// The floats of both, rounded up so that every tile starts on a cache line.
+    public func floats(keys: Int) -> Int { keyFloats(keys: keys) + padded(valueFloats(keys: keys)) }
+
+    /// Packs some consecutive rows of a tile.
+    /// - Parameters:
+    ///   - rows: which rows of the tile; starts at a multiple of 64, and ends at one or at the tile's end.
+    ///   - tileKeys: the tile's token count.
+    ///   - keys, values: row-major, their first row being `rows.lowerBound`.
+    ///   - tile: the packed tile, `floats(keys: tileKeys)` floats.
+    public func pack(
+        rows: Range<Int>, tileKeys: Int,
+        keys: UnsafePointer<Float>, keyStride: Int, values: UnsafePointer<Float>, valueStride: Int,
+        into tile: UnsafeMutablePointer<Float>, kernels: KernelSet
+    ) {
+        let functions = kernels.functions
+        functions.pack_transposed(keys, keyStride, rows.count, headDimension, tile + rows.lowerBound * headDimension)
+        let packedValues = tile + keyFloats(keys: tileKeys)
+        for column in stride(from: 0, to: valueDimension, by: 64) {
+            let columns = min(64, valueDimension - column)
+            functions.pack_columns(
+                values + column, valueStride, rows.count, columns,
+                packedValues + column * tileKeys + rows.lowerBound * padded(columns))
+        }
+    }
+}
+
+/// One thread's tile kernel: its scratch memory and the call sequence over the C microkernels.
+public final class TileKernel {
+    /// Rows for which scores are kept in the cache at a time: 24 rows × 256 keys × 4 bytes stay in L1.
+    private static let stripRows = 24
+    /// Masked tiles go in the microkernel's own strips, so that what no row of a strip sees is skipped.
+    private static let maskedStripRows = 6
+
+    private let heads: HeadShape
+    private let layout: PackedTile
+    private let functions: annulus_kernels
+    private let scores: AlignedBuffer
+    private let queries: AlignedBuffer
+    private let mask = TileMask()
+
+    public init(heads: HeadShape, kernels: KernelSet) {
+        self.heads = heads
+        layout = PackedTile(heads)
+        functions = kernels.functions
+        scores = AlignedBuffer(count: Self.stripRows * TileGrid.tileSize)
+        queries = AlignedBuffer(count: TileGrid.tileSize * heads.headDimension)
+    }
+
+    /// Takes the queries of one tile and head, multiplied by the score scale, for the calls of `attend` that follow.
+    public func load(queries source: UnsafePointer<Float>, stride: Int, rows: Int, scale: Float) {
+        let width = heads.headDimension
+        for row in 0..<rows {
+            let from = source + row * stride
+            let to = queries.pointer + row * width
+            for column in 0..<width { to[column] = from[column] * scale }
+        }
+    }
+
+    /// The partial attention of the loaded queries to a key tile that all of them see entirely.
+    public func attend(to tile: UnsafePointer<Float>, keys: Int, into partial: PartialAttention) {
+        let values = tile + layout.keyFloats(keys: keys)
+        for row in Swift.stride(from: 0, to: partial.rows, by: Self.stripRows) {
+            let rows = min(Self.stripRows, partial.rows - row)
+            for key in Swift.stride(from: 0, to: keys, by: 64) {
+                scoreBlock(row: row, rows: rows, key: key, keys: keys, tile: tile)
+            }
+            functions.softmax_rows(
+                scores.pointer, TileGrid.tileSize, rows, keys, nil, 0, partial.rowMax + row, partial.rowSum + row)
+            forEachValuePanel { column, width in
+                functions.panel_product(
+                    scores.pointer, TileGrid.tileSize, rows, values + column * keys, keys, width,
+                    partial.output + row * partial.outputStride + column, partial.outputStride, 0)
+            }
+        }
+    }
+
+    /// The partial attention of the loaded queries to the keys of a tile that a mask leaves visible.
+    public func attend(
+        to tile: UnsafePointer<Float>, keys: Int, mask visible: Mask,
+        queryTile: Int, keyTile: Int, in shape: SequenceShape, into partial: PartialAttention
+    ) {
+        mask.fill(visible, queryTile: queryTile, keyTile: keyTile, in: shape)
+        let values = tile + layout.keyFloats(keys: keys)
+        let words = TileMask.wordsPerRow
+        for row in Swift.stride(from: 0, to: partial.rows, by: Self.maskedStripRows) {
+            let rows = min(Self.maskedStripRows, partial.rows - row)
+            let bits = mask.words + row * words
+            for key in Swift.stride(from: 0, to: keys, by: 64) where panelBits(bits, rows, key).any != 0 {
+                scoreBlock(row: row, rows: rows, key: key, keys: keys, tile: tile)
+            }
+            functions.softmax_rows(
+                scores.pointer, TileGrid.tileSize, rows, keys, bits, words, partial.rowMax + row, partial.rowSum + row)
+            forEachValuePanel { column, width in
+                let output = partial.output + row * partial.outputStride + column
+                var accumulate: Int32 = 0
+                for key in Swift.stride(from: 0, to: keys, by: 64) {
+                    let panel = min(64, keys - key)
+                    let seen = panelBits(bits, rows, key)
+                    if seen.any == 0 { continue }
+                    let everyBit = UInt64.max >> UInt64(64 - panel)
+                    if seen.all & everyBit == everyBit {
+                        functions.panel_product(
+                            scores.pointer + key, TileGrid.tileSize, rows, values + column * keys + key * width,
+                            panel, width, output, partial.outputStride, accumulate)
+                    } else {
+                        functions.masked_panel_product(
+                            scores.pointer + key, TileGrid.tileSize, rows, values + column * keys + key * width,
+                            panel, width, output, partial.outputStride, accumulate, bits + key / 64, words)
+                    }
+                    accumulate = 1
+                }
+                if accumulate == 0 {
+                    for r in 0..<rows { (output + r * partial.outputStride).update(repeating: 0, count: width) }
+                }
+            }
+        }
+    }
+
+    /// The scores of some rows against one panel of keys.
+    private func scoreBlock(row: Int, rows: Int, key: Int, keys: Int, tile: UnsafePointer<Float>) {
+        let width = heads.headDimension
+        functions.panel_product(
+            queries.pointer + row * width, width, rows, tile + key * width, width,
+            layout.padded(min(64, keys - key)), scores.pointer + key, TileGrid.tileSize, 0)
+    }
+
+    /// Which keys of a panel any, and all, of some rows see.
+    private func panelBits(_ bits: UnsafePointer<UInt64>, _ rows: Int, _ key: Int) -> (any: UInt64, all: UInt64) {
+        var any: UInt64 = 0
+        var all = UInt64.max
+        for row in 0..<rows {
+            let word = bits[row * TileMask.wordsPerRow + key / 64]
+            any |= word
+            all &= word
+        }
+        return (any, all)
+    }
+
+    /// Calls `body` with the first column and the padded width of each panel of value channels.
+    private func forEachValuePanel(_ body: (_ column: Int, _ width: Int) -> Void) {
+        for column in Swift.stride(from: 0, to: heads.valueDimension, by: 64) {
+            body(column, layout.padded(min(64, heads.valueDimension - column)))
+        }
+    }
+}

@@ -1,0 +1,18 @@
+// The tables that the kernel files define, for dispatch.c alone.
+#ifndef ANNULUS_KERNEL_SETS_H
+#define ANNULUS_KERNEL_SETS_H
+
+#include <stdint.h>
+#include <string.h>
+
+#include "annulus_kernels.h"
+
+extern const annulus_kernels annulus_kernels_reference;
+#if defined(__x86_64__)
+extern const annulus_kernels annulus_kernels_avx2;
+extern const annulus_kernels annulus_kernels_avx512;
+#elif defined(__aarch64__)
+extern const annulus_kernels annulus_kernels_neon;
+#endif
+
+#endif

@@ -1,0 +1,181 @@
+// A model folder in Hugging Face format: its configuration and its weights, addressed as the checkpoint names them.
+
+/// An open model folder: `config.json` and `model.safetensors`, or the shards of `model.safetensors.index.json`.
+///
+/// Weights are addressed by path: `checkpoint["encoder"]["layer"][3]["output"]["dense"]["weight"]`. A prefix that
+/// the whole model was saved under (`bert.`) is found when the folder is opened and need not be written, and layer
+/// norms are found under their old names `gamma` and `beta` too.
+public struct Checkpoint: Sendable {
+    public let folder: String
+    /// The contents of `config.json`.
+    public let config: JSON
+    /// The weight files, in the order of their names.
+    public let files: [SafetensorsFile]
+    /// The prefix that the base model's tensors carry, with its dot (`bert.`), or empty.
+    public let prefix: String
+    private let fileIndices: [String: Int]
+
+    /// Opens the model in `folder`; see ``resolve(_:)`` for names of the Hugging Face cache.
+    public init(folder: String) throws(FileError) {
+        guard FileBytes.exists(folder) else {
+            throw FileError(.missing, path: folder, "no such folder; give the folder that holds config.json and model.safetensors")
+        }
+        guard FileBytes.isFolder(folder) else {
+            throw FileError(.malformed, path: folder, "is not a folder; give the folder that holds config.json and model.safetensors")
+        }
+        self.folder = folder
+        let configPath = folder + "/config.json"
+        guard FileBytes.exists(configPath) else {
+            throw FileError(.missing, path: configPath, "no such file; give a model folder in Hugging Face format")
+        }
+        config = try JSON.load(path: configPath)
+        guard case .object = config else {
+            throw FileError(.malformed, path: configPath, "holds \(config.kindName) where an object is needed; fetch it again")
+        }
+        (files, fileIndices) = try Self.openWeights(folder)
+        prefix = Self.commonPrefix(of: fileIndices.keys)
+    }
+
+    /// All tensor names, sorted.
+    public var names: [String] { fileIndices.keys.sorted() }
+
+    /// Sum of the elements of all tensors.
+    public var parameterCount: Int {
+        fileIndices.reduce(0) { $0 + (files[$1.value].tensors[$1.key]?.elementCount ?? 0) }
+    }
+
+    /// The description of the tensor stored under exactly that name.
+    public func tensor(named name: String) -> SafetensorsTensor? {
+        fileIndices[name].flatMap { files[$0].tensors[name] }
+    }
+
+    /// Begins a path.
+    public subscript(_ component: String) -> WeightPath {
+        WeightPath(checkpoint: self, path: component)
+    }
+
+    /// The file and stored name of the tensor that `path` means, or nil.
+    func locate(_ path: String) -> (file: SafetensorsFile, name: String)? {
+        for name in spellings(of: path) {
+            if let index = fileIndices[name] { return (files[index], name) }
+        }
+        return nil
+    }
+
+    /// Where `path` may be stored, in order of preference.
+    private func spellings(of path: String) -> [String] {
+        var spellings = [path]
+        for (new, old) in [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")] where path.hasSuffix(new) {
+            spellings.append(path.dropLast(new.count) + old)
+        }
+        return prefix.isEmpty ? spellings : spellings + spellings.map { prefix + $0 }
+    }
+
+    func missing(_ path: String) -> FileError {
+        let also = spellings(of: path).dropFirst().map { "'\($0)'" }
+        let tried = also.isEmpty ? "" : ", also not as " + also.joined(separator: " or ")
+        let wanted = prefix + path
+        let similar = similarNames(to: wanted, among: fileIndices.keys)
+        let hint = similar.isEmpty ? "" : "; similar: " + similar.joined(separator: ", ")
+        let place = files.count == 1 ? files[0].path : folder
+        return FileError(.malformed, path: place, "tensor '\(path)' is missing\(tried)\(hint); use weights of the architecture that config.json describes")
+    }
+
+    private static func openWeights(_ folder: String) throws(FileError) -> ([SafetensorsFile], [String: Int]) {
+        let single = folder + "/model.safetensors"
+        let indexPath = folder + "/model.safetensors.index.json"
+        if FileBytes.exists(single) {
+            let file = try SafetensorsFile(path: single)
+            return ([file], file.tensors.mapValues { _ in 0 })
+        }
+        guard FileBytes.exists(indexPath) else {
+            let others = FileBytes.names(inFolder: folder).filter { $0.hasSuffix(".bin") || $0.hasSuffix(".safetensors") || $0.hasSuffix(".pt") }
+            let hint = others.isEmpty ? "" : " (found instead: \(others.joined(separator: ", ")))"
+            throw FileError(.missing, path: single, "no such file, nor model.safetensors.index.json\(hint); save the model with save_pretrained(…, safe_serialization=True)")
+        }
+        let index = try JSON.load(path: indexPath)
+        guard let map = index["weight_map"]?.object else {
+            throw FileError(.malformed, path: indexPath, "has no weight_map; fetch it again")
+        }
+        var shardNames: Set<String> = []
+        for member in map.members {
+            guard let shard = member.value.string, !shard.isEmpty, !shard.contains("/") else {
+                throw FileError(.malformed, path: indexPath, "tensor '\(member.key)': its shard is not a file name of this folder; fetch the index again")
+            }
+            shardNames.insert(shard)
+        }
+        var files: [SafetensorsFile] = []
+        var indices: [String: Int] = [:]
+        for (position, shard) in shardNames.sorted().enumerated() {
+            let file = try SafetensorsFile(path: folder + "/" + shard)
+            files.append(file)
+            for name in file.names where map[name]?.string == shard { indices[name] = position }
+        }
+        for member in map.members where indices[member.key] == nil {
+            throw FileError(.malformed, path: folder + "/" + (member.value.string ?? ""), "tensor '\(member.key)' is missing though model.safetensors.index.json places it here; fetch the shard again")
+        }
+        return (files, indices)
+    }
+
+    /// The first component under which the embeddings, which every model has, are stored.
+    private static func commonPrefix(of names: some Sequence<String>) -> String {
+        var candidates: Set<Substring> = []
+        for name in names {
+            if name.hasPrefix("embeddings.") { return "" }
+            let parts = name.split(separator: ".", maxSplits: 2)
+            if parts.count == 3, parts[1] == "embeddings" { candidates.insert(parts[0]) }
+        }
+        // Several parts with embeddings of their own (an encoder and a decoder) have no common prefix.
+        guard candidates.count == 1, let only = candidates.first else { return "" }
+        return only + "."
+    }
+}
+
+/// The place of a weight in a ``Checkpoint``, written component by component.
+public struct WeightPath: Sendable, CustomStringConvertible {
+    public let checkpoint: Checkpoint
+    /// The dotted path so far, without the checkpoint's common prefix.
+    public let path: String
+
+    public subscript(_ component: String) -> WeightPath { WeightPath(checkpoint: checkpoint, path: path + "." + component) }
+    public subscript(_ index: Int) -> WeightPath { self[String(index)] }
+
+    public var description: String { path }
+
+    /// Whether a tensor is stored here.
+    public var exists: Bool { checkpoint.locate(path) != nil }
+
+    /// The description of the tensor stored here, or nil.
+    public var tensor: SafetensorsTensor? {
+        checkpoint.locate(path).flatMap { $0.file.tensors[$0.name] }
+    }
+
+    /// All elements as float32, row-major.
+    ///
+    /// - Parameter shape: the shape that the model's configuration demands.
+    public func read(shape: [Int]) throws(FileError) -> [Float] {
+        let (file, name) = try locate()
+        return try file.readFloat32(name, expecting: shape)
+    }
+
+    /// Elements `range` of a tensor that must have `shape`, as float32, into the start of `buffer`.
+    public func read(shape: [Int], range: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>) throws(FileError) {
+        let (file, name) = try locate()
+        _ = try file.tensor(name, expecting: shape)
+        try file.readFloat32(name, range: range, into: buffer)
+    }
+
+    /// Throws unless a tensor of that shape and a readable type is stored here, without reading it.
+    public func check(shape: [Int]) throws(FileError) {
+        let (file, name) = try locate()
+        let tensor = try file.tensor(name, expecting: shape)
+        guard [.float32, .float16, .bfloat16, .float64].contains(tensor.elementType) else {
+            throw FileError(.malformed, path: file.path, "tensor '\(name)': has dtype \(tensor.elementType.rawValue) where F32, F16, BF16 or F64 is needed; convert the file")
+        }
+    }
+
+    private func locate() throws(FileError) -> (file: SafetensorsFile, name: String) {
+        guard let found = checkpoint.locate(path) else { throw checkpoint.missing(path) }
+        return found
+    }
+}

@@ -1,0 +1,140 @@
+// Tensors of a safetensors file, read by position and converted to float32 or integers.
+
+/// An open safetensors file whose header has been validated.
+///
+/// Reads name their position, so ranks and threads may read different parts at the same time, and a part of a
+/// tensor is read without the rest.
+public struct SafetensorsFile: Sendable {
+    private let file: ReadableFile
+    /// All tensors by name.
+    public let tensors: [String: SafetensorsTensor]
+    /// Names in the order of their bytes in the file.
+    public let names: [String]
+    /// The free-form `__metadata__` of the header.
+    public let metadata: [String: String]
+
+    public var path: String { file.path }
+    /// Bytes of the whole file.
+    public var byteCount: Int { file.byteCount }
+
+    /// Opens the file at `path` and validates its header: the length against the file, each tensor's type and shape
+    /// against its bytes, and that the tensors cover the file without gap or overlap.
+    public init(path: String) throws(FileError) {
+        let file = try ReadableFile(path: path)
+        let header = try SafetensorsHeader(of: file)
+        self.file = file
+        self.tensors = header.tensors
+        self.names = header.names
+        self.metadata = header.metadata
+    }
+
+    /// All elements of a tensor as float32, row-major; F64, F16 and BF16 are converted.
+    ///
+    /// - Parameter shape: what the tensor's shape must be; nil accepts any.
+    public func readFloat32(_ name: String, expecting shape: [Int]? = nil) throws(FileError) -> [Float] {
+        let tensor = try tensor(name, expecting: shape)
+        var values = [Float](repeating: 0, count: tensor.elementCount)
+        var failure: FileError?
+        values.withUnsafeMutableBufferPointer { buffer in
+            do throws(FileError) { try readFloat32(name, range: 0 ..< buffer.count, into: buffer) } catch { failure = error }
+        }
+        if let failure { throw failure }
+        return values
+    }
+
+    /// Elements `range` of a tensor's row-major order as float32, written to the start of `buffer`.
+    ///
+    /// - Precondition: `buffer` holds at least `range.count` elements and `range` lies inside the tensor.
+    public func readFloat32(_ name: String, range: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>) throws(FileError) {
+        let tensor = try tensor(name, expecting: nil)
+        precondition(range.lowerBound >= 0 && range.upperBound <= tensor.elementCount, "elements \(range) of a tensor of \(tensor.elementCount)")
+        precondition(buffer.count >= range.count, "a buffer of \(buffer.count) for \(range.count) elements")
+        switch tensor.elementType {
+        case .float32:
+            let bytes = UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(rebasing: buffer[..<range.count]))
+            try file.read(at: tensor.byteRange.lowerBound + 4 * range.lowerBound, into: bytes)
+        case .float16:
+            try convert(tensor, range) { (index: Int, bits: UInt16) in buffer[index] = float32(fromFloat16: bits) }
+        case .bfloat16:
+            try convert(tensor, range) { (index: Int, bits: UInt16) in buffer[index] = Float(bitPattern: UInt32(bits) << 16) }
+        case .float64:
+            try convert(tensor, range) { (index: Int, bits: UInt64) in buffer[index] = Float(Double(bitPattern: bits)) }
+        default:
+            throw FileError(.malformed, path: path, "tensor '\(name)': has dtype \(tensor.elementType.rawValue) where F32, F16, BF16 or F64 is needed; convert the file")
+        }
+    }
+
+    /// All elements of an I32 or I64 tensor, row-major.
+    public func readIntegers(_ name: String, expecting shape: [Int]? = nil) throws(FileError) -> [Int] {
+        let tensor = try tensor(name, expecting: shape)
+        var values = [Int](repeating: 0, count: tensor.elementCount)
+        switch tensor.elementType {
+        case .int32:
+            try convert(tensor, 0 ..< values.count) { (index: Int, bits: UInt32) in values[index] = Int(Int32(bitPattern: bits)) }
+        case .int64:
+            try convert(tensor, 0 ..< values.count) { (index: Int, bits: UInt64) in values[index] = Int(Int64(bitPattern: bits)) }
+        default:
+            throw FileError(.malformed, path: path, "tensor '\(name)': has dtype \(tensor.elementType.rawValue) where I32 or I64 is needed; convert the file")
+        }
+        return values
+    }
+
+    /// The description of a tensor that must exist and, where `shape` is given, have that shape.
+    public func tensor(_ name: String, expecting shape: [Int]?) throws(FileError) -> SafetensorsTensor {
+        guard let tensor = tensors[name] else {
+            let similar = similarNames(to: name, among: names)
+            let hint = similar.isEmpty ? "the file holds no tensor" : "similar: " + similar.joined(separator: ", ")
+            throw FileError(.malformed, path: path, "tensor '\(name)' is missing (\(hint)); use a file that holds it")
+        }
+        if let shape, shape != tensor.shape {
+            throw FileError(.malformed, path: path, "tensor '\(name)': expected shape \(shape), found \(tensor.shape); the weights do not fit the model, use matching files")
+        }
+        return tensor
+    }
+
+    /// Reads `range` of a tensor piece by piece and hands each element's little-endian bits to `store`.
+    private func convert<Bits: FixedWidthInteger & UnsignedInteger>(
+        _ tensor: SafetensorsTensor, _ range: Range<Int>, _ store: (Int, Bits) -> Void
+    ) throws(FileError) {
+        let width = MemoryLayout<Bits>.size
+        let pieceElements = (1 << 20) / width
+        var piece = [UInt8](repeating: 0, count: min(pieceElements, range.count) * width)
+        var done = 0
+        while done < range.count {
+            let count = min(pieceElements, range.count - done)
+            let offset = tensor.byteRange.lowerBound + (range.lowerBound + done) * width
+            var failure: FileError?
+            piece.withUnsafeMutableBytes { bytes in
+                do throws(FileError) {
+                    try file.read(at: offset, into: UnsafeMutableRawBufferPointer(rebasing: bytes[..<(count * width)]))
+                } catch { failure = error }
+                guard failure == nil else { return }
+                for index in 0 ..< count {
+                    store(done + index, Bits(littleEndian: bytes.loadUnaligned(fromByteOffset: index * width, as: Bits.self)))
+                }
+            }
+            if let failure { throw failure }
+            done += count
+        }
+    }
+}
+
+/// Up to three names that share most with `name`: dotted components from the end and from the start.
+func similarNames(to name: String, among names: some Sequence<String>) -> [String] {
+    func components(_ text: String) -> [Substring] { text.split(separator: ".") }
+    func common<S: Sequence<Substring>>(_ left: S, _ right: S) -> Int {
+        zip(left, right).prefix { $0 == $1 }.underestimatedOrExactCount
+    }
+    let wanted = components(name)
+    let scored = names.map { candidate -> (score: Int, name: String) in
+        let parts = components(candidate)
+        let ends = common(Array(wanted.reversed()), Array(parts.reversed()))
+        let starts = common(wanted, parts)
+        return (2 * ends + 2 * starts - abs(wanted.count - parts.count), candidate)
+    }
+    return scored.sorted { ($1.score, $0.name) < ($0.score, $1.name) }.prefix(3).map(\.name)
+}
+
+extension Sequence {
+    fileprivate var underestimatedOrExactCount: Int { reduce(0) { count, _ in count + 1 } }
+}

@@ -1,0 +1,102 @@
+// An encoder's weights in memory, packed for the kernels; shared by all ranks of a process.
+
+import Attention
+import Checkpoints
+import Matrices
+
+/// A loaded model: immutable, so any number of runs may share it.
+public struct Encoder: Sendable {
+    public let configuration: EncoderConfiguration
+    public let kernels: KernelSet
+    let embeddings: Embeddings
+    let layers: [EncoderLayer]
+
+    /// Word, position and token-type tables and the norm over their sum.
+    struct Embeddings: Sendable {
+        /// (vocabulary, hidden)
+        let words: [Float]
+        /// (positions, hidden)
+        let positions: [Float]
+        /// (token types, hidden); only type 0 is used, for single sequences.
+        let tokenTypes: [Float]
+        let norm: LayerNorm
+    }
+
+    /// Loads the weights of a checkpoint under the names that Hugging Face publishes.
+    /// - Throws: `FileError` naming the file and tensor.
+    public init(_ checkpoint: Checkpoint, kernels: KernelSet) throws(FileError) {
+        let configuration = try EncoderConfiguration(checkpoint.config, path: checkpoint.folder + "/config.json")
+        let hidden = configuration.hiddenSize
+        let path = checkpoint["embeddings"]
+        self.configuration = configuration
+        self.kernels = kernels
+        embeddings = Embeddings(
+            words: try path["word_embeddings"]["weight"].read(shape: [configuration.vocabularySize, hidden]),
+            positions: try path["position_embeddings"]["weight"].read(shape: [configuration.positionCount, hidden]),
+            tokenTypes: try path["token_type_embeddings"]["weight"].read(shape: [configuration.tokenTypeCount, hidden]),
+            norm: try LayerNorm(path["LayerNorm"], width: hidden, epsilon: configuration.layerNormEpsilon))
+        var layers: [EncoderLayer] = []
+        for index in 0..<configuration.layerCount {
+            layers.append(try EncoderLayer(checkpoint["encoder"]["layer"][index], configuration, kernels))
+        }
+        self.layers = layers
+    }
+
+    /// The head shape of its self-attention.
+    public var heads: HeadShape { HeadShape(heads: configuration.headCount, headDimension: configuration.headDimension) }
+}
+
+/// Scale and shift over a normalised row.
+struct LayerNorm: Sendable {
+    let weight: [Float]
+    let bias: [Float]
+    let epsilon: Float
+
+    init(_ path: WeightPath, width: Int, epsilon: Float) throws(FileError) {
+        weight = try path["weight"].read(shape: [width])
+        bias = try path["bias"].read(shape: [width])
+        self.epsilon = epsilon
+    }
+}
+
+/// A dense layer y = x·Wᵀ + b.
+struct Dense: Sendable {
+    let weight: PackedMatrix
+    let bias: [Float]
+
+    init(_ path: WeightPath, inputs: Int, outputs: Int, kernels: KernelSet) throws(FileError) {
+        let rows = try path["weight"].read(shape: [outputs, inputs])
+        weight = rows.withUnsafeBufferPointer {
+            PackedMatrix(weights: $0, inputs: inputs, outputs: outputs, kernels: kernels)
+        }
+        bias = try path["bias"].read(shape: [outputs])
+    }
+}
+
+/// The weights of one block: self-attention, then two dense layers, each followed by residual and norm
+/// (post-norm; Vaswani et al. 2017, Devlin et al. 2019).
+struct EncoderLayer: Sendable {
+    let query: Dense
+    let key: Dense
+    let value: Dense
+    let attentionOutput: Dense
+    let attentionNorm: LayerNorm
+    let intermediate: Dense
+    let output: Dense
+    let outputNorm: LayerNorm
+
+    init(_ path: WeightPath, _ configuration: EncoderConfiguration, _ kernels: KernelSet) throws(FileError) {
+        let hidden = configuration.hiddenSize
+        let inner = configuration.intermediateSize
+        let epsilon = configuration.layerNormEpsilon
+        let attention = path["attention"]
+        query = try Dense(attention["self"]["query"], inputs: hidden, outputs: hidden, kernels: kernels)
+        key = try Dense(attention["self"]["key"], inputs: hidden, outputs: hidden, kernels: kernels)
+        value = try Dense(attention["self"]["value"], inputs: hidden, outputs: hidden, kernels: kernels)
+        attentionOutput = try Dense(attention["output"]["dense"], inputs: hidden, outputs: hidden, kernels: kernels)
+        attentionNorm = try LayerNorm(attention["output"]["LayerNorm"], width: hidden, epsilon: epsilon)
+        intermediate = try Dense(path["intermediate"]["dense"], inputs: hidden, outputs: inner, kernels: kernels)
+        output = try Dense(path["output"]["dense"], inputs: inner, outputs: hidden, kernels: kernels)
+        outputNorm = try LayerNorm(path["output"]["LayerNorm"], width: hidden, epsilon: epsilon)
+    }
+}

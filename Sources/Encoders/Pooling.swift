@@ -1,0 +1,147 @@
+// From hidden states to vectors: spans of tokens pooled on the fixed tree.
+
+import Checkpoints
+import Matrices
+import RingAttention
+import Tiles
+
+/// Consecutive tokens of one document that become one vector.
+public struct Span: Sendable, Hashable {
+    /// The document's place in its batch.
+    public let sequence: Int
+    /// Positions in the document; not empty.
+    public let tokens: Range<Int>
+
+    public init(sequence: Int, tokens: Range<Int>) {
+        precondition(!tokens.isEmpty, "a span holds at least one token")
+        self.sequence = sequence
+        self.tokens = tokens
+    }
+}
+
+/// The pooled hidden states of the tokens of a span inside one tile, or of several tiles merged.
+struct PooledPart: Mergeable {
+    let mode: PoolingMode
+    var values: [Float]
+
+    mutating func merge(right: PooledPart) {
+        for column in values.indices {
+            switch mode {
+            case .max: values[column] = Swift.max(values[column], right.values[column])
+            default: values[column] += right.values[column]
+            }
+        }
+    }
+}
+
+extension EncoderRun {
+    /// Pools every span; the vector of a span is returned on the rank that holds its first token. Collective.
+    /// - Returns: (index of the span, hiddenSize values), in ascending order of the spans.
+    /// - Throws: what the transport throws.
+    public func pool(_ spans: [Span], mode: PoolingMode, transport: any Transport) throws -> [(span: Int, vector: [Float])] {
+        let width = encoder.configuration.hiddenSize
+        let mine = transport.rank
+        let localTiles = Dictionary(uniqueKeysWithValues: tiles.map { ($0.number, $0) })
+        var forests: [(span: Int, forest: MergeForest<PooledPart>)] = []
+        // Leaves of spans at home elsewhere leave in one message a rank; both sides list them in the same order.
+        var leaving: [Rank: [Float]] = [:]
+        var arriving: [Rank: [(forest: Int, tile: Int)]] = [:]
+        for (index, span) in spans.enumerated() {
+            let first = sharding.numbering.firstTile[span.sequence]
+            let covered = mode.tokens(of: span.tokens)
+            let touched = TileGrid.tiles(covering: covered)
+            let home = sharding.owner(of: first + span.tokens.lowerBound / TileGrid.tileSize)
+            if home == mine { forests.append((index, MergeForest(tiles: Runs(touched)))) }
+            for tile in touched {
+                if let local = localTiles[first + tile] {
+                    let part = leaf(local, covered.clamped(to: local.tokens), span: span, mode: mode)
+                    if home == mine {
+                        forests[forests.count - 1].forest.insert(part, tile: tile)
+                    } else {
+                        leaving[home, default: []] += part.values
+                    }
+                } else if home == mine {
+                    arriving[sharding.owner(of: first + tile), default: []].append((forests.count - 1, tile))
+                }
+            }
+        }
+        let sources = arriving.keys.sorted()
+        let targets = leaving.keys.sorted()
+        let inbox = sources.map { AlignedBuffer(count: (arriving[$0]?.count ?? 0) * width) }
+        let outbox = targets.map { rank in
+            let values = leaving[rank] ?? []
+            let buffer = AlignedBuffer(count: values.count)
+            withExtendedLifetime(buffer) { $0.pointer.update(from: values, count: values.count) }
+            return buffer
+        }
+        // The messages hold pointers only, so the buffers must be kept until the exchange is over.
+        try withExtendedLifetime((inbox, outbox)) {
+            try transport.exchange(
+                receive: zip(sources, inbox).map { Incoming(from: $0, pieces: [$1.bytes]) },
+                send: zip(targets, outbox).map { Outgoing(to: $0, pieces: [UnsafeRawBufferPointer($1.bytes)]) })
+        }
+        for (source, buffer) in zip(sources, inbox) {
+            for (place, leaf) in (arriving[source] ?? []).enumerated() {
+                let values = withExtendedLifetime(buffer) {
+                    Array(UnsafeBufferPointer(start: buffer.pointer + place * width, count: width))
+                }
+                forests[leaf.forest].forest.insert(PooledPart(mode: mode, values: values), tile: leaf.tile)
+            }
+        }
+        return forests.compactMap { entry in
+            guard let root = entry.forest.root else { return nil }
+            let divisor = mode.divisor(count: spans[entry.span].tokens.count)
+            return (entry.span, divisor == 1 ? root.values : root.values.map { $0 / divisor })
+        }
+    }
+
+    /// The part of one of this rank's tiles.
+    private func leaf(_ tile: LocalTile, _ tokens: Range<Int>, span: Span, mode: PoolingMode) -> PooledPart {
+        let width = encoder.configuration.hiddenSize
+        let start: Float = mode == .max ? -.infinity : 0
+        var values = Array(repeating: start, count: width)
+        for position in tokens {
+            let row = hidden.pointer + (tile.firstRow + position - tile.tokens.lowerBound) * width
+            switch mode {
+            case .max:
+                for column in 0..<width { values[column] = Swift.max(values[column], row[column]) }
+            case .weightedMean:
+                let weight = Float(position - span.tokens.lowerBound + 1)
+                for column in 0..<width { values[column] += weight * row[column] }
+            case .cls, .lastToken, .mean, .meanSquareRootLength:
+                for column in 0..<width { values[column] += row[column] }
+            }
+        }
+        return PooledPart(mode: mode, values: values)
+    }
+}
+
+extension PoolingMode {
+    /// The tokens of a span that count.
+    func tokens(of span: Range<Int>) -> Range<Int> {
+        switch self {
+        case .cls: span.lowerBound..<span.lowerBound + 1
+        case .lastToken: span.upperBound - 1..<span.upperBound
+        case .max, .mean, .meanSquareRootLength, .weightedMean: span
+        }
+    }
+
+    /// What the pooled sum is divided by.
+    func divisor(count: Int) -> Float {
+        switch self {
+        case .cls, .lastToken, .max: 1
+        case .mean: Float(count)
+        case .meanSquareRootLength: Float(count).squareRoot()
+        case .weightedMean: Float(count * (count + 1) / 2)
+        }
+    }
+}
+
+/// Divides a vector by its Euclidean norm (summed in double precision), or by 1e-12 where that is larger, as
+/// sentence-transformers' Normalize does.
+public func normalized(_ vector: [Float]) -> [Float] {
+    var sum = 0.0
+    for value in vector { sum += Double(value) * Double(value) }
+    let norm = Swift.max(Float(sum.squareRoot()), 1e-12)
+    return vector.map { $0 / norm }
+}

@@ -1,0 +1,79 @@
+// Zeroed float storage on cache-line boundaries, whose large blocks come from and return to the system.
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// `count` floats, zero at first, aligned to 64 bytes.
+///
+/// A buffer of a megabyte or more is mapped on its own: pages that are never touched cost no memory, and all of them
+/// return to the system when the buffer goes. Not `Sendable`: its owner decides who writes which part.
+public final class AlignedBuffer {
+    /// The first float.
+    public let pointer: UnsafeMutablePointer<Float>
+    /// Floats in the buffer.
+    public let count: Int
+    private let mappedBytes: Int
+
+    private static let mapThreshold = 1 << 20
+
+    /// Makes a buffer of `count` floats; `count` may be 0.
+    ///
+    /// Traps where the system refuses the memory: callers price a job before they allocate for it.
+    public init(count: Int) {
+        precondition(count >= 0, "a buffer holds at least 0 floats")
+        self.count = count
+        let bytes = max(count, 1) * MemoryLayout<Float>.stride
+        if bytes >= Self.mapThreshold {
+            let pages = (bytes + 4095) & ~4095
+            let memory = mmap(nil, pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | Self.anonymous, -1, 0)
+            guard let memory, memory != UnsafeMutableRawPointer(bitPattern: -1) else {
+                preconditionFailure("annulus: the system refused \(bytes) bytes of memory")
+            }
+            pointer = memory.bindMemory(to: Float.self, capacity: count)
+            mappedBytes = pages
+        } else {
+            let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
+            pointer = memory.bindMemory(to: Float.self, capacity: max(count, 1))
+            pointer.initialize(repeating: 0, count: max(count, 1))
+            mappedBytes = 0
+        }
+    }
+
+    deinit {
+        if mappedBytes > 0 {
+            munmap(pointer, mappedBytes)
+        } else {
+            UnsafeMutableRawPointer(pointer).deallocate()
+        }
+    }
+
+    /// The float at `index`, which is checked in debug builds.
+    public subscript(index: Int) -> Float {
+        get {
+            assert(index >= 0 && index < count, "index \(index) of a buffer of \(count) floats")
+            return pointer[index]
+        }
+        set {
+            assert(index >= 0 && index < count, "index \(index) of a buffer of \(count) floats")
+            pointer[index] = newValue
+        }
+    }
+
+    /// The memory as bytes, as messages and files take it.
+    public var bytes: UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(start: pointer, count: count * MemoryLayout<Float>.stride)
+    }
+
+    private static var anonymous: Int32 {
+        #if canImport(Darwin)
+        MAP_ANON
+        #else
+        Int32(MAP_ANONYMOUS)
+        #endif
+    }
+}

@@ -1,0 +1,38 @@
+// What the machine could do at best: the roofline that benchmarks are measured against.
+
+import Synchronization
+
+/// The fused multiply-add peak of `kernels` on each thread of `pool` while all of them run, in GFLOP/s.
+///
+/// Each thread runs independent chains out of registers for `seconds`, in rounds of about a millisecond, and reports
+/// its best round: what the core can reach, undisturbed. Without a pool, the calling thread alone is measured.
+public func peak(kernels: KernelSet, seconds: Double, pool: ThreadPool? = nil) -> [Double] {
+    let functions = kernels.functions
+    let threads = pool?.threads ?? 1
+    let rates = AlignedBuffer(count: threads)
+    let measure = { (index: Int, _: Int) in
+        let clock = ContinuousClock()
+        var sink: Float = 0.5
+        var iterations = 16
+        var best = 0.0
+        let start = clock.now
+        while clock.now - start < .seconds(seconds) || best == 0 {
+            let roundStart = clock.now
+            let operations = functions.peak(iterations, &sink)
+            let time = clock.now - roundStart
+            let elapsed = Double(time.components.seconds) + Double(time.components.attoseconds) * 1e-18
+            if elapsed < 5e-4 {
+                iterations *= 2
+            } else {
+                best = max(best, operations / elapsed * 1e-9)
+            }
+        }
+        rates[index] = Float(best)
+    }
+    if let pool {
+        pool.forEach(threads, measure)
+    } else {
+        measure(0, 0)
+    }
+    return (0..<threads).map { Double(rates[$0]) }
+}

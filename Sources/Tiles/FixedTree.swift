@@ -1,0 +1,87 @@
+// The fixed tree on which everything that sums over tokens is merged, whoever computed the parts.
+
+/// A node of the fixed binary tree over the tiles of a sequence: it covers the tiles
+/// `index · 2^level ..< (index + 1) · 2^level`.
+public struct TreeNode: Hashable, Sendable {
+    public let level: Int
+    public let index: Int
+
+    public init(level: Int, index: Int) {
+        self.level = level
+        self.index = index
+    }
+
+    /// The leaf of one tile.
+    @inlinable public init(tile: Int) { self.init(level: 0, index: tile) }
+
+    @inlinable public var tiles: Range<Int> { index << level..<(index + 1) << level }
+    @inlinable public var parent: TreeNode { TreeNode(level: level + 1, index: index >> 1) }
+    @inlinable public var sibling: TreeNode { TreeNode(level: level, index: index ^ 1) }
+    @inlinable public var isLeft: Bool { index & 1 == 0 }
+}
+
+/// A partial result over some tokens that can absorb the partial result over later tokens.
+///
+/// Merging need not be associative in floating point: `MergeForest` always applies it along the same
+/// tree, left before right, which is what makes the bits independent of who computed which part.
+public protocol Mergeable {
+    /// Absorbs the partial result of the tokens to the right of this one's.
+    mutating func merge(right: Self)
+}
+
+/// The parts of one reduction that have arrived so far, merged as far up the fixed tree as they reach.
+///
+/// A node whose tiles contribute nothing is absent: it is skipped, its sibling moves up unchanged,
+/// and nothing is added as zero. With the tiles of two runs at most about 2·log₂(tiles) parts wait.
+public struct MergeForest<Value: Mergeable> {
+    /// The tiles that contribute.
+    public let tiles: Runs
+    @usableFromInline let rootLevel: Int
+    @usableFromInline var pending: [(node: TreeNode, value: Value)] = []
+
+    /// - Parameter tiles: the tiles whose parts will arrive, each exactly once (alone or inside a subtree).
+    public init(tiles: Runs) {
+        self.tiles = tiles
+        var level = 0
+        if let last = tiles.ranges.last {
+            while 1 << level < last.upperBound { level += 1 }
+        }
+        rootLevel = level
+    }
+
+    /// Adds the part of one tile.
+    @inlinable public mutating func insert(_ value: Value, tile: Int) { insert(value, at: TreeNode(tile: tile)) }
+
+    /// Adds the merged part of a whole subtree.
+    @inlinable public mutating func insert(_ value: Value, at node: TreeNode) {
+        var node = node
+        var value = value
+        while node.level < rootLevel {
+            let sibling = node.sibling
+            if tiles.intersects(sibling.tiles) {
+                guard let place = pending.firstIndex(where: { $0.node == sibling }) else { break }
+                var other = pending.remove(at: place).value
+                if node.isLeft {
+                    value.merge(right: other)
+                } else {
+                    other.merge(right: value)
+                    value = other
+                }
+            }
+            node = node.parent
+        }
+        pending.append((node, value))
+    }
+
+    /// How many parts wait for their siblings.
+    public var pendingCount: Int { pending.count }
+
+    /// The parts that wait, with the nodes they stand for.
+    public var parts: [(node: TreeNode, value: Value)] { pending }
+
+    /// The whole, once every part has arrived; nil before that, or where no tile contributes.
+    @inlinable public var root: Value? {
+        guard pending.count == 1, pending[0].node.level == rootLevel else { return nil }
+        return pending[0].value
+    }
+}

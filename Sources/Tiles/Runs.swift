@@ -1,0 +1,124 @@
+// Sorted, disjoint runs of integers: the set of tiles that somebody owns, needs or sees.
+
+/// A set of integers kept as sorted, disjoint, non-adjacent, non-empty half-open runs.
+public struct Runs: Hashable, Sendable {
+    public private(set) var ranges: [Range<Int>]
+
+    public init() { ranges = [] }
+
+    public init(_ range: Range<Int>) { ranges = range.isEmpty ? [] : [range] }
+
+    /// Any ranges: overlapping, unsorted, empty ones included.
+    public init(_ unsorted: some Sequence<Range<Int>>) {
+        ranges = []
+        for range in unsorted.sorted(by: { $0.lowerBound < $1.lowerBound }) { append(range) }
+    }
+
+    /// Adds a range that starts at or after every range already here starts.
+    public mutating func append(_ range: Range<Int>) {
+        guard !range.isEmpty else { return }
+        if let last = ranges.last, range.lowerBound <= last.upperBound {
+            ranges[ranges.count - 1] = last.lowerBound..<max(last.upperBound, range.upperBound)
+        } else {
+            ranges.append(range)
+        }
+    }
+
+    public var isEmpty: Bool { ranges.isEmpty }
+
+    /// How many integers the set holds.
+    public var count: Int { ranges.reduce(0) { $0 + $1.count } }
+
+    /// The index of the first run that ends after `value`.
+    private func firstRun(endingAfter value: Int) -> Int {
+        var low = 0
+        var high = ranges.count
+        while low < high {
+            let middle = (low + high) / 2
+            if ranges[middle].upperBound > value { high = middle } else { low = middle + 1 }
+        }
+        return low
+    }
+
+    public func contains(_ value: Int) -> Bool {
+        let run = firstRun(endingAfter: value)
+        return run < ranges.count && ranges[run].lowerBound <= value
+    }
+
+    /// Whether any integer of `range` is in the set.
+    public func intersects(_ range: Range<Int>) -> Bool {
+        guard !range.isEmpty else { return false }
+        let run = firstRun(endingAfter: range.lowerBound)
+        return run < ranges.count && ranges[run].lowerBound < range.upperBound
+    }
+
+    public func intersection(_ range: Range<Int>) -> Runs {
+        var result = Runs()
+        guard !range.isEmpty else { return result }
+        var run = firstRun(endingAfter: range.lowerBound)
+        while run < ranges.count, ranges[run].lowerBound < range.upperBound {
+            result.append(ranges[run].clamped(to: range))
+            run += 1
+        }
+        return result
+    }
+
+    public func intersection(_ other: Runs) -> Runs {
+        var result = Runs()
+        var left = 0
+        var right = 0
+        while left < ranges.count, right < other.ranges.count {
+            let a = ranges[left]
+            let b = other.ranges[right]
+            let low = max(a.lowerBound, b.lowerBound)
+            let high = min(a.upperBound, b.upperBound)
+            if low < high { result.append(low..<high) }
+            if a.upperBound < b.upperBound { left += 1 } else { right += 1 }
+        }
+        return result
+    }
+
+    public func union(_ other: Runs) -> Runs {
+        if isEmpty { return other }
+        if other.isEmpty { return self }
+        var result = Runs()
+        var left = 0
+        var right = 0
+        while left < ranges.count || right < other.ranges.count {
+            let takeLeft = right == other.ranges.count
+                || (left < ranges.count && ranges[left].lowerBound <= other.ranges[right].lowerBound)
+            if takeLeft {
+                result.append(ranges[left])
+                left += 1
+            } else {
+                result.append(other.ranges[right])
+                right += 1
+            }
+        }
+        return result
+    }
+
+    /// The integers of `universe` that are not in the set.
+    public func complement(in universe: Range<Int>) -> Runs {
+        var result = Runs()
+        var start = universe.lowerBound
+        for range in intersection(universe).ranges {
+            result.append(start..<range.lowerBound)
+            start = range.upperBound
+        }
+        result.append(start..<max(start, universe.upperBound))
+        return result
+    }
+
+    public func subtracting(_ other: Runs) -> Runs {
+        guard let first = ranges.first, let last = ranges.last else { return self }
+        return intersection(other.complement(in: first.lowerBound..<last.upperBound))
+    }
+
+    /// The same set, every integer moved by `offset`.
+    public func shifted(by offset: Int) -> Runs {
+        var result = Runs()
+        result.ranges = ranges.map { $0.lowerBound + offset..<$0.upperBound + offset }
+        return result
+    }
+}

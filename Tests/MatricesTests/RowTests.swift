@@ -1,0 +1,144 @@
+// Element-wise rows, layer norm and the packers.
+
+import CAttentionKernels
+import Foundation
+import Matrices
+import Testing
+
+struct RowTests {
+    @Test("bias and activations apply to every element of the row and to nothing else", arguments: [1, 15, 16, 17, 70])
+    func activations(columns: Int) {
+        var random = RandomNumbers()
+        print("seed \(random.seed)")
+        let rows = 3, stride = columns + 5
+        let x = random.floats(rows * stride, -6...6), bias = random.floats(columns), gate = random.floats(rows * stride)
+        var first: [[UInt32]]?
+        for set in kernelSets {
+            let functions = set.functions
+            var added = x, gelu = x, plain = x, tanhForm = x, gated = [Float](repeating: guardValue, count: x.count)
+            var untouched = x
+            functions.add_bias(rows, columns, &added, stride, bias)
+            functions.add_bias(rows, columns, &untouched, stride, nil)
+            functions.gelu_bias(rows, columns, &gelu, stride, bias)
+            functions.gelu_bias(rows, columns, &plain, stride, nil)
+            functions.gelu_tanh_bias(rows, columns, &tanhForm, stride, bias)
+            functions.gated_gelu(rows, columns, x, gate, stride, &gated, stride)
+            #expect(untouched == x)
+            let bits = [added, gelu, plain, tanhForm, gated].map(\.bitPatterns)
+            #expect(bits == first ?? bits, "\(set.name), seed \(random.seed)")
+            first = first ?? bits
+            var shifted = x
+            for at in x.indices where at % stride < columns { shifted[at] += bias[at % stride] }
+            var once = shifted
+            functions.gelu_bias(1, once.count, &once, once.count, nil)
+            for at in x.indices {
+                let context = "\(set.name), element \(at), seed \(random.seed)"
+                if at % stride >= columns {
+                    #expect(added[at] == x[at] && gelu[at] == x[at] && tanhForm[at] == x[at] && gated[at] == guardValue, "\(context)")
+                    continue
+                }
+                #expect(added[at] == shifted[at], "\(context)")
+                #expect(gelu[at] == once[at], "\(context)")
+                #expect(gated[at] == plain[at] * gate[at], "\(context)")
+                let v = Double(shifted[at]), u = (2 / Double.pi).squareRoot() * (v + 0.044715 * v * v * v)
+                #expect(abs(Double(tanhForm[at]) - 0.5 * v * (1 + tanh(u))) < 1e-5, "\(context)")
+            }
+        }
+    }
+
+    @Test("layer norm within its bound of float64, with and without each part", arguments: [1, 2, 31, 64, 384, 389])
+    func layerNorm(columns: Int) {
+        var random = RandomNumbers()
+        print("seed \(random.seed)")
+        let rows = 4, stride = columns + 3, epsilon: Float = 1e-5
+        let x = random.floats(rows * stride, -2...4), residual = random.floats(rows * stride)
+        let bias = random.floats(columns), gamma = random.floats(columns), beta = random.floats(columns)
+        for parts in 0..<8 {
+            var first: [UInt32]?
+            for set in kernelSets {
+                for inPlace in [false, true] {
+                    var y = inPlace ? x : [Float](repeating: guardValue, count: x.count)
+                    x.withUnsafeBufferPointer { source in
+                        y.withUnsafeMutableBufferPointer { y in
+                            guard let source = source.baseAddress, let y = y.baseAddress else { return }
+                            bias.withUnsafeBufferPointer { bias in
+                                residual.withUnsafeBufferPointer { residual in
+                                    beta.withUnsafeBufferPointer { beta in
+                                        set.functions.layer_norm(
+                                            rows, columns, inPlace ? UnsafePointer(y) : source, stride,
+                                            parts & 1 != 0 ? bias.baseAddress : nil,
+                                            parts & 2 != 0 ? residual.baseAddress : nil, stride,
+                                            gamma, parts & 4 != 0 ? beta.baseAddress : nil, epsilon, y, stride)
+                                    }
+                                }
+                            }
+                        }
+                    }
+                    let results = (0..<rows).flatMap { y[$0 * stride..<$0 * stride + columns].map(\.bitPattern) }
+                    #expect(results == first ?? results, "\(set.name), in place \(inPlace), seed \(random.seed)")
+                    first = first ?? results
+                    if set == kernelSets[0] {
+                        check(y, parts, inPlace)
+                    }
+                }
+            }
+        }
+        func check(_ y: [Float], _ parts: Int, _ inPlace: Bool) {
+            for row in 0..<rows {
+                let t = (0..<columns).map { j in
+                    Double(x[row * stride + j]) + (parts & 1 != 0 ? Double(bias[j]) : 0)
+                        + (parts & 2 != 0 ? Double(residual[row * stride + j]) : 0)
+                }
+                let mean = t.reduce(0, +) / Double(columns)
+                let variance = t.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(columns)
+                let scale = 1 / (variance + Double(epsilon)).squareRoot()
+                // Each t carries two roundings, the mean n/16 + 5 more, relative to the largest magnitude; a
+                // deviation's error is then 2·δ. The variance's relative error halves in the root.
+                let largest = t.map { abs($0) }.max() ?? 0
+                let delta = largest * MatricesTests.gamma(columns / 16 + 8) * 2
+                for j in 0..<columns {
+                    let deviation = (t[j] - mean) * scale
+                    let exact = deviation * Double(gamma[j]) + (parts & 4 != 0 ? Double(beta[j]) : 0)
+                    let relative = min(1, 2 * delta * scale) + MatricesTests.gamma(columns / 16 + 12)
+                    let bound = (delta * scale + abs(deviation) * relative) * abs(Double(gamma[j])) + MatricesTests.gamma(3) * (abs(exact) + 1)
+                    let value = Double(y[row * stride + j])
+                    if !(abs(value - exact) <= bound) {
+                        Issue.record("row \(row) column \(j): \(value), exact \(exact), parts \(parts), seed \(random.seed)")
+                    }
+                }
+                for j in columns..<stride {
+                    #expect(y[row * stride + j] == (inPlace ? x[row * stride + j] : guardValue), "beside row \(row)")
+                }
+            }
+        }
+    }
+
+    @Test("packed panels hold every element where the header says, zeros in the padding", arguments: [1, 15, 16, 63, 64, 65, 130, 200])
+    func packing(columns: Int) {
+        var random = RandomNumbers()
+        print("seed \(random.seed)")
+        for depth in [1, 7, 16, 40] {
+            let size = padded(columns) * depth
+            let stride = max(columns, depth) + 2
+            let rowsOfColumns = random.floats(columns * stride), rowsOfTerms = random.floats(depth * stride)
+            for set in kernelSets {
+                var transposed = [Float](repeating: guardValue, count: size + 8), straight = transposed
+                set.functions.pack_transposed(rowsOfColumns, stride, columns, depth, &transposed)
+                set.functions.pack_columns(rowsOfTerms, stride, depth, columns, &straight)
+                for panel in 0..<(columns + 63) / 64 {
+                    let width = min(64, padded(columns) - 64 * panel)
+                    for k in 0..<depth {
+                        for c in 0..<width {
+                            let column = 64 * panel + c, at = 64 * panel * depth + k * width + c
+                            let inside = column < columns
+                            let context = "\(set.name), term \(k), column \(column), seed \(random.seed)"
+                            #expect(transposed[at] == (inside ? rowsOfColumns[column * stride + k] : 0), "\(context)")
+                            #expect(straight[at] == (inside ? rowsOfTerms[k * stride + column] : 0), "\(context)")
+                        }
+                    }
+                }
+                #expect(transposed[size...].allSatisfy { $0 == guardValue } && straight[size...].allSatisfy { $0 == guardValue })
+            }
+        }
+    }
+}

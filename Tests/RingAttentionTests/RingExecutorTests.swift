@@ -1,0 +1,90 @@
+// The executor on virtual ranks: within the oracle's bound, and the same bits however the work is spread.
+
+import Attention
+import Matrices
+import Plans
+import RingAttention
+import TestSupport
+import Testing
+import Tiles
+
+@Suite struct RingExecutorTests {
+    private static func outcome(_ ringCase: RingCase, ranks: Int, threads: Int = 1, kernels: KernelSet = .best) throws -> RingCase.Outcome {
+        let outcomes = try VirtualRanks.run(count: ranks, seed: ringCase.seed &+ UInt64(ranks)) { transport in
+            try ringCase.run(on: transport, threads: threads, kernels: kernels)
+        }
+        #expect(outcomes.allSatisfy { $0.sameBits(as: outcomes[0]) }, "the ranks gathered different results")
+        var whole = outcomes[0]
+        whole.bytesSent = outcomes.reduce(0) { $0 + $1.bytesSent }
+        return whole
+    }
+
+    static let shapes: [[SequenceShape]] = [
+        [SequenceShape(length: 1)], [SequenceShape(length: 2)], [SequenceShape(length: 255)], [SequenceShape(length: 256)],
+        [SequenceShape(length: 257)], [SequenceShape(length: 1100)],
+        [SequenceShape(length: 0), SequenceShape(length: 300), SequenceShape(length: 1), SequenceShape(length: 513)],
+        [SequenceShape(queries: 70, keys: 600), SequenceShape(queries: 600, keys: 70), SequenceShape(queries: 5, keys: 0)],
+    ]
+
+    @Test(arguments: shapes, [Mask.full, .causal]) func withinTheBoundAndTheSameBits(shapes: [SequenceShape], mask: Mask) throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        for heads in [HeadShape(heads: 2, headDimension: 32), HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 20, valueDimension: 72)] {
+            var ringCase = RingCase(shapes, heads: heads, mask: mask, seed: seed, sharpness: 3)
+            let one = try Self.outcome(ringCase, ranks: 1)
+            if let disagreement = ringCase.disagreement(one) { Issue.record("\(disagreement) in \(ringCase)") }
+            for layout in Layout.allCases {
+                ringCase.layout = layout
+                for ranks in [1, 2, 3, 4, 5, 7, 8, 16] {
+                    let other = try Self.outcome(ringCase, ranks: ranks, threads: 1 + ranks % 2)
+                    #expect(other.sameBits(as: one), "\(ranks) ranks, \(ringCase)")
+                    let plans = (0..<ranks).map { Plan.passKeyValue(ringCase.job(ranks: ranks), rank: Rank($0)) }
+                    #expect(other.bytesSent == plans.reduce(0) { $0 + $1.bytesSent })
+                }
+            }
+        }
+    }
+
+    @Test func everyKernelSetIsWithinTheBound() throws {
+        for kernels in KernelSet.available {
+            let ringCase = RingCase([SequenceShape(length: 300)], heads: HeadShape(heads: 1, headDimension: 33), mask: .causal)
+            let outcome = try Self.outcome(ringCase, ranks: 2, kernels: kernels)
+            if let disagreement = ringCase.disagreement(outcome) { Issue.record("\(kernels.name): \(disagreement)") }
+        }
+    }
+
+    @Test func aSequenceHasTheSameBitsAloneAndAmongOthers() throws {
+        let heads = HeadShape(heads: 2, headDimension: 16)
+        let shapes = [SequenceShape(length: 300), SequenceShape(length: 700), SequenceShape(length: 3)]
+        let among = RingCase(shapes, heads: heads, mask: .full, seed: 5)
+        let inputs = among.inputs()
+        let together = try Self.outcome(among, ranks: 3)
+        var first = 0
+        for shape in shapes {
+            let alone = RingCase([shape], heads: heads, mask: .full)
+            let range = first * 32..<(first + shape.keys) * 32
+            let result = try VirtualRanks.run(count: 2, seed: 1) { transport in
+                try alone.run(on: transport, inputs: (Array(inputs.queries[range]), Array(inputs.keys[range]), Array(inputs.values[range])))
+            }
+            #expect(result[0].output.map(\.bitPattern) == together.output[range].map(\.bitPattern))
+            first += shape.keys
+        }
+    }
+
+    /// A NaN in a key or value reaches exactly the rows that see it.
+    @Test(arguments: [Mask.full, .causal]) func aNotANumberReachesOnlyWhoSeesIt(mask: Mask) throws {
+        let heads = HeadShape(heads: 1, headDimension: 16)
+        let ringCase = RingCase([SequenceShape(length: 400), SequenceShape(length: 100)], heads: heads, mask: mask)
+        for poisoned in [37, 256, 399] {
+            var inputs = ringCase.inputs()
+            inputs.keys[poisoned * 16 + 3] = .nan
+            inputs.values[poisoned * 16 + 5] = .nan
+            let given = inputs
+            let outcome = try VirtualRanks.run(count: 3, seed: 2) { try ringCase.run(on: $0, inputs: given) }[0]
+            for row in 0..<500 {
+                let sees = row < 400 && mask.visibleKeys(row: row, in: ringCase.sequences[0]).contains(poisoned)
+                #expect(outcome.output[row * 16..<row * 16 + 16].contains { $0.isNaN } == sees, "row \(row), key \(poisoned)")
+                #expect(outcome.logSumExp[row].isNaN == sees, "row \(row), key \(poisoned)")
+            }
+        }
+    }
+}
