@@ -1,0 +1,316 @@
+// The heartbeats between the ranks of a job, on a thread and a communicator of their own.
+
+import Dispatch
+import Foundation
+import MPI
+import Synchronization
+
+/// The star of heartbeats around rank 0, by which the job knows that all its ranks are alive.
+///
+/// A few times a second each rank tells rank 0 how far it is, and rank 0 tells each how far the job is. Rank 0 ends the
+/// job, with one line, where a rank is silent for the watchdog's limit, where no rank moves for that long, and where a
+/// rank reports a failure. A rank that waits for slower ones is no failure while any of them moves.
+/// The thread sleeps between its looks: polling in earnest would cost the work a good part of a processor.
+/// It needs `MPI_THREAD_MULTIPLE`.
+final class ControlChannel: Sendable {
+    private let communicator: Communicator
+    private let watchdog: Watchdog
+    private let hosts: [String]
+    // What this rank's own work reports, to be passed on.
+    private let failure = Mutex<JobError?>(nil)
+    private let isStopping = Atomic<Bool>(false)
+    private let wakeUp = DispatchSemaphore(value: 0)
+    private let finished = DispatchSemaphore(value: 0)
+
+    private static let beat = Duration.milliseconds(250)
+    /// How long a rank that leaves waits for rank 0 to let it go, after rank 0 itself has nothing more to do.
+    private static let farewellLimit = Duration.seconds(10)
+    /// How long a rank that failed waits for rank 0 to end the job.
+    private static let reportLimit = Duration.seconds(3)
+
+    /// Connects the ranks of `communicator` and starts this rank's thread. Collective.
+    init(_ communicator: borrowing Communicator, watchdog: Watchdog) throws {
+        self.communicator = try communicator.duplicate()
+        self.watchdog = watchdog
+        let name = Array(Host.name.utf8.prefix(64))
+        let all = try communicator.allGather(name + [UInt8](repeating: 0, count: 64 - name.count))
+        hosts = (0..<communicator.size).map { rank in
+            String(decoding: all[rank * 64..<rank * 64 + 64].prefix { $0 != 0 }, as: UTF8.self)
+        }
+        watchdog.identify(rank: communicator.rank, size: communicator.size)
+        let thread = Thread {
+            do {
+                if self.communicator.rank == 0 { try self.serve() } else { try self.report() }
+            } catch {
+                self.end(JobError(.internal, "the control messages of the job failed: \(error)"))
+            }
+            self.finished.signal()
+        }
+        thread.name = "control"
+        thread.stackSize = 512 << 10
+        thread.start()
+    }
+
+    /// Ends the heartbeats once all ranks have called it, or the limit of patience is over. Call before MPI ends.
+    func stop() {
+        isStopping.store(true, ordering: .releasing)
+        wakeUp.signal()
+        finished.wait()
+    }
+
+    /// Ends the job for `error`, from this rank. Rank 0 says so, that one line may tell of it.
+    func fail(_ error: JobError) -> Never {
+        failure.withLock { $0 = $0 ?? error }
+        wakeUp.signal()
+        Thread.sleep(forTimeInterval: Self.reportLimit.inSeconds)
+        // Rank 0 does not answer: this rank speaks for itself.
+        end(named(error, communicator.rank))
+    }
+
+    private func named(_ error: JobError, _ rank: Int) -> JobError {
+        JobError(error.status, "\(error.message) (rank \(rank) on \(hosts[rank]))")
+    }
+
+    private func end(_ error: JobError) -> Never {
+        StandardError.writeFailure(error.message)
+        TemporaryFiles.removeAll()
+        MPIEnvironment.abort(status: error.status.rawValue)
+    }
+
+    // MARK: - Rank 0
+
+    private func serve() throws {
+        let size = communicator.size
+        let inbox = UnsafeMutableRawBufferPointer.allocate(byteCount: Heartbeat.byteCount * size, alignment: 8)
+        let outbox = UnsafeMutableRawBufferPointer.allocate(byteCount: Reply.byteCount * size, alignment: 8)
+        var incoming = RequestSet()
+        var outgoing = RequestSet()
+        // Rank 0 is entered by itself; the others by their messages.
+        var silences = [Silence](repeating: Silence(), count: size)
+        var stillness = [Silence](repeating: Silence(), count: size)
+        var counts = [Int](repeating: 0, count: size)
+        var positions = [Position](repeating: watchdog.position, count: size)
+        var left = Set<Int>()
+        var dismissed = Set<Int>()
+        var farewell: ContinuousClock.Instant?
+
+        func post(_ rank: Int) throws {
+            try incoming.receive(
+                [Heartbeat.slot(rank, of: inbox)], from: rank, tag: 1, token: rank, over: communicator)
+        }
+        for rank in 1..<size { try post(rank) }
+
+        while true {
+            var heard: [Int] = []
+            try incoming.test { heard.append($0.token) }
+            var moved = Set<Int>()
+            for rank in heard {
+                let beat = Heartbeat(Heartbeat.slot(rank, of: inbox))
+                if case .failure(let error) = beat.kind { end(named(error, rank)) }
+                if beat.count != counts[rank] { moved.insert(rank) }
+                counts[rank] = beat.count
+                positions[rank] = beat.position
+                if beat.kind == .farewell { left.insert(rank) } else { try post(rank) }
+            }
+            if let error = failure.withLock({ $0 }) { end(named(error, 0)) }
+            if watchdog.progressCount != counts[0] { moved.insert(0) }
+            counts[0] = watchdog.progressCount
+            positions[0] = watchdog.position
+            if moved.contains(where: { $0 > 0 }) { watchdog.noteOthersProgress() }
+
+            for rank in 0..<size {
+                silences[rank].note(isAlive: rank == 0 || left.contains(rank) || heard.contains(rank))
+                stillness[rank].note(isAlive: moved.contains(rank))
+            }
+            if let limit = watchdog.limit { judge(limit, silences, stillness, positions, left) }
+
+            // One round of replies at a time: the memory of the last must be free.
+            if try outgoing.test() {
+                outgoing.removeAll()
+                for rank in 1..<size where !dismissed.contains(rank) {
+                    let isLast = left.contains(rank)
+                    let slot = Reply.slot(rank, of: outbox)
+                    Reply(isLast: isLast, jobCount: counts.reduce(0, &+)).write(to: slot)
+                    try outgoing.send([UnsafeRawBufferPointer(slot)], to: rank, tag: 2, over: communicator)
+                    if isLast { dismissed.insert(rank) }
+                }
+            }
+            let isStopping = isStopping.load(ordering: .acquiring)
+            if isStopping && dismissed.count == size - 1 {
+                let now = ContinuousClock.now
+                farewell = farewell ?? now + Self.farewellLimit
+                if try outgoing.test() || now > farewell! { break }
+            }
+            pause(isStopping: isStopping)
+        }
+        incoming.cancelReceives()
+        outgoing.abandonSends()
+        inbox.deallocate()
+        // Replies that nobody took may still be read by the library: that memory stays.
+    }
+
+    private func judge(
+        _ limit: Duration, _ silences: [Silence], _ stillness: [Silence], _ positions: [Position], _ left: Set<Int>
+    ) {
+        if let silent = silences.indices.first(where: { silences[$0].length >= limit }) {
+            end(
+                JobError(
+                    .internal,
+                    "rank \(silent) on \(hosts[silent]) has not been heard of for \(Int(limit.inSeconds)) seconds; it was "
+                        + "last at \(positions[silent])"))
+        }
+        let working = stillness.indices.filter { !left.contains($0) }
+        guard let last = working.max(by: { stillness[$0].length < stillness[$1].length }),
+            working.allSatisfy({ stillness[$0].length >= limit })
+        else { return }
+        end(
+            JobError(
+                .internal,
+                "no rank has moved for \(Int(limit.inSeconds)) seconds; rank \(last) on \(hosts[last]) has stood still "
+                    + "longest, at \(positions[last]); raise --watchdog where that can be right"))
+    }
+
+    // MARK: - The other ranks
+
+    private func report() throws {
+        let inbox = UnsafeMutableRawBufferPointer.allocate(byteCount: Reply.byteCount, alignment: 8)
+        let outbox = UnsafeMutableRawBufferPointer.allocate(byteCount: Heartbeat.byteCount, alignment: 8)
+        var incoming = RequestSet()
+        var outgoing = RequestSet()
+        var hasLeft = false
+        var isDismissed = false
+        var jobCount = 0
+        var farewell: ContinuousClock.Instant?
+        try incoming.receive([inbox], from: 0, tag: 2, over: communicator)
+
+        while !isDismissed {
+            while !isDismissed, try incoming.test() {
+                let reply = Reply(inbox)
+                if reply.jobCount != jobCount { watchdog.noteOthersProgress() }
+                jobCount = reply.jobCount
+                isDismissed = reply.isLast
+                if !isDismissed { try incoming.receive([inbox], from: 0, tag: 2, over: communicator) }
+            }
+            let isStopping = isStopping.load(ordering: .acquiring)
+            if !hasLeft, try outgoing.test() {
+                outgoing.removeAll()
+                let error = failure.withLock { $0 }
+                hasLeft = error == nil && isStopping
+                let kind = error.map { Heartbeat.Kind.failure($0) } ?? (hasLeft ? .farewell : .beat)
+                Heartbeat(kind: kind, count: watchdog.progressCount, position: watchdog.position).write(to: outbox)
+                try outgoing.send([UnsafeRawBufferPointer(outbox)], to: 0, tag: 1, over: communicator)
+            }
+            if hasLeft, let limit = watchdog.limit {
+                // Rank 0 may be busy for as long as the job may stand still.
+                let now = ContinuousClock.now
+                farewell = farewell ?? now + limit + Self.farewellLimit
+                if now > farewell! { break }
+            }
+            pause(isStopping: isStopping)
+        }
+        incoming.cancelReceives()
+        let isSent = (try? outgoing.test()) ?? false
+        outgoing.abandonSends()
+        inbox.deallocate()
+        if isSent { outbox.deallocate() }
+    }
+
+    /// Sleeps until the next look: sooner where this rank has nothing else to do, or its work has something to say.
+    private func pause(isStopping: Bool) {
+        if isStopping {
+            Thread.sleep(forTimeInterval: 0.002)
+        } else {
+            _ = wakeUp.wait(timeout: .now() + Self.beat.inSeconds)
+        }
+    }
+}
+
+/// What a rank tells rank 0.
+struct Heartbeat {
+    enum Kind: Equatable {
+        case beat, farewell
+        case failure(JobError)
+    }
+
+    var kind: Kind
+    var count: Int
+    var position: Position
+
+    /// Seven numbers of eight bytes (kind, count, phase, layer, tile, status, length of text), then the text. Small
+    /// enough to be sent without waiting for the receiver.
+    static let byteCount = 2048
+    private static let textStart = 56
+
+    init(kind: Kind, count: Int, position: Position) {
+        self.kind = kind
+        self.count = count
+        self.position = position
+    }
+
+    init(_ slot: UnsafeMutableRawBufferPointer) {
+        let numbers = (0..<7).map { Int(slot.loadUnaligned(fromByteOffset: 8 * $0, as: Int64.self)) }
+        count = numbers[1]
+        position = Position(phase: Phase(rawValue: numbers[2]) ?? .starting, layer: numbers[3], tile: numbers[4])
+        switch numbers[0] {
+        case 1: kind = .farewell
+        case 2:
+            let length = min(max(0, numbers[6]), Self.byteCount - Self.textStart)
+            let text = String(decoding: slot[Self.textStart..<Self.textStart + length], as: UTF8.self)
+            kind = .failure(JobError(ExitStatus(rawValue: Int32(clamping: numbers[5])) ?? .internal, text))
+        default: kind = .beat
+        }
+    }
+
+    func write(to slot: UnsafeMutableRawBufferPointer) {
+        var text: [UInt8] = []
+        var status: Int32 = 0
+        var code = 0
+        switch kind {
+        case .beat: break
+        case .farewell: code = 1
+        case .failure(let error):
+            code = 2
+            status = error.status.rawValue
+            text = Array(error.message.utf8.prefix(Self.byteCount - Self.textStart))
+        }
+        let numbers = [
+            code, count, position.phase.rawValue, position.layer, position.tile, Int(status), text.count,
+        ]
+        for (index, number) in numbers.enumerated() {
+            slot.storeBytes(of: Int64(number), toByteOffset: 8 * index, as: Int64.self)
+        }
+        UnsafeMutableRawBufferPointer(rebasing: slot[Self.textStart...]).copyBytes(from: text)
+    }
+
+    /// The memory of one rank's message.
+    static func slot(_ rank: Int, of memory: UnsafeMutableRawBufferPointer) -> UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(rebasing: memory[rank * byteCount..<(rank + 1) * byteCount])
+    }
+}
+
+/// What rank 0 tells a rank: how far the job is, and whether this is the last reply.
+struct Reply {
+    var isLast: Bool
+    var jobCount: Int
+
+    static let byteCount = 16
+
+    init(isLast: Bool, jobCount: Int) {
+        self.isLast = isLast
+        self.jobCount = jobCount
+    }
+
+    init(_ slot: UnsafeMutableRawBufferPointer) {
+        isLast = slot.loadUnaligned(as: Int64.self) != 0
+        jobCount = Int(slot.loadUnaligned(fromByteOffset: 8, as: Int64.self))
+    }
+
+    func write(to slot: UnsafeMutableRawBufferPointer) {
+        slot.storeBytes(of: isLast ? 1 : 0, toByteOffset: 0, as: Int64.self)
+        slot.storeBytes(of: Int64(jobCount), toByteOffset: 8, as: Int64.self)
+    }
+
+    static func slot(_ rank: Int, of memory: UnsafeMutableRawBufferPointer) -> UnsafeMutableRawBufferPointer {
+        UnsafeMutableRawBufferPointer(rebasing: memory[rank * byteCount..<(rank + 1) * byteCount])
+    }
+}

@@ -1,0 +1,125 @@
+// One run of the command over however many ranks it was started with, from launch to exit status.
+
+import Foundation
+import MPI
+import RingAttention
+import Tiles
+
+/// What the command line says about how a job runs.
+struct JobOptions: Sendable {
+    /// `--virtual-ranks`: ranks within this process.
+    var virtualRanks: Int?
+    /// `--threads`: threads per rank.
+    var threads: Int?
+    /// `--watchdog`: seconds that a job may stand still; 0: for ever.
+    var watchdogSeconds = 300.0
+    /// `--seed`.
+    var seed: UInt64 = 0
+    /// `--progress`.
+    var progress = ProgressMode.auto
+    /// `--quiet`: no progress and no notes, errors only.
+    var isQuiet = false
+}
+
+/// What the work of one rank is given.
+final class JobContext {
+    let transport: any Transport
+    /// How many threads this rank may use.
+    let threads: Int
+    let watchdog: Watchdog
+    let options: JobOptions
+
+    init(transport: any Transport, threads: Int, watchdog: Watchdog, options: JobOptions) {
+        self.transport = transport
+        self.threads = threads
+        self.watchdog = watchdog
+        self.options = options
+    }
+
+    var rank: Rank { transport.rank }
+    var size: Int { transport.size }
+    /// Whether this is the rank that reads standard input and writes standard output.
+    var isRoot: Bool { rank == Rank(0) }
+
+    /// Runs `work` on every rank and agrees on its outcome: all go on, or all leave with one error. Collective.
+    func agree<Value>(_ work: () throws -> Value) throws -> Value { try Failure.agree(transport, work) }
+
+    /// A progress line, shown by rank 0.
+    func progressLine(_ title: String, total: Int, unit: String) -> ProgressLine {
+        ProgressLine(
+            title, total: total, unit: unit, mode: options.isQuiet ? .never : options.progress, isVisible: isRoot)
+    }
+}
+
+/// One run of the command.
+enum Job {
+    /// Runs `body` on every rank and returns the status to exit with. Called once, at the start of the process.
+    ///
+    /// An error that the ranks agreed on ends all of them in good order, with one line from rank 0. Any other error
+    /// ends the job at once: rank 0 says so in one line and aborts it, and this function does not return.
+    static func run(_ options: JobOptions, body: @escaping @Sendable (JobContext) throws -> Void) -> Int32 {
+        Signals.handle()
+        let environment = ProcessInfo.processInfo.environment
+        do {
+            guard options.watchdogSeconds >= 0, options.watchdogSeconds <= 1e9 else {
+                throw JobError(.usage, "--watchdog needs a number of seconds, or 0 for none")
+            }
+            let watchdog = Watchdog(
+                limit: options.watchdogSeconds == 0 ? nil : .milliseconds(Int(options.watchdogSeconds * 1000)))
+            watchdog.start()
+            // Read on every rank, so an error here is the same on all: rank 0 alone says so.
+            let launch = try Launch.detect(environment: environment, virtualRanks: options.virtualRanks)
+            let threads = try ThreadShare.requested(option: options.threads, environment: environment)
+            switch launch.kind {
+            case .mpi:
+                return try runMPI(launch, options, threads: threads, watchdog: watchdog, body: body)
+            case .single, .virtual:
+                let count = if case .virtual(let count) = launch.kind { count } else { 1 }
+                _ = try VirtualRanks.run(count: count, seed: options.seed) { transport in
+                    let share = try threads ?? ThreadShare.fair(transport)
+                    try body(
+                        JobContext(transport: transport, threads: share, watchdog: watchdog, options: options))
+                }
+                return ExitStatus.done.rawValue
+            }
+        } catch {
+            let error = JobError(error)
+            if isFirstProcess(environment) { StandardError.writeFailure(error.message) }
+            TemporaryFiles.removeAll()
+            return error.status.rawValue
+        }
+    }
+
+    private static func runMPI(
+        _ launch: Launch, _ options: JobOptions, threads: Int?, watchdog: Watchdog,
+        body: @Sendable (JobContext) throws -> Void
+    ) throws -> Int32 {
+        Launch.prepareEnvironment()
+        return try MPIEnvironment.run(threadSupport: .multiple) { world in
+            try launch.check(worldSize: world.size)
+            let transport = try MPITransport(world)
+            let control = world.size > 1 ? try ControlChannel(world, watchdog: watchdog) : nil
+            var status = ExitStatus.done
+            do {
+                let share = try threads ?? ThreadShare.fair(transport)
+                try body(JobContext(transport: transport, threads: share, watchdog: watchdog, options: options))
+            } catch let failure as AgreedFailure {
+                if world.rank == 0 { StandardError.writeFailure(failure.message) }
+                TemporaryFiles.removeAll()
+                status = failure.status
+            } catch {
+                guard let control else { throw error }
+                control.fail(JobError(error))
+            }
+            watchdog.progress(.finishing)
+            control?.stop()
+            return status.rawValue
+        }
+    }
+
+    /// Whether this process is the one to speak before ranks are known, as far as the launcher tells.
+    private static func isFirstProcess(_ environment: [String: String]) -> Bool {
+        let ranks = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"].lazy.compactMap { environment[$0] }
+        return (ranks.first ?? "0") == "0"
+    }
+}

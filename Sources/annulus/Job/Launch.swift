@@ -1,0 +1,77 @@
+// How this process was started, read from the environment that launchers leave.
+
+import Foundation
+import MPI
+
+/// How this process was started, and what that asks of it.
+struct Launch: Equatable {
+    enum Kind: Equatable {
+        /// The only process of its job: MPI is not started at all.
+        case single
+        /// One of several processes, which meet through MPI.
+        case mpi
+        /// The only process, with several virtual ranks.
+        case virtual(Int)
+    }
+
+    var kind: Kind
+    /// How many processes the launcher started, where it says so.
+    var expectedRanks: Int?
+    /// How many of them are on this host, where it says so.
+    var localRanks: Int?
+    /// Whether Slurm's own launcher started this process.
+    var isSlurmStep: Bool
+
+    /// Reads `environment` as Open MPI's mpirun, PMIx, PMI (MPICH's launcher, Slurm) and Slurm leave it.
+    /// - Throws: `JobError` with status `environment` where Slurm started several tasks and gave them no way to find
+    ///   each other; with `usage` where virtual ranks are asked for in a job of several processes.
+    static func detect(environment: [String: String], virtualRanks: Int? = nil) throws(JobError) -> Launch {
+        func number(_ names: String...) -> Int? {
+            names.lazy.compactMap { environment[$0].flatMap(Int.init) }.first
+        }
+        let isSlurmStep = environment["SLURM_STEP_ID"] != nil && environment["OMPI_COMM_WORLD_SIZE"] == nil
+        // A batch script sets SLURM_NTASKS too, for a process that it runs alone: only a step's tasks are a job.
+        let slurmTasks = isSlurmStep ? number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") : nil
+        let hasRendezvous = ["PMIX_RANK", "PMI_RANK", "PMI_FD", "PMI2_FD"].contains { environment[$0] != nil }
+        let ranks = number("OMPI_COMM_WORLD_SIZE", "PMI_SIZE") ?? slurmTasks
+        let localRanks = number("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+
+        if let slurmTasks, slurmTasks > 1, !hasRendezvous { throw worldOfOne(slurmTasks, isSlurmStep: true) }
+        let isAlone = ranks.map { $0 <= 1 } ?? !hasRendezvous
+        if let virtualRanks {
+            guard virtualRanks > 0 else { throw JobError(.usage, "--virtual-ranks needs a positive number") }
+            guard isAlone else {
+                throw JobError(
+                    .usage, "--virtual-ranks runs all ranks in one process; start it without mpirun or srun")
+            }
+            return Launch(kind: .virtual(virtualRanks), expectedRanks: 1, localRanks: 1, isSlurmStep: isSlurmStep)
+        }
+        return Launch(
+            kind: isAlone ? .single : .mpi, expectedRanks: ranks, localRanks: localRanks, isSlurmStep: isSlurmStep)
+    }
+
+    /// Checks the size of the world that MPI found against what the launcher said.
+    func check(worldSize: Int) throws(JobError) {
+        if let expectedRanks, expectedRanks > 1, worldSize == 1 {
+            throw Self.worldOfOne(expectedRanks, isSlurmStep: isSlurmStep)
+        }
+    }
+
+    private static func worldOfOne(_ tasks: Int, isSlurmStep: Bool) -> JobError {
+        JobError(
+            .environment,
+            isSlurmStep
+                ? "Slurm started \(tasks) tasks, and each finds itself alone: start them with 'srun --mpi=pmix', "
+                    + "or use mpirun inside the allocation"
+                : "\(tasks) processes were started, and each finds itself alone: the launcher belongs to another MPI "
+                    + "than the one annulus was built with; use that one's mpirun")
+    }
+
+    /// Chooses the environment that MPI will read, where it was not chosen before. Call before MPI starts.
+    ///
+    /// Open MPI's shared memory moves messages by reading the other process, which containers may forbid; it then
+    /// complains on every rank. Only where that is so is the mechanism turned off, since it is the fast one.
+    static func prepareEnvironment() {
+        if !HostProcess.mayReadNeighboursMemory { setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0) }
+    }
+}
