@@ -22,12 +22,21 @@ public struct Encoder: Sendable {
         let norm: LayerNorm
     }
 
-    /// Loads the weights of a checkpoint under the names that Hugging Face publishes.
+    /// Loads the weights of a checkpoint.
     /// - Throws: `FileError` naming the file and tensor.
     public init(_ checkpoint: Checkpoint, kernels: KernelSet) throws(FileError) {
         let configuration = try EncoderConfiguration(checkpoint.config, path: checkpoint.folder + "/config.json")
+        try self.init(configuration, parameters: checkpoint, kernels: kernels)
+    }
+
+    /// Takes the parameters under the names that Hugging Face publishes.
+    /// - Throws: what the source throws.
+    public init(
+        _ configuration: EncoderConfiguration, parameters: any ParameterSource, kernels: KernelSet
+    ) throws(FileError) {
         let hidden = configuration.hiddenSize
-        let path = checkpoint["embeddings"]
+        let root = ParameterPath(source: parameters, name: "")
+        let path = root["embeddings"]
         self.configuration = configuration
         self.kernels = kernels
         embeddings = Embeddings(
@@ -37,7 +46,7 @@ public struct Encoder: Sendable {
             norm: try LayerNorm(path["LayerNorm"], width: hidden, epsilon: configuration.layerNormEpsilon))
         var layers: [EncoderLayer] = []
         for index in 0..<configuration.layerCount {
-            layers.append(try EncoderLayer(checkpoint["encoder"]["layer"][index], configuration, kernels))
+            layers.append(try EncoderLayer(root["encoder"]["layer"][index], configuration, kernels))
         }
         self.layers = layers
     }
@@ -52,7 +61,7 @@ struct LayerNorm: Sendable {
     let bias: [Float]
     let epsilon: Float
 
-    init(_ path: WeightPath, width: Int, epsilon: Float) throws(FileError) {
+    init(_ path: ParameterPath, width: Int, epsilon: Float) throws(FileError) {
         weight = try path["weight"].read(shape: [width])
         bias = try path["bias"].read(shape: [width])
         self.epsilon = epsilon
@@ -64,7 +73,7 @@ struct Dense: Sendable {
     let weight: PackedMatrix
     let bias: [Float]
 
-    init(_ path: WeightPath, inputs: Int, outputs: Int, kernels: KernelSet) throws(FileError) {
+    init(_ path: ParameterPath, inputs: Int, outputs: Int, kernels: KernelSet) throws(FileError) {
         let rows = try path["weight"].read(shape: [outputs, inputs])
         weight = rows.withUnsafeBufferPointer {
             PackedMatrix(weights: $0, inputs: inputs, outputs: outputs, kernels: kernels)
@@ -85,7 +94,7 @@ struct EncoderLayer: Sendable {
     let output: Dense
     let outputNorm: LayerNorm
 
-    init(_ path: WeightPath, _ configuration: EncoderConfiguration, _ kernels: KernelSet) throws(FileError) {
+    init(_ path: ParameterPath, _ configuration: EncoderConfiguration, _ kernels: KernelSet) throws(FileError) {
         let hidden = configuration.hiddenSize
         let inner = configuration.intermediateSize
         let epsilon = configuration.layerNormEpsilon

@@ -19,6 +19,21 @@ public struct EncoderConfiguration: Sendable, Hashable {
     public var headDimension: Int { hiddenSize / headCount }
 }
 
+extension EncoderConfiguration {
+    /// The published shapes that can be made without a checkpoint, by name.
+    public static let shapes: [String: EncoderConfiguration] = [
+        "minilm": bert(hidden: 384, layers: 6, heads: 12, intermediate: 1536),
+        "bert-base": bert(hidden: 768, layers: 12, heads: 12, intermediate: 3072),
+        "bert-large": bert(hidden: 1024, layers: 24, heads: 16, intermediate: 4096),
+    ]
+
+    private static func bert(hidden: Int, layers: Int, heads: Int, intermediate: Int) -> EncoderConfiguration {
+        EncoderConfiguration(
+            family: .bert, hiddenSize: hidden, layerCount: layers, headCount: heads, intermediateSize: intermediate,
+            vocabularySize: 30_522, tokenTypeCount: 2, positionCount: 512, layerNormEpsilon: 1e-12, activation: .gelu)
+    }
+}
+
 /// The families of models that can be run.
 public enum ModelFamily: String, Sendable, CaseIterable {
     case bert

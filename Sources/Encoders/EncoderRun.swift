@@ -91,6 +91,9 @@ public final class EncoderRun {
             kernels: encoder.kernels, progressed: progressed)
     }
 
+    /// The time so far in which this rank waited for messages with nothing left to attend.
+    public var exposed: Duration { executor.exposed }
+
     /// Floating-point operations of a batch, all ranks together: dense layers and attention.
     public static func flop(lengths: [Int], configuration: EncoderConfiguration) -> Double {
         let hidden = Double(configuration.hiddenSize)

@@ -40,6 +40,8 @@ public final class RingExecutor {
     private var spare: [AlignedBuffer] = []
     private let arrivingFloats: Int
     private let progressed: () -> Void
+    /// The time so far in which this rank had nothing left to attend and waited for messages.
+    public private(set) var exposed = Duration.zero
 
     /// A query tile of this rank.
     private struct QueryTile {
@@ -123,12 +125,15 @@ public final class RingExecutor {
             var resident = ResidentTiles(own: slab)
             for step in plan.steps {
                 let arriving = arrivingSlab(step, heads: group.count)
+                var attended = ContinuousClock.now
                 try transport.exchange(
                     receive: step.receives.map { Incoming(from: $0.peer, pieces: arriving.pieces(of: $0.tiles)) },
                     send: step.sends.map { resident.outgoing($0) }
                 ) { poll in
                     work.attend(step.attend, resident: resident, poll: poll)
+                    attended = .now
                 }
+                exposed += .now - attended
                 spare += resident.release(step.release)
                 resident.add(arriving)
             }

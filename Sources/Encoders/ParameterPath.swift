@@ -1,0 +1,60 @@
+// Where an encoder's parameters come from: a checkpoint, or a seed.
+
+import Checkpoints
+
+/// Something that has parameters by the names that Hugging Face publishes.
+public protocol ParameterSource: Sendable {
+    /// The parameter of that name, row-major.
+    /// - Throws: `FileError` where it is missing or has another shape.
+    func read(_ name: String, shape: [Int]) throws(FileError) -> [Float]
+}
+
+extension Checkpoint: ParameterSource {
+    public func read(_ name: String, shape: [Int]) throws(FileError) -> [Float] { try self[name].read(shape: shape) }
+}
+
+/// A place among the parameters of a source, written as the checkpoint names it: `path["layer"][3]["bias"]`.
+struct ParameterPath {
+    let source: any ParameterSource
+    let name: String
+
+    subscript(_ component: String) -> ParameterPath {
+        ParameterPath(source: source, name: name.isEmpty ? component : name + "." + component)
+    }
+
+    subscript(_ index: Int) -> ParameterPath { self[String(index)] }
+
+    func read(shape: [Int]) throws(FileError) -> [Float] { try source.read(name, shape: shape) }
+}
+
+/// Random parameters of any shape, for benchmarks and trials: normal-like with standard deviation 0.02, norms
+/// at one, biases at zero, as BERT is initialised. A value depends on the seed, the name and its place alone.
+public struct RandomParameters: ParameterSource {
+    public let seed: UInt64
+
+    public init(seed: UInt64) { self.seed = seed }
+
+    public func read(_ name: String, shape: [Int]) -> [Float] {
+        let count = shape.reduce(1, *)
+        if name.hasSuffix("bias") { return Array(repeating: 0, count: count) }
+        if name.hasSuffix("LayerNorm.weight") { return Array(repeating: 1, count: count) }
+        // FNV-1a over the name, so that every tensor has a stream of its own.
+        let key = name.utf8.reduce(seed ^ 0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
+        return (0..<count).map { 0.02 * CountedNormal.value(key: key, index: $0) }
+    }
+}
+
+/// Normal-like numbers by their index: the sum of four uniform ones, scaled to unit variance. Computed in
+/// float32 from integers, so they are the same on every machine.
+public enum CountedNormal {
+    public static func value(key: UInt64, index: Int) -> Float {
+        var z = key &+ UInt64(truncatingIfNeeded: index) &* 0x9E37_79B9_7F4A_7C15
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        z ^= z >> 31
+        var sum: Int32 = 0
+        for shift in [0, 16, 32, 48] as [UInt64] { sum += Int32((z >> shift) & 0xFFFF) }
+        // Four uniforms in 0…65535 have mean 131070 and variance 4·65536²/12.
+        return Float(sum - 131_070) * (1.732_050_8 / 65_536)
+    }
+}

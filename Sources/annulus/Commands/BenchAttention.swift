@@ -1,0 +1,100 @@
+// `annulus bench attention`: the ring's attention on random inputs.
+
+import ArgumentParser
+import Attention
+import Encoders
+import Foundation
+import Matrices
+import Plans
+import RingAttention
+import Tiles
+
+struct BenchAttention: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "attention", abstract: "Time exact attention over all ranks, keys packed beforehand.")
+
+    @OptionGroup var bench: BenchOptions
+
+    @Option(help: "Tokens of the sequence.")
+    var length: Int = 8192
+
+    @Option(help: "Query heads.")
+    var heads: Int = 12
+
+    @Option(help: "Key/value heads; default: as many as query heads.")
+    var kvHeads: Int?
+
+    @Option(help: "Width of a head.")
+    var headDim: Int = 64
+
+    @Option(help: "full or causal.")
+    var mask: MaskExpression = MaskExpression(mask: .full)
+
+    mutating func validate() throws {
+        for (name, value) in [("--length", length), ("--heads", heads), ("--kv-heads", kvHeads ?? 1), ("--head-dim", headDim)]
+        where value < 1 {
+            throw ValidationError("\(name) takes a positive number, not \(value)")
+        }
+        if heads % (kvHeads ?? heads) != 0 { throw ValidationError("--heads \(heads) is no multiple of --kv-heads \(kvHeads ?? heads)") }
+    }
+
+    func run() throws {
+        let command = self
+        try Session.run(bench.run) { try command.run($0) }
+    }
+
+    private func run(_ session: Session) throws {
+        let transport = session.transport
+        let shape = HeadShape(queryHeads: heads, keyValueHeads: kvHeads ?? heads, headDimension: headDim, valueDimension: headDim)
+        let sharding = Sharding(lengths: [length], layout: session.options.layout, rankCount: transport.size)
+        let job = AttentionJob(sharding: sharding, mask: mask.mask, heads: shape)
+        let watchdog = session.watchdog
+        let executor = RingExecutor(
+            plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: session.threads,
+            kernels: session.kernels, progressed: { watchdog.progress() })
+        let queryWidth = heads * headDim
+        let keyWidth = shape.keyValueHeads * headDim
+        let rows = sharding.tokenCount(of: transport.rank)
+        let queries = AlignedBuffer(count: max(1, rows * queryWidth))
+        let output = AlignedBuffer(count: max(1, rows * queryWidth))
+        let keys = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
+        let values = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
+        func fill(_ target: UnsafeMutablePointer<Float>, _ tokens: Range<Int>, width: Int, stream: UInt64) {
+            for index in 0..<tokens.count * width {
+                target[index] = CountedNormal.value(key: bench.seed &+ stream &* 0xD1B5_4A32_D192_ED03, index: tokens.lowerBound * width + index)
+            }
+        }
+        let measurement = try withExtendedLifetime((queries, output, keys, values)) {
+            var row = 0
+            for tile in sharding.tiles(of: transport.rank).ranges.joined() {
+                let tokens = sharding.numbering.tokens(of: tile)
+                fill(queries.pointer + row * queryWidth, tokens, width: queryWidth, stream: 1)
+                fill(keys.pointer, tokens, width: keyWidth, stream: 2)
+                fill(values.pointer, tokens, width: keyWidth, stream: 3)
+                executor.pack(
+                    tile: tile, rows: 0..<tokens.count,
+                    keys: HeadRows(keys.pointer, tokenStride: keyWidth, headStride: headDim),
+                    values: HeadRows(values.pointer, tokenStride: keyWidth, headStride: headDim))
+                row += tokens.count
+            }
+            return try session.measure(repetitions: bench.repetitions) {
+                let before = executor.exposed
+                try executor.attend(
+                    queries: HeadRows(queries.pointer, tokenStride: queryWidth, headStride: headDim),
+                    scale: 1 / Float(headDim).squareRoot(),
+                    output: HeadRows(output.pointer, tokenStride: queryWidth, headStride: headDim))
+                return executor.exposed - before
+            }
+        }
+        let sha256 = try session.digest(sharding, rowBytes: queryWidth * 4) { first, count in
+            UnsafeRawBufferPointer(start: output.pointer + first * queryWidth, count: count * queryWidth * 4)
+        }
+        withExtendedLifetime(output) {}
+        let row = BenchRow(fields: [
+            ("bench", .text("attention")), ("length", .integer(length)), ("heads", .integer(heads)),
+            ("kv_heads", .integer(shape.keyValueHeads)), ("head_dim", .integer(headDim)), ("mask", .text("\(mask.mask)")),
+            ("dtype", .text("float32")), ("strategy", .text("pass-kv")), ("layout", .text(session.options.layout.rawValue)),
+        ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: sha256))
+        try session.agree { try session.printLines(row.text(bench.format)) }
+    }
+}

@@ -1,0 +1,86 @@
+// `annulus bench encoder`: one long document through an encoder on all ranks.
+
+import ArgumentParser
+import Checkpoints
+import Encoders
+import Foundation
+import Matrices
+import Plans
+import RingAttention
+import Tiles
+
+struct BenchEncoder: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "encoder", abstract: "Time an encoder on one document, from token ids to hidden states.")
+
+    @OptionGroup var bench: BenchOptions
+
+    @Option(help: "Tokens of the document.")
+    var length: Int = 8192
+
+    @Option(name: [.short, .long], help: "A folder or org/name; its positions must reach the length.")
+    var model: String?
+
+    @Option(help: "A published shape with random weights, positions extended to the length: \(EncoderConfiguration.shapes.keys.sorted().joined(separator: ", ")).")
+    var shape: String?
+
+    mutating func validate() throws {
+        if length < 1 { throw ValidationError("--length takes a positive number, not \(length)") }
+        if (model == nil) == (shape == nil) { throw ValidationError("give either --model or --shape") }
+        if let shape, EncoderConfiguration.shapes[shape] == nil {
+            throw ValidationError("--shape '\(shape)' is unknown; known: \(EncoderConfiguration.shapes.keys.sorted().joined(separator: ", "))")
+        }
+    }
+
+    func run() throws {
+        let command = self
+        try Session.run(bench.run) { try command.run($0) }
+    }
+
+    private func run(_ session: Session) throws {
+        session.watchdog.progress(.reading)
+        let encoder = try session.agree { try load(session.kernels) }
+        let configuration = encoder.configuration
+        let width = configuration.hiddenSize
+        let vocabulary = UInt64(configuration.vocabularySize)
+        let ids = (0..<length).map { index in
+            Int32(truncatingIfNeeded: (UInt64(index) &* 0x9E37_79B9_7F4A_7C15 &+ bench.seed) >> 20 % vocabulary)
+        }
+        let sharding = Sharding(lengths: [length], layout: session.options.layout, rankCount: session.transport.size)
+        let watchdog = session.watchdog
+        let run = EncoderRun(
+            encoder: encoder, sharding: sharding, transport: session.transport, threads: session.threads,
+            progressed: { watchdog.progress() })
+        let measurement = try session.measure(repetitions: bench.repetitions) {
+            let before = run.exposed
+            try run.run(ids: [ids]) { watchdog.progress(.encoding, layer: $0) }
+            return run.exposed - before
+        }
+        let sha256 = try session.digest(sharding, rowBytes: width * 4) { first, count in
+            UnsafeRawBufferPointer(start: run.hidden.pointer + first * width, count: count * width * 4)
+        }
+        withExtendedLifetime(run) {}
+        let row = BenchRow(fields: [
+            ("bench", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length)),
+            ("dtype", .text("float32")), ("strategy", .text("pass-kv")), ("layout", .text(session.options.layout.rawValue)),
+        ] + measurement.fields(
+            session: session, flop: EncoderRun.flop(lengths: [length], configuration: configuration), sha256: sha256))
+        try session.agree { try session.printLines(row.text(bench.format)) }
+    }
+
+    private func load(_ kernels: KernelSet) throws -> Encoder {
+        if let model {
+            let encoder = try Encoder(Checkpoint(folder: Checkpoint.resolve(model)), kernels: kernels)
+            guard encoder.configuration.positionCount >= length else {
+                throw JobError(
+                    .usage, "--length \(length) is more than the model's \(encoder.configuration.positionCount) positions; use --shape for longer ones")
+            }
+            return encoder
+        }
+        guard var configuration = shape.flatMap({ EncoderConfiguration.shapes[$0] }) else {
+            throw JobError(.usage, "give either --model or --shape")
+        }
+        configuration.positionCount = max(configuration.positionCount, length)
+        return try Encoder(configuration, parameters: RandomParameters(seed: bench.seed), kernels: kernels)
+    }
+}
