@@ -29,11 +29,10 @@ struct Annulus: ParsableCommand {
         do {
             var command = try parseAsRoot()
             try command.run()
-        } catch let error as JobError {
-            // Already told by the job.
-            exit(error.status)
+        } catch let ended as EndedJob {
+            Foundation.exit(ended.status)
         } catch {
-            exit(Self.report(error))
+            Foundation.exit(Self.report(error))
         }
     }
 
@@ -41,10 +40,10 @@ struct Annulus: ParsableCommand {
     private static func report(_ error: any Error) -> Int32 {
         let code = exitCode(for: error)
         if code == .success {
-            if Launch.isFirstProcess { print(fullMessage(for: error)) }
+            if Launch.isFirstProcess() { print(fullMessage(for: error)) }
             return 0
         }
-        guard Launch.isFirstProcess else { return EX_USAGE }
+        guard Launch.isFirstProcess() else { return EX_USAGE }
         let message = message(for: error).split(separator: "\n").joined(separator: " ")
         FileHandle.standardError.write(Data("annulus: \(message); see `annulus --help`\n".utf8))
         return EX_USAGE

@@ -102,10 +102,19 @@ private struct StandardErrorLog: LogHandler {
         set { metadata[key] = newValue }
     }
 
+    // swift-log's releases for Swift 6.2 and later pass an event; the earlier ones its parts.
+    #if compiler(>=6.2)
+    func log(event: LogEvent) { write(event.level, event.message) }
+    #else
     func log(
         level: Logger.Level, message: Logger.Message, metadata: Logger.Metadata?, source: String, file: String,
         function: String, line: UInt
     ) {
+        write(level, message)
+    }
+    #endif
+
+    private func write(_ level: Logger.Level, _ message: Logger.Message) {
         StandardError.writeLine(level >= .warning ? "\(level): \(message)" : "\(message)")
     }
 }

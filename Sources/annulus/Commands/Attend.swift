@@ -33,7 +33,7 @@ struct Attend: ParsableCommand {
     @Option(help: "What scores are multiplied by. Default: 1/√d.")
     var scale: Float?
 
-    @OptionGroup var run: RunOptions
+    @OptionGroup var spread: RunOptions
 
     mutating func validate() throws {
         if let scale, !scale.isFinite { throw ValidationError("--scale takes a finite number, not \(scale)") }
@@ -42,7 +42,7 @@ struct Attend: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(run) { try command.run($0) }
+        try Session.run(spread) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {
@@ -141,7 +141,7 @@ struct Attend: ParsableCommand {
         let heads = job.heads
         let length = job.queries.numbering.lengths[0]
         let layout = SafetensorsLayout(tensors: [
-            ("output", .f32, [heads.queryHeads, length, heads.valueDimension]), ("lse", .f32, [heads.queryHeads, length]),
+            ("output", .float32, [heads.queryHeads, length, heads.valueDimension]), ("lse", .float32, [heads.queryHeads, length]),
         ])
         let file = try ParallelFile.create(output, force: force, transport: session.transport)
         try layout.headerBytes.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }

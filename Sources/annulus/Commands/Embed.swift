@@ -22,7 +22,7 @@ struct Embed: ParsableCommand {
     @OptionGroup var model: ModelOptions
     @OptionGroup var input: InputOptions
     @OptionGroup var output: OutputOptions
-    @OptionGroup var run: RunOptions
+    @OptionGroup var spread: RunOptions
 
     @Option(help: "cls, mean, max, mean-sqrt-len, weighted-mean, last-token, or none for every token's state.")
     var pooling: PoolingChoice?
@@ -62,7 +62,7 @@ struct Embed: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(run) { try command.run($0) }
+        try Session.run(spread) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {

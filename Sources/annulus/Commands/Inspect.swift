@@ -13,14 +13,14 @@ struct Inspect: ParsableCommand {
         discussion: "Loads everything as `embed` would, so what it accepts will run.")
 
     @OptionGroup var model: ModelOptions
-    @OptionGroup var run: RunOptions
+    @OptionGroup var spread: RunOptions
 
     @Flag(help: "List every tensor with its type and shape.")
     var tensors = false
 
     func run() throws {
         let command = self
-        try Session.run(run) { session in
+        try Session.run(spread) { session in
             let text = try session.agree { session.isRoot ? try command.summary(session.kernels) : "" }
             try session.agree { try session.printLines(text) }
         }

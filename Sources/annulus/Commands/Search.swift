@@ -19,7 +19,7 @@ struct Search: ParsableCommand {
 
     @OptionGroup var model: ModelOptions
     @OptionGroup var input: InputOptions
-    @OptionGroup var run: RunOptions
+    @OptionGroup var spread: RunOptions
 
     @Option(help: "How many passages to print.")
     var topK: Int = 5
@@ -37,7 +37,7 @@ struct Search: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(run) { try command.run($0) }
+        try Session.run(spread) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {

@@ -14,14 +14,14 @@ struct Tokenize: ParsableCommand {
 
     @OptionGroup var model: ModelOptions
     @OptionGroup var input: InputOptions
-    @OptionGroup var run: RunOptions
+    @OptionGroup var spread: RunOptions
 
     @Flag(name: .customLong("no-special-tokens"), help: "Leave out the special tokens around each document.")
     var noSpecialTokens = false
 
     func run() throws {
         let command = self
-        try Session.run(run) { session in
+        try Session.run(spread) { session in
             let lines = try session.agree { session.isRoot ? try command.lines() : [] }
             try session.agree { for line in lines { try session.printLines(line) } }
         }
@@ -36,7 +36,7 @@ struct Tokenize: ParsableCommand {
             }
             let encoding = tokenizer.encode(text, addSpecialTokens: !noSpecialTokens)
             let ids = encoding.ids.map(String.init).joined(separator: ", ")
-            let offsets = encoding.offsets.map { "[\($0.0), \($0.1)]" }.joined(separator: ", ")
+            let offsets = encoding.offsets.map { "[\($0.lowerBound), \($0.upperBound)]" }.joined(separator: ", ")
             return "{\"ids\": [\(ids)], \"offsets\": [\(offsets)]}\n"
         }
     }

@@ -45,7 +45,7 @@ struct Corpus: Sendable {
         _ document: Document, number: Int, tokenizer: Tokenizer?, _ preparation: Preparation
     ) throws(FileError) -> [Item] {
         var ids: [Int32]
-        var offsets: [(Int, Int)]
+        var offsets: [Range<Int>]
         var prefix = 0
         var suffix = 0
         let tokenPositions: Bool
@@ -60,7 +60,7 @@ struct Corpus: Sendable {
                 throw FileError(.malformed, path: document.source, "holds token ids; --passage-tokens needs text")
             }
             ids = given
-            offsets = given.indices.map { ($0, $0 + 1) }
+            offsets = given.indices.map { $0..<$0 + 1 }
             tokenPositions = true
         case .text(let original):
             let text = preparation.lowercase ? original.lowercased() : original
@@ -73,7 +73,7 @@ struct Corpus: Sendable {
             }
             let encoding = tokenizer.encode(preparation.prompt + text)
             ids = encoding.ids
-            offsets = encoding.offsets.map { ($0.0, $0.1) }
+            offsets = encoding.offsets
             prefix = tokenizer.prefixIds.count
             suffix = tokenizer.suffixIds.count
         }
@@ -98,7 +98,7 @@ struct Corpus: Sendable {
             let text = tokens.clamped(to: prefix..<max(prefix, ids.count - suffix))
             guard let first = text.first, let last = text.last else { return (0, 0) }
             return tokenPositions ? (first, last + 1)
-                : (max(0, offsets[first].0 - promptLength), max(0, offsets[last].1 - promptLength))
+                : (max(0, offsets[first].lowerBound - promptLength), max(0, offsets[last].upperBound - promptLength))
         }
         let whole = place(0..<ids.count)
         var spans = [(tokens: 0..<ids.count, start: whole.start, end: whole.end)]
@@ -126,8 +126,8 @@ struct Corpus: Sendable {
         return starts.map { first in
             let tokens = first..<min(first + room, encoding.ids.count)
             let ids = tokenizer.prefixIds + prompt + encoding.ids[tokens] + tokenizer.suffixIds
-            let start = tokens.isEmpty ? 0 : encoding.offsets[tokens.lowerBound].0
-            let end = tokens.isEmpty ? 0 : encoding.offsets[tokens.upperBound - 1].1
+            let start = tokens.isEmpty ? 0 : encoding.offsets[tokens.lowerBound].lowerBound
+            let end = tokens.isEmpty ? 0 : encoding.offsets[tokens.upperBound - 1].upperBound
             return Item(document: number, ids: ids, start: start, end: end, spans: [(0..<ids.count, start, end)])
         }
     }

@@ -84,7 +84,7 @@ enum Job {
             }
         } catch {
             let error = JobError(error)
-            if isFirstProcess(environment) { StandardError.writeFailure(error.message) }
+            if Launch.isFirstProcess(environment) { StandardError.writeFailure(error.message) }
             TemporaryFiles.removeAll()
             return error.status.rawValue
         }
@@ -115,11 +115,5 @@ enum Job {
             control?.stop()
             return status.rawValue
         }
-    }
-
-    /// Whether this process is the one to speak before ranks are known, as far as the launcher tells.
-    private static func isFirstProcess(_ environment: [String: String]) -> Bool {
-        let ranks = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"].lazy.compactMap { environment[$0] }
-        return (ranks.first ?? "0") == "0"
     }
 }

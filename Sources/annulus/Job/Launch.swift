@@ -50,6 +50,12 @@ struct Launch: Equatable {
             kind: isAlone ? .single : .mpi, expectedRanks: ranks, localRanks: localRanks, isSlurmStep: isSlurmStep)
     }
 
+    /// Whether this process is the one to speak before ranks are known, as far as the launcher tells.
+    static func isFirstProcess(_ environment: [String: String] = ProcessInfo.processInfo.environment) -> Bool {
+        let ranks = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"].lazy.compactMap { environment[$0] }
+        return (ranks.first ?? "0") == "0"
+    }
+
     /// Checks the size of the world that MPI found against what the launcher said.
     func check(worldSize: Int) throws(JobError) {
         if let expectedRanks, expectedRanks > 1, worldSize == 1 {

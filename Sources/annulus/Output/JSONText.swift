@@ -4,7 +4,7 @@ import Checkpoints
 
 enum JSONText {
     /// A quoted, escaped string.
-    static func string(_ text: String) -> String { SafetensorsLayout.quoted(text) }
+    static func string(_ text: String) -> String { JSON.quoted(text) }
 
     /// A list of floats, each the shortest decimal that reads back to the same bits; NaN and Infinity as Python's json writes them.
     static func floats(_ values: some Sequence<Float>) -> String {

@@ -39,7 +39,7 @@ struct StatesWriter {
             header = NumpyHeader.float32(shape: [corpus.items[0].ids.count, width])
             offsets = [header.count]
         } else {
-            let layout = SafetensorsLayout(tensors: corpus.items.enumerated().map { ("\($0)", .f32, [$1.ids.count, width]) })
+            let layout = SafetensorsLayout(tensors: corpus.items.enumerated().map { ("\($0)", .float32, [$1.ids.count, width]) })
             header = layout.headerBytes
             offsets = corpus.items.indices.map { layout.offset(of: "\($0)") }
         }

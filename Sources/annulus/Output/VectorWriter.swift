@@ -31,8 +31,8 @@ final class VectorWriter {
         switch format {
         case .numpy: try writeHeader(NumpyHeader.float32(shape: [places.count, width]))
         case .safetensors:
-            var tensors: [(name: String, elementType: ElementType, shape: [Int])] = [("embeddings", .f32, [places.count, width])]
-            if located { tensors += ["document", "start", "end"].map { ($0, .i64, [places.count]) } }
+            var tensors: [(name: String, elementType: ElementType, shape: [Int])] = [("embeddings", .float32, [places.count, width])]
+            if located { tensors += ["document", "start", "end"].map { ($0, .int64, [places.count]) } }
             let layout = SafetensorsLayout(tensors: tensors)
             try writeHeader(layout.headerBytes)
             base = layout.offset(of: "embeddings")
