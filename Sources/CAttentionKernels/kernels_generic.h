@@ -465,15 +465,15 @@ enum { STRIP = ROWS_4 };
 
 // Scores of one strip against one full panel of 64 keys, with their lane maxima; meanwhile the scores
 // of the strip before it, against 64 keys, become weights. The exponentials run on the pipes that the
-// multiply-adds leave idle: every eighth of the depth, three vectors of them.
+// multiply-adds leave idle: one vector after each 24th of the depth, the rows in turn.
 static void weave_scores(const float *q, ptrdiff_t q_stride, const float *panel, ptrdiff_t depth,
                          float *scores, ptrdiff_t stride, v16 *maxima,
                          float *before, const float *base, v16 *sums) {
   v16 sum[4 * STRIP];
   UNROLL for (int i = 0; i < 4 * STRIP; i++) sum[i] = splat(0.0f);
   ptrdiff_t k = 0;
-  for (int part = 0; part < 8; part++) {
-    for (const ptrdiff_t stop = depth * (part + 1) / 8; k < stop; k++) {
+  for (int part = 0; part < 4 * STRIP; part++) {
+    for (const ptrdiff_t stop = depth * (part + 1) / (4 * STRIP); k < stop; k++) {
       v16 b[4];
       UNROLL for (int v = 0; v < 4; v++) b[v] = load(panel + 64 * k + 16 * v);
       UNROLL for (int r = 0; r < STRIP; r++) {
@@ -481,13 +481,11 @@ static void weave_scores(const float *q, ptrdiff_t q_stride, const float *panel,
         UNROLL for (int v = 0; v < 4; v++) sum[4 * r + v] = fused(x, b[v], sum[4 * r + v]);
       }
     }
-    const int first = part % 2 * (STRIP / 2);
-    UNROLL for (int i = 0; i < STRIP / 2; i++) {
-      float *s = before + (first + i) * stride + part / 2 * 16;
-      const v16 e = exp_weight(load(s) - splat(base[first + i]));
-      store(s, e);
-      sums[first + i] += e;
-    }
+    const int r = part % STRIP;
+    float *s = before + r * stride + part / STRIP * 16;
+    const v16 e = exp_weight(load(s) - splat(base[r]));
+    store(s, e);
+    sums[r] += e;
   }
   UNROLL for (int r = 0; r < STRIP; r++) {
     v16 m = maxima[r];
