@@ -1,0 +1,100 @@
+// Text under normalisation: its scalars, and for each the scalar of the original text that it stands for.
+
+/// Scalars with their origins.
+///
+/// However a scalar came about, it points at one scalar of the original text; what is inserted points where the
+/// scalar before it does. Origins never decrease, so the offsets of a run of scalars are the origin of its first
+/// and one past the origin of its last.
+struct NormalizedText: Sendable, Equatable {
+    private(set) var scalars: [UInt32] = []
+    private(set) var origins: [Int32] = []
+
+    init() {}
+
+    /// The text as it is. A text of more than 2³¹ − 1 scalars cannot be addressed.
+    init(_ text: String) {
+        let scalars = text.unicodeScalars.map(\.value)
+        self.scalars = scalars
+        self.origins = Array(0 ..< Int32(scalars.count))
+    }
+
+    private init(_ text: NormalizedText, _ range: Range<Int>) {
+        scalars = Array(text.scalars[range])
+        origins = Array(text.origins[range])
+    }
+
+    var count: Int { scalars.count }
+
+    func slice(_ range: Range<Int>) -> NormalizedText {
+        range == 0 ..< count ? self : NormalizedText(self, range)
+    }
+
+    /// The offsets in the original text of a run of scalars that is not empty.
+    func offsets(of range: Range<Int>) -> Range<Int> {
+        Int(origins[range.lowerBound]) ..< Int(origins[range.upperBound - 1]) + 1
+    }
+
+    mutating func reserve(_ count: Int) {
+        scalars.reserveCapacity(count)
+        origins.reserveCapacity(count)
+    }
+
+    @inline(__always)
+    mutating func append(_ scalar: UInt32, origin: Int32) {
+        scalars.append(scalar)
+        origins.append(origin)
+    }
+
+    /// Keeps the scalars that have none of `flags`.
+    mutating func removeAll(_ flags: ScalarFlags) {
+        let isAffected = ScalarProperties.withFlags { table in scalars.contains { !table[Int($0)].isDisjoint(with: flags) } }
+        guard isAffected else { return }
+        var kept = 0
+        ScalarProperties.withFlags { table in
+            for index in scalars.indices where table[Int(scalars[index])].isDisjoint(with: flags) {
+                scalars[kept] = scalars[index]
+                origins[kept] = origins[index]
+                kept += 1
+            }
+        }
+        scalars.removeLast(scalars.count - kept)
+        origins.removeLast(origins.count - kept)
+    }
+
+    /// Turns the scalars that have any of `flags` into `replacement`.
+    mutating func replaceAll(_ flags: ScalarFlags, with replacement: UInt32) {
+        ScalarProperties.withFlags { table in
+            for index in scalars.indices where !table[Int(scalars[index])].isDisjoint(with: flags) { scalars[index] = replacement }
+        }
+    }
+
+    /// Rebuilds the text where any scalar has one of `flags`: those go through `expand`, the others stay.
+    ///
+    /// What `expand` emits for a scalar shares its origin.
+    mutating func expandAll(_ flags: ScalarFlags, _ expand: (_ scalar: UInt32, _ emit: (UInt32) -> Void) -> Void) {
+        let first = ScalarProperties.withFlags { table in scalars.firstIndex { !table[Int($0)].isDisjoint(with: flags) } }
+        guard let first else { return }
+        var result = NormalizedText(self, 0 ..< first)
+        result.reserve(count + count / 8)
+        ScalarProperties.withFlags { table in
+            for index in first ..< count {
+                let scalar = scalars[index]
+                let origin = origins[index]
+                if table[Int(scalar)].isDisjoint(with: flags) {
+                    result.append(scalar, origin: origin)
+                } else {
+                    expand(scalar) { result.append($0, origin: origin) }
+                }
+            }
+        }
+        self = result
+    }
+
+    /// Drops whitespace at the start, the end, or both.
+    mutating func strip(left: Bool, right: Bool) {
+        func isSpace(_ scalar: UInt32) -> Bool { ScalarProperties.flags(of: scalar).contains(.whitespace) }
+        let start = left ? scalars.firstIndex { !isSpace($0) } ?? count : 0
+        let end = right ? (scalars.lastIndex { !isSpace($0) } ?? -1) + 1 : count
+        self = slice(start ..< max(start, end))
+    }
+}
