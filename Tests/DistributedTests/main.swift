@@ -11,12 +11,19 @@ import Musl
 import Darwin
 #endif
 
+if CommandLine.arguments.count > 2, CommandLine.arguments[1] == "--scenario" {
+    guard let scenario = Scenario(rawValue: CommandLine.arguments[2]) else { exit(64) }
+    exit(scenario.run(folder: CommandLine.arguments.dropFirst(3).first ?? ""))
+}
+
 let succeeded = try MPIEnvironment.run { world in
     let context = CheckContext(transport: try MPITransport(world), world: try world.duplicate())
     var checks = Checks()
     registerCommunicatorChecks(&checks)
     registerTransportChecks(&checks)
     registerMisuseChecks(&checks)
+    registerJobChecks(&checks)
+    registerScenarioChecks(&checks)
     return try checks.run(on: context, matching: CommandLine.arguments.dropFirst().first)
 }
 exit(succeeded ? 0 : 1)

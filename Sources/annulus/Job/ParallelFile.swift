@@ -49,8 +49,12 @@ final class ParallelFile {
     }
 
     /// Creates the file under its temporary name. Collective.
+    /// - Parameter seeksFile: whether this rank looks for the file that rank 0 creates; one that does not has its
+    ///   pieces written by rank 0. Rank 0 always writes for itself.
     /// - Throws: ``AgreedFailure`` with status `cannotCreate`, as ``checkWritable(_:force:transport:)``.
-    static func create(_ path: String, force: Bool, transport: any Transport) throws -> ParallelFile {
+    static func create(
+        _ path: String, force: Bool, transport: any Transport, seeksFile: Bool = true
+    ) throws -> ParallelFile {
         let isRoot = transport.rank == Rank(0)
         let nonce = (0..<16).map { _ in UInt8.random(in: 0...255) }
         var (temporaryPath, descriptor) = try Failure.agree(transport) { () -> (String, Int32) in
@@ -70,7 +74,7 @@ final class ParallelFile {
         }
         // Rank 0 tells where the file is and what it holds.
         let announcement = try transport.allGather(isRoot ? nonce + Array(temporaryPath.utf8) : [])[0]
-        if !isRoot {
+        if !isRoot && seeksFile {
             temporaryPath = String(decoding: announcement.dropFirst(nonce.count), as: UTF8.self)
             descriptor = open(temporaryPath, O_RDWR | O_CLOEXEC)
             if descriptor >= 0 {

@@ -98,8 +98,9 @@ final class Watchdog: Sendable {
             silence.note(isAlive: now != last)
             last = now
             let (rank, size) = identity.withLock { $0 }
-            // One after the other, so that one line tells of it: the first to end ends the job.
-            let patience = size == 1 ? limit : limit + Self.grace + .milliseconds(min(30_000, 500 * rank))
+            // One after the other, so that one line tells of it: the first to end ends the job, as soon as the
+            // launcher notices.
+            let patience = size == 1 ? limit : limit + Self.grace + .seconds(min(30, 2 * rank))
             guard silence.length >= patience else { continue }
             let place = size == 1 ? Host.name : "rank \(rank) on \(Host.name)"
             StandardError.writeFailure(

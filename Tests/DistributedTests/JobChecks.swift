@@ -1,0 +1,281 @@
+// Theorems about agreements, launches, thread shares and outputs: over the ranks of this run and, at one rank, over
+// virtual ranks.
+
+import Foundation
+import MPI
+import RingAttention
+import Tiles
+
+/// Registers a check that holds over any transport.
+private func registerOverAll(
+    _ checks: inout Checks, _ name: String, _ body: @escaping @Sendable (any Transport) throws -> Void
+) {
+    checks.register(name) { transport in
+        try body(transport)
+        guard transport.size == 1 else { return }
+        for count in [2, 3, 5, 16] { _ = try VirtualRanks.run(count: count, seed: UInt64(count)) { try body($0) } }
+    }
+}
+
+func registerJobChecks(_ checks: inout Checks) {
+    registerOverAll(&checks, "ranks that all succeed keep their values") { transport in
+        let value = try Failure.agree(transport) { transport.rank.index * 3 }
+        try expectEqual(value, transport.rank.index * 3)
+    }
+
+    registerOverAll(&checks, "an error on one rank is the same error on all, with its rank") { transport in
+        let last = transport.size - 1
+        let error = try agreedFailure {
+            try Failure.agree(transport) {
+                if transport.rank.index == last { throw JobError(.missingFile, "poem.txt: no such file") }
+            }
+        }
+        try expectEqual(error.status, .missingFile)
+        try expectEqual(
+            error.message,
+            last == 0 ? "poem.txt: no such file" : "poem.txt: no such file (rank \(last) on \(Host.name))")
+    }
+
+    registerOverAll(&checks, "an error of all ranks names none of them") { transport in
+        let error = try agreedFailure {
+            try Failure.agree(transport) { throw JobError(.badInput, "Zeile 3: kein UTF-8 — é") }
+        }
+        try expectEqual(error, AgreedFailure(status: .badInput, message: "Zeile 3: kein UTF-8 — é"))
+    }
+
+    registerOverAll(&checks, "of several errors the lowest rank's is the job's") { transport in
+        guard transport.size > 1 else { return }
+        let error = try agreedFailure {
+            try Failure.agree(transport) {
+                if transport.rank.index > 0 { throw JobError(.memory, "needs \(transport.rank.index) GiB") }
+            }
+        }
+        try expectEqual(error.message, "needs 1 GiB (rank 1 on \(Host.name))")
+    }
+
+    registerOverAll(&checks, "a parallel file holds every rank's pieces, wherever they are written from") { transport in
+        let me = transport.rank.index
+        let count = transport.size
+        // Which ranks reach the file: all, the even ones, rank 0 alone.
+        let reaches: [(Int) -> Bool] = [{ _ in true }, { $0 % 2 == 0 }, { _ in false }]
+        for (round, seeks) in reaches.enumerated() {
+            let folder = try sharedFolder(transport)
+            let path = folder + "/out.bin"
+            try ParallelFile.checkWritable(path, force: false, transport: transport)
+            try expectEqual(try list(folder, transport), [])
+            let file = try ParallelFile.create(path, force: false, transport: transport, seeksFile: seeks(me))
+            // Blocks of 1,001 bytes dealt to the ranks in turn, in two calls, the second one of uneven length.
+            let blocks = 3 * count + 1
+            let expected = (0..<blocks).flatMap { pattern(from: $0, to: round, step: 0, count: 1001) }
+            let mine = (0..<blocks).filter { $0 % count == me }
+            let memory = mine.map { Bytes(pattern(from: $0, to: round, step: 0, count: 1001)) }
+            let pieces = zip(mine, memory).map { (offset: $0 * 1001, bytes: UnsafeRawBufferPointer($1.all)) }
+            try file.write(Array(pieces.dropLast()))
+            try file.write(Array(pieces.suffix(1)))
+            try expect(!FileManager.default.fileExists(atPath: path), "the name is there before the end")
+            try transport.barrier()
+            try file.commit()
+            let found = FileManager.default.contents(atPath: path) ?? Data()
+            try expect(found.elementsEqual(expected), "round \(round): \(found.count) bytes of \(expected.count)")
+            try expectEqual(try list(folder, transport), ["out.bin"])
+            withExtendedLifetime(memory) {}
+
+            // A second one is refused, and replaces the first where that is asked for.
+            let error = try agreedFailure {
+                try ParallelFile.checkWritable(path, force: false, transport: transport)
+            }
+            try expectEqual(error.status, .cannotCreate)
+            try expect(error.message.contains(path) && error.message.contains("--force"), error.message)
+            let second = try ParallelFile.create(path, force: true, transport: transport)
+            let byte = Bytes([7])
+            try second.write(me == count - 1 ? [(offset: 2, bytes: UnsafeRawBufferPointer(byte.all))] : [])
+            try second.commit()
+            try expectEqual(FileManager.default.contents(atPath: path).map(Array.init), [0, 0, 7])
+            try remove(folder, transport)
+        }
+    }
+
+    registerOverAll(&checks, "more than one round of pieces passes through rank 0") { transport in
+        guard transport.size == 2 else { return }
+        let folder = try sharedFolder(transport)
+        let path = folder + "/large"
+        let file = try ParallelFile.create(path, force: false, transport: transport, seeksFile: false)
+        // Above the bytes of a round.
+        let count = (40 << 20) + 13
+        let memory = Bytes(count: transport.rank.index == 1 ? count : 0)
+        for index in memory.all.indices { memory.all[index] = UInt8(truncatingIfNeeded: index &* 2_654_435_761 >> 16) }
+        try file.write(transport.rank.index == 1 ? [(offset: 5, bytes: UnsafeRawBufferPointer(memory.all))] : [])
+        try file.commit()
+        if transport.rank.index == 1 {
+            let found = FileManager.default.contents(atPath: path) ?? Data()
+            try expectEqual(found.count, count + 5)
+            try expect(found.dropFirst(5).elementsEqual(memory.all), "bytes differ")
+        }
+        try remove(folder, transport)
+    }
+
+    registerOverAll(&checks, "an abandoned file leaves nothing") { transport in
+        let folder = try sharedFolder(transport)
+        let file = try ParallelFile.create(folder + "/out", force: false, transport: transport)
+        let byte = Bytes([1])
+        try file.write([(offset: transport.rank.index, bytes: UnsafeRawBufferPointer(byte.all))])
+        try expectEqual(try list(folder, transport).count, 1)
+        file.abandon()
+        try expectEqual(try list(folder, transport), [])
+        try remove(folder, transport)
+    }
+
+    registerOverAll(&checks, "a file that comes into being meanwhile is not replaced") { transport in
+        let folder = try sharedFolder(transport)
+        let file = try ParallelFile.create(folder + "/out", force: false, transport: transport)
+        if transport.rank.index == 0 {
+            try expect(FileManager.default.createFile(atPath: folder + "/out", contents: Data([9])))
+        }
+        let error = try agreedFailure { try file.commit() }
+        try expectEqual(error.status, .cannotCreate)
+        try expectEqual(try list(folder, transport), ["out"])
+        try expectEqual(FileManager.default.contents(atPath: folder + "/out").map(Array.init), [9])
+        try remove(folder, transport)
+    }
+
+    registerOverAll(&checks, "an output that cannot be is refused with its reason") { transport in
+        let folder = try sharedFolder(transport)
+        for (path, words) in [
+            (folder, "is a folder"), (folder + "/none/out", "does not exist"), ("/dev/null", "no regular file"),
+            ("", "empty"),
+        ] {
+            let error = try agreedFailure { try ParallelFile.checkWritable(path, force: true, transport: transport) }
+            try expectEqual(error.status, .cannotCreate)
+            try expect(error.message.hasPrefix(path) && error.message.contains(words), error.message)
+        }
+        try remove(folder, transport)
+    }
+
+    checks.register("the share of processors is fair") { transport in
+        let all = ProcessorMask(bytes: [0xFF])
+        let low = ProcessorMask(bytes: [0x0F, 0])
+        let high = ProcessorMask(bytes: [0xF0])
+        try expectEqual(ThreadShare.share(of: all, among: [all]), 8)
+        try expectEqual(ThreadShare.share(of: all, among: [all, all, all]), 2)
+        try expectEqual(ThreadShare.share(of: low, among: [low, high]), 4)
+        try expectEqual(ThreadShare.share(of: all, among: [all, low]), 6)
+        try expectEqual(ThreadShare.share(of: low, among: Array(repeating: low, count: 9)), 1)
+        // Three times a third of a processor is a processor, whatever the rounding.
+        let three = ProcessorMask(bytes: [0b111])
+        try expectEqual(ThreadShare.share(of: three, among: [three, three, three]), 1)
+        let mine = try ThreadShare.fair(transport)
+        let processors = ProcessorMask.current.processors.count
+        try expect(mine >= 1 && mine <= processors, "\(mine) of \(processors)")
+        if transport.size == 1 { try expectEqual(mine, processors) }
+    }
+
+    checks.register("threads asked for come from the option, then from OMP_NUM_THREADS") { _ in
+        try expectEqual(try ThreadShare.requested(option: 3, environment: ["OMP_NUM_THREADS": "5"]), 3)
+        try expectEqual(try ThreadShare.requested(option: nil, environment: ["OMP_NUM_THREADS": "5,2"]), 5)
+        try expectEqual(try ThreadShare.requested(option: nil, environment: [:]), nil)
+        for (option, text) in [(0, nil), (-1, nil), (nil, "many"), (nil, "0")] as [(Int?, String?)] {
+            do {
+                _ = try ThreadShare.requested(option: option, environment: text.map { ["OMP_NUM_THREADS": $0] } ?? [:])
+                throw CheckFailure("\(option as Any) \(text as Any) passed")
+            } catch let error as JobError {
+                try expectEqual(error.status, .usage)
+            }
+        }
+    }
+
+    checks.register("launchers are told apart by what they leave in the environment") { _ in
+        func kind(_ environment: [String: String], _ virtual: Int? = nil) throws -> Launch.Kind {
+            try Launch.detect(environment: environment, virtualRanks: virtual).kind
+        }
+        try expectEqual(try kind([:]), .single)
+        try expectEqual(try kind([:], 4), .virtual(4))
+        try expectEqual(try kind(["OMPI_COMM_WORLD_SIZE": "1", "PMIX_RANK": "0"]), .single)
+        try expectEqual(try kind(["OMPI_COMM_WORLD_SIZE": "3", "PMIX_RANK": "0"]), .mpi)
+        try expectEqual(try kind(["PMI_SIZE": "2", "PMI_RANK": "1"]), .mpi)
+        try expectEqual(try kind(["PMIX_RANK": "1"]), .mpi)
+        let step = ["SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1"]
+        try expectEqual(try kind(step.merging(["PMIX_RANK": "1"]) { $1 }), .mpi)
+        // A process that a batch script runs alone, in an allocation of several tasks.
+        try expectEqual(try kind(["SLURM_NTASKS": "4", "SLURM_PROCID": "0"]), .single)
+        // mpirun inside an allocation.
+        try expectEqual(try kind(step.merging(["OMPI_COMM_WORLD_SIZE": "2"]) { $1 }), .mpi)
+        do {
+            _ = try kind(step)
+            throw CheckFailure("tasks that cannot meet were accepted")
+        } catch let error as JobError {
+            try expectEqual(error.status, .environment)
+            try expect(error.message.contains("--mpi=pmix"), error.message)
+        }
+        do {
+            _ = try kind(["OMPI_COMM_WORLD_SIZE": "3"], 2)
+            throw CheckFailure("virtual ranks in a job of several processes were accepted")
+        } catch let error as JobError {
+            try expectEqual(error.status, .usage)
+        }
+        let met = try Launch.detect(environment: step.merging(["PMI_RANK": "1"]) { $1 })
+        do {
+            try met.check(worldSize: 1)
+            throw CheckFailure("a world of one was accepted")
+        } catch let error as JobError {
+            try expect(error.status == .environment && error.message.contains("--mpi=pmix"), error.message)
+        }
+        try met.check(worldSize: 4)
+    }
+
+    checks.register("a progress line tells what is done, how fast, and what is left") { _ in
+        try expectEqual(
+            ProgressLine.text("embedding", done: 1200, total: 4000, unit: "tokens", seconds: 2),
+            "embedding  1,200 of 4,000 tokens  30%  600 tokens/s  5 s left")
+        try expectEqual(
+            ProgressLine.text("reading", done: 1_234_567, total: 0, unit: "bytes", seconds: 1),
+            "reading  1,234,567 bytes  1,234,567 bytes/s")
+        try expectEqual(
+            ProgressLine.text("layers", done: 1, total: 100, unit: "layers", seconds: 100),
+            "layers  1 of 100 layers  1%  0.01 layers/s  2 h 45 min left")
+        try expectEqual(
+            ProgressLine.text("embedding", done: 0, total: 5, unit: "tokens", seconds: 2), "embedding  0 of 5 tokens  0%")
+    }
+
+    checks.register("a heartbeat survives its message") { _ in
+        let position = Position(phase: .attention, layer: 4, tile: 17)
+        for kind in [.beat, .farewell, .failure(JobError(.memory, "né"))] as [Heartbeat.Kind] {
+            let memory = Bytes(count: Heartbeat.byteCount)
+            Heartbeat(kind: kind, count: -5, position: position).write(to: memory.all)
+            let read = Heartbeat(memory.all)
+            try expect(read.kind == kind && read.count == -5 && read.position == position, "\(read)")
+        }
+    }
+}
+
+private func agreedFailure(_ work: () throws -> Void) throws -> AgreedFailure {
+    do {
+        try work()
+    } catch let error as AgreedFailure {
+        return error
+    }
+    throw CheckFailure("the ranks agreed on success")
+}
+
+/// A new empty folder of rank 0's, known to all.
+private func sharedFolder(_ transport: any Transport) throws -> String {
+    var name: [UInt8] = []
+    if transport.rank.index == 0 {
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("annulus-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+        name = Array(folder.path.utf8)
+    }
+    return String(decoding: try transport.allGather(name)[0], as: UTF8.self)
+}
+
+/// What is in a folder, once all ranks are done with what they did before.
+private func list(_ folder: String, _ transport: any Transport) throws -> [String] {
+    try transport.barrier()
+    let names = try FileManager.default.contentsOfDirectory(atPath: folder).sorted()
+    try transport.barrier()
+    return names
+}
+
+private func remove(_ folder: String, _ transport: any Transport) throws {
+    try transport.barrier()
+    if transport.rank.index == 0 { try FileManager.default.removeItem(atPath: folder) }
+}

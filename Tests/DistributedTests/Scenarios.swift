@@ -1,0 +1,173 @@
+// Whole jobs that go wrong, each run as processes of their own, and what is seen of them from outside.
+
+import Foundation
+import MPI
+import RingAttention
+import Tiles
+
+/// Jobs to be started as `distributed-tests --scenario NAME [FOLDER]`.
+enum Scenario: String {
+    case succeeds, agreedFailure, failsLater, failsOnAll, rankZeroFails, standsStill, rankStopped, rankZeroStopped
+    case slowRank, waitsForSignal, hangsAtTheEnd
+
+    /// Runs the scenario and returns its status.
+    func run(folder: String) -> Int32 {
+        var options = JobOptions()
+        options.watchdogSeconds = 2
+        let status = Job.run(options) { context in
+            let file = folder.isEmpty ? nil : folder + "/out"
+            if let file { try ParallelFile.checkWritable(file, force: false, transport: context.transport) }
+            context.watchdog.progress(.encoding, layer: 4, tile: 17)
+            let last = context.rank.index == context.size - 1
+            switch self {
+            case .succeeds:
+                if let file {
+                    let output = try ParallelFile.create(file, force: false, transport: context.transport)
+                    let byte = Bytes([UInt8(context.rank.index)])
+                    try output.write([(offset: context.rank.index, bytes: UnsafeRawBufferPointer(byte.all))])
+                    try output.commit()
+                }
+            case .agreedFailure:
+                try context.agree { if last { throw JobError(.missingFile, "poem.txt: no such file") } }
+            case .failsLater, .failsOnAll, .rankZeroFails:
+                if let file { _ = try ParallelFile.create(file, force: false, transport: context.transport) }
+                let fails = self == .failsOnAll || (self == .failsLater ? last : context.rank.index == 0)
+                let memory = Bytes(count: 1000)
+                try context.transport.exchange(
+                    receive: [Incoming(from: Rank((context.rank.index + 1) % context.size), pieces: memory.pieces(2))],
+                    send: [],
+                    while: { _ in if fails { throw JobError(.memory, "no memory left for tile 3") } })
+            case .standsStill:
+                if last { Thread.sleep(forTimeInterval: 600) } else { try context.transport.barrier() }
+            case .rankStopped, .rankZeroStopped:
+                if self == .rankStopped ? last : context.rank.index == 0 { raise(SIGSTOP) }
+                try context.transport.barrier()
+            case .slowRank:
+                // Longer than the watchdog's limit, but never still for so long.
+                if last {
+                    for _ in 0..<16 {
+                        Thread.sleep(forTimeInterval: 0.25)
+                        context.watchdog.progress()
+                    }
+                }
+                try context.transport.barrier()
+            case .waitsForSignal:
+                if let file { _ = try ParallelFile.create(file, force: false, transport: context.transport) }
+                if context.isRoot { say("ready") }
+                while true {
+                    Thread.sleep(forTimeInterval: 0.1)
+                    context.watchdog.progress()
+                }
+            case .hangsAtTheEnd:
+                break
+            }
+        }
+        // After MPI has ended, only the rank's own timer is left.
+        if self == .hangsAtTheEnd { Thread.sleep(forTimeInterval: 600) }
+        return status
+    }
+}
+
+func registerScenarioChecks(_ checks: inout Checks) {
+    func register(
+        _ name: String, _ scenario: Scenario, ranks: [Int] = [1, 3], status: Int32, line: @escaping (Int) -> String?
+    ) {
+        checks.registerForMPI("from outside: \(name)") { context in
+            guard context.world.size == 1 else { throw Skipped("starts its own jobs, at one rank") }
+            for count in ranks {
+                let outcome = try runJob(scenario, ranks: count)
+                let seen = "\(count) ranks: status \(outcome.status), output: \(outcome.output)"
+                try expectEqual(outcome.status, status, seen)
+                if let words = line(count) {
+                    try expectEqual(outcome.lines.count, 1, seen)
+                    try expect(outcome.lines[0].contains(words), "no '\(words)' in: \(seen)")
+                } else {
+                    try expectEqual(outcome.lines, [], seen)
+                    try expectEqual(outcome.output, "", seen)
+                }
+                try expectEqual(outcome.files, scenario == .succeeds ? ["out"] : [], seen)
+            }
+        }
+    }
+
+    register("a job that succeeds is silent and leaves its output", .succeeds, ranks: [1, 2, 3], status: 0) { _ in nil }
+    register("an agreed failure is one line", .agreedFailure, status: 66) {
+        $0 == 1 ? "poem.txt: no such file" : "poem.txt: no such file (rank 2 on "
+    }
+    register("a failure of one rank amid an exchange ends all with one line", .failsLater, status: 71) {
+        $0 == 1 ? "no memory left for tile 3" : "no memory left for tile 3 (rank 2 on "
+    }
+    register("a failure of rank 0 ends all with one line", .rankZeroFails, ranks: [3], status: 71) { _ in
+        "no memory left for tile 3 (rank 0 on "
+    }
+    register("a failure of all ranks is still one line", .failsOnAll, ranks: [3], status: 71) { _ in
+        "no memory left for tile 3 (rank "
+    }
+    register("a job that stands still is ended", .standsStill, status: 70) {
+        $0 == 1 ? "has not moved for 2 seconds, at phase 'encoding', layer 4, tile 17" : "no rank has moved for 2 seconds"
+    }
+    register("a rank that is stopped is noticed", .rankStopped, ranks: [3], status: 70) { _ in
+        "rank 2 on "
+    }
+    register("a job whose rank 0 is stopped is ended by another rank", .rankZeroStopped, ranks: [3], status: 70) { _ in
+        "has not moved for"
+    }
+    register("a rank that waits for a slower one is no failure", .slowRank, ranks: [3], status: 0) { _ in nil }
+    register("the timer runs on after MPI has ended", .hangsAtTheEnd, ranks: [1, 2], status: 70) { _ in "has not moved for" }
+
+    checks.registerForMPI("from outside: SIGTERM removes unfinished outputs and ends with 75") { context in
+        guard context.world.size == 1 else { throw Skipped("starts its own jobs, at one rank") }
+        let outcome = try runJob(.waitsForSignal, ranks: 1, signal: SIGTERM)
+        try expectEqual(outcome.status, 75, outcome.output)
+        try expectEqual(outcome.files, [])
+    }
+}
+
+/// What is seen of a job from outside.
+private struct Outcome {
+    var status: Int32
+    /// All of standard error, without what the launcher itself says.
+    var output: String
+    /// The lines of it that tell of a failure.
+    var lines: [String]
+    /// What the job left in its folder.
+    var files: [String]
+}
+
+/// Starts a scenario as a job of `ranks` processes and waits for its end.
+private func runJob(_ scenario: Scenario, ranks: Int, signal: Int32? = nil) throws -> Outcome {
+    let folder = FileManager.default.temporaryDirectory.appendingPathComponent("annulus-\(UUID().uuidString)")
+    try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
+    defer { try? FileManager.default.removeItem(at: folder) }
+    // This process may itself run under mpirun, of which the new job must know nothing.
+    var environment = ProcessInfo.processInfo.environment.filter { name, _ in
+        !["OMPI_", "PMIX_", "PMI_", "ORTE_", "PRTE_"].contains { name.hasPrefix($0) }
+    }
+    environment["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
+    environment["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
+    let executable = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath().path
+    let process = Process()
+    process.environment = environment
+    process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+    process.arguments =
+        (ranks == 1 ? [] : ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks)"])
+        + [executable, "--scenario", scenario.rawValue, folder.path]
+    let errors = Pipe()
+    let output = Pipe()
+    process.standardError = errors
+    process.standardOutput = output
+    process.standardInput = FileHandle.nullDevice
+    try process.run()
+    if let signal {
+        // Rank 0 says when it is ready.
+        _ = output.fileHandleForReading.availableData
+        kill(process.processIdentifier, signal)
+    }
+    let data = errors.fileHandleForReading.readDataToEndOfFile()
+    process.waitUntilExit()
+    let text = String(decoding: data, as: UTF8.self)
+    return Outcome(
+        status: process.terminationStatus, output: text,
+        lines: text.split(separator: "\n").filter { $0.hasPrefix("annulus:") }.map(String.init),
+        files: try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted())
+}
