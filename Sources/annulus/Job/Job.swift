@@ -60,7 +60,7 @@ enum Job {
     static func run(_ options: JobOptions, body: @escaping @Sendable (JobContext) throws -> Void) -> Int32 {
         let environment = ProcessInfo.processInfo.environment
         let isAlone = (try? Launch.detect(environment: environment).kind) == .single
-        Signals.handle(isFirst: isFirstProcess(environment), isAlone: isAlone)
+        Signals.handle(isFirst: Launch.isFirstProcess(environment), isAlone: isAlone)
         do {
             guard options.watchdogSeconds >= 0, options.watchdogSeconds <= 1e9 else {
                 throw JobError(.usage, "--watchdog needs a number of seconds, or 0 for none")
