@@ -1,9 +1,10 @@
 // Which kernel sets this machine can run, and the ladder of what was tried in them.
 //
-// The ladder. Figures are fractions of the fused multiply-add peak measured in the same run, one thread,
-// Zen 5 with AVX-512 float32, the best tenth of the runs (the machine was shared), printed by
+// The ladder. Figures are fractions of the fused multiply-add peak measured just before and after, one
+// thread, Zen 5 with AVX-512 float32, the best tenth of the runs in quiet moments of a shared machine
+// (with neighbours at work the tiles lose up to .04, for their panels live in the second-level cache).
+// The lines were measured by the loops of the benchmark, which prints the present state:
 //   ANNULUS_KERNEL_BENCHMARK=1 swift test -c release --filter KernelBenchmark
-// after making the change that a line describes.
 //
 //   attention tile, 256 keys, d =                                   32    64    128
 //   1 strips of 6 rows; polynomial of degree 5; row after row      .68   .86   .89
@@ -20,7 +21,9 @@
 //   of .93, .96, .98 for d = 32, 64, 128.
 //   No gain: prefetching the panel 1 to 4 KiB ahead (.90 → .90: the hardware does it), padding the rows
 //   of scores against cache-set conflicts, splitting V panels so that half of one stays in the first-level
-//   cache (−.01 to −.09 from the extra passes over the output), dropping the underflow comparison.
+//   cache (−.01 to −.09 from the extra passes over the output), dropping the underflow comparison,
+//   moving a product and the comparison of the exponential to the adders and the integer units, which
+//   beside 24 multiply-adds run for nothing (the same when woven, slower alone: 3.9 to 5.9 cycles).
 //
 //   dense layer, 4096 rows                                 768→3072  3072→768  384→1536
 //   1 blocks of 192 rows × 384 terms, panels innermost       .87       .92       .98
