@@ -47,7 +47,7 @@ let package = Package(
         .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
         .testTarget(name: "TokenizationTests", dependencies: ["Tokenization"], exclude: ["Goldens"]),
         .testTarget(name: "EncodersTests", dependencies: ["Encoders"], exclude: ["Goldens"]),
-        .testTarget(name: "CommandTests", dependencies: ["annulus"]),
+        .testTarget(name: "CommandTests", dependencies: ["annulus", "TestSupport", "Checkpoints"]),
         // Run under mpirun by scripts/test, with any number of ranks.
         .executableTarget(
             name: "distributed-tests", dependencies: ["RingAttention", "TestSupport"], path: "Tests/DistributedTests",

@@ -49,10 +49,10 @@ public struct PackedTile: Sendable, Hashable {
 
 /// One thread's tile kernel: its scratch memory and the call sequence over the C microkernels.
 public final class TileKernel {
-    /// Rows for which scores are kept in the cache at a time: 24 rows × 256 keys × 4 bytes stay in L1.
-    private static let stripRows = 24
+    /// The rows of scores that the fused kernel keeps at a time.
+    private static let fusedRows = 12
     /// Masked tiles go in the microkernel's own strips, so that what no row of a strip sees is skipped.
-    private static let maskedStripRows = 6
+    private static let maskedRows = 6
 
     private let heads: HeadShape
     private let layout: PackedTile
@@ -65,7 +65,7 @@ public final class TileKernel {
         self.heads = heads
         layout = PackedTile(heads)
         functions = kernels.functions
-        scores = AlignedBuffer(count: Self.stripRows * TileGrid.tileSize)
+        scores = AlignedBuffer(count: Self.fusedRows * TileGrid.tileSize)
         queries = AlignedBuffer(count: TileGrid.tileSize * heads.headDimension)
     }
 
@@ -81,20 +81,10 @@ public final class TileKernel {
 
     /// The partial attention of the loaded queries to a key tile that all of them see entirely.
     public func attend(to tile: UnsafePointer<Float>, keys: Int, into partial: PartialAttention) {
-        let values = tile + layout.keyFloats(keys: keys)
-        for row in Swift.stride(from: 0, to: partial.rows, by: Self.stripRows) {
-            let rows = min(Self.stripRows, partial.rows - row)
-            for key in Swift.stride(from: 0, to: keys, by: 64) {
-                scoreBlock(row: row, rows: rows, key: key, keys: keys, tile: tile)
-            }
-            functions.softmax_rows(
-                scores.pointer, TileGrid.tileSize, rows, keys, nil, 0, partial.rowMax + row, partial.rowSum + row)
-            forEachValuePanel { column, width in
-                functions.panel_product(
-                    scores.pointer, TileGrid.tileSize, rows, values + column * keys, keys, width,
-                    partial.output + row * partial.outputStride + column, partial.outputStride, 0)
-            }
-        }
+        functions.attend_tile(
+            queries.pointer, heads.headDimension, partial.rows, tile, heads.headDimension,
+            tile + layout.keyFloats(keys: keys), heads.valueDimension, keys,
+            partial.rowMax, partial.rowSum, partial.output, partial.outputStride, scores.pointer)
     }
 
     /// The partial attention of the loaded queries to the keys of a tile that a mask leaves visible.
@@ -105,8 +95,8 @@ public final class TileKernel {
         mask.fill(visible, queryTile: queryTile, keyTile: keyTile, in: shape)
         let values = tile + layout.keyFloats(keys: keys)
         let words = TileMask.wordsPerRow
-        for row in Swift.stride(from: 0, to: partial.rows, by: Self.maskedStripRows) {
-            let rows = min(Self.maskedStripRows, partial.rows - row)
+        for row in Swift.stride(from: 0, to: partial.rows, by: Self.maskedRows) {
+            let rows = min(Self.maskedRows, partial.rows - row)
             let bits = mask.words + row * words
             for key in Swift.stride(from: 0, to: keys, by: 64) where panelBits(bits, rows, key).any != 0 {
                 scoreBlock(row: row, rows: rows, key: key, keys: keys, tile: tile)

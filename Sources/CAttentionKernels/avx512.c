@@ -1,7 +1,14 @@
 // The AVX-512 float32 kernels: 6 rows × 64 columns are 24 of the 32 registers.
 #include "kernel_sets.h"
 #if defined(__x86_64__)
+#include <immintrin.h>
+
 #pragma clang attribute push(__attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma"))), apply_to = function)
+
+#include "exp_table.h"
+
+#define TABLE_LOOKUP(n)                                                                               \
+  (i16)_mm512_permutex2var_epi32(_mm512_load_si512(exp_table), (__m512i)(n), _mm512_load_si512(exp_table + 16))
 
 #define ANNULUS_SET avx512
 #define PANEL_VECTORS 4

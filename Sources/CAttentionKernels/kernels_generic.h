@@ -5,11 +5,14 @@
 //   PANEL_VECTORS   vectors of 16 columns that a register block holds (1, 2 or 4)
 //   ROWS_1 … ROWS_4 rows of a register block that is 1 … 4 vectors wide
 //   ACCUMULATORS    vectors of the largest register block
+//   TABLE_LOOKUP    optionally, exp_table at the low five bits of each lane
 //
 // A vector of 16 lanes is one AVX-512 register, two of AVX2, four of NEON. Because the arithmetic
 // is written once, in fused multiply-adds and in a fixed order, every set yields the same bits.
 // Polynomials are our own minimax fits (Remez exchange against 30-digit values, coefficients then
 // rounded to float32); the bound in each comment is what the tests check.
+#include "exp_table.h"
+
 #pragma clang fp contract(off)
 #pragma clang diagnostic ignored "-Wpsabi"
 
@@ -22,6 +25,7 @@ typedef float v16 __attribute__((ext_vector_type(16)));
 typedef float v8 __attribute__((ext_vector_type(8)));
 typedef float v4 __attribute__((ext_vector_type(4)));
 typedef int32_t i16 __attribute__((ext_vector_type(16)));
+typedef int32_t i8 __attribute__((ext_vector_type(8)));
 typedef float v16_unaligned __attribute__((ext_vector_type(16), aligned(4)));
 
 // ---- vectors ------------------------------------------------------------------------------------
@@ -62,28 +66,36 @@ INLINE float sum_lanes(v16 x) {
   const v4 b = a.lo + a.hi;
   return (b.x + b.z) + (b.y + b.w);
 }
+// Adding zero makes −0 into +0, so that the result does not depend on the order of comparisons.
 INLINE float largest_lane(v16 x) {
   const v8 a = x.lo > x.hi ? x.lo : x.hi;
   const v4 b = a.lo > a.hi ? a.lo : a.hi;
   const float even = b.x > b.z ? b.x : b.z, odd = b.y > b.w ? b.y : b.w;
-  return even > odd ? even : odd;
+  return (even > odd ? even : odd) + 0.0f;
 }
 
 // ---- elementary functions -----------------------------------------------------------------------
 
-// e^x for x ≤ 0 as a softmax weight: exact at 0, zero below −87.3, NaN passes. Relative error below
-// 1.5e-7 + |x|·3e-9: one constant for ln 2 is enough because the weights that count lie near zero.
+#ifndef TABLE_LOOKUP
+// exp_table at the low five bits of each lane.
+INLINE i16 table_lookup(i16 n) {
+  i16 y;
+  UNROLL for (int l = 0; l < 16; l++) y[l] = (int32_t)exp_table[n[l] & 31];
+  return y;
+}
+#define TABLE_LOOKUP table_lookup
+#endif
+
+// e^x for x ≤ 0 as a softmax weight: exact at 0, zero below −87.3, NaN passes. With n = rint(32x/ln 2)
+// and r = x − n·ln2/32, e^x = 2^(n/32)·(1 + r + r²/2): a table of 32 costs a permutation where a longer
+// polynomial would cost multiply-adds, and those are what attention runs out of. Relative error below
+// 1.9e-7 + |x|·3e-9: one constant for ln 2 is enough because the weights that count lie near zero.
 INLINE v16 exp_weight(v16 x) {
-  const v16 round = splat(0x1.8p23f + 127.0f);  // leaves n + 127 in the low bits
-  const v16 t = fused(x, splat(0x1.715476p+0f), round);
-  const v16 n = t - round;
-  const v16 r = fused(n, splat(-0x1.62e43p-1f), x);
-  v16 p = fused(splat(8.3125e-03f), r, splat(4.189033e-02f));
-  p = fused(p, r, splat(1.6667116e-01f));
-  p = fused(p, r, splat(4.999923e-01f));
-  p = fused(p, r, splat(1.0f));
-  p = fused(p, r, splat(1.0f));
-  const v16 y = p * from_bits(bits(t) << 23);
+  const v16 round = splat(0x1.8p23f);
+  const v16 t = fused(x, splat(0x1.715476p+5f), round);
+  const v16 r = fused(t - round, splat(-0x1.62e43p-6f), x);
+  const v16 power = from_bits((bits(t) << 18) + TABLE_LOOKUP(bits(t)));
+  const v16 y = fused(power, fused(r, splat(0.5f), splat(1.0000147f)) * r, power);
   return x < splat(-87.3f) ? splat(0.0f) : y;
 }
 
@@ -223,13 +235,15 @@ INLINE void register_block(const int rows, const int vectors, const float *a, pt
     UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
 }
 
-// All rows of a column group `vectors` wide: blocks of `full` rows, then of 4, 2 and 1.
+// All rows of a column group `vectors` wide: blocks of `full` rows, then of 6, 4, 2 and 1.
 #define COLUMN_GROUP(vectors, full)                                                                     \
   static void column_group_##vectors(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,               \
                                      const float *panel, ptrdiff_t depth, ptrdiff_t width,             \
                                      float *c, ptrdiff_t c_stride, int accumulate) {                   \
     for (; rows >= full; rows -= full, a += full * a_stride, c += full * c_stride)                     \
       register_block(full, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate);        \
+    for (; full > 6 && rows >= 6; rows -= 6, a += 6 * a_stride, c += 6 * c_stride)                     \
+      register_block(6, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate);           \
     for (; rows >= 4; rows -= 4, a += 4 * a_stride, c += 4 * c_stride)                                 \
       register_block(4, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate);           \
     for (; rows >= 2; rows -= 2, a += 2 * a_stride, c += 2 * c_stride)                                 \
@@ -333,37 +347,63 @@ INLINE uint32_t visible(const uint64_t *mask, ptrdiff_t b, ptrdiff_t keys) {
   return mask ? (uint32_t)(mask[b / 4] >> (16 * (b % 4))) & inside : inside;
 }
 
+// Lane maxima of a row's visible scores; the first `open` blocks of 16 columns are wholly visible.
+INLINE v16 row_maxima(const float *s, ptrdiff_t keys, ptrdiff_t open, const uint64_t *mask) {
+  v16 m[4];
+  UNROLL for (int i = 0; i < 4; i++) m[i] = splat(-INFINITE);
+  ptrdiff_t b = 0;
+  for (; b + 4 <= open; b += 4)
+    UNROLL for (int i = 0; i < 4; i++) m[i] = largest(load(s + 16 * (b + i)), m[i]);
+  for (; 16 * b < keys; b++)
+    m[0] = largest(lanes(visible(mask, b, keys)) ? load(s + 16 * b) : splat(-INFINITE), m[0]);
+  return largest(largest(m[0], m[1]), largest(m[2], m[3]));
+}
+
+// What is subtracted from a row's scores. −∞ − −∞ is never formed: where nothing is above −∞, weights
+// are e^−∞ = 0 (or NaN stays NaN).
+INLINE float row_base(float highest) { return highest == -INFINITE ? 0.0f : highest; }
+
+// A row's scores become weights; returns their lane sums.
+INLINE v16 row_weights(float *s, ptrdiff_t keys, ptrdiff_t open, const uint64_t *mask, float highest) {
+  const v16 base = splat(row_base(highest));
+  v16 sum = splat(0.0f);
+  ptrdiff_t b = 0;
+  for (; b + 4 <= open; b += 4) {
+    v16 e[4];
+    UNROLL for (int i = 0; i < 4; i++) {
+      e[i] = exp_weight(load(s + 16 * (b + i)) - base);
+      store(s + 16 * (b + i), e[i]);
+    }
+    UNROLL for (int i = 0; i < 4; i++) sum += e[i];
+  }
+  for (; 16 * b < keys; b++) {
+    const uint32_t seen = visible(mask, b, keys);
+    v16 e = splat(0.0f);
+    if (seen) e = lanes(seen) ? exp_weight(load(s + 16 * b) - base) : splat(0.0f);
+    store(s + 16 * b, e);
+    sum += e;
+  }
+  return sum;
+}
+
 static void softmax_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
                          const uint64_t *mask, ptrdiff_t mask_stride, float *row_max, float *row_sum) {
-  const ptrdiff_t blocks = (keys + 15) / 16, open = mask ? 0 : keys / 16;
-  for (ptrdiff_t r = 0; r < rows; r++, s += s_stride, mask += mask ? mask_stride : 0) {
-    v16 m[4];
-    UNROLL for (int i = 0; i < 4; i++) m[i] = splat(-INFINITE);
-    ptrdiff_t b = 0;
-    for (; b + 4 <= open; b += 4)
-      UNROLL for (int i = 0; i < 4; i++) m[i] = largest(load(s + 16 * (b + i)), m[i]);
-    for (; b < open; b++) m[0] = largest(load(s + 16 * b), m[0]);
-    for (; b < blocks; b++)
-      m[0] = largest(lanes(visible(mask, b, keys)) ? load(s + 16 * b) : splat(-INFINITE), m[0]);
-    const float highest = largest_lane(largest(largest(m[0], m[1]), largest(m[2], m[3])));
-    // −∞ − −∞ is never formed: where nothing is above −∞, weights are e^−∞ = 0 (or NaN stays NaN).
-    const v16 base = splat(highest == -INFINITE ? 0.0f : highest);
-    v16 sum = splat(0.0f);
-    for (b = 0; b < open; b++) {
-      const v16 e = exp_weight(load(s + 16 * b) - base);
-      store(s + 16 * b, e);
-      sum += e;
+  const ptrdiff_t open = mask ? 0 : keys / 16;
+  enum { GROUP = 16 };
+  v16 of_lanes[GROUP];
+  for (; rows > 0; rows -= GROUP, s += GROUP * s_stride, row_max += GROUP, row_sum += GROUP) {
+    const ptrdiff_t n = rows < GROUP ? rows : GROUP;
+    // One pass over the group for each step: the shuffles that end a row overlap with the next row's.
+    for (ptrdiff_t r = 0; r < n; r++)
+      of_lanes[r] = row_maxima(s + r * s_stride, keys, open, mask ? mask + r * mask_stride : NULL);
+    for (ptrdiff_t r = 0; r < n; r++) row_max[r] = largest_lane(of_lanes[r]);
+    for (ptrdiff_t r = 0; r < n; r++)
+      of_lanes[r] = row_weights(s + r * s_stride, keys, open, mask ? mask + r * mask_stride : NULL, row_max[r]);
+    for (ptrdiff_t r = 0; r < n; r++) {
+      row_sum[r] = sum_lanes(of_lanes[r]);
+      if (row_sum[r] != row_sum[r]) row_max[r] = row_sum[r];
     }
-    for (; b < blocks; b++) {
-      const uint32_t bits_here = visible(mask, b, keys);
-      v16 e = splat(0.0f);
-      if (bits_here) e = lanes(bits_here) ? exp_weight(load(s + 16 * b) - base) : splat(0.0f);
-      store(s + 16 * b, e);
-      sum += e;
-    }
-    const float total = sum_lanes(sum);
-    row_sum[r] = total;
-    row_max[r] = total == total ? highest : NOT_A_NUMBER;
+    if (mask) mask += GROUP * mask_stride;
   }
 }
 
@@ -415,6 +455,109 @@ static void normalize_rows(ptrdiff_t rows, ptrdiff_t columns,
       for (; j + 16 <= columns; j += 16) store(out + j, load(in + j) / sum);
       if (j < columns) store_some(out + j, load_some(in + j, columns - j) / sum, columns - j);
     }
+  }
+}
+
+// ---- fused attention ----------------------------------------------------------------------------
+
+#if PANEL_VECTORS >= 4
+enum { STRIP = ROWS_4 };
+
+// Scores of one strip against one full panel of 64 keys, with their lane maxima; meanwhile the scores
+// of the strip before it, against 64 keys, become weights. The exponentials run on the pipes that the
+// multiply-adds leave idle: one vector after each 24th of the depth, the rows in turn.
+static void weave_scores(const float *q, ptrdiff_t q_stride, const float *panel, ptrdiff_t depth,
+                         float *scores, ptrdiff_t stride, v16 *maxima,
+                         float *before, const float *base, v16 *sums) {
+  v16 sum[4 * STRIP];
+  UNROLL for (int i = 0; i < 4 * STRIP; i++) sum[i] = splat(0.0f);
+  ptrdiff_t k = 0;
+  for (int part = 0; part < 4 * STRIP; part++) {
+    for (const ptrdiff_t stop = depth * (part + 1) / (4 * STRIP); k < stop; k++) {
+      v16 b[4];
+      UNROLL for (int v = 0; v < 4; v++) b[v] = load(panel + 64 * k + 16 * v);
+      UNROLL for (int r = 0; r < STRIP; r++) {
+        const v16 x = splat(q[r * q_stride + k]);
+        UNROLL for (int v = 0; v < 4; v++) sum[4 * r + v] = fused(x, b[v], sum[4 * r + v]);
+      }
+    }
+    const int r = part % STRIP;
+    float *s = before + r * stride + part / STRIP * 16;
+    const v16 e = exp_weight(load(s) - splat(base[r]));
+    store(s, e);
+    sums[r] += e;
+  }
+  UNROLL for (int r = 0; r < STRIP; r++) {
+    v16 m = maxima[r];
+    UNROLL for (int v = 0; v < 4; v++) {
+      store(scores + r * stride + 16 * v, sum[4 * r + v]);
+      m = largest(sum[4 * r + v], m);
+    }
+    maxima[r] = m;
+  }
+}
+#endif
+
+INLINE void attend_scores(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
+                          const float *k_panels, ptrdiff_t depth, ptrdiff_t keys, float *scores, ptrdiff_t stride) {
+  for (ptrdiff_t key = 0; key < keys; key += 64)
+    panel_product(q, q_stride, rows, k_panels + key * depth, depth, stride - key < 64 ? stride - key : 64,
+                  scores + key, stride, 0);
+}
+INLINE void weigh_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
+                         const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float *o, ptrdiff_t o_stride) {
+  const ptrdiff_t width = (value_columns + 15) / 16 * 16;
+  for (ptrdiff_t column = 0; column < width; column += 64)
+    panel_product(weights, stride, rows, v_panels + column * keys, keys, width - column < 64 ? width - column : 64,
+                  o + column, o_stride, 0);
+}
+
+static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
+                        const float *k_panels, ptrdiff_t depth,
+                        const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                        float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch) {
+  const ptrdiff_t stride = (keys + 15) / 16 * 16;
+#if PANEL_VECTORS >= 4
+  if (keys > 0 && keys % 64 == 0 && rows >= 2 * STRIP) {
+    float *scores = scratch, *before = scratch + STRIP * stride;
+    v16 maxima[STRIP], sums[STRIP];
+    float base[STRIP];
+    attend_scores(q, q_stride, STRIP, k_panels, depth, keys, before, stride);
+    for (int r = 0; r < STRIP; r++) row_max[r] = largest_lane(row_maxima(before + r * stride, keys, keys / 16, NULL));
+    while (1) {
+      const int last = rows < 2 * STRIP;
+      for (int r = 0; r < STRIP; r++) {
+        base[r] = row_base(row_max[r]);
+        maxima[r] = splat(-INFINITE);
+        sums[r] = splat(0.0f);
+      }
+      q += STRIP * q_stride;
+      if (last)
+        for (int r = 0; r < STRIP; r++) sums[r] = row_weights(before + r * stride, keys, keys / 16, NULL, row_max[r]);
+      else
+        for (ptrdiff_t key = 0; key < keys; key += 64)
+          weave_scores(q, q_stride, k_panels + key * depth, depth, scores + key, stride, maxima,
+                       before + key, base, sums);
+      for (int r = 0; r < STRIP; r++) {
+        row_sum[r] = sum_lanes(sums[r]);
+        if (row_sum[r] != row_sum[r]) row_max[r] = row_sum[r];
+      }
+      weigh_values(before, stride, STRIP, v_panels, value_columns, keys, o, o_stride);
+      row_max += STRIP, row_sum += STRIP, o += STRIP * o_stride, rows -= STRIP;
+      if (last) break;
+      for (int r = 0; r < STRIP; r++) row_max[r] = largest_lane(maxima[r]);
+      float *swap = scores;
+      scores = before;
+      before = swap;
+    }
+  }
+#endif
+  // Twelve rows at a time: the tile's panels then come from the second-level cache half as often.
+  for (ptrdiff_t n; rows > 0; rows -= n, q += n * q_stride, row_max += n, row_sum += n, o += n * o_stride) {
+    n = rows < 12 ? rows : 12;
+    attend_scores(q, q_stride, n, k_panels, depth, keys, scratch, stride);
+    softmax_rows(scratch, stride, n, keys, NULL, 0, row_max, row_sum);
+    weigh_values(scratch, stride, n, v_panels, value_columns, keys, o, o_stride);
   }
 }
 
@@ -506,7 +649,7 @@ static void layer_norm(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdif
       squares = fused(d, d, squares);
     }
     const float variance = sum_lanes(squares) / (float)columns;
-    const v16 scale = splat(1.0f / __builtin_sqrtf(variance + epsilon));
+    const v16 scale = splat(1.0f) / __builtin_elementwise_sqrt(splat(variance + epsilon));
     if (beta) FOR_COLUMNS(columns, y, fused((AT(y) - mean) * scale, AT(gamma), AT(beta)))
     else FOR_COLUMNS(columns, y, (AT(y) - mean) * scale * AT(gamma))
   }
@@ -559,4 +702,5 @@ const annulus_kernels TABLE_OF(ANNULUS_SET) = {
   .erf = erf_array,
   .tanh = tanh_array,
   .peak = peak,
+  .attend_tile = attend_tile,
 };

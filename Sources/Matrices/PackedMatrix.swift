@@ -19,7 +19,7 @@ public struct PackedMatrix: Sendable {
     /// Terms of one pass over a panel: 64 columns of them are 96 KiB, which stays in the second-level cache while
     /// the rows of a block run past it.
     static let depthBlock = 384
-    /// Rows whose slice of `depthBlock` terms (288 KiB) stays in the second-level cache.
+    /// Rows that run past a panel before the next one: enough to make streaming the weights cheap.
     static let rowBlock = 192
 
     /// Packs `weights`, row-major [outputs][inputs], as checkpoints store them.
@@ -56,14 +56,15 @@ public struct PackedMatrix: Sendable {
             let panels = base + offset
             for firstRow in stride(from: 0, to: rows, by: Self.rowBlock) {
                 let blockRows = min(Self.rowBlock, rows - firstRow)
-                for firstTerm in stride(from: 0, to: inputs, by: Self.depthBlock) {
-                    let terms = min(Self.depthBlock, inputs - firstTerm)
-                    let a = x + firstRow * xStride + firstTerm
-                    for column in stride(from: 0, to: outputs, by: 64) {
-                        let columns = min(64, outputs - column)
-                        let width = (columns + 15) & ~15
+                // The terms are the inner loop: a block of y is finished while it is in the cache.
+                for column in stride(from: 0, to: outputs, by: 64) {
+                    let columns = min(64, outputs - column)
+                    let width = (columns + 15) & ~15
+                    let c = y + firstRow * yStride + column
+                    for firstTerm in stride(from: 0, to: inputs, by: Self.depthBlock) {
+                        let terms = min(Self.depthBlock, inputs - firstTerm)
+                        let a = x + firstRow * xStride + firstTerm
                         let panel = panels + column * inputs + firstTerm * width
-                        let c = y + firstRow * yStride + column
                         if width == columns {
                             functions.panel_product(
                                 a, xStride, blockRows, panel, terms, width, c, yStride, firstTerm > 0 ? 1 : 0)

@@ -221,12 +221,12 @@ final class Mailboxes: Sendable {
         for index in woken { wakeUps[index].signal() }
         return try wait(from) { state throws(TransportError) in
             let entries = state.gathers[turn]!
-            if let missing = entries.indices.first(where: { entries[$0] == nil && state.status[$0] == .ended }) {
-                throw .missingMessage(from: Rank(missing))
-            }
             let all = entries.compactMap { $0 }
             guard all.count == self.size else {
                 if let failure = state.failure { throw failure }
+                if let missing = entries.indices.first(where: { entries[$0] == nil && state.status[$0] == .ended }) {
+                    throw .missingMessage(from: Rank(missing))
+                }
                 return nil
             }
             state.gathersRead[turn, default: 0] += 1

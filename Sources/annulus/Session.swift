@@ -1,5 +1,6 @@
 // One rank of a job, as the verbs see it: transport, threads, kernels, and what was asked for.
 
+import Checkpoints
 import Foundation
 import Logging
 import Matrices
@@ -38,7 +39,15 @@ final class Session {
     }
 
     /// Runs `work` on every rank and agrees on its outcome. Collective.
-    func agree<Value>(_ work: () throws -> Value) throws -> Value { try context.agree(work) }
+    func agree<Value>(_ work: () throws -> Value) throws -> Value {
+        try context.agree {
+            do {
+                return try work()
+            } catch let error as FileError {
+                throw JobError(ExitStatus(rawValue: error.exitStatus) ?? .internal, error.description)
+            }
+        }
+    }
 
     /// The best kernel set that every rank can run, or the one that `ANNULUS_KERNEL` names: one set, so that the
     /// bits are the same wherever a unit runs. Collective.

@@ -33,7 +33,7 @@ func registerJobChecks(_ checks: inout Checks) {
         try expectEqual(error.status, .missingFile)
         try expectEqual(
             error.message,
-            last == 0 ? "poem.txt: no such file" : "poem.txt: no such file (rank \(last) on \(Host.name))")
+            last == 0 ? "poem.txt: no such file" : "poem.txt: no such file (rank \(last) on \(LocalHost.name))")
     }
 
     registerOverAll(&checks, "an error of all ranks names none of them") { transport in
@@ -50,7 +50,7 @@ func registerJobChecks(_ checks: inout Checks) {
                 if transport.rank.index > 0 { throw JobError(.memory, "needs \(transport.rank.index) GiB") }
             }
         }
-        try expectEqual(error.message, "needs 1 GiB (rank 1 on \(Host.name))")
+        try expectEqual(error.message, "needs 1 GiB (rank 1 on \(LocalHost.name))")
     }
 
     registerOverAll(&checks, "a parallel file holds every rank's pieces, wherever they are written from") { transport in

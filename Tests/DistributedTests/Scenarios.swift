@@ -8,7 +8,7 @@ import Tiles
 /// Jobs to be started as `distributed-tests --scenario NAME [FOLDER]`.
 enum Scenario: String {
     case succeeds, agreedFailure, failsLater, failsOnAll, rankZeroFails, standsStill, rankStopped, rankZeroStopped
-    case slowRank, waitsForSignal, hangsAtTheEnd
+    case slowRank, rankZeroLast, waitsForSignal, hangsAtTheEnd
 
     /// Runs the scenario and returns its status.
     func run(folder: String) -> Int32 {
@@ -51,6 +51,14 @@ enum Scenario: String {
                     }
                 }
                 try context.transport.barrier()
+            case .rankZeroLast:
+                // A part that counts its steps, then one that waits for a reader, both beyond the limit.
+                guard context.isRoot else { return }
+                for _ in 0..<16 {
+                    Thread.sleep(forTimeInterval: 0.25)
+                    context.watchdog.progress()
+                }
+                context.watchdog.whileWaiting { Thread.sleep(forTimeInterval: 5) }
             case .waitsForSignal:
                 if let file { _ = try ParallelFile.create(file, force: false, transport: context.transport) }
                 if context.isRoot { say("ready") }
@@ -110,7 +118,7 @@ func registerScenarioChecks(_ checks: inout Checks) {
         "rank 2 on "
     }
     register("a job whose rank 0 is stopped is ended by another rank", .rankZeroStopped, ranks: [3], status: 70) { _ in
-        "has not moved for"
+        "rank 0 on \(LocalHost.name) has not been heard of for 2 seconds by rank 1"
     }
     register("a rank that waits for a slower one is no failure", .slowRank, ranks: [3], status: 0) { _ in nil }
     register("the timer runs on after MPI has ended", .hangsAtTheEnd, ranks: [1, 2], status: 70) { _ in "has not moved for" }
@@ -120,12 +128,40 @@ func registerScenarioChecks(_ checks: inout Checks) {
         let outcome = try runJob(.waitsForSignal, ranks: 1, signal: SIGTERM)
         try expectEqual(outcome.status, 75, outcome.output)
         try expectEqual(outcome.files, [])
+        try expectEqual(outcome.lines.count, 1, outcome.output)
+        try expect(outcome.output.contains("interrupted by SIGTERM"), outcome.output)
+    }
+
+    checks.registerForMPI("from outside: a signal to mpirun removes unfinished outputs on all ranks") { context in
+        guard context.world.size == 1 else { throw Skipped("starts its own jobs, at one rank") }
+        for signal in [SIGTERM, SIGUSR1, SIGINT] {
+            let outcome = try runJob(.waitsForSignal, ranks: 3, signal: signal)
+            try expect(outcome.status != 0, outcome.output)
+            try expectEqual(outcome.files, [], "signal \(signal): \(outcome.output)")
+            try expectEqual(outcome.lines.count, signal == SIGUSR1 ? 1 : 0, outcome.output)
+        }
+    }
+
+    checks.registerForMPI("from outside: SIGINT ends a process as it always does") { context in
+        guard context.world.size == 1 else { throw Skipped("starts its own jobs, at one rank") }
+        let outcome = try runJob(.waitsForSignal, ranks: 1, signal: SIGINT)
+        try expect(outcome.wasKilled && outcome.status == SIGINT, "status \(outcome.status): \(outcome.output)")
+        try expectEqual(outcome.files, [])
+    }
+
+    checks.registerForMPI("from outside: work of rank 0 after the others have left is no failure") { context in
+        guard context.world.size == 1 else { throw Skipped("starts its own jobs, at one rank") }
+        let outcome = try runJob(.rankZeroLast, ranks: 3)
+        try expectEqual(outcome.status, 0, outcome.output)
+        try expectEqual(outcome.output, "")
     }
 }
 
 /// What is seen of a job from outside.
 private struct Outcome {
     var status: Int32
+    /// Whether a signal ended it; the status is the signal then.
+    var wasKilled: Bool
     /// All of standard error, without what the launcher itself says.
     var output: String
     /// The lines of it that tell of a failure.
@@ -167,7 +203,7 @@ private func runJob(_ scenario: Scenario, ranks: Int, signal: Int32? = nil) thro
     process.waitUntilExit()
     let text = String(decoding: data, as: UTF8.self)
     return Outcome(
-        status: process.terminationStatus, output: text,
+        status: process.terminationStatus, wasKilled: process.terminationReason == .uncaughtSignal, output: text,
         lines: text.split(separator: "\n").filter { $0.hasPrefix("annulus:") }.map(String.init),
         files: try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted())
 }

@@ -24,6 +24,7 @@ let succeeded = try MPIEnvironment.run { world in
     registerMisuseChecks(&checks)
     registerJobChecks(&checks)
     registerScenarioChecks(&checks)
+    registerRingChecks(&checks)
     return try checks.run(on: context, matching: CommandLine.arguments.dropFirst().first)
 }
 exit(succeeded ? 0 : 1)

@@ -89,6 +89,16 @@ typedef struct annulus_kernels {
   // Runs `iterations` rounds of independent fused multiply-adds and returns the floating-point
   // operations done: the peak that this set's instructions can reach. *sink keeps the work alive.
   double (*peak)(ptrdiff_t iterations, float *sink);
+
+  // Attention of `rows` queries over one tile of keys that all of them see, unnormalised: the bits of
+  // panel_product over the K panels, softmax_rows, and panel_product over the V panels, with the
+  // exponentials of some rows under way during the products of others. Calls with many rows (48 and
+  // more) gain most. o has value_columns rounded up to 16 columns. scratch holds 12 rows of scores:
+  // 12 · (keys rounded up to 16) floats, 64-byte aligned for speed.
+  void (*attend_tile)(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
+                      const float *k_panels, ptrdiff_t depth,
+                      const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                      float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch);
 } annulus_kernels;
 
 // Kernel sets this machine can run, best last; index 0 is always the reference. NULL past the end.

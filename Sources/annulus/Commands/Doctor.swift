@@ -65,7 +65,7 @@ struct Doctor: ParsableCommand {
         init(_ session: Session) {
             var rows = Rows(indent: "  ")
             let mask = ProcessorMask.current.processors
-            rows.add("host", Host.name)
+            rows.add("host", LocalHost.name)
             rows.add("processors", "\(mask.count) of \(ProcessInfo.processInfo.processorCount) may be used")
             rows.add("threads", "\(session.context.threads)")
             if session.context.threads > mask.count {

@@ -23,7 +23,7 @@ final class ControlChannel: Sendable {
     private let finished = DispatchSemaphore(value: 0)
 
     private static let beat = Duration.milliseconds(250)
-    /// How long a rank that leaves waits for rank 0 to let it go, after rank 0 itself has nothing more to do.
+    /// How long the last messages may take.
     private static let farewellLimit = Duration.seconds(10)
     /// How long a rank that failed waits for rank 0 to end the job.
     private static let reportLimit = Duration.seconds(3)
@@ -32,12 +32,12 @@ final class ControlChannel: Sendable {
     init(_ communicator: borrowing Communicator, watchdog: Watchdog) throws {
         self.communicator = try communicator.duplicate()
         self.watchdog = watchdog
-        let name = Array(Host.name.utf8.prefix(64))
+        let name = Array(LocalHost.name.utf8.prefix(64))
         let all = try communicator.allGather(name + [UInt8](repeating: 0, count: 64 - name.count))
         hosts = (0..<communicator.size).map { rank in
             String(decoding: all[rank * 64..<rank * 64 + 64].prefix { $0 != 0 }, as: UTF8.self)
         }
-        watchdog.identify(rank: communicator.rank, size: communicator.size)
+        watchdog.identify(rank: communicator.rank, size: communicator.size, rootHost: hosts[0])
         let thread = Thread {
             do {
                 if self.communicator.rank == 0 { try self.serve() } else { try self.report() }
@@ -85,7 +85,6 @@ final class ControlChannel: Sendable {
         let outbox = UnsafeMutableRawBufferPointer.allocate(byteCount: Reply.byteCount * size, alignment: 8)
         var incoming = RequestSet()
         var outgoing = RequestSet()
-        // Rank 0 is entered by itself; the others by their messages.
         var silences = [Silence](repeating: Silence(), count: size)
         var stillness = [Silence](repeating: Silence(), count: size)
         var counts = [Int](repeating: 0, count: size)
@@ -124,19 +123,20 @@ final class ControlChannel: Sendable {
             }
             if let limit = watchdog.limit { judge(limit, silences, stillness, positions, left) }
 
-            // One round of replies at a time: the memory of the last must be free.
+            // One round of replies at a time: the memory of the last must be free. A rank that has nothing more to
+            // do is kept until rank 0 has not either, so that its own timer hears that the job moves.
+            let isStopping = isStopping.load(ordering: .acquiring)
             if try outgoing.test() {
                 outgoing.removeAll()
                 for rank in 1..<size where !dismissed.contains(rank) {
-                    let isLast = left.contains(rank)
+                    let isLast = isStopping && left.contains(rank)
                     let slot = Reply.slot(rank, of: outbox)
                     Reply(isLast: isLast, jobCount: counts.reduce(0, &+)).write(to: slot)
                     try outgoing.send([UnsafeRawBufferPointer(slot)], to: rank, tag: 2, over: communicator)
                     if isLast { dismissed.insert(rank) }
                 }
             }
-            let isStopping = isStopping.load(ordering: .acquiring)
-            if isStopping && dismissed.count == size - 1 {
+            if dismissed.count == size - 1 {
                 let now = ContinuousClock.now
                 farewell = farewell ?? now + Self.farewellLimit
                 if try outgoing.test() || now > farewell! { break }
@@ -186,6 +186,8 @@ final class ControlChannel: Sendable {
         while !isDismissed {
             while !isDismissed, try incoming.test() {
                 let reply = Reply(inbox)
+                watchdog.noteControl()
+                farewell = nil
                 if reply.jobCount != jobCount { watchdog.noteOthersProgress() }
                 jobCount = reply.jobCount
                 isDismissed = reply.isLast
@@ -201,7 +203,7 @@ final class ControlChannel: Sendable {
                 try outgoing.send([UnsafeRawBufferPointer(outbox)], to: 0, tag: 1, over: communicator)
             }
             if hasLeft, let limit = watchdog.limit {
-                // Rank 0 may be busy for as long as the job may stand still.
+                // From the last reply on, rank 0 may be silent for as long as the job may stand still.
                 let now = ContinuousClock.now
                 farewell = farewell ?? now + limit + Self.farewellLimit
                 if now > farewell! { break }
@@ -221,6 +223,8 @@ final class ControlChannel: Sendable {
             Thread.sleep(forTimeInterval: 0.002)
         } else {
             _ = wakeUp.wait(timeout: .now() + Self.beat.inSeconds)
+            // Several wake-ups at once are one.
+            while wakeUp.wait(timeout: .now()) == .success {}
         }
     }
 }

@@ -58,8 +58,9 @@ enum Job {
     /// An error that the ranks agreed on ends all of them in good order, with one line from rank 0. Any other error
     /// ends the job at once: rank 0 says so in one line and aborts it, and this function does not return.
     static func run(_ options: JobOptions, body: @escaping @Sendable (JobContext) throws -> Void) -> Int32 {
-        Signals.handle()
         let environment = ProcessInfo.processInfo.environment
+        let isAlone = (try? Launch.detect(environment: environment).kind) == .single
+        Signals.handle(isFirst: Launch.isFirstProcess(environment), isAlone: isAlone)
         do {
             guard options.watchdogSeconds >= 0, options.watchdogSeconds <= 1e9 else {
                 throw JobError(.usage, "--watchdog needs a number of seconds, or 0 for none")

@@ -75,7 +75,7 @@ enum Failure {
         var mine: [UInt8] = []
         if case .failure(let error) = result {
             let error = JobError(error)
-            let host = Array(Host.name.utf8)
+            let host = Array(LocalHost.name.utf8)
             mine = [UInt8(error.status.rawValue), UInt8(clamping: host.count)] + host.prefix(255)
             mine += Array(error.message.utf8)
         }
@@ -110,6 +110,11 @@ enum Failure {
 }
 
 /// The machine this process runs on.
-enum Host {
-    static let name = ProcessInfo.processInfo.hostName
+enum LocalHost {
+    /// Its name, as its users know it. The corresponding C function is `gethostname`.
+    static let name: String = {
+        var name = [CChar](repeating: 0, count: 256)
+        guard gethostname(&name, name.count - 1) == 0 else { return "localhost" }
+        return String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self)
+    }()
 }

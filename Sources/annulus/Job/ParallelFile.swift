@@ -20,6 +20,7 @@ final class ParallelFile {
     private let force: Bool
     // Negative where this rank cannot reach the file.
     private var descriptor: Int32
+    private var isFinished = false
     // The ranks that send their pieces to rank 0.
     private let senders: [Rank]
 
@@ -34,7 +35,10 @@ final class ParallelFile {
         self.senders = senders
     }
 
-    deinit { if descriptor >= 0 { close(descriptor) } }
+    deinit {
+        // Whoever lets go without committing has met an error: nothing half-written stays.
+        if !isFinished { abandon() }
+    }
 
     /// Checks that the output could be created, before the work that fills it. Collective.
     /// - Throws: ``AgreedFailure`` with status `cannotCreate` where the file exists and may not be replaced, is no
@@ -128,15 +132,20 @@ final class ParallelFile {
             abandon()
             throw error
         }
+        isFinished = true
         TemporaryFiles.forget(temporaryPath)
     }
 
-    /// Removes what was written. The ranks need not agree.
+    /// Removes what was written. The ranks need not agree: the file is gone as soon as one calls it, and goes
+    /// nowhere.
     func abandon() {
         if descriptor >= 0 { close(descriptor) }
         descriptor = -1
-        if transport.rank == Rank(0) { unlink(temporaryPath) }
-        TemporaryFiles.forget(temporaryPath)
+        isFinished = true
+        if !temporaryPath.isEmpty {
+            unlink(temporaryPath)
+            TemporaryFiles.forget(temporaryPath)
+        }
     }
 
     // MARK: - Pieces of ranks that cannot reach the file

@@ -24,7 +24,7 @@ enum ThreadShare {
     /// This rank's share of the processors: each is shared among the ranks of its host that may run on it, and what
     /// is left of a fraction is nobody's. At least 1. Collective.
     static func fair(_ transport: any Transport) throws -> Int {
-        let host = Array(Host.name.utf8)
+        let host = Array(LocalHost.name.utf8)
         let mask = ProcessorMask.current.bytes
         let mine = [UInt8(clamping: host.count)] + host.prefix(255) + mask
         let masks = try transport.allGather(mine).compactMap { entry -> [UInt8]? in

@@ -45,8 +45,16 @@ final class Watchdog: Sendable {
     private let tile = Atomic<Int>(-1)
     // Counts the signs of life of the rest of the job.
     private let othersCounter = Atomic<Int>(0)
-    private let isSuspended = Atomic<Bool>(false)
-    private let identity = Mutex<(rank: Int, size: Int)>((0, 1))
+    // Counts the signs of life of rank 0's control thread.
+    private let controlCounter = Atomic<Int>(0)
+    private let waits = Atomic<Int>(0)
+    private let identity = Mutex(Identity())
+
+    private struct Identity {
+        var rank = 0
+        var size = 1
+        var rootHost = ""
+    }
 
     /// How often the timer looks.
     static let tick = Duration.milliseconds(200)
@@ -78,8 +86,21 @@ final class Watchdog: Sendable {
     /// Tells that another rank moves.
     func noteOthersProgress() { othersCounter.wrappingAdd(1, ordering: .relaxed) }
 
+    /// Tells that rank 0 was heard of.
+    func noteControl() { controlCounter.wrappingAdd(1, ordering: .relaxed) }
+
     /// Tells which rank this is, once that is known.
-    func identify(rank: Int, size: Int) { identity.withLock { $0 = (rank, size) } }
+    func identify(rank: Int, size: Int, rootHost: String) {
+        identity.withLock { $0 = Identity(rank: rank, size: size, rootHost: rootHost) }
+    }
+
+    /// Runs `body`, which may stand still for as long as it likes: one that waits for a reader of standard output,
+    /// or for a person.
+    func whileWaiting<Result>(_ body: () throws -> Result) rethrows -> Result {
+        waits.wrappingAdd(1, ordering: .relaxed)
+        defer { waits.wrappingSubtract(1, ordering: .relaxed) }
+        return try body()
+    }
 
     var progressCount: Int { counter.load(ordering: .relaxed) }
 
@@ -91,21 +112,33 @@ final class Watchdog: Sendable {
 
     private func run(_ limit: Duration) {
         var silence = Silence()
-        var last = (-1, -1)
+        var controlSilence = Silence()
+        var last = (-1, -1, -1)
         while true {
             Thread.sleep(forTimeInterval: Self.tick.inSeconds)
-            let now = (progressCount, othersCounter.load(ordering: .relaxed))
-            silence.note(isAlive: now != last)
+            if waits.load(ordering: .relaxed) > 0 { progress() }
+            let now = (
+                progressCount, othersCounter.load(ordering: .relaxed), controlCounter.load(ordering: .relaxed)
+            )
+            silence.note(isAlive: now.0 != last.0 || now.1 != last.1)
+            controlSilence.note(isAlive: now.2 != last.2)
             last = now
-            let (rank, size) = identity.withLock { $0 }
+            let identity = identity.withLock { $0 }
+            let (rank, size) = (identity.rank, identity.size)
             // One after the other, so that one line tells of it: the first to end ends the job, as soon as the
             // launcher notices.
             let patience = size == 1 ? limit : limit + Self.grace + .seconds(min(30, 2 * rank))
             guard silence.length >= patience else { continue }
-            let place = size == 1 ? Host.name : "rank \(rank) on \(Host.name)"
+            let place = size == 1 ? LocalHost.name : "rank \(rank) on \(LocalHost.name)"
+            let seconds = Int(limit.inSeconds)
+            // Rank 0 answers as long as it runs, so its silence says more than this rank's own stillness.
+            let isRootSilent = rank > 0 && now.2 > 0 && controlSilence.length >= limit
             StandardError.writeFailure(
-                "\(place) has not moved for \(Int(silence.length.inSeconds)) seconds, at \(position); "
-                    + "raise --watchdog where that can be right")
+                isRootSilent
+                    ? "rank 0 on \(identity.rootHost) has not been heard of for \(seconds) seconds by \(place), "
+                        + "which is at \(position)"
+                    : "\(place) has not moved for \(seconds) seconds, at \(position); "
+                        + "raise --watchdog where that can be right")
             TemporaryFiles.removeAll()
             _exit(ExitStatus.internal.rawValue)
         }

@@ -1,0 +1,90 @@
+// Runs the built command as a user does: alone, on virtual ranks, or under mpirun.
+
+import Foundation
+
+/// How the command is spread.
+enum Spread: CustomStringConvertible {
+    case alone
+    case virtual(Int)
+    case mpirun(Int)
+
+    var description: String {
+        switch self {
+        case .alone: "alone"
+        case .virtual(let ranks): "\(ranks) virtual ranks"
+        case .mpirun(let ranks): "mpirun -np \(ranks)"
+        }
+    }
+}
+
+/// What a run left behind.
+struct CommandRun {
+    let status: Int32
+    let output: Data
+    let errors: String
+
+    /// The lines that the command itself wrote on standard error; mpirun adds its own.
+    var errorLines: [String] { errors.split(separator: "\n").map(String.init).filter { $0.hasPrefix("annulus:") } }
+
+    /// The folder of the test's own executable, where `annulus` is built too.
+    private static let products = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath().deletingLastPathComponent()
+
+    static func annulus(_ arguments: [String], _ spread: Spread = .alone, input: String? = nil, environment: [String: String] = [:]) throws -> CommandRun {
+        let process = Process()
+        let command = products.appendingPathComponent("annulus").path
+        var words = [command] + arguments
+        switch spread {
+        case .alone: break
+        case .virtual(let ranks): words += ["--virtual-ranks", "\(ranks)"]
+        case .mpirun(let ranks):
+            words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks)"] + words
+        }
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = words
+        var variables = ProcessInfo.processInfo.environment
+        variables["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
+        variables["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
+        variables["ANNULUS_KERNEL"] = nil
+        variables.merge(environment) { $1 }
+        process.environment = variables
+        let folder = try TemporaryFolder()
+        // Files, not pipes: nothing can block on a full one.
+        func file(_ name: String, _ content: String = "") throws -> FileHandle {
+            let path = folder.path(name)
+            try content.write(toFile: path, atomically: false, encoding: .utf8)
+            return try FileHandle(forUpdating: URL(fileURLWithPath: path))
+        }
+        process.standardInput = try file("input", input ?? "")
+        process.standardOutput = try file("output")
+        process.standardError = try file("errors")
+        try process.run()
+        process.waitUntilExit()
+        return CommandRun(
+            status: process.terminationStatus,
+            output: try Data(contentsOf: URL(fileURLWithPath: folder.path("output"))),
+            errors: String(decoding: try Data(contentsOf: URL(fileURLWithPath: folder.path("errors"))), as: UTF8.self))
+    }
+}
+
+/// A folder that goes when its owner does.
+final class TemporaryFolder {
+    let url: URL
+
+    init() throws {
+        url = FileManager.default.temporaryDirectory.appendingPathComponent("annulus-test-\(UUID().uuidString)")
+        try FileManager.default.createDirectory(at: url, withIntermediateDirectories: true)
+    }
+
+    deinit { try? FileManager.default.removeItem(at: url) }
+
+    func path(_ name: String) -> String { url.appendingPathComponent(name).path }
+
+    /// Everything in it, by name.
+    var names: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: url.path)) ?? []).sorted() }
+}
+
+/// A committed checkpoint of the encoder tests.
+func checkpoint(_ name: String) -> String {
+    URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+        .appendingPathComponent("EncodersTests/Goldens/\(name)").path
+}

@@ -1,0 +1,97 @@
+// One job, many ways to run it: the output file has the same bytes.
+
+import Foundation
+import Testing
+
+@Suite(.serialized) struct SameBytesTests {
+    static let lengths = [1, 2, 255, 256, 257, 4099]
+    static let spreads: [Spread] = [.alone] + (1...5).map { .mpirun($0) } + (1...16).map { .virtual($0) }
+
+    /// Token ids of the given lengths, one document a line.
+    private func documents(_ lengths: [Int]) -> String {
+        lengths.map { length in "[" + (0..<length).map { "\(($0 * 7 + length) % 90)" }.joined(separator: ", ") + "]\n" }.joined()
+    }
+
+    @Test func statesHaveTheSameBytesOnAnyRanksThreadsAndLayout() throws {
+        let folder = try TemporaryFolder()
+        let input = folder.path("documents.ids")
+        try documents(Self.lengths).write(toFile: input, atomically: true, encoding: .utf8)
+        var first: Data?
+        for spread in Self.spreads {
+            for (threads, layout) in [(1, "contiguous"), (2, "zigzag")] {
+                let output = folder.path("states.safetensors")
+                let run = try CommandRun.annulus(
+                    ["embed", "-m", checkpoint("tiny-bert"), "-i", input, "--pooling", "none", "-o", output, "--force",
+                        "--threads", "\(threads)", "--layout", layout, "--quiet"], spread)
+                try #require(run.status == 0, "\(spread): \(run.errors)")
+                let bytes = try Data(contentsOf: URL(fileURLWithPath: output))
+                if first == nil { first = bytes }
+                #expect(bytes == first, "\(spread), \(threads) threads, \(layout)")
+            }
+        }
+        #expect(folder.names == ["documents.ids", "states.safetensors"], "temporary files are left")
+    }
+
+    @Test func aDocumentHasTheSameBytesAloneAndAmongOthers() throws {
+        let folder = try TemporaryFolder()
+        func states(_ lengths: [Int], ranks: Int) throws -> [Data] {
+            let output = folder.path("states.safetensors")
+            let run = try CommandRun.annulus(
+                ["embed", "-m", checkpoint("tiny-bert"), "--input-format", "ids", "--pooling", "none", "-o", output, "--force"],
+                .virtual(ranks), input: documents(lengths))
+            try #require(run.status == 0, "\(run.errors)")
+            let file = try Data(contentsOf: URL(fileURLWithPath: output))
+            let header = file[..<8].reversed().reduce(0) { $0 << 8 | Int($1) }
+            var start = 8 + header
+            return lengths.map { length in
+                defer { start += length * 48 * 4 }
+                return file[start..<start + length * 48 * 4]
+            }
+        }
+        let together = try states(Self.lengths, ranks: 3)
+        for (length, bytes) in zip(Self.lengths, together) {
+            #expect(try states([length], ranks: 2) == [bytes], "\(length) tokens")
+        }
+    }
+
+    @Test func pooledVectorsHaveTheSameBytesInEveryFormat() throws {
+        let folder = try TemporaryFolder()
+        let text = "Attention is computed over the whole sequence.\nCafé naïve 北京 한국어 👍🏽\n\n"
+        for name in ["vectors.npy", "vectors.safetensors", "vectors.jsonl"] {
+            var first: Data?
+            for spread: Spread in [.alone, .mpirun(3), .virtual(4)] {
+                let output = folder.path(name)
+                let run = try CommandRun.annulus(
+                    ["embed", "-m", checkpoint("tiny-bert-sentence"), "-o", output, "--force"], spread, input: text)
+                try #require(run.status == 0, "\(spread): \(run.errors)")
+                let bytes = try Data(contentsOf: URL(fileURLWithPath: output))
+                first = first ?? bytes
+                #expect(bytes == first, "\(name), \(spread)")
+            }
+        }
+        let alone = try CommandRun.annulus(["embed", "-m", checkpoint("tiny-bert-sentence")], input: text)
+        #expect(try alone.output == Data(contentsOf: URL(fileURLWithPath: folder.path("vectors.jsonl"))))
+        #expect(String(decoding: alone.output, as: UTF8.self).split(separator: "\n").count == 3)
+    }
+
+    @Test func benchmarksHashTheSameOutputOnAnyRanks() throws {
+        for arguments in [
+            ["attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "24", "--mask", "causal"],
+            ["encoder", "--shape", "minilm", "--length", "300"],
+        ] {
+            var first: String?
+            for spread: Spread in [.alone, .mpirun(2), .mpirun(3), .virtual(5)] {
+                let run = try CommandRun.annulus(
+                    ["bench"] + arguments + ["--repetitions", "1", "--format", "json", "--threads", "1"], spread)
+                try #require(run.status == 0, "\(spread): \(run.errors)")
+                let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+                let hash = try #require(row["sha256"] as? String)
+                #expect(hash.count == 64)
+                first = first ?? hash
+                #expect(hash == first, "\(arguments[0]), \(spread)")
+                let keys = ["ranks", "threads", "kernel", "seconds", "seconds_all", "gflops", "peak_gflops", "fraction_of_peak", "bytes_sent", "exposed_seconds"]
+                #expect(keys.allSatisfy { row[$0] != nil })
+            }
+        }
+    }
+}

@@ -1,0 +1,64 @@
+// Every Unicode scalar goes through every component as it does in the Python package.
+
+import Checkpoints
+import Testing
+import Tokenization
+
+@Suite struct ScalarTests {
+    /// A tokenizer of one component and an empty vocabulary.
+    private static func tokenizer(_ stage: String, _ component: JSON) throws -> Tokenizer {
+        let model = try JSON.parse(Array(#"{"type":"WordPiece","unk_token":"[UNK]","vocab":{"[UNK]":0}}"#.utf8), path: "model")
+        return try Tokenizer(json: .object([("model", model), (stage, component)]), path: "test")
+    }
+
+    /// All scalars, 4,096 a block; the surrogates are none.
+    private static let blocks: [[Unicode.Scalar]] = stride(from: 0, to: 0x110000, by: 4096).map { start in
+        (start ..< start + 4096).compactMap { Unicode.Scalar(UInt32($0)) }
+    }
+
+    private static func text(_ block: [Unicode.Scalar], _ before: String, _ after: String, _ separator: String = "") -> String {
+        var view = String.UnicodeScalarView()
+        for (index, scalar) in block.enumerated() {
+            if index > 0 { view.append(contentsOf: separator.unicodeScalars) }
+            view.append(contentsOf: before.unicodeScalars)
+            view.append(scalar)
+            view.append(contentsOf: after.unicodeScalars)
+        }
+        return String(view)
+    }
+
+    private func check(_ group: String, _ stage: String, _ result: (Tokenizer, [Unicode.Scalar]) -> String) throws {
+        let entries = try #require(try Goldens.load("scalars.json")[group]?.array)
+        #expect(!entries.isEmpty)
+        for entry in entries {
+            let name = try #require(entry["name"]?.string)
+            let tokenizer = try Self.tokenizer(stage, try #require(entry["component"]))
+            let digests = Goldens.digests(entry["digests"]?.string ?? "")
+            #expect(digests.count == Self.blocks.count)
+            for (index, (block, expected)) in zip(Self.blocks, digests).enumerated() {
+                let found = Goldens.digest(result(tokenizer, block).utf8)
+                #expect(found == expected, "\(group) \(name), scalars from U+\(String(index * 4096, radix: 16))")
+            }
+        }
+    }
+
+    @Test func normalizersAgreeOnEveryScalar() throws {
+        try check("normalize", "normalizer") { $0.normalized(Self.text($1, "a", "b")) }
+    }
+
+    @Test func canonicalOrderAgreesOnEveryScalar() throws {
+        try check("order", "normalizer") { $0.normalized(Self.text($1, "a\u{345}\u{301}\u{327}", "\u{334}\u{323}\u{308}")) }
+    }
+
+    @Test func preTokenizersAgreeOnEveryScalar() throws {
+        try check("split", "pre_tokenizer") { $0.words(of: Self.text($1, "a", "b", " ")).joined(separator: "\u{1}") }
+    }
+}
+
+extension JSON {
+    fileprivate static func object(_ members: [(String, JSON)]) -> JSON {
+        var object = JSONObject()
+        for (key, value) in members { object.set(key, value) }
+        return .object(object)
+    }
+}
