@@ -16,6 +16,16 @@ import Tokenization
         (start ..< start + 4096).compactMap { Unicode.Scalar(UInt32($0)) }
     }
 
+    /// All blocks in a release build. Without optimisation the planes of which nothing is assigned or all is private
+    /// use (4 to 13, 15 and 16) would take minutes: one block of each plane stands for the rest.
+    private static func isTested(_ block: Int) -> Bool {
+        #if DEBUG
+        block < 64 || block / 16 == 14 || block % 16 == 0
+        #else
+        true
+        #endif
+    }
+
     private static func text(_ block: [Unicode.Scalar], _ before: String, _ after: String, _ separator: String = "") -> String {
         var view = String.UnicodeScalarView()
         for (index, scalar) in block.enumerated() {
@@ -35,7 +45,7 @@ import Tokenization
             let tokenizer = try Self.tokenizer(stage, try #require(entry["component"]))
             let digests = Goldens.digests(entry["digests"]?.string ?? "")
             #expect(digests.count == Self.blocks.count)
-            for (index, (block, expected)) in zip(Self.blocks, digests).enumerated() {
+            for (index, (block, expected)) in zip(Self.blocks, digests).enumerated() where Self.isTested(index) {
                 let found = Goldens.digest(result(tokenizer, block).utf8)
                 #expect(found == expected, "\(group) \(name), scalars from U+\(String(index * 4096, radix: 16))")
             }
