@@ -1,6 +1,5 @@
 // The driver of the tile kernel: one query tile against one packed key tile, for one head.
 
-import CAttentionKernels
 import Matrices
 import Tiles
 
@@ -9,18 +8,24 @@ import Tiles
 public struct PackedTile: Sendable, Hashable {
     public let headDimension: Int
     public let valueDimension: Int
+    /// What keys and values are stored in. In bfloat16 a float's place holds a pair along the depth of the product: two
+    /// channels of a key, or two keys of a channel of values.
+    public let element: ElementKind
 
-    public init(_ heads: HeadShape) {
+    public init(_ heads: HeadShape, _ element: ElementKind = .float32) {
         headDimension = heads.headDimension
         valueDimension = heads.valueDimension
+        self.element = element
     }
 
     @inlinable func padded(_ n: Int) -> Int { (n + 15) & ~15 }
 
+    /// From one row of query operands to the next, in floats.
+    var queryStride: Int { element.slots(headDimension) }
     /// The floats of the K panels of a tile of `keys` keys.
-    public func keyFloats(keys: Int) -> Int { padded(keys) * headDimension }
+    public func keyFloats(keys: Int) -> Int { padded(keys) * element.slots(headDimension) }
     /// The floats of the V panels of a tile of `keys` keys.
-    public func valueFloats(keys: Int) -> Int { keys * padded(valueDimension) }
+    public func valueFloats(keys: Int) -> Int { element.slots(keys) * padded(valueDimension) }
     /// The floats of both, rounded up so that every tile starts on a cache line.
     public func floats(keys: Int) -> Int { keyFloats(keys: keys) + padded(valueFloats(keys: keys)) }
 
@@ -36,13 +41,20 @@ public struct PackedTile: Sendable, Hashable {
         into tile: UnsafeMutablePointer<Float>, kernels: KernelSet
     ) {
         let functions = kernels.functions
-        functions.pack_transposed(keys, keyStride, rows.count, headDimension, tile + rows.lowerBound * headDimension)
+        let bfloat16 = kernels.bfloat16Functions
+        let keyPanels = tile + rows.lowerBound * element.slots(headDimension)
+        switch element {
+        case .float32: functions.pack_transposed(keys, keyStride, rows.count, headDimension, keyPanels)
+        case .bfloat16: bfloat16.pack_transposed(keys, keyStride, rows.count, headDimension, keyPanels)
+        }
         let packedValues = tile + keyFloats(keys: tileKeys)
         for column in stride(from: 0, to: valueDimension, by: 64) {
             let columns = min(64, valueDimension - column)
-            functions.pack_columns(
-                values + column, valueStride, rows.count, columns,
-                packedValues + column * tileKeys + rows.lowerBound * padded(columns))
+            let panel = packedValues + column * element.slots(tileKeys) + element.slots(rows.lowerBound) * padded(columns)
+            switch element {
+            case .float32: functions.pack_columns(values + column, valueStride, rows.count, columns, panel)
+            case .bfloat16: bfloat16.pack_columns(values + column, valueStride, rows.count, columns, panel)
+            }
         }
     }
 }
@@ -56,35 +68,28 @@ public final class TileKernel {
 
     private let heads: HeadShape
     private let layout: PackedTile
-    private let functions: annulus_kernels
+    private let arithmetic: TileArithmetic
+    private var scale: Float = 1
     private let scores: AlignedBuffer
     private let queries: AlignedBuffer
     private let mask = TileMask()
 
-    public init(heads: HeadShape, kernels: KernelSet) {
+    public init(heads: HeadShape, element: ElementKind = .float32, kernels: KernelSet) {
         self.heads = heads
-        layout = PackedTile(heads)
-        functions = kernels.functions
+        layout = PackedTile(heads, element)
+        arithmetic = TileArithmetic(layout: layout, kernels: kernels)
         scores = AlignedBuffer(count: Self.fusedRows * TileGrid.tileSize)
-        queries = AlignedBuffer(count: TileGrid.tileSize * heads.headDimension)
+        queries = AlignedBuffer(count: TileGrid.tileSize * layout.queryStride)
     }
 
     /// Takes the queries of one tile and head, multiplied by the score scale, for the calls of `attend` that follow.
     public func load(queries source: UnsafePointer<Float>, stride: Int, rows: Int, scale: Float) {
-        let width = heads.headDimension
-        for row in 0..<rows {
-            let from = source + row * stride
-            let to = queries.pointer + row * width
-            for column in 0..<width { to[column] = from[column] * scale }
-        }
+        self.scale = arithmetic.load(queries: source, stride: stride, rows: rows, scale: scale, into: queries.pointer)
     }
 
     /// The partial attention of the loaded queries to a key tile that all of them see entirely.
     public func attend(to tile: UnsafePointer<Float>, keys: Int, into partial: PartialAttention) {
-        functions.attend_tile(
-            queries.pointer, heads.headDimension, partial.rows, tile, heads.headDimension,
-            tile + layout.keyFloats(keys: keys), heads.valueDimension, keys,
-            partial.rowMax, partial.rowSum, partial.output, partial.outputStride, scores.pointer)
+        arithmetic.attend(queries.pointer, tile: tile, keys: keys, scale: scale, into: partial, scratch: scores.pointer)
     }
 
     /// The partial attention of the loaded queries to the keys of a tile that a mask leaves visible.
@@ -101,28 +106,25 @@ public final class TileKernel {
             for key in Swift.stride(from: 0, to: keys, by: 64) where panelBits(bits, rows, key).any != 0 {
                 scoreBlock(row: row, rows: rows, key: key, keys: keys, tile: tile)
             }
-            functions.softmax_rows(
-                scores.pointer, TileGrid.tileSize, rows, keys, bits, words, partial.rowMax + row, partial.rowSum + row)
+            arithmetic.softmax(
+                scores.pointer, stride: TileGrid.tileSize, rows: rows, keys: keys, bits: bits, words: words, scale: scale,
+                rowMax: partial.rowMax + row, rowSum: partial.rowSum + row)
             forEachValuePanel { column, width in
                 let output = partial.output + row * partial.outputStride + column
-                var accumulate: Int32 = 0
+                var accumulate = false
                 for key in Swift.stride(from: 0, to: keys, by: 64) {
                     let panel = min(64, keys - key)
                     let seen = panelBits(bits, rows, key)
                     if seen.any == 0 { continue }
                     let everyBit = UInt64.max >> UInt64(64 - panel)
-                    if seen.all & everyBit == everyBit {
-                        functions.panel_product(
-                            scores.pointer + key, TileGrid.tileSize, rows, values + column * keys + key * width,
-                            panel, width, output, partial.outputStride, accumulate)
-                    } else {
-                        functions.masked_panel_product(
-                            scores.pointer + key, TileGrid.tileSize, rows, values + column * keys + key * width,
-                            panel, width, output, partial.outputStride, accumulate, bits + key / 64, words)
-                    }
-                    accumulate = 1
+                    arithmetic.product(
+                        scores.pointer + layout.element.slots(key), TileGrid.tileSize, rows,
+                        values + column * layout.element.slots(keys) + layout.element.slots(key) * width,
+                        panel, width, output, partial.outputStride, accumulate: accumulate,
+                        bits: seen.all & everyBit == everyBit ? nil : bits + key / 64, words: words)
+                    accumulate = true
                 }
-                if accumulate == 0 {
+                if !accumulate {
                     for r in 0..<rows { (output + r * partial.outputStride).update(repeating: 0, count: width) }
                 }
             }
@@ -131,10 +133,9 @@ public final class TileKernel {
 
     /// The scores of some rows against one panel of keys.
     private func scoreBlock(row: Int, rows: Int, key: Int, keys: Int, tile: UnsafePointer<Float>) {
-        let width = heads.headDimension
-        functions.panel_product(
-            queries.pointer + row * width, width, rows, tile + key * width, width,
-            layout.padded(min(64, keys - key)), scores.pointer + key, TileGrid.tileSize, 0)
+        arithmetic.scores(
+            queries.pointer + row * layout.queryStride, rows: rows, panel: tile + key * layout.queryStride,
+            width: layout.padded(min(64, keys - key)), into: scores.pointer + key, stride: TileGrid.tileSize)
     }
 
     /// Which keys of a panel any, and all, of some rows see.

@@ -6,7 +6,7 @@
 //
 // Without them the same arithmetic is done in float32: right in every bit, and slow.
 //
-// Which sum to divide by. The weights are rounded for their product with V, by up to 2⁻⁹ of themselves.
+// Which sum to divide by. The weights are rounded for their product with V, by up to 2⁻⁸ of themselves.
 // Divided by the sum of the rounded weights the error of an output is Σ εⱼpⱼ(vⱼ − o), by the sum of
 // the weights before rounding Σ εⱼpⱼvⱼ. Over values without a common mean the second is equal where many
 // keys share the weight and smaller where few do, for o is then one of the vⱼ; it also leaves the
@@ -223,7 +223,7 @@ INLINE weight_scale weight_constants(float scale) {
 }
 
 // e^(scale·x) for x ≤ 0, as exp_weight: r = x − n·ln2/(32·scale) is what it has there, over the scale. Its
-// relative error is below 2e-7 + |scale·x|·7e-8, for ln2/(32·scale) is rounded: far below 2⁻⁹ where a weight counts.
+// relative error is below 2e-7 + |scale·x|·7e-8, for ln2/(32·scale) is rounded: far below 2⁻⁸ where a weight counts.
 INLINE v16 scaled_weight(v16 x, const weight_scale *constants) {
   const v16 round = splat(0x1.8p23f);
   const v16 t = fused(x, splat(constants->steps), round);

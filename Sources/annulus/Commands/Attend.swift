@@ -51,10 +51,11 @@ struct Attend: ParsableCommand {
         let (file, heads, shape) = try session.agree { try open() }
         try ParallelFile.checkWritable(output, force: force, transport: transport)
         session.logHeader("attend \(input)")
-        let job = AttentionJob(
+        var job = AttentionJob(
             queries: Sharding(lengths: [shape.queries], layout: session.options.layout, rankCount: transport.size),
             keys: Sharding(lengths: [shape.keys], layout: session.options.layout, rankCount: transport.size),
             mask: mask.mask, heads: heads)
+        job.element = session.options.dtype
         let watchdog = session.watchdog
         let executor = RingExecutor(
             plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: session.threads,

@@ -47,7 +47,8 @@ struct BenchAttention: ParsableCommand {
         let transport = session.transport
         let shape = HeadShape(queryHeads: heads, keyValueHeads: kvHeads ?? heads, headDimension: headDim, valueDimension: headDim)
         let sharding = Sharding(lengths: [length], layout: session.options.layout, rankCount: transport.size)
-        let job = AttentionJob(sharding: sharding, mask: mask.mask, heads: shape)
+        var job = AttentionJob(sharding: sharding, mask: mask.mask, heads: shape)
+        job.element = session.options.dtype
         let watchdog = session.watchdog
         let executor = RingExecutor(
             plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: session.threads,
@@ -93,7 +94,7 @@ struct BenchAttention: ParsableCommand {
         let row = BenchRow(fields: [
             ("bench", .text("attention")), ("length", .integer(length)), ("heads", .integer(heads)),
             ("kv_heads", .integer(shape.keyValueHeads)), ("head_dim", .integer(headDim)), ("mask", .text("\(mask.mask)")),
-            ("dtype", .text("float32")), ("strategy", .text("pass-kv")), ("layout", .text(session.options.layout.rawValue)),
+            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text("pass-kv")), ("layout", .text(session.options.layout.rawValue)),
         ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: sha256))
         try session.agree { try session.printLines(row.text(bench.format)) }
     }
