@@ -60,9 +60,10 @@ struct BenchAttention: ParsableCommand {
         let output = AlignedBuffer(count: max(1, rows * queryWidth))
         let keys = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
         let values = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
+        let seed = bench.seed
         func fill(_ target: UnsafeMutablePointer<Float>, _ tokens: Range<Int>, width: Int, stream: UInt64) {
             for index in 0..<tokens.count * width {
-                target[index] = CountedNormal.value(key: bench.seed &+ stream &* 0xD1B5_4A32_D192_ED03, index: tokens.lowerBound * width + index)
+                target[index] = CountedNormal.value(key: seed &+ stream &* 0xD1B5_4A32_D192_ED03, index: tokens.lowerBound * width + index)
             }
         }
         let measurement = try withExtendedLifetime((queries, output, keys, values)) {
