@@ -3,6 +3,7 @@
 //
 //   PAIR_PRODUCT    (v16 sum, i16 a, i16 b): VDPBF16PS
 //   ROUND_SIXTEEN   (v16): VCVTNEPS2BF16, as h16
+//   ROUND_TWO       (v16 first, v16 second): VCVTNE2PS2BF16, the sixteen pairs of both, as i16
 //
 // Without them the same arithmetic is done in float32: right in every bit, and slow.
 //
@@ -11,6 +12,26 @@
 // the weights before rounding Σ εⱼpⱼvⱼ. Over values without a common mean the second is equal where many
 // keys share the weight and smaller where few do, for o is then one of the vⱼ; it also leaves the
 // log-sum-exp as good as in float32 and saves two operations. So row_sum is that of the unrounded ones.
+//
+// The ladder, measured and written as that of dispatch.c, but as fractions of the bfloat16 peak, by
+//   ANNULUS_KERNEL_BENCHMARK=1 swift test -c release --filter KernelBenchmark
+//
+//   attention tile, 256 keys, d =                                   32    64    128
+//   1 strips of 12 rows, the softmax between the products          .69   .81   .88
+//   2 the weights of a strip woven into the scores of the next,
+//     16 at a time, the scale in the constants                     .63   .83   .93
+//   3 what is left of the exponent counted in steps of ln2/32,
+//     so that the scale is in one constant alone                   .64   .85   .93
+//   4 32 weights at a time, rounded by one instruction             .68   .88   .93
+//     (48: .68 .87 .93; 64: .70 .86 .92; 96: .70 .83 .90; without any rounding line 3 would be at .67 .87 .93)
+//   The five multiply-adds of an exponential take 2.5 cycles of the two pipes on which 16 keys of a row cost 16, 32
+//   and 64 cycles of products: a limit of .86, .93, .96. The products alone reach .94, .97, .98.
+//   No gain: prefetching the panel 4 KiB ahead (−.02 at d = 64), leaving out the prefetch of what follows
+//   it (±.00), dropping the underflow comparison (+.01 at d = 64, and −∞ would weigh something).
+//
+//   dense layer                                            768→3072  3072→768  384→1536
+//   1 as in float32, blocks of 768 terms, rows rounded
+//     96 at a time                                           .97       .92       .96
 #include "vectors.h"
 
 #include "annulus_bfloat16_kernels.h"
@@ -37,6 +58,16 @@ INLINE h16 round_sixteen(v16 x) {
 }
 #define ROUND_SIXTEEN round_sixteen
 #endif
+
+// 32 numbers rounded, as 16 pairs.
+INLINE void store_two(pair *p, v16 first, v16 second) {
+#ifdef ROUND_TWO
+  store_pairs(p, ROUND_TWO(first, second));
+#else
+  store_rounded(p, ROUND_SIXTEEN(first));
+  store_rounded(p + 8, ROUND_SIXTEEN(second));
+#endif
+}
 
 #ifndef PAIR_PRODUCT
 INLINE v16 flush(v16 x) {
@@ -68,6 +99,7 @@ static void bfloat16_round_rows(const float *source, ptrdiff_t source_stride, pt
     const float *from = source + r * source_stride;
     pair *to = (pair *)pairs + r * stride;
     ptrdiff_t j = 0;
+    for (; j + 32 <= columns; j += 32) store_two(to + j / 2, load(from + j) * factor, load(from + j + 16) * factor);
     for (; j + 16 <= columns; j += 16) store_rounded(to + j / 2, ROUND_SIXTEEN(load(from + j) * factor));
     if (j < columns) {
       const h16 last = ROUND_SIXTEEN(load_some(from + j, columns - j) * factor);
@@ -209,25 +241,23 @@ static void bfloat16_masked_panel_product(const void *a_pairs, ptrdiff_t a_strid
 
 // ---- softmax ------------------------------------------------------------------------------------
 
-// The constants of exp_weight for e^(scale·x): the scale goes into them and costs nothing.
+// What e^(scale·x) takes in place of the constants of exp_weight: the scale costs nothing.
 typedef struct {
-  float steps, step, quadratic, linear, cutoff;
+  float steps, cutoff;
 } weight_scale;
 
 INLINE weight_scale weight_constants(float scale) {
-  return (weight_scale){
-    .steps = scale * 0x1.715476p+5f, .step = -0x1.62e43p-6f / scale,
-    .quadratic = 0.5f * scale * scale, .linear = 1.0000147f * scale, .cutoff = -87.3f / scale};
+  return (weight_scale){.steps = scale * 0x1.715476p+5f, .cutoff = -87.3f / scale};
 }
 
-// e^(scale·x) for x ≤ 0, as exp_weight: r = x − n·ln2/(32·scale) is what it has there, over the scale. Its
-// relative error is below 2e-7 + |scale·x|·7e-8, for ln2/(32·scale) is rounded: far below 2⁻⁸ where a weight counts.
+// e^(scale·x) for x ≤ 0, as exp_weight but with what is left of x counted in steps of ln2/32, so that the scale is in
+// one constant alone. Relative error below 2.5e-7 + |scale·x|·6e-8, for that constant is rounded twice.
 INLINE v16 scaled_weight(v16 x, const weight_scale *constants) {
-  const v16 round = splat(0x1.8p23f);
-  const v16 t = fused(x, splat(constants->steps), round);
-  const v16 r = fused(t - round, splat(constants->step), x);
+  const v16 round = splat(0x1.8p23f), steps = splat(constants->steps);
+  const v16 t = fused(x, steps, round);
+  const v16 f = fused(x, steps, round - t);
   const v16 power = from_bits((bits(t) << 18) + TABLE_LOOKUP(bits(t)));
-  const v16 y = fused(power, fused(r, splat(constants->quadratic), splat(constants->linear)) * r, power);
+  const v16 y = fused(power, fused(f, splat(2.3459620e-04f), splat(2.1661168e-02f)) * f, power);
   return x < splat(constants->cutoff) ? splat(0.0f) : y;
 }
 
@@ -241,10 +271,8 @@ INLINE v16 pair_weights(float *s, ptrdiff_t keys, ptrdiff_t open, const uint64_t
   for (; b + 4 <= open; b += 4) {
     v16 e[4];
     UNROLL for (int i = 0; i < 4; i++) e[i] = scaled_weight(load(s + 16 * (b + i)) - base, constants);
-    UNROLL for (int i = 0; i < 4; i++) {
-      store_rounded(weights + 8 * (b + i), ROUND_SIXTEEN(e[i]));
-      sum += e[i];
-    }
+    UNROLL for (int i = 0; i < 4; i++) sum += e[i];
+    UNROLL for (int i = 0; i < 4; i += 2) store_two(weights + 8 * (b + i), e[i], e[i + 1]);
   }
   for (; 16 * b < keys; b++) {
     const uint32_t seen = visible(mask, b, keys);
@@ -286,15 +314,15 @@ static void bfloat16_softmax_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, 
 enum { PAIR_STRIP = ROWS_4 };
 
 // Scores of one strip against one full panel of 64 keys, with their lane maxima; meanwhile the scores of
-// the strip before it, against 64 keys, become weights, one vector after each 24th of the depth.
+// the strip before it, against 64 keys, become weights, 32 after each 12th of the depth.
 static void weave_pair_scores(const pair *q, ptrdiff_t q_stride, const pair *panel, ptrdiff_t pairs,
                               float *scores, ptrdiff_t stride, v16 *maxima,
                               float *before, ptrdiff_t key, const float *base, v16 *sums, const weight_scale *constants) {
   v16 sum[4 * PAIR_STRIP];
   UNROLL for (int i = 0; i < 4 * PAIR_STRIP; i++) sum[i] = splat(0.0f);
   ptrdiff_t k = 0;
-  for (int part = 0; part < 4 * PAIR_STRIP; part++) {
-    for (const ptrdiff_t stop = pairs * (part + 1) / (4 * PAIR_STRIP); k < stop; k++) {
+  for (int part = 0; part < 2 * PAIR_STRIP; part++) {
+    for (const ptrdiff_t stop = pairs * (part + 1) / (2 * PAIR_STRIP); k < stop; k++) {
       i16 b[4];
       UNROLL for (int v = 0; v < 4; v++) b[v] = load_pairs(panel + 64 * k + 16 * v);
       UNROLL for (int r = 0; r < PAIR_STRIP; r++) {
@@ -303,10 +331,12 @@ static void weave_pair_scores(const pair *q, ptrdiff_t q_stride, const pair *pan
       }
     }
     const int r = part % PAIR_STRIP;
-    const ptrdiff_t column = key + part / PAIR_STRIP * 16;
-    const v16 e = scaled_weight(load(before + r * stride + column) - splat(base[r]), constants);
-    store_rounded((pair *)(before + r * stride) + column / 2, ROUND_SIXTEEN(e));
-    sums[r] += e;
+    const ptrdiff_t column = key + part / PAIR_STRIP * 32;
+    const float *s = before + r * stride + column;
+    const v16 first = scaled_weight(load(s) - splat(base[r]), constants);
+    const v16 second = scaled_weight(load(s + 16) - splat(base[r]), constants);
+    store_two((pair *)(before + r * stride) + column / 2, first, second);
+    sums[r] = sums[r] + first + second;
   }
   UNROLL for (int r = 0; r < PAIR_STRIP; r++) {
     v16 m = maxima[r];
