@@ -1,0 +1,62 @@
+// Causal attention over one sequence that is spread over ranks.
+import Attention
+import MPI
+import Matrices
+import Plans
+import RingAttention
+
+let length = 1_000
+let heads = HeadShape(heads: 4, headDimension: 32)
+let width = 4 * 32
+
+/// One rank's part: it brings the tiles that the sharding gives it, and returns the first channel of their rows.
+@Sendable func attend(on transport: any Transport) throws -> [Int: Float] {
+    let sharding = Sharding(lengths: [length], layout: .zigzag, rankCount: transport.size)
+    let job = AttentionJob(sharding: sharding, mask: .causal, heads: heads)
+    let executor = RingExecutor(
+        plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: ThreadPool(threads: 1), kernels: .best)
+
+    // (tokens of this rank, heads, headDimension), tile after tile.
+    let tokens = sharding.tiles(of: transport.rank).ranges.joined().flatMap { sharding.numbering.tokens(of: $0) }
+    func rows() -> UnsafeMutableBufferPointer<Float> {
+        let rows = UnsafeMutableBufferPointer<Float>.allocate(capacity: tokens.count * width)
+        rows.initialize(repeating: 0)
+        return rows
+    }
+    let (queries, keys, values, output) = (rows(), rows(), rows(), rows())
+    defer { for rows in [queries, keys, values, output] { rows.deallocate() } }
+
+    // Queries and keys are all alike, so token t averages the values 0 … t that it may see: t / 2.
+    for (row, token) in tokens.enumerated() {
+        values[row * width..<(row + 1) * width].update(repeating: Float(token))
+    }
+
+    func headRows(_ rows: UnsafeMutableBufferPointer<Float>, from row: Int = 0) -> HeadRows {
+        HeadRows(rows.baseAddress! + row * width, tokenStride: width, headStride: 32)
+    }
+    var row = 0
+    for tile in sharding.tiles(of: transport.rank).ranges.joined() {
+        let count = sharding.numbering.tokens(of: tile).count
+        executor.pack(tile: tile, rows: 0..<count, keys: headRows(keys, from: row), values: headRows(values, from: row))
+        row += count
+    }
+    try executor.attend(queries: headRows(queries), scale: 1 / Float(32).squareRoot(), output: headRows(output))
+    return Dictionary(uniqueKeysWithValues: tokens.enumerated().map { ($1, output[$0 * width]) })
+}
+
+func report(_ result: [Int: Float], rank: Int) {
+    for token in [1, 500, 999] {
+        if let value = result[token] { print("token \(token) attends to \(value), on rank \(rank)") }
+    }
+}
+
+if CommandLine.arguments.contains("--mpi") {
+    // One rank a process: mpirun -np 3 attention-example --mpi
+    try MPIEnvironment.run { world in
+        report(try attend(on: MPITransport(world)), rank: world.rank)
+    }
+} else {
+    // Three ranks in this process.
+    let results = try VirtualRanks.run(count: 3) { try attend(on: $0) }
+    for (rank, result) in results.enumerated() { report(result, rank: rank) }
+}
