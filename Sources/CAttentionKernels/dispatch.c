@@ -1,4 +1,41 @@
-// Which kernel sets this machine can run.
+// Which kernel sets this machine can run, and the ladder of what was tried in them.
+//
+// The ladder. Figures are fractions of the fused multiply-add peak measured just before and after, one
+// thread, Zen 5 with AVX-512 float32, the best tenth of the runs in quiet moments of a shared machine
+// (with neighbours at work the tiles lose up to .04, for their panels live in the second-level cache).
+// The lines were measured by the loops of the benchmark, which prints the present state:
+//   ANNULUS_KERNEL_BENCHMARK=1 swift test -c release --filter KernelBenchmark
+//
+//   attention tile, 256 keys, d =                                   32    64    128
+//   1 strips of 6 rows; polynomial of degree 5; row after row      .68   .86   .89
+//   2 strips of 12: fewer half-filled blocks at d = 32             .75   .86   .89
+//   3 a table of 32 powers of two (vpermi2d) and degree 2: five
+//     multiply-add slots an exponential, not eight                 .82   .89   .90
+//   4 all maxima, then all weights, then all sums: the shuffles
+//     that end a row overlap with the next row                     .83   .90   .92
+//   5 exponentials of one strip woven into the scores of the next  .86   .92   .93
+//     (three at a time .86 .91 .93; six at a time .83 .89 .92: too much waits in the schedulers)
+//   Taken apart, the panel products alone reach .97 to .99 and the softmax of line 4 costs 5.0 cycles for
+//   16 keys of a row: 3.4 for the exponentials, whose 11 vector operations share four pipes, 0.9 for the
+//   maxima, the rest for the ends of rows. Woven, its five multiply-adds remain: 2.5 cycles, a limit
+//   of .93, .96, .98 for d = 32, 64, 128.
+//   No gain: prefetching the panel 1 to 4 KiB ahead (.90 → .90: the hardware does it), padding the rows
+//   of scores against cache-set conflicts, splitting V panels so that half of one stays in the first-level
+//   cache (−.01 to −.09 from the extra passes over the output), dropping the underflow comparison,
+//   moving a product and the comparison of the exponential to the adders and the integer units, which
+//   beside 24 multiply-adds run for nothing (the same when woven, slower alone: 3.9 to 5.9 cycles).
+//
+//   dense layer, 4096 rows                                 768→3072  3072→768  384→1536
+//   1 blocks of 192 rows × 384 terms, panels innermost       .87       .92       .98
+//   2 the terms innermost, so that a block of the result is
+//     finished while it is in the cache                      .93       .92       .98
+//   3 the next block of weights prefetched, a line a term    .95       .93       .98
+//   4 blocks of 96 rows                                      .97       .96       .98
+//   No gain: 2 MiB pages (±.01), blocks of 192, 256, 512 or 768 terms, copying the rows of x together
+//   first (.86 and .88: the copy costs more than it saves), prefetching into the first level.
+//
+//   AVX2: the product of a 6 × 16 block alone reaches .99; tiles .78 .87 .87 (16 registers leave no room
+//   to weave, and a table look-up is nine instructions), dense layers .94 .94 .97.
 #include "kernel_sets.h"
 
 const annulus_kernels *annulus_kernels_available(int index) {

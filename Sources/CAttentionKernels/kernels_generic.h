@@ -214,10 +214,11 @@ INLINE v16 gelu_tanh_lanes(v16 x) {
 
 // ---- panel products -----------------------------------------------------------------------------
 
-// One register block: `rows` × 16·`vectors` elements of C, each one chain of fused multiply-adds.
+// One register block: `rows` × 16·`vectors` elements of C, each one chain of fused multiply-adds. A line
+// of `ahead` a term is fetched into the second-level cache meanwhile.
 INLINE void register_block(const int rows, const int vectors, const float *a, ptrdiff_t a_stride,
                            const float *panel, ptrdiff_t depth, ptrdiff_t width,
-                           float *c, ptrdiff_t c_stride, int accumulate) {
+                           float *c, ptrdiff_t c_stride, int accumulate, const float *ahead) {
   v16 sum[ACCUMULATORS];
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++)
@@ -225,6 +226,7 @@ INLINE void register_block(const int rows, const int vectors, const float *a, pt
   for (ptrdiff_t k = 0; k < depth; k++) {
     v16 b[4];
     UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panel + 16 * v);
+    __builtin_prefetch(ahead + 16 * k, 0, 2);
     UNROLL for (int r = 0; r < rows; r++) {
       const v16 x = splat(a[r * a_stride + k]);
       UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = fused(x, b[v], sum[r * vectors + v]);
@@ -235,21 +237,23 @@ INLINE void register_block(const int rows, const int vectors, const float *a, pt
     UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
 }
 
-// All rows of a column group `vectors` wide: blocks of `full` rows, then of 6, 4, 2 and 1.
-#define COLUMN_GROUP(vectors, full)                                                                     \
-  static void column_group_##vectors(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,               \
-                                     const float *panel, ptrdiff_t depth, ptrdiff_t width,             \
-                                     float *c, ptrdiff_t c_stride, int accumulate) {                   \
-    for (; rows >= full; rows -= full, a += full * a_stride, c += full * c_stride)                     \
-      register_block(full, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate);        \
-    for (; full > 6 && rows >= 6; rows -= 6, a += 6 * a_stride, c += 6 * c_stride)                     \
-      register_block(6, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate);           \
-    for (; rows >= 4; rows -= 4, a += 4 * a_stride, c += 4 * c_stride)                                 \
-      register_block(4, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate);           \
-    for (; rows >= 2; rows -= 2, a += 2 * a_stride, c += 2 * c_stride)                                 \
-      register_block(2, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate);           \
-    if (rows == 1)                                                                                     \
-      register_block(1, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate);           \
+// All rows of a column group `vectors` wide: blocks of `full` rows, then of 6, 4, 2 and 1. The first four
+// blocks fetch a quarter each of what follows the panel: in a dense layer, the next block of weights.
+#define ROW_BLOCKS(count, vectors)                                                                       \
+  for (; rows >= count; rows -= count, a += count * a_stride, c += count * c_stride) {                   \
+    register_block(count, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate, ahead);    \
+    if (ahead < end) ahead += 16 * depth;                                                                \
+  }
+#define COLUMN_GROUP(vectors, full)                                                                      \
+  static void column_group_##vectors(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,                 \
+                                     const float *panel, ptrdiff_t depth, ptrdiff_t width,               \
+                                     float *c, ptrdiff_t c_stride, int accumulate) {                     \
+    const float *ahead = panel + depth * width, *end = ahead + 3 * 16 * depth;                           \
+    ROW_BLOCKS(full, vectors)                                                                            \
+    if (full > 6) ROW_BLOCKS(6, vectors)                                                                 \
+    if (full > 4) ROW_BLOCKS(4, vectors)                                                                 \
+    ROW_BLOCKS(2, vectors)                                                                               \
+    ROW_BLOCKS(1, vectors)                                                                               \
   }
 COLUMN_GROUP(1, ROWS_1)
 #if PANEL_VECTORS >= 2

@@ -120,7 +120,7 @@ public final class EncoderRun {
     private func run(_ layer: EncoderLayer) throws {
         project(layer)
         let dimension = encoder.configuration.headDimension
-        let rows = HeadRows(queries.pointer, tokenStride: encoder.configuration.hiddenSize, headStride: dimension)
+        let rows = HeadRows(queries, tokenStride: encoder.configuration.hiddenSize, headStride: dimension)
         try executor.attend(queries: rows, scale: 1 / Float(dimension).squareRoot(), output: rows)
         finish(layer)
     }
@@ -160,8 +160,8 @@ public final class EncoderRun {
                 let row = part.tile.firstRow + part.rows.lowerBound - block.firstRow
                 executor.pack(
                     tile: part.tile.number, rows: part.rows,
-                    keys: HeadRows(keys + row * width, tokenStride: width, headStride: dimension),
-                    values: HeadRows(values + row * width, tokenStride: width, headStride: dimension))
+                    keys: HeadRows(scratch[worker].first, offset: row * width, tokenStride: width, headStride: dimension),
+                    values: HeadRows(scratch[worker].second, offset: row * width, tokenStride: width, headStride: dimension))
             }
             progressed()
         }

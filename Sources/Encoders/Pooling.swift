@@ -74,12 +74,9 @@ extension EncoderRun {
             withExtendedLifetime(buffer) { $0.pointer.update(from: values, count: values.count) }
             return buffer
         }
-        // The messages hold pointers only, so the buffers must be kept until the exchange is over.
-        try withExtendedLifetime((inbox, outbox)) {
-            try transport.exchange(
-                receive: zip(sources, inbox).map { Incoming(from: $0, pieces: [$1.bytes]) },
-                send: zip(targets, outbox).map { Outgoing(to: $0, pieces: [UnsafeRawBufferPointer($1.bytes)]) })
-        }
+        try transport.exchange(
+            receive: zip(sources, inbox).map { Incoming(from: $0, pieces: [$1.bytes], keeping: [$1]) },
+            send: zip(targets, outbox).map { Outgoing(to: $0, pieces: [UnsafeRawBufferPointer($1.bytes)], keeping: [$1]) })
         for (source, buffer) in zip(sources, inbox) {
             for (place, leaf) in (arriving[source] ?? []).enumerated() {
                 let values = withExtendedLifetime(buffer) {

@@ -19,8 +19,9 @@ public struct PackedMatrix: Sendable {
     /// Terms of one pass over a panel: 64 columns of them are 96 KiB, which stays in the second-level cache while
     /// the rows of a block run past it.
     static let depthBlock = 384
-    /// Rows that run past a panel before the next one: enough to make streaming the weights cheap.
-    static let rowBlock = 192
+    /// Rows that run past a panel before the next one, a multiple of every register block's rows: few enough that
+    /// they stay in the second-level cache, enough to make streaming the weights cheap.
+    static let rowBlock = 96
 
     /// Packs `weights`, row-major [outputs][inputs], as checkpoints store them.
     public init(weights: UnsafeBufferPointer<Float>, inputs: Int, outputs: Int, kernels: KernelSet) {

@@ -65,7 +65,7 @@ final class KeyValueSlab {
         }
     }
 
-    /// Gives the memory back for another slab.
+    /// The memory, which another slab may take over.
     var storage: AlignedBuffer { memory }
 }
 
@@ -99,6 +99,7 @@ struct ResidentTiles {
     /// The message for a transfer: its tiles, wherever they lie, in ascending order.
     func outgoing(_ transfer: Transfer) -> Outgoing {
         var pieces: [UnsafeRawBufferPointer] = []
+        var owners: [AnyObject] = []
         for run in transfer.tiles.ranges {
             var next = run.lowerBound
             while next < run.upperBound {
@@ -107,9 +108,10 @@ struct ResidentTiles {
                     let here = entry.slab.tiles.intersection(next..<run.upperBound).ranges.first
                 else { preconditionFailure("tile \(next) is not resident") }
                 pieces += entry.slab.pieces(of: Runs(here)).map { UnsafeRawBufferPointer($0) }
+                owners.append(entry.slab.storage)
                 next = here.upperBound
             }
         }
-        return Outgoing(to: transfer.peer, pieces: pieces)
+        return Outgoing(to: transfer.peer, pieces: pieces, keeping: owners)
     }
 }

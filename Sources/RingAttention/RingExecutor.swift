@@ -14,11 +14,15 @@ public struct HeadRows {
     public let base: UnsafeMutablePointer<Float>
     public let tokenStride: Int
     public let headStride: Int
+    /// What owns the memory: kept alive as long as the rows are.
+    private let owner: AlignedBuffer?
 
-    public init(_ base: UnsafeMutablePointer<Float>, tokenStride: Int, headStride: Int) {
-        self.base = base
+    /// Rows in a buffer, the first one at `offset` floats from its start.
+    public init(_ buffer: AlignedBuffer, offset: Int = 0, tokenStride: Int, headStride: Int) {
+        base = buffer.pointer + offset
         self.tokenStride = tokenStride
         self.headStride = headStride
+        owner = buffer
     }
 }
 
@@ -127,7 +131,7 @@ public final class RingExecutor {
                 let arriving = arrivingSlab(step, heads: group.count)
                 var attended = ContinuousClock.now
                 try transport.exchange(
-                    receive: step.receives.map { Incoming(from: $0.peer, pieces: arriving.pieces(of: $0.tiles)) },
+                    receive: step.receives.map { Incoming(from: $0.peer, pieces: arriving.pieces(of: $0.tiles), keeping: [arriving.storage]) },
                     send: step.sends.map { resident.outgoing($0) }
                 ) { poll in
                     work.attend(step.attend, resident: resident, poll: poll)

@@ -8,10 +8,13 @@ import Tiles
 public struct Outgoing {
     public var to: Rank
     public var pieces: [UnsafeRawBufferPointer]
+    /// What owns the memory: kept alive as long as the message is.
+    private let owners: [AnyObject]
 
-    public init(to: Rank, pieces: [UnsafeRawBufferPointer]) {
+    public init(to: Rank, pieces: [UnsafeRawBufferPointer], keeping owners: [AnyObject] = []) {
         self.to = to
         self.pieces = pieces
+        self.owners = owners
     }
 
     /// The message's length.
@@ -24,10 +27,13 @@ public struct Outgoing {
 public struct Incoming {
     public var from: Rank
     public var pieces: [UnsafeMutableRawBufferPointer]
+    /// What owns the memory: kept alive as long as the message is.
+    private let owners: [AnyObject]
 
-    public init(from: Rank, pieces: [UnsafeMutableRawBufferPointer]) {
+    public init(from: Rank, pieces: [UnsafeMutableRawBufferPointer], keeping owners: [AnyObject] = []) {
         self.from = from
         self.pieces = pieces
+        self.owners = owners
     }
 
     /// The message's length.

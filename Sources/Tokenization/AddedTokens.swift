@@ -96,7 +96,7 @@ struct AddedTokenMatcher: Sendable {
     }
 
     private func has(_ flag: ScalarFlags, _ scalar: UInt32) -> Bool {
-        ScalarProperties.flags(of: scalar).contains(flag)
+        ScalarProperties.flags(of: scalar).hasAny(flag)
     }
 
     private func match(in text: [UInt32], at position: Int) -> Pattern? {

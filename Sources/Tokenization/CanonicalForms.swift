@@ -18,9 +18,9 @@ private struct CanonicalSequence {
         ScalarProperties.withFlags { table in
             for scalar in source {
                 let flags = table[Int(scalar)]
-                if flags.isDisjoint(with: [.decomposes, .reorders]) {
+                if !flags.hasAny(.canonical) {
                     appendStarter(scalar, taken: 1)
-                } else if flags.contains(.decomposes) {
+                } else if flags.hasAny(.decomposes) {
                     var taken: Int32 = 1
                     if Hangul.syllables.contains(scalar) {
                         Hangul.decompose(scalar) { jamo in
@@ -48,11 +48,10 @@ private struct CanonicalSequence {
     }
 
     private mutating func appendPart(_ scalar: UInt32, taken count: Int32) {
-        let combiningClass = ScalarProperties.combiningClass(of: scalar)
-        if combiningClass == 0 {
-            appendStarter(scalar, taken: count)
+        if ScalarProperties.flags(of: scalar).hasAny(.reorders) {
+            pending.append((ScalarProperties.combiningClass(of: scalar), scalar, count))
         } else {
-            pending.append((combiningClass, scalar, count))
+            appendStarter(scalar, taken: count)
         }
     }
 
@@ -88,7 +87,7 @@ private struct CanonicalSequence {
         var lastClass: UInt8?
         for index in scalars.indices {
             let scalar = scalars[index]
-            let combiningClass = ScalarProperties.flags(of: scalar).contains(.reorders) ? ScalarProperties.combiningClass(of: scalar) : 0
+            let combiningClass = ScalarProperties.flags(of: scalar).hasAny(.reorders) ? ScalarProperties.combiningClass(of: scalar) : 0
             let isBlocked = lastClass.map { $0 >= combiningClass } ?? false
             if let starter, !isBlocked, let composed = ScalarProperties.composition(of: scalars[starter], scalar) {
                 scalars[starter] = composed
@@ -114,7 +113,7 @@ extension NormalizedText {
     /// Canonical decomposition, form D.
     mutating func decompose() {
         let isAffected = ScalarProperties.withFlags { table in
-            scalars.contains { !table[Int($0)].isDisjoint(with: [.decomposes, .reorders]) }
+            scalars.contains { table[Int($0)].hasAny(.canonical) }
         }
         guard isAffected else { return }
         adopt(CanonicalSequence(decomposing: scalars))

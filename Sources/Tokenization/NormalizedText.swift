@@ -13,9 +13,26 @@ struct NormalizedText: Sendable, Equatable {
 
     /// The text as it is. A text of more than 2³¹ − 1 scalars cannot be addressed.
     init(_ text: String) {
-        let scalars = text.unicodeScalars.map(\.value)
-        self.scalars = scalars
-        self.origins = Array(0 ..< Int32(scalars.count))
+        var text = text
+        text.withUTF8 { bytes in
+            scalars.reserveCapacity(bytes.count)
+            var index = 0
+            while index < bytes.count {
+                // A string's bytes are well-formed, so the first byte tells the length.
+                let lead = UInt32(bytes[index])
+                if lead < 0x80 {
+                    scalars.append(lead)
+                    index += 1
+                    continue
+                }
+                let length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4
+                var scalar = lead & (0x7F >> UInt32(length))
+                for offset in 1 ..< length { scalar = scalar << 6 | UInt32(bytes[index + offset] & 0x3F) }
+                scalars.append(scalar)
+                index += length
+            }
+        }
+        origins = Array(0 ..< Int32(scalars.count))
     }
 
     private init(_ text: NormalizedText, _ range: Range<Int>) {
@@ -47,11 +64,11 @@ struct NormalizedText: Sendable, Equatable {
 
     /// Keeps the scalars that have none of `flags`.
     mutating func removeAll(_ flags: ScalarFlags) {
-        let isAffected = ScalarProperties.withFlags { table in scalars.contains { !table[Int($0)].isDisjoint(with: flags) } }
+        let isAffected = ScalarProperties.withFlags { table in scalars.contains { table[Int($0)].hasAny(flags) } }
         guard isAffected else { return }
         var kept = 0
         ScalarProperties.withFlags { table in
-            for index in scalars.indices where table[Int(scalars[index])].isDisjoint(with: flags) {
+            for index in scalars.indices where !table[Int(scalars[index])].hasAny(flags) {
                 scalars[kept] = scalars[index]
                 origins[kept] = origins[index]
                 kept += 1
@@ -64,7 +81,7 @@ struct NormalizedText: Sendable, Equatable {
     /// Turns the scalars that have any of `flags` into `replacement`.
     mutating func replaceAll(_ flags: ScalarFlags, with replacement: UInt32) {
         ScalarProperties.withFlags { table in
-            for index in scalars.indices where !table[Int(scalars[index])].isDisjoint(with: flags) { scalars[index] = replacement }
+            for index in scalars.indices where table[Int(scalars[index])].hasAny(flags) { scalars[index] = replacement }
         }
     }
 
@@ -72,7 +89,7 @@ struct NormalizedText: Sendable, Equatable {
     ///
     /// What `expand` emits for a scalar shares its origin.
     mutating func expandAll(_ flags: ScalarFlags, _ expand: (_ scalar: UInt32, _ emit: (UInt32) -> Void) -> Void) {
-        let first = ScalarProperties.withFlags { table in scalars.firstIndex { !table[Int($0)].isDisjoint(with: flags) } }
+        let first = ScalarProperties.withFlags { table in scalars.firstIndex { table[Int($0)].hasAny(flags) } }
         guard let first else { return }
         var result = NormalizedText(self, 0 ..< first)
         result.reserve(count + count / 8)
@@ -80,7 +97,7 @@ struct NormalizedText: Sendable, Equatable {
             for index in first ..< count {
                 let scalar = scalars[index]
                 let origin = origins[index]
-                if table[Int(scalar)].isDisjoint(with: flags) {
+                if !table[Int(scalar)].hasAny(flags) {
                     result.append(scalar, origin: origin)
                 } else {
                     expand(scalar) { result.append($0, origin: origin) }

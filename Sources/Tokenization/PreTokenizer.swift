@@ -48,15 +48,14 @@ enum PreTokenizer: Sendable, Equatable {
 
     private func classRuns(_ words: [Range<Int>], of text: NormalizedText) -> [Range<Int>] {
         var result: [Range<Int>] = []
-        let classes: ScalarFlags = [.word, .whitespace]
         ScalarProperties.withFlags { table in
             for word in words {
                 var start = word.lowerBound
                 while start < word.upperBound {
-                    let kind = table[Int(text.scalars[start])].intersection(classes)
+                    let kind = table[Int(text.scalars[start])].rawValue & ScalarFlags.wordOrSpace.rawValue
                     var end = start + 1
-                    while end < word.upperBound, table[Int(text.scalars[end])].intersection(classes) == kind { end += 1 }
-                    if !kind.contains(.whitespace) { result.append(start ..< end) }
+                    while end < word.upperBound, table[Int(text.scalars[end])].rawValue & ScalarFlags.wordOrSpace.rawValue == kind { end += 1 }
+                    if kind & ScalarFlags.whitespace.rawValue == 0 { result.append(start ..< end) }
                     start = end
                 }
             }
@@ -90,10 +89,10 @@ private func split(_ words: [Range<Int>], of text: NormalizedText, at delimiter:
                 var start = word.lowerBound
                 var followsDelimiter = false
                 while start < word.upperBound {
-                    let isDelimiter = table[Int(scalars[start])].contains(delimiter)
+                    let isDelimiter = table[Int(scalars[start])].hasAny(delimiter)
                     var end = start + 1
                     if !isDelimiter {
-                        while end < word.upperBound, !table[Int(scalars[end])].contains(delimiter) { end += 1 }
+                        while end < word.upperBound, !table[Int(scalars[end])].hasAny(delimiter) { end += 1 }
                     }
                     switch behavior {
                     case .removed:

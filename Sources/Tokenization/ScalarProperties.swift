@@ -19,6 +19,15 @@ struct ScalarFlags: OptionSet {
     /// Has a canonical combining class other than 0.
     static let reorders = ScalarFlags(rawValue: 1 << 8)
     static let lowercases = ScalarFlags(rawValue: 1 << 9)
+
+    /// What canonical decomposition looks at.
+    static let canonical = ScalarFlags(rawValue: decomposes.rawValue | reorders.rawValue)
+    /// What the regular expression of the whitespace splitter looks at.
+    static let wordOrSpace = ScalarFlags(rawValue: word.rawValue | whitespace.rawValue)
+
+    /// Whether any of `flags` is set: the question of the inner loops, without the generic set operations.
+    @inline(__always)
+    func hasAny(_ flags: ScalarFlags) -> Bool { rawValue & flags.rawValue != 0 }
 }
 
 /// Properties of scalars, in the versions of Unicode that the reference implementation's parts use.

@@ -25,8 +25,8 @@ func registerTransportChecks(_ checks: inout Checks) {
             let incoming = peers.map { Bytes(count: length($0, me)) }
             let before = transport.traffic
             try transport.exchange(
-                receive: zip(peers, incoming).map { Incoming(from: Rank($0), pieces: $1.pieces(1 + step % 4)) },
-                send: zip(peers, outgoing).map { Outgoing(to: Rank($0), pieces: $1.sendPieces(1 + step % 3)) },
+                receive: zip(peers, incoming).map { Incoming(from: Rank($0), pieces: $1.pieces(1 + step % 4), keeping: [$1]) },
+                send: zip(peers, outgoing).map { Outgoing(to: Rank($0), pieces: $1.sendPieces(1 + step % 3), keeping: [$1]) },
                 while: { poll in for _ in 0..<step { poll() } })
             for (peer, bytes) in zip(peers, incoming) {
                 try expectEqual(
@@ -46,8 +46,8 @@ func registerTransportChecks(_ checks: inout Checks) {
         let outgoing = Bytes(pattern(from: me, to: next, step: 0, count: count))
         let incoming = Bytes(count: count)
         try transport.exchange(
-            receive: [Incoming(from: Rank(previous), pieces: incoming.pieces(5))],
-            send: [Outgoing(to: Rank(next), pieces: outgoing.sendPieces(3))],
+            receive: [Incoming(from: Rank(previous), pieces: incoming.pieces(5), keeping: [incoming])],
+            send: [Outgoing(to: Rank(next), pieces: outgoing.sendPieces(3), keeping: [outgoing])],
             while: { poll in
                 for _ in 0..<300 { poll() }
             })
@@ -62,10 +62,10 @@ func registerTransportChecks(_ checks: inout Checks) {
         for step in 0..<50 {
             if me == 0 {
                 let bytes = Bytes(pattern(from: 0, to: last, step: step, count: 100))
-                try transport.exchange(receive: [], send: [Outgoing(to: Rank(last), pieces: bytes.sendPieces(1))])
+                try transport.exchange(receive: [], send: [Outgoing(to: Rank(last), pieces: bytes.sendPieces(1), keeping: [bytes])])
             } else if me == last {
                 let bytes = Bytes(count: 100)
-                try transport.exchange(receive: [Incoming(from: Rank(0), pieces: bytes.pieces(1))], send: [])
+                try transport.exchange(receive: [Incoming(from: Rank(0), pieces: bytes.pieces(1), keeping: [bytes])], send: [])
                 try expectEqual(bytes.elements, pattern(from: 0, to: last, step: step, count: 100))
             }
         }
@@ -78,8 +78,8 @@ func registerTransportChecks(_ checks: inout Checks) {
             let into = Bytes(count: expected)
             do {
                 try transport.exchange(
-                    receive: [Incoming(from: transport.rank, pieces: into.pieces(1))],
-                    send: [Outgoing(to: transport.rank, pieces: out.sendPieces(1))])
+                    receive: [Incoming(from: transport.rank, pieces: into.pieces(1), keeping: [into])],
+                    send: [Outgoing(to: transport.rank, pieces: out.sendPieces(1), keeping: [out])])
             } catch let error as TransportError {
                 guard case .lengthMismatch(transport.rank, expected, let length) = error else { throw error }
                 try expect(length == nil || length == sent, "\(error)")
@@ -103,8 +103,8 @@ func registerTransportChecks(_ checks: inout Checks) {
         var thrown = false
         do {
             try transport.exchange(
-                receive: [Incoming(from: Rank(previous), pieces: incoming.pieces(1))],
-                send: [Outgoing(to: Rank(next), pieces: outgoing.sendPieces(1))],
+                receive: [Incoming(from: Rank(previous), pieces: incoming.pieces(1), keeping: [incoming])],
+                send: [Outgoing(to: Rank(next), pieces: outgoing.sendPieces(1), keeping: [outgoing])],
                 while: { _ in if me == 0 { throw Skipped("inner") } })
         } catch is Skipped {
             thrown = true
@@ -116,7 +116,7 @@ func registerTransportChecks(_ checks: inout Checks) {
 
     checks.register("a pair named twice, or a rank outside the job, is refused before anything is sent") { transport in
         let bytes = Bytes(count: 4)
-        let twice = Incoming(from: Rank(0), pieces: bytes.pieces(1))
+        let twice = Incoming(from: Rank(0), pieces: bytes.pieces(1), keeping: [bytes])
         do {
             try transport.exchange(receive: [twice, twice], send: [])
             throw CheckFailure("a pair was named twice")
@@ -125,7 +125,7 @@ func registerTransportChecks(_ checks: inout Checks) {
         }
         let beyond = Rank(transport.size)
         do {
-            try transport.exchange(receive: [], send: [Outgoing(to: beyond, pieces: bytes.sendPieces(1))])
+            try transport.exchange(receive: [], send: [Outgoing(to: beyond, pieces: bytes.sendPieces(1), keeping: [bytes])])
             throw CheckFailure("a rank outside the job was accepted")
         } catch let error as TransportError {
             try expectEqual(error, .noSuchRank(beyond, size: transport.size))
@@ -154,8 +154,8 @@ private func passRing(_ transport: MPITransport) throws {
         let origin = ((me - hop) % count + count) % count
         let incoming = Bytes(count: length(origin))
         try transport.exchange(
-            receive: [Incoming(from: Rank((me + count - 1) % count), pieces: incoming.pieces(1 + hop % 4))],
-            send: [Outgoing(to: Rank((me + 1) % count), pieces: held.sendPieces(1 + hop % 3))],
+            receive: [Incoming(from: Rank((me + count - 1) % count), pieces: incoming.pieces(1 + hop % 4), keeping: [incoming])],
+            send: [Outgoing(to: Rank((me + 1) % count), pieces: held.sendPieces(1 + hop % 3), keeping: [held])],
             while: { poll in poll() })
         held = incoming
         try expectEqual(held.elements, pattern(from: origin, to: origin, step: 0, count: length(origin)), "hop \(hop)")

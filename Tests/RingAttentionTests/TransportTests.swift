@@ -64,8 +64,8 @@ private struct Fault: Error, Equatable {}
                 let incoming = peers.map { Bytes(count: length($0, me, step)) }
                 bytes += outgoing.reduce(0) { $0 + $1.all.count }
                 try transport.exchange(
-                    receive: zip(peers, incoming).map { Incoming(from: Rank($0), pieces: $1.pieces) },
-                    send: zip(peers, outgoing).map { Outgoing(to: Rank($0), pieces: $1.sendPieces) },
+                    receive: zip(peers, incoming).map { Incoming(from: Rank($0), pieces: $1.pieces, keeping: [$1]) },
+                    send: zip(peers, outgoing).map { Outgoing(to: Rank($0), pieces: $1.sendPieces, keeping: [$1]) },
                     while: { poll in for _ in 0..<step * 3 { poll() } })
                 for (peer, received) in zip(peers, incoming)
                 where received.elements != message(peer, me, step, count: length(peer, me, step)) {
@@ -90,8 +90,8 @@ private struct Fault: Error, Equatable {}
                 let origin = ((me - hop) % count + count) % count
                 let next = Bytes(count: size(origin))
                 try transport.exchange(
-                    receive: [Incoming(from: Rank((me + count - 1) % count), pieces: next.pieces)],
-                    send: [Outgoing(to: Rank((me + 1) % count), pieces: held.sendPieces)],
+                    receive: [Incoming(from: Rank((me + count - 1) % count), pieces: next.pieces, keeping: [next])],
+                    send: [Outgoing(to: Rank((me + 1) % count), pieces: held.sendPieces, keeping: [held])],
                     while: { poll in poll() })
                 held = next
                 ok = ok && held.elements == message(origin, origin, 0, count: size(origin))
@@ -127,8 +127,8 @@ private struct Fault: Error, Equatable {}
                     // A ring longer than its ranks: the failure reaches a rank d places on d steps later.
                     for step in 0..<3 * count + 5 {
                         try transport.exchange(
-                            receive: [Incoming(from: Rank((me + count - 1) % count), pieces: [next.all])],
-                            send: [Outgoing(to: Rank((me + 1) % count), pieces: [UnsafeRawBufferPointer(held.all)])],
+                            receive: [Incoming(from: Rank((me + count - 1) % count), pieces: [next.all], keeping: [next])],
+                            send: [Outgoing(to: Rank((me + 1) % count), pieces: [UnsafeRawBufferPointer(held.all)], keeping: [held])],
                             while: { poll in
                                 if me == failing && step == 4 { throw Fault() }
                                 poll()
@@ -151,7 +151,7 @@ private struct Fault: Error, Equatable {}
             _ = try VirtualRanks.run(count: 2) { transport in
                 guard transport.rank == Rank(0) else { return }
                 let memory = Bytes(count: 4)
-                try transport.exchange(receive: [Incoming(from: Rank(1), pieces: [memory.all])], send: [])
+                try transport.exchange(receive: [Incoming(from: Rank(1), pieces: [memory.all], keeping: [memory])], send: [])
             }
         }
         #expect(throws: TransportError.missingMessage(from: Rank(2))) {
@@ -167,14 +167,14 @@ private struct Fault: Error, Equatable {}
             _ = try VirtualRanks.run(count: count) { transport in
                 let memory = Bytes(count: 4)
                 let from = Rank((transport.rank.index + 1) % count)
-                try transport.exchange(receive: [Incoming(from: from, pieces: [memory.all])], send: [])
+                try transport.exchange(receive: [Incoming(from: from, pieces: [memory.all], keeping: [memory])], send: [])
             }
         }
         #expect(throws: TransportError.deadlock) {
             _ = try VirtualRanks.run(count: count + 1) { transport in
                 let memory = Bytes(count: 4)
                 guard transport.rank == Rank(0) else { return try transport.barrier() }
-                try transport.exchange(receive: [Incoming(from: Rank(count), pieces: [memory.all])], send: [])
+                try transport.exchange(receive: [Incoming(from: Rank(count), pieces: [memory.all], keeping: [memory])], send: [])
             }
         }
     }
@@ -185,9 +185,9 @@ private struct Fault: Error, Equatable {}
                 _ = try VirtualRanks.run(count: 2) { transport in
                     let memory = Bytes(count: transport.rank.index == 0 ? 4 : sent)
                     if transport.rank == Rank(0) {
-                        try transport.exchange(receive: [Incoming(from: Rank(1), pieces: [memory.all])], send: [])
+                        try transport.exchange(receive: [Incoming(from: Rank(1), pieces: [memory.all], keeping: [memory])], send: [])
                     } else {
-                        try transport.exchange(receive: [], send: [Outgoing(to: Rank(0), pieces: memory.sendPieces)])
+                        try transport.exchange(receive: [], send: [Outgoing(to: Rank(0), pieces: memory.sendPieces, keeping: [memory])])
                     }
                 }
             }
@@ -197,12 +197,12 @@ private struct Fault: Error, Equatable {}
     @Test func aPairNamedTwiceOrARankOutsideTheJobIsRefused() throws {
         _ = try VirtualRanks.run(count: 1) { transport in
             let memory = Bytes(count: 4)
-            let twice = Incoming(from: Rank(0), pieces: [memory.all])
+            let twice = Incoming(from: Rank(0), pieces: [memory.all], keeping: [memory])
             #expect(throws: TransportError.repeatedPair(from: Rank(0), to: Rank(0))) {
                 try transport.exchange(receive: [twice, twice], send: [])
             }
             #expect(throws: TransportError.noSuchRank(Rank(1), size: 1)) {
-                try transport.exchange(receive: [], send: [Outgoing(to: Rank(1), pieces: memory.sendPieces)])
+                try transport.exchange(receive: [], send: [Outgoing(to: Rank(1), pieces: memory.sendPieces, keeping: [memory])])
             }
         }
     }

@@ -90,10 +90,8 @@ public struct RingCase: Sendable, CustomStringConvertible {
                     withExtendedLifetime((keys, values)) {
                         executor.pack(
                             tile: tile, rows: rows,
-                            keys: HeadRows(
-                                keys.pointer + rows.lowerBound * keyWidth, tokenStride: keyWidth, headStride: heads.headDimension),
-                            values: HeadRows(
-                                values.pointer + rows.lowerBound * valueWidth, tokenStride: valueWidth,
+                            keys: HeadRows(keys, offset: rows.lowerBound * keyWidth, tokenStride: keyWidth, headStride: heads.headDimension),
+                            values: HeadRows(values, offset: rows.lowerBound * valueWidth, tokenStride: valueWidth,
                                 headStride: heads.valueDimension))
                     }
                 }
@@ -107,9 +105,9 @@ public struct RingCase: Sendable, CustomStringConvertible {
         let before = transport.traffic.bytes
         let (sent, outputs, sums) = try withExtendedLifetime((queries, output, logSumExp)) {
             try executor.attend(
-                queries: HeadRows(queries.pointer, tokenStride: queryWidth, headStride: heads.headDimension), scale: scale,
-                output: HeadRows(output.pointer, tokenStride: outputWidth, headStride: heads.valueDimension),
-                logSumExp: HeadRows(logSumExp.pointer, tokenStride: heads.queryHeads, headStride: 1))
+                queries: HeadRows(queries, tokenStride: queryWidth, headStride: heads.headDimension), scale: scale,
+                output: HeadRows(output, tokenStride: outputWidth, headStride: heads.valueDimension),
+                logSumExp: HeadRows(logSumExp, tokenStride: heads.queryHeads, headStride: 1))
             let sent = transport.traffic.bytes - before
             return (sent, try transport.allGather(Array(output.bytes)), try transport.allGather(Array(logSumExp.bytes)))
         }

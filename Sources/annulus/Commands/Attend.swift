@@ -67,10 +67,10 @@ struct Attend: ParsableCommand {
         session.watchdog.progress(.attention)
         try withExtendedLifetime((queries, result, sums)) {
             try executor.attend(
-                queries: HeadRows(queries.pointer, tokenStride: heads.headDimension, headStride: rows * heads.headDimension),
+                queries: HeadRows(queries, tokenStride: heads.headDimension, headStride: rows * heads.headDimension),
                 scale: scale ?? 1 / Float(heads.headDimension).squareRoot(),
-                output: HeadRows(result.pointer, tokenStride: heads.valueDimension, headStride: rows * heads.valueDimension),
-                logSumExp: HeadRows(sums.pointer, tokenStride: 1, headStride: rows))
+                output: HeadRows(result, tokenStride: heads.valueDimension, headStride: rows * heads.valueDimension),
+                logSumExp: HeadRows(sums, tokenStride: 1, headStride: rows))
             session.watchdog.progress(.writing)
             try write(session, job, result: result, sums: sums, rows: rows)
         }
@@ -131,8 +131,8 @@ struct Attend: ParsableCommand {
                 try readHeads("v", heads.keyValueHeads, tokens, of: length, heads.valueDimension, values.pointer, TileGrid.tileSize * heads.valueDimension)
                 executor.pack(
                     tile: tile, rows: 0..<tokens.count,
-                    keys: HeadRows(keys.pointer, tokenStride: heads.headDimension, headStride: TileGrid.tileSize * heads.headDimension),
-                    values: HeadRows(values.pointer, tokenStride: heads.valueDimension, headStride: TileGrid.tileSize * heads.valueDimension))
+                    keys: HeadRows(keys, tokenStride: heads.headDimension, headStride: TileGrid.tileSize * heads.headDimension),
+                    values: HeadRows(values, tokenStride: heads.valueDimension, headStride: TileGrid.tileSize * heads.valueDimension))
             }
         }
     }

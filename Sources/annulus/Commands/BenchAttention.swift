@@ -73,16 +73,16 @@ struct BenchAttention: ParsableCommand {
                 fill(values.pointer, tokens, width: keyWidth, stream: 3)
                 executor.pack(
                     tile: tile, rows: 0..<tokens.count,
-                    keys: HeadRows(keys.pointer, tokenStride: keyWidth, headStride: headDim),
-                    values: HeadRows(values.pointer, tokenStride: keyWidth, headStride: headDim))
+                    keys: HeadRows(keys, tokenStride: keyWidth, headStride: headDim),
+                    values: HeadRows(values, tokenStride: keyWidth, headStride: headDim))
                 row += tokens.count
             }
             return try session.measure(repetitions: bench.repetitions) {
                 let before = executor.exposed
                 try executor.attend(
-                    queries: HeadRows(queries.pointer, tokenStride: queryWidth, headStride: headDim),
+                    queries: HeadRows(queries, tokenStride: queryWidth, headStride: headDim),
                     scale: 1 / Float(headDim).squareRoot(),
-                    output: HeadRows(output.pointer, tokenStride: queryWidth, headStride: headDim))
+                    output: HeadRows(output, tokenStride: queryWidth, headStride: headDim))
                 return executor.exposed - before
             }
         }

@@ -1,0 +1,90 @@
+// The figures of the ladder in dispatch.c, printed on request: they depend on the machine and assert nothing.
+//
+//     ANNULUS_KERNEL_BENCHMARK=1 swift test -c release --filter KernelBenchmark
+
+import CAttentionKernels
+import Foundation
+import Matrices
+import Testing
+
+#if canImport(Glibc)
+import Glibc
+#endif
+
+@Suite(.serialized, .enabled(if: ProcessInfo.processInfo.environment["ANNULUS_KERNEL_BENCHMARK"] != nil))
+struct KernelBenchmark {
+    /// Median and best ratio to the peak measured right before and after each of `repetitions` runs.
+    static func ratio(_ set: KernelSet, operations: Double, repetitions: Int = 101, _ work: () -> Void) -> String {
+        // The thread's own time: the machine may be running other things.
+        func threadSeconds() -> Double {
+            var time = timespec()
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+            return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
+        }
+        let functions = set.functions
+        func peakRate() -> Double {
+            var best = 0.0, sink: Float = 0.5
+            for _ in 0..<4 {
+                let start = threadSeconds()
+                let done = functions.peak(3000, &sink)
+                best = max(best, done / (threadSeconds() - start))
+            }
+            return best
+        }
+        let ratios = (0..<repetitions).map { _ in
+            let before = peakRate()
+            let start = threadSeconds()
+            work()
+            let seconds = threadSeconds() - start
+            let after = peakRate()
+            return operations / seconds / max(before, after)
+        }.sorted()
+        return String(format: "%.3f %.3f", ratios[repetitions / 2], ratios[repetitions * 9 / 10])
+    }
+
+    @Test(arguments: kernelSets.dropFirst().map(\.name))
+    func denseLayers(name: String) throws {
+        let set = try #require(KernelSet.named(name))
+        var random = RandomNumbers(seed: 1)
+        for (inputs, outputs) in [(768, 3072), (3072, 768), (384, 1536)] {
+            let rows = 192
+            let x = random.floats(rows * inputs)
+            let y = AlignedBuffer(count: rows * outputs)
+            let matrix = random.floats(inputs * outputs).withUnsafeBufferPointer {
+                PackedMatrix(weights: $0, inputs: inputs, outputs: outputs, kernels: set)
+            }
+            let ratio = Self.ratio(set, operations: 2 * Double(rows * inputs * outputs)) {
+                x.withUnsafeBufferPointer {
+                    if let x = $0.baseAddress {
+                        matrix.multiply(rows: rows, x: x, xStride: inputs, y: y.pointer, yStride: outputs, kernels: set)
+                    }
+                }
+            }
+            print("\(name) dense \(inputs) → \(outputs): \(ratio) of peak (median, 90th percentile)")
+        }
+    }
+
+    @Test(arguments: kernelSets.dropFirst().map(\.name))
+    func attention(name: String) throws {
+        let set = try #require(KernelSet.named(name)), functions = set.functions
+        let keys = 256, rows = 256, tiles = 16
+        for depth in [32, 64, 128] {
+            let q = AlignedBuffer(count: rows * depth), k = AlignedBuffer(count: tiles * keys * depth)
+            let v = AlignedBuffer(count: tiles * keys * depth), o = AlignedBuffer(count: rows * depth)
+            let rowMax = AlignedBuffer(count: rows), rowSum = AlignedBuffer(count: rows)
+            let scratch = AlignedBuffer(count: 12 * keys)
+            var random = RandomNumbers(seed: 1)
+            for buffer in [q, k, v] {
+                for index in 0..<buffer.count { buffer[index] = random.float() }
+            }
+            let ratio = Self.ratio(set, operations: 4 * Double(rows * tiles * keys * depth)) {
+                for tile in 0..<tiles {
+                    functions.attend_tile(
+                        q.pointer, depth, rows, k.pointer + tile * keys * depth, depth, v.pointer + tile * keys * depth,
+                        depth, keys, rowMax.pointer, rowSum.pointer, o.pointer, depth, scratch.pointer)
+                }
+            }
+            print("\(name) attention tile d = \(depth): \(ratio) of peak (median, 90th percentile)")
+        }
+    }
+}
