@@ -44,8 +44,12 @@ struct Annulus: ParsableCommand {
             return 0
         }
         guard Launch.isFirstProcess() else { return EX_USAGE }
-        let message = message(for: error).split(separator: "\n").joined(separator: " ")
-        FileHandle.standardError.write(Data("annulus: \(message); see `annulus --help`\n".utf8))
+        // A fault in an expression is shown with a caret below it; everything else is one line.
+        let lines = message(for: error).split(separator: "\n", omittingEmptySubsequences: false)
+        let caret = lines.firstIndex { $0.hasSuffix("^") }
+        let message = lines[..<(caret.map { $0 - 1 } ?? lines.count)].filter { !$0.isEmpty }.joined(separator: " ")
+        let picture = caret.map { lines[$0 - 1] + "\n" + lines[$0] + "\n" } ?? ""
+        FileHandle.standardError.write(Data("annulus: \(message); see `annulus --help`\n\(picture)".utf8))
         return EX_USAGE
     }
 }

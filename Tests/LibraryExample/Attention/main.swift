@@ -11,28 +11,24 @@ let width = 4 * 32
 
 /// One rank's part: it brings the tiles that the sharding gives it, and returns the first channel of their rows.
 @Sendable func attend(on transport: any Transport) throws -> [Int: Float] {
-    let sharding = Sharding(lengths: [length], layout: .zigzag, rankCount: transport.size)
-    let job = AttentionJob(sharding: sharding, mask: .causal, heads: heads)
+    let job = AttentionJob(
+        shapes: [SequenceShape(length: length)], mask: .causal, heads: heads, layout: .zigzag, rankCount: transport.size)
+    let sharding = job.queries
     let executor = RingExecutor(
         plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: ThreadPool(threads: 1), kernels: .best)
 
     // (tokens of this rank, heads, headDimension), tile after tile.
     let tokens = sharding.tiles(of: transport.rank).ranges.joined().flatMap { sharding.numbering.tokens(of: $0) }
-    func rows() -> UnsafeMutableBufferPointer<Float> {
-        let rows = UnsafeMutableBufferPointer<Float>.allocate(capacity: tokens.count * width)
-        rows.initialize(repeating: 0)
-        return rows
-    }
+    func rows() -> AlignedBuffer { AlignedBuffer(count: tokens.count * width) }
     let (queries, keys, values, output) = (rows(), rows(), rows(), rows())
-    defer { for rows in [queries, keys, values, output] { rows.deallocate() } }
 
     // Queries and keys are all alike, so token t averages the values 0 … t that it may see: t / 2.
     for (row, token) in tokens.enumerated() {
-        values[row * width..<(row + 1) * width].update(repeating: Float(token))
+        for channel in 0..<width { values[row * width + channel] = Float(token) }
     }
 
-    func headRows(_ rows: UnsafeMutableBufferPointer<Float>, from row: Int = 0) -> HeadRows {
-        HeadRows(rows.baseAddress! + row * width, tokenStride: width, headStride: 32)
+    func headRows(_ rows: AlignedBuffer, from row: Int = 0) -> HeadRows {
+        HeadRows(rows, offset: row * width, tokenStride: width, headStride: 32)
     }
     var row = 0
     for tile in sharding.tiles(of: transport.rank).ranges.joined() {

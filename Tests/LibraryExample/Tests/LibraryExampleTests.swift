@@ -49,11 +49,11 @@ private func example(_ name: String) -> String { products.appendingPathComponent
         let (output, status) = try run(example("attention-example"), [])
         #expect(status == 0)
         let lines = output.split(separator: "\n").map(String.init)
-        // Zigzag deals rank 0 the first and the last tiles.
+        // Four tiles folded: rank 0 has the first, rank 1 the last and the second, rank 2 the third.
         #expect(
             lines == [
-                "token 1 attends to 0.5, on rank 0", "token 999 attends to 499.5, on rank 0",
-                "token 500 attends to 250.0, on rank 2",
+                "token 1 attends to 0.5, on rank 0", "token 500 attends to 250.0, on rank 1",
+                "token 999 attends to 499.5, on rank 1",
             ])
         let readme = try #require(readme)
         for line in lines { #expect(readme.contains("\n\(line)\n"), "README.md must show the line: \(line)") }
