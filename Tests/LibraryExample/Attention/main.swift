@@ -17,26 +17,28 @@ let width = 4 * 32
     let executor = RingExecutor(
         plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: ThreadPool(threads: 1), kernels: .best)
 
-    // (tokens of this rank, heads, headDimension), tile after tile.
+    // (tokens of this rank, heads, headDimension), tile after tile; zero at first.
     let tokens = sharding.tiles(of: transport.rank).ranges.joined().flatMap { sharding.numbering.tokens(of: $0) }
-    func rows() -> AlignedBuffer { AlignedBuffer(count: tokens.count * width) }
-    let (queries, keys, values, output) = (rows(), rows(), rows(), rows())
+    let queries = AlignedBuffer(count: tokens.count * width)
+    let keys = AlignedBuffer(count: tokens.count * width)
+    let values = AlignedBuffer(count: tokens.count * width)
+    let output = AlignedBuffer(count: tokens.count * width)
 
     // Queries and keys are all alike, so token t averages the values 0 … t that it may see: t / 2.
     for (row, token) in tokens.enumerated() {
-        for channel in 0..<width { values[row * width + channel] = Float(token) }
+        for column in 0..<width { values[row * width + column] = Float(token) }
     }
 
-    func headRows(_ rows: AlignedBuffer, from row: Int = 0) -> HeadRows {
-        HeadRows(rows, offset: row * width, tokenStride: width, headStride: 32)
+    func rows(_ buffer: AlignedBuffer, from row: Int = 0) -> HeadRows {
+        HeadRows(buffer, offset: row * width, tokenStride: width, headStride: 32)
     }
     var row = 0
     for tile in sharding.tiles(of: transport.rank).ranges.joined() {
         let count = sharding.numbering.tokens(of: tile).count
-        executor.pack(tile: tile, rows: 0..<count, keys: headRows(keys, from: row), values: headRows(values, from: row))
+        executor.pack(tile: tile, rows: 0..<count, keys: rows(keys, from: row), values: rows(values, from: row))
         row += count
     }
-    try executor.attend(queries: headRows(queries), scale: 1 / Float(32).squareRoot(), output: headRows(output))
+    try executor.attend(queries: rows(queries), scale: 1 / Float(32).squareRoot(), output: rows(output))
     return Dictionary(uniqueKeysWithValues: tokens.enumerated().map { ($1, output[$0 * width]) })
 }
 
