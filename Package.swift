@@ -43,7 +43,8 @@ let package = Package(
         .testTarget(name: "TilesTests", dependencies: ["Tiles", "TestSupport"]),
         .testTarget(name: "AttentionTests", dependencies: ["Attention", "TestSupport"]),
         .testTarget(name: "PlansTests", dependencies: ["Plans"]),
-        .testTarget(name: "RingAttentionTests", dependencies: ["RingAttention", "TestSupport"]),
+        .testTarget(
+            name: "RingAttentionTests", dependencies: ["RingAttention", "TestSupport", "Checkpoints"], exclude: ["Goldens"]),
         .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
         .testTarget(name: "TokenizationTests", dependencies: ["Tokenization"], exclude: ["Goldens"]),
         .testTarget(name: "EncodersTests", dependencies: ["Encoders"], exclude: ["Goldens"]),

@@ -71,6 +71,7 @@ struct BenchAttention: ParsableCommand {
                 target[index] = CountedNormal.value(key: bench.seed &+ stream &* 0xD1B5_4A32_D192_ED03, index: tokens.lowerBound * width + index)
             }
         }
+        session.watchdog.progress(.reading)
         let measurement = try withExtendedLifetime((queries, output, keys, values)) {
             var row = 0
             for tile in sharding.tiles(of: transport.rank).ranges.joined() {
@@ -85,7 +86,9 @@ struct BenchAttention: ParsableCommand {
                     keys: HeadRows(keys, tokenStride: keyWidth, headStride: headDim),
                     values: HeadRows(values, tokenStride: keyWidth, headStride: headDim))
                 row += tokens.count
+                watchdog.progress()
             }
+            watchdog.progress(.attention)
             return try session.measure(repetitions: bench.repetitions) {
                 let before = executor.exposed
                 try executor.attend(
