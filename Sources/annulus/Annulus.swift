@@ -43,7 +43,11 @@ struct Annulus: ParsableCommand {
             if Launch.isFirstProcess() { print(fullMessage(for: error)) }
             return 0
         }
-        guard Launch.isFirstProcess() else { return EX_USAGE }
+        guard Launch.isFirstProcess() else {
+            // A launcher ends all processes as soon as one has failed: the one that speaks goes first.
+            sleep(2)
+            return EX_USAGE
+        }
         // A fault in an expression is shown with a caret below it; everything else is one line.
         let lines = message(for: error).split(separator: "\n", omittingEmptySubsequences: false)
         let caret = lines.firstIndex { $0.hasSuffix("^") }
