@@ -24,7 +24,7 @@ let package = Package(
         .target(name: "Matrices", dependencies: ["CAttentionKernels"]),
         .target(name: "Tiles"),
         .target(name: "Attention", dependencies: ["CAttentionKernels", "Matrices", "Tiles"]),
-        .target(name: "Plans", dependencies: ["Tiles", "Attention"]),
+        .target(name: "Plans", dependencies: ["Matrices", "Tiles", "Attention"]),
         .target(name: "RingAttention", dependencies: ["MPI", "Matrices", "Tiles", "Attention", "Plans"]),
         .target(name: "Checkpoints", dependencies: []),
         .target(name: "Tokenization", dependencies: ["Checkpoints"]),

@@ -1,5 +1,6 @@
 // The float64 oracle: attention by its definition, with the error that float32 arithmetic may add.
 
+import Matrices
 import Tiles
 #if canImport(Glibc)
     import Glibc
@@ -32,13 +33,20 @@ public enum Oracle {
     /// a score is off by at most δⱼ = γ(d + 2)·Σ|qᵢkᵢ|·scale (the scaled query, d fused multiply-adds);
     /// its weight exp(sⱼ − m), reached through at most L merges, by the relative error
     /// ηⱼ = e^(δⱼ + δₘ + (L + 2)·u·(|sⱼ − m| + 1) + 4u·(L + 1)) − 1, the exponential being good to 2 ulp;
-    /// sums of n terms add γ(n). The quotient then differs by (Σ wⱼηⱼ|vⱼ| + |o|·Σ wⱼηⱼ) / (1 − Σ wⱼηⱼ).
+    /// sums of n terms add γ(n). In bfloat16 a score is further off by what the rounding of its q and k makes of it, with
+    /// |q̂ − q| ≤ 2⁻⁸|q| + 2⁻¹²⁶ taken as it really is, and a term wⱼvⱼ by the factor 1 + 2⁻⁸ of the rounded weight and by
+    /// |v̂ⱼ − vⱼ|. The quotient then differs by (Σ wⱼηⱼ|vⱼ| + |o|·Σ wⱼηⱼ) / (1 − Σ wⱼηⱼ).
     public static func attend(
         queries: [Float], keys: [Float], values: [Float],
         headDimension: Int, valueDimension: Int, shape: SequenceShape, mask: Mask, scale: Double,
-        modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0
+        modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0, element: ElementKind = .float32
     ) -> Result {
         let unit = 0x1p-24
+        let weightUnit = element == .bfloat16 ? 0x1p-8 : 0
+        let smallest = element == .bfloat16 ? 0x1p-126 : 0
+        let queryErrors = roundingErrors(queries, element)
+        let keyErrors = roundingErrors(keys, element)
+        let valueErrors = roundingErrors(values, element)
         let merges = Double(levels(keys: shape.keys))
         var result = Result(
             output: Array(repeating: 0, count: shape.queries * valueDimension),
@@ -60,15 +68,20 @@ public enum Oracle {
             for key in visible {
                 var score = 0.0
                 var magnitude = 0.0
+                var rounding = 0.0
                 for i in 0..<headDimension {
-                    let product = Double(queries[row * headDimension + i]) * Double(keys[key * headDimension + i])
-                    score += product
-                    magnitude += abs(product)
+                    let q = Double(queries[row * headDimension + i])
+                    let k = Double(keys[key * headDimension + i])
+                    let qError = queryErrors[row * headDimension + i]
+                    let kError = keyErrors[key * headDimension + i]
+                    score += q * k
+                    magnitude += (abs(q) + qError) * (abs(k) + kError)
+                    rounding += abs(q) * kError + qError * abs(k) + qError * kError + 2 * smallest
                 }
                 let distance = shape.position(ofKey: key) - shape.position(ofQuery: row)
                 let (modified, added) = modify(score * scale, distance: distance, modifiers, head: head)
                 scores.append(modified)
-                scoreErrors.append(gamma(Double(headDimension) + 2) * magnitude * abs(scale) + added * unit)
+                scoreErrors.append((gamma(Double(headDimension) + 2) * magnitude + rounding) * abs(scale) + added * unit)
             }
             let top = max(scores.max() ?? 0, sink ?? -.infinity)
             // The maximum that the float32 side picks may belong to another key, whose score is as close.
@@ -103,7 +116,9 @@ public enum Oracle {
                 for (j, key) in visible.enumerated() {
                     let value = Double(values[key * valueDimension + column])
                     total += exp(scores[j] - top) * value
-                    error += (errors[j] + 0x1p-126) * abs(value)
+                    let weight = exp(scores[j] - top)
+                    let rounded = errors[j] + weightUnit * (weight + errors[j]) + 0x1p-126
+                    error += rounded * abs(value) + (weight + rounded) * valueErrors[key * valueDimension + column] + 2 * smallest
                 }
                 let output = total / sum
                 result.output[row * valueDimension + column] = output
@@ -120,7 +135,8 @@ public enum Oracle {
         _ scaled: Double, distance: Int, _ modifiers: ScoreModifiers, head: Int
     ) -> (score: Double, error: Double) {
         var score = scaled
-        var error = 0.0
+        // In bfloat16 the scale is applied to the score, which rounds once more.
+        var error = 2 * abs(score)
         if let cap = modifiers.softcap.map(Double.init) {
             score = cap * tanh(score / cap)
             error += 8 * abs(score)
@@ -136,6 +152,24 @@ public enum Oracle {
             error += 2 * abs(penalty) + 2 * abs(score)
         }
         return (score, error)
+    }
+
+    /// |x̂ − x| for the stored form of each number.
+    private static func roundingErrors(_ values: [Float], _ element: ElementKind) -> [Double] {
+        values.map { element == .float32 ? 0 : abs(Double(roundedToBFloat16($0)) - Double($0)) }
+    }
+
+    /// The nearest bfloat16, ties to even; denormal numbers are zero, as the instructions have it.
+    public static func roundedToBFloat16(_ x: Float) -> Float {
+        if !x.isFinite || x.isZero { return x }
+        if x.isSubnormal { return x * 0 }
+        let below = Float(bitPattern: x.bitPattern & 0xffff_0000)
+        let above = Float(bitPattern: below.bitPattern &+ 0x1_0000)
+        // Past the largest finite number the neighbour is where the next one would be.
+        let limit = above.isFinite ? Double(above) : 2 * Double(below) - Double(Float(bitPattern: below.bitPattern - 0x1_0000))
+        let (down, up) = (abs(Double(x) - Double(below)), abs(limit - Double(x)))
+        if down == up { return below.bitPattern & 0x1_0000 == 0 ? below : above }
+        return down < up ? below : above
     }
 
     /// The height of the fixed tree over a number of keys.

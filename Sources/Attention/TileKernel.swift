@@ -1,6 +1,5 @@
 // The driver of the tile kernel: one query tile against one packed key tile, for one head.
 
-import CAttentionKernels
 import Matrices
 import Tiles
 
@@ -9,18 +8,24 @@ import Tiles
 public struct PackedTile: Sendable, Hashable {
     public let headDimension: Int
     public let valueDimension: Int
+    /// What keys and values are stored in. In bfloat16 a float's place holds a pair along the depth of the product: two
+    /// channels of a key, or two keys of a channel of values.
+    public let element: ElementKind
 
-    public init(_ heads: HeadShape) {
+    public init(_ heads: HeadShape, _ element: ElementKind = .float32) {
         headDimension = heads.headDimension
         valueDimension = heads.valueDimension
+        self.element = element
     }
 
     @inlinable func padded(_ n: Int) -> Int { (n + 15) & ~15 }
 
+    /// From one row of query operands to the next, in floats.
+    var queryStride: Int { element.slots(headDimension) }
     /// The floats of the K panels of a tile of `keys` keys.
-    public func keyFloats(keys: Int) -> Int { padded(keys) * headDimension }
+    public func keyFloats(keys: Int) -> Int { padded(keys) * element.slots(headDimension) }
     /// The floats of the V panels of a tile of `keys` keys.
-    public func valueFloats(keys: Int) -> Int { keys * padded(valueDimension) }
+    public func valueFloats(keys: Int) -> Int { element.slots(keys) * padded(valueDimension) }
     /// The floats of both, rounded up so that every tile starts on a cache line.
     public func floats(keys: Int) -> Int { keyFloats(keys: keys) + padded(valueFloats(keys: keys)) }
 
@@ -36,13 +41,20 @@ public struct PackedTile: Sendable, Hashable {
         into tile: UnsafeMutablePointer<Float>, kernels: KernelSet
     ) {
         let functions = kernels.functions
-        functions.pack_transposed(keys, keyStride, rows.count, headDimension, tile + rows.lowerBound * headDimension)
+        let bfloat16 = kernels.bfloat16Functions
+        let keyPanels = tile + rows.lowerBound * element.slots(headDimension)
+        switch element {
+        case .float32: functions.pack_transposed(keys, keyStride, rows.count, headDimension, keyPanels)
+        case .bfloat16: bfloat16.pack_transposed(keys, keyStride, rows.count, headDimension, keyPanels)
+        }
         let packedValues = tile + keyFloats(keys: tileKeys)
         for column in stride(from: 0, to: valueDimension, by: 64) {
             let columns = min(64, valueDimension - column)
-            functions.pack_columns(
-                values + column, valueStride, rows.count, columns,
-                packedValues + column * tileKeys + rows.lowerBound * padded(columns))
+            let panel = packedValues + column * element.slots(tileKeys) + element.slots(rows.lowerBound) * padded(columns)
+            switch element {
+            case .float32: functions.pack_columns(values + column, valueStride, rows.count, columns, panel)
+            case .bfloat16: bfloat16.pack_columns(values + column, valueStride, rows.count, columns, panel)
+            }
         }
     }
 }
@@ -56,7 +68,8 @@ public final class TileKernel {
 
     private let heads: HeadShape
     private let layout: PackedTile
-    private let functions: annulus_kernels
+    private let arithmetic: TileArithmetic
+    private var scale: Float = 1
     private let scores: AlignedBuffer
     private let queries: AlignedBuffer
     private var masks = TileMaskCache()
@@ -64,33 +77,28 @@ public final class TileKernel {
     private let modifiers: ScoreModifiers
     private var head = 0
 
-    public init(heads: HeadShape, mask: Mask, modifiers: ScoreModifiers = ScoreModifiers(), kernels: KernelSet) {
+    public init(
+        heads: HeadShape, element: ElementKind = .float32, mask: Mask, modifiers: ScoreModifiers = ScoreModifiers(),
+        kernels: KernelSet
+    ) {
         self.heads = heads
         self.mask = mask
         self.modifiers = modifiers
-        layout = PackedTile(heads)
-        functions = kernels.functions
+        layout = PackedTile(heads, element)
+        arithmetic = TileArithmetic(layout: layout, kernels: kernels)
         scores = AlignedBuffer(count: Self.fusedRows * TileGrid.tileSize)
-        queries = AlignedBuffer(count: TileGrid.tileSize * heads.headDimension)
+        queries = AlignedBuffer(count: TileGrid.tileSize * layout.queryStride)
     }
 
     /// Takes the queries of one tile and head, multiplied by the score scale, for the calls of `attend` that follow.
     public func load(queries source: UnsafePointer<Float>, stride: Int, rows: Int, head: Int, scale: Float) {
         self.head = head
-        let width = heads.headDimension
-        for row in 0..<rows {
-            let from = source + row * stride
-            let to = queries.pointer + row * width
-            for column in 0..<width { to[column] = from[column] * scale }
-        }
+        self.scale = arithmetic.load(queries: source, stride: stride, rows: rows, scale: scale, into: queries.pointer)
     }
 
     /// The partial attention of the loaded queries to a key tile that all of them see entirely.
     private func attend(to tile: UnsafePointer<Float>, keys: Int, into partial: PartialAttention) {
-        functions.attend_tile(
-            queries.pointer, heads.headDimension, partial.rows, tile, heads.headDimension,
-            tile + layout.keyFloats(keys: keys), heads.valueDimension, keys,
-            partial.rowMax, partial.rowSum, partial.output, partial.outputStride, scores.pointer)
+        arithmetic.attend(queries.pointer, tile: tile, keys: keys, scale: scale, into: partial, scratch: scores.pointer)
     }
 
     /// The partial attention of the loaded queries to a key tile.
@@ -128,41 +136,38 @@ public final class TileKernel {
             scoreBlock(row: row, rows: rows, key: key, keys: keys, tile: tile)
             modify(rows: rows, key: key, keys: min(64, keys - key), distance: distance + key)
         }
-        functions.softmax_rows(
-            scores.pointer, TileGrid.tileSize, rows, keys, bits, words, partial.rowMax + row, partial.rowSum + row)
+        arithmetic.softmax(
+            scores.pointer, stride: TileGrid.tileSize, rows: rows, keys: keys, bits: bits, words: words,
+            scale: modifiers.leavesScores ? scale : 1, rowMax: partial.rowMax + row, rowSum: partial.rowSum + row)
         forEachValuePanel { column, width in
             let output = partial.output + row * partial.outputStride + column
-            var accumulate: Int32 = 0
+            var accumulate = false
             for key in Swift.stride(from: 0, to: keys, by: 64) {
                 let panel = min(64, keys - key)
                 let seen = panelBits(bits, rows, key)
                 if seen.any == 0 { continue }
                 let everyBit = UInt64.max >> UInt64(64 - panel)
-                let weights = scores.pointer + key
-                let block = values + column * keys + key * width
-                if let bits, seen.all & everyBit != everyBit {
-                    functions.masked_panel_product(
-                        weights, TileGrid.tileSize, rows, block, panel, width, output, partial.outputStride, accumulate,
-                        bits + key / 64, words)
-                } else {
-                    functions.panel_product(
-                        weights, TileGrid.tileSize, rows, block, panel, width, output, partial.outputStride, accumulate)
-                }
-                accumulate = 1
+                arithmetic.product(
+                    scores.pointer + layout.element.slots(key), TileGrid.tileSize, rows,
+                    values + column * layout.element.slots(keys) + layout.element.slots(key) * width,
+                    panel, width, output, partial.outputStride, accumulate: accumulate,
+                    bits: seen.all & everyBit == everyBit ? nil : bits.map { $0 + key / 64 }, words: words)
+                accumulate = true
             }
-            if accumulate == 0 {
+            if !accumulate {
                 for r in 0..<rows { (output + r * partial.outputStride).update(repeating: 0, count: width) }
             }
         }
     }
 
-    /// Cap and biases of one panel of scores.
+    /// What is left of the scale, cap and biases of one panel of scores.
     private func modify(rows: Int, key: Int, keys: Int, distance: Int) {
         if modifiers.leavesScores { return }
         let slope = modifiers.alibiSlopes?[head] ?? 0
         func call(_ bias: UnsafePointer<Float>?, _ reach: Int) {
-            functions.modify_scores(
-                scores.pointer + key, TileGrid.tileSize, rows, keys, modifiers.softcap ?? 0, bias, reach, slope, distance)
+            arithmetic.modify(
+                scores.pointer + key, stride: TileGrid.tileSize, rows: rows, keys: keys, scale: scale, cap: modifiers.softcap ?? 0,
+                bias: bias, reach: reach, slope: slope, distance: distance)
         }
         guard let relative = modifiers.relativeBias else { return call(nil, 0) }
         relative.table.withUnsafeBufferPointer { table in
@@ -182,10 +187,9 @@ public final class TileKernel {
 
     /// The scores of some rows against one panel of keys.
     private func scoreBlock(row: Int, rows: Int, key: Int, keys: Int, tile: UnsafePointer<Float>) {
-        let width = heads.headDimension
-        functions.panel_product(
-            queries.pointer + row * width, width, rows, tile + key * width, width,
-            layout.padded(min(64, keys - key)), scores.pointer + key, TileGrid.tileSize, 0)
+        arithmetic.scores(
+            queries.pointer + row * layout.queryStride, rows: rows, panel: tile + key * layout.queryStride,
+            width: layout.padded(min(64, keys - key)), into: scores.pointer + key, stride: TileGrid.tileSize)
     }
 
     /// Which keys of a panel any, and all, of some rows see; without bits, every key.

@@ -11,93 +11,9 @@
 // is written once, in fused multiply-adds and in a fixed order, every set yields the same bits.
 // Polynomials are our own minimax fits (Remez exchange against 30-digit values, coefficients then
 // rounded to float32); the bound in each comment is what the tests check.
-#include "exp_table.h"
-
-#pragma clang fp contract(off)
-#pragma clang diagnostic ignored "-Wpsabi"
-
-#define INLINE static inline __attribute__((always_inline))
-#define UNROLL _Pragma("clang loop unroll(full)")
-#define INFINITE __builtin_inff()
-#define NOT_A_NUMBER __builtin_nanf("")
-
-typedef float v16 __attribute__((ext_vector_type(16)));
-typedef float v8 __attribute__((ext_vector_type(8)));
-typedef float v4 __attribute__((ext_vector_type(4)));
-typedef int32_t i16 __attribute__((ext_vector_type(16)));
-typedef int32_t i8 __attribute__((ext_vector_type(8)));
-typedef float v16_unaligned __attribute__((ext_vector_type(16), aligned(4)));
-
-// ---- vectors ------------------------------------------------------------------------------------
-
-INLINE v16 splat(float x) { return (v16)(x); }
-INLINE v16 load(const float *p) { return *(const v16_unaligned *)p; }
-INLINE void store(float *p, v16 x) { *(v16_unaligned *)p = x; }
-INLINE v16 fused(v16 a, v16 b, v16 c) { return __builtin_elementwise_fma(a, b, c); }
-INLINE i16 bits(v16 x) { return __builtin_bit_cast(i16, x); }
-INLINE v16 from_bits(i16 x) { return __builtin_bit_cast(v16, x); }
-INLINE v16 absolute(v16 x) { return from_bits(bits(x) & 0x7fffffff); }
-INLINE v16 copy_sign(v16 magnitude, v16 sign) {
-  return from_bits((bits(magnitude) & 0x7fffffff) | (bits(sign) & (int32_t)0x80000000));
-}
-INLINE v16 largest(v16 a, v16 b) { return a > b ? a : b; }
-
-// The first n < 16 floats; the other lanes are zero and nothing beyond n is touched.
-INLINE v16 load_some(const float *p, ptrdiff_t n) {
-  float t[16] = {0};
-  memcpy(t, p, (size_t)n * sizeof(float));
-  return load(t);
-}
-INLINE void store_some(float *p, v16 x, ptrdiff_t n) {
-  float t[16];
-  store(t, x);
-  memcpy(p, t, (size_t)n * sizeof(float));
-}
-
-// Lane l is all ones where bit l of the mask is set.
-INLINE i16 lanes(uint32_t mask) {
-  const i16 bit = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
-  return ((i16)((int32_t)mask) & bit) != 0;
-}
-
-// The fixed tree over 16 lanes: l + (l + 8), then + 4, + 2, + 1.
-INLINE float sum_lanes(v16 x) {
-  const v8 a = x.lo + x.hi;
-  const v4 b = a.lo + a.hi;
-  return (b.x + b.z) + (b.y + b.w);
-}
-// Adding zero makes −0 into +0, so that the result does not depend on the order of comparisons.
-INLINE float largest_lane(v16 x) {
-  const v8 a = x.lo > x.hi ? x.lo : x.hi;
-  const v4 b = a.lo > a.hi ? a.lo : a.hi;
-  const float even = b.x > b.z ? b.x : b.z, odd = b.y > b.w ? b.y : b.w;
-  return (even > odd ? even : odd) + 0.0f;
-}
+#include "vectors.h"
 
 // ---- elementary functions -----------------------------------------------------------------------
-
-#ifndef TABLE_LOOKUP
-// exp_table at the low five bits of each lane.
-INLINE i16 table_lookup(i16 n) {
-  i16 y;
-  UNROLL for (int l = 0; l < 16; l++) y[l] = (int32_t)exp_table[n[l] & 31];
-  return y;
-}
-#define TABLE_LOOKUP table_lookup
-#endif
-
-// e^x for x ≤ 0 as a softmax weight: exact at 0, zero below −87.3, NaN passes. With n = rint(32x/ln 2)
-// and r = x − n·ln2/32, e^x = 2^(n/32)·(1 + r + r²/2): a table of 32 costs a permutation where a longer
-// polynomial would cost multiply-adds, and those are what attention runs out of. Relative error below
-// 1.9e-7 + |x|·3e-9: one constant for ln 2 is enough because the weights that count lie near zero.
-INLINE v16 exp_weight(v16 x) {
-  const v16 round = splat(0x1.8p23f);
-  const v16 t = fused(x, splat(0x1.715476p+5f), round);
-  const v16 r = fused(t - round, splat(-0x1.62e43p-6f), x);
-  const v16 power = from_bits((bits(t) << 18) + TABLE_LOOKUP(bits(t)));
-  const v16 y = fused(power, fused(r, splat(0.5f), splat(1.0000147f)) * r, power);
-  return x < splat(-87.3f) ? splat(0.0f) : y;
-}
 
 // e^(x + x_low), |x_low| below an ulp of x. Below 1 ulp for every x where x_low = 0, denormal
 // results included; overflow gives infinity, NaN passes.
@@ -286,22 +202,6 @@ static void panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
     column_group_1(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate);
 }
 
-// The end of the run of equal bits that starts at bit k of a mask, at most `depth`.
-INLINE ptrdiff_t run_end(const uint64_t *mask, ptrdiff_t k, ptrdiff_t depth) {
-  const uint64_t flip = (mask[k / 64] >> (k % 64)) & 1 ? ~(uint64_t)0 : 0;
-  while (k < depth) {
-    const uint64_t differs = (mask[k / 64] ^ flip) >> (k % 64);
-    if (differs) {
-      k += __builtin_ctzll(differs);
-      break;
-    }
-    k = (k / 64 + 1) * 64;
-  }
-  return k < depth ? k : depth;
-}
-
-enum { MASK_CHUNK = 4096, MASK_ROWS = 24 };
-
 // Blocks of rows: a stretch of terms that all rows see is one dense product; where the rows differ,
 // each row takes its own runs. Every element still sees its terms in ascending order.
 static void masked_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
@@ -343,29 +243,6 @@ static void masked_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t r
 }
 
 // ---- softmax ------------------------------------------------------------------------------------
-
-// The visible columns of block b of 16 columns.
-INLINE uint32_t visible(const uint64_t *mask, ptrdiff_t b, ptrdiff_t keys) {
-  const ptrdiff_t left = keys - 16 * b;
-  const uint32_t inside = left >= 16 ? 0xffffu : (1u << left) - 1;
-  return mask ? (uint32_t)(mask[b / 4] >> (16 * (b % 4))) & inside : inside;
-}
-
-// Lane maxima of a row's visible scores; the first `open` blocks of 16 columns are wholly visible.
-INLINE v16 row_maxima(const float *s, ptrdiff_t keys, ptrdiff_t open, const uint64_t *mask) {
-  v16 m[4];
-  UNROLL for (int i = 0; i < 4; i++) m[i] = splat(-INFINITE);
-  ptrdiff_t b = 0;
-  for (; b + 4 <= open; b += 4)
-    UNROLL for (int i = 0; i < 4; i++) m[i] = largest(load(s + 16 * (b + i)), m[i]);
-  for (; 16 * b < keys; b++)
-    m[0] = largest(lanes(visible(mask, b, keys)) ? load(s + 16 * b) : splat(-INFINITE), m[0]);
-  return largest(largest(m[0], m[1]), largest(m[2], m[3]));
-}
-
-// What is subtracted from a row's scores. −∞ − −∞ is never formed: where nothing is above −∞, weights
-// are e^−∞ = 0 (or NaN stays NaN).
-INLINE float row_base(float highest) { return highest == -INFINITE ? 0.0f : highest; }
 
 // A row's scores become weights; returns their lane sums.
 INLINE v16 row_weights(float *s, ptrdiff_t keys, ptrdiff_t open, const uint64_t *mask, float highest) {
@@ -681,10 +558,11 @@ INLINE v16 relative_bias(const float *bias, ptrdiff_t reach, ptrdiff_t delta) {
   return y;
 }
 
-static void modify_scores(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys, float cap,
-                          const float *bias, ptrdiff_t reach, float slope, ptrdiff_t distance) {
+static void modify_scores(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys, float scale,
+                          float cap, const float *bias, ptrdiff_t reach, float slope, ptrdiff_t distance) {
   const v16 places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   for (ptrdiff_t r = 0; r < rows; r++, s += s_stride) {
+    if (scale != 1.0f) FOR_COLUMNS(keys, s, AT(s) * splat(scale))
     if (cap > 0.0f) FOR_COLUMNS(keys, s, tanh_lanes(AT(s) / splat(cap)) * splat(cap))
     if (bias) FOR_COLUMNS(keys, s, AT(s) + relative_bias(bias, reach, distance - r + j))
     if (slope != 0.0f)

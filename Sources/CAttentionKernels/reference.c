@@ -7,3 +7,6 @@
 #define ROWS_1 4
 #define ACCUMULATORS 4
 #include "kernels_generic.h"
+
+#define BFLOAT16_NATIVE 0
+#include "bfloat16_generic.h"

@@ -8,6 +8,8 @@ import Matrices
 public struct Encoder: Sendable {
     public let configuration: EncoderConfiguration
     public let kernels: KernelSet
+    /// What the weights of dense layers, keys and values are stored in; everything else is float32.
+    public let element: ElementKind
     let embeddings: Embeddings
     let layers: [EncoderLayer]
 
@@ -24,21 +26,23 @@ public struct Encoder: Sendable {
 
     /// Loads the weights of a checkpoint.
     /// - Throws: `FileError` naming the file and tensor.
-    public init(_ checkpoint: Checkpoint, kernels: KernelSet) throws(FileError) {
+    public init(_ checkpoint: Checkpoint, element: ElementKind = .float32, kernels: KernelSet) throws(FileError) {
         let configuration = try EncoderConfiguration(checkpoint.config, path: checkpoint.folder + "/config.json")
-        try self.init(configuration, parameters: checkpoint, kernels: kernels)
+        try self.init(configuration, parameters: checkpoint, element: element, kernels: kernels)
     }
 
     /// Takes the parameters under the names that Hugging Face publishes.
     /// - Throws: what the source throws.
     public init(
-        _ configuration: EncoderConfiguration, parameters: any ParameterSource, kernels: KernelSet
+        _ configuration: EncoderConfiguration, parameters: any ParameterSource, element: ElementKind = .float32,
+        kernels: KernelSet
     ) throws(FileError) {
         let hidden = configuration.hiddenSize
         let root = ParameterPath(source: parameters, name: "")
         let path = root["embeddings"]
         self.configuration = configuration
         self.kernels = kernels
+        self.element = element
         embeddings = Embeddings(
             words: try path["word_embeddings"]["weight"].read(shape: [configuration.vocabularySize, hidden]),
             positions: try path["position_embeddings"]["weight"].read(shape: [configuration.positionCount, hidden]),
@@ -46,7 +50,7 @@ public struct Encoder: Sendable {
             norm: try LayerNorm(path["LayerNorm"], width: hidden, epsilon: configuration.layerNormEpsilon))
         var layers: [EncoderLayer] = []
         for index in 0..<configuration.layerCount {
-            layers.append(try EncoderLayer(root["encoder"]["layer"][index], configuration, kernels))
+            layers.append(try EncoderLayer(root["encoder"]["layer"][index], configuration, element, kernels))
         }
         self.layers = layers
     }
@@ -73,10 +77,10 @@ struct Dense: Sendable {
     let weight: PackedMatrix
     let bias: [Float]
 
-    init(_ path: ParameterPath, inputs: Int, outputs: Int, kernels: KernelSet) throws(FileError) {
+    init(_ path: ParameterPath, inputs: Int, outputs: Int, element: ElementKind, kernels: KernelSet) throws(FileError) {
         let rows = try path["weight"].read(shape: [outputs, inputs])
         weight = rows.withUnsafeBufferPointer {
-            PackedMatrix(weights: $0, inputs: inputs, outputs: outputs, kernels: kernels)
+            PackedMatrix(weights: $0, inputs: inputs, outputs: outputs, element: element, kernels: kernels)
         }
         bias = try path["bias"].read(shape: [outputs])
     }
@@ -94,18 +98,23 @@ struct EncoderLayer: Sendable {
     let output: Dense
     let outputNorm: LayerNorm
 
-    init(_ path: ParameterPath, _ configuration: EncoderConfiguration, _ kernels: KernelSet) throws(FileError) {
+    init(
+        _ path: ParameterPath, _ configuration: EncoderConfiguration, _ element: ElementKind, _ kernels: KernelSet
+    ) throws(FileError) {
+        func dense(_ path: ParameterPath, inputs: Int, outputs: Int) throws(FileError) -> Dense {
+            try Dense(path, inputs: inputs, outputs: outputs, element: element, kernels: kernels)
+        }
         let hidden = configuration.hiddenSize
         let inner = configuration.intermediateSize
         let epsilon = configuration.layerNormEpsilon
         let attention = path["attention"]
-        query = try Dense(attention["self"]["query"], inputs: hidden, outputs: hidden, kernels: kernels)
-        key = try Dense(attention["self"]["key"], inputs: hidden, outputs: hidden, kernels: kernels)
-        value = try Dense(attention["self"]["value"], inputs: hidden, outputs: hidden, kernels: kernels)
-        attentionOutput = try Dense(attention["output"]["dense"], inputs: hidden, outputs: hidden, kernels: kernels)
+        query = try dense(attention["self"]["query"], inputs: hidden, outputs: hidden)
+        key = try dense(attention["self"]["key"], inputs: hidden, outputs: hidden)
+        value = try dense(attention["self"]["value"], inputs: hidden, outputs: hidden)
+        attentionOutput = try dense(attention["output"]["dense"], inputs: hidden, outputs: hidden)
         attentionNorm = try LayerNorm(attention["output"]["LayerNorm"], width: hidden, epsilon: epsilon)
-        intermediate = try Dense(path["intermediate"]["dense"], inputs: hidden, outputs: inner, kernels: kernels)
-        output = try Dense(path["output"]["dense"], inputs: inner, outputs: hidden, kernels: kernels)
+        intermediate = try dense(path["intermediate"]["dense"], inputs: hidden, outputs: inner)
+        output = try dense(path["output"]["dense"], inputs: inner, outputs: hidden)
         outputNorm = try LayerNorm(path["output"]["LayerNorm"], width: hidden, epsilon: epsilon)
     }
 }

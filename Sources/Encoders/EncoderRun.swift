@@ -85,9 +85,10 @@ public final class EncoderRun {
         let blockRows = Self.blockRows(rows: row, threads: threads.threads)
         blocks = Self.blocks(tiles, rows: blockRows)
         scratch = (0..<threads.threads).map { _ in Scratch(encoder.configuration, rows: blockRows) }
-        let job = AttentionJob(
+        var job = AttentionJob(
             shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding, mask: .full,
             heads: encoder.heads)
+        job.element = encoder.element
         executor = RingExecutor(
             plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: threads,
             kernels: encoder.kernels, progressed: progressed)

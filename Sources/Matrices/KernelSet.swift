@@ -14,6 +14,12 @@ public struct KernelSet: Sendable, Hashable {
     /// The table of C functions; fetch it once, outside of inner loops.
     public var functions: annulus_kernels { annulus_kernels_available(index).pointee }
 
+    /// The table of the bfloat16 functions, documented in `annulus_bfloat16_kernels.h`.
+    public var bfloat16Functions: annulus_bfloat16_kernels { annulus_bfloat16_kernels_available(index).pointee }
+
+    /// Whether bfloat16 products run on instructions of their own; elsewhere the same bits take longer than float32.
+    public var hasNativeBFloat16: Bool { bfloat16Functions.native != 0 }
+
     /// The sets that this machine can run, the reference first and the fastest last.
     public static let available: [KernelSet] = {
         var sets: [KernelSet] = []

@@ -2,12 +2,14 @@
 
 import Synchronization
 
-/// The fused multiply-add peak of `kernels` on each thread of `pool` while all of them run, in GFLOP/s.
+/// The fused multiply-add peak of `kernels` for operands of kind `element` on each thread of `pool` while all of them run, in GFLOP/s.
 ///
 /// Each thread runs independent chains out of registers for `seconds`, in rounds of about a millisecond, and reports
 /// its best round: what the core can reach, undisturbed. Without a pool, the calling thread alone is measured.
-public func peak(kernels: KernelSet, seconds: Double, pool: ThreadPool? = nil) -> [Double] {
-    let functions = kernels.functions
+public func peak(
+    kernels: KernelSet, element: ElementKind = .float32, seconds: Double, pool: ThreadPool? = nil
+) -> [Double] {
+    let run = element == .float32 ? kernels.functions.peak : kernels.bfloat16Functions.peak
     let threads = pool?.threads ?? 1
     let rates = AlignedBuffer(count: threads)
     let measure = { (index: Int, _: Int) in
@@ -18,7 +20,7 @@ public func peak(kernels: KernelSet, seconds: Double, pool: ThreadPool? = nil) -
         let start = clock.now
         while clock.now - start < .seconds(seconds) || best == 0 {
             let roundStart = clock.now
-            let operations = functions.peak(iterations, &sink)
+            let operations = run?(iterations, &sink) ?? 0
             let time = clock.now - roundStart
             let elapsed = Double(time.components.seconds) + Double(time.components.attoseconds) * 1e-18
             if elapsed < 5e-4 {

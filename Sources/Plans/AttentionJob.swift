@@ -1,6 +1,7 @@
 // What is to be attended, as the planner sees it: sequences, their shards, the mask and the heads.
 
 import Attention
+import Matrices
 import Tiles
 
 /// One attention over a batch of sequences: queries of sequence s see keys of sequence s only.
@@ -13,6 +14,8 @@ public struct AttentionJob: Sendable {
     public let keys: Sharding
     public let mask: Mask
     public let heads: HeadShape
+    /// What keys and values are stored in, in memory and in messages.
+    public var element = ElementKind.float32
 
     /// - Precondition: the shardings are of these sequences, over equally many ranks.
     public init(shapes: [SequenceShape], queries: Sharding, keys: Sharding, mask: Mask, heads: HeadShape) {

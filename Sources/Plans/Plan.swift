@@ -93,7 +93,7 @@ public struct Plan: Sendable {
         let heads = job.heads.keyValueHeads
         if job.rankCount == 1 { return [0..<heads] }
         let tokens = (0..<job.rankCount).map { job.keys.tokenCount(of: Rank($0)) }.max() ?? 0
-        let bytesPerHead = max(1, tokens * (job.heads.headDimension + job.heads.valueDimension) * 4)
+        let bytesPerHead = max(1, tokens * (job.heads.headDimension + job.heads.valueDimension) * job.element.bytes)
         // Two stages are in flight: the one attended and the one arriving.
         let budget = max(4 << 20, bytesPerHead * heads / 10)
         let size = max(1, min(heads, budget / (2 * bytesPerHead)))

@@ -64,7 +64,7 @@ extension Plan {
 
     /// The bytes of some packed tiles, all heads.
     public func bytes(of tiles: Runs) -> Int {
-        let packed = PackedTile(job.heads)
+        let packed = PackedTile(job.heads, job.element)
         var floats = 0
         for run in tiles.ranges {
             for tile in run { floats += packed.floats(keys: job.keys.numbering.tokens(of: tile).count) }

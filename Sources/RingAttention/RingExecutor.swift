@@ -69,7 +69,7 @@ public final class RingExecutor {
         kernels: KernelSet, progressed: @escaping @Sendable () -> Void = {}
     ) {
         let job = plan.job
-        let packed = PackedTile(job.heads)
+        let packed = PackedTile(job.heads, job.element)
         self.plan = plan
         self.transport = transport
         self.threads = threads
@@ -77,7 +77,9 @@ public final class RingExecutor {
         self.packed = packed
         self.progressed = progressed
         partials = PartialPool(heads: job.heads, kernels: kernels)
-        workers = (0..<threads.threads).map { _ in TileKernel(heads: job.heads, mask: job.mask, modifiers: modifiers, kernels: kernels) }
+        workers = (0..<threads.threads).map { _ in
+            TileKernel(heads: job.heads, element: job.element, mask: job.mask, modifiers: modifiers, kernels: kernels)
+        }
         own = plan.headGroups.map {
             KeyValueSlab(tiles: job.keys.tiles(of: plan.rank), heads: $0.count, numbering: job.keys.numbering, packed: packed)
         }

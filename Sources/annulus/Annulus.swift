@@ -44,8 +44,7 @@ struct Annulus: ParsableCommand {
             return 0
         }
         guard Launch.isFirstProcess() else {
-            // A launcher ends all processes as soon as one has failed: the one that speaks goes first.
-            sleep(2)
+            Launch.letFirstProcessSpeak()
             return EX_USAGE
         }
         // A fault in an expression is shown with a caret below it; everything else is one line.

@@ -16,11 +16,11 @@ struct LoadedModel: Sendable {
     let encoder: Encoder
     let settings: SentenceTransformersSettings?
 
-    static func load(_ name: String, kernels: KernelSet) throws(FileError) -> LoadedModel {
+    static func load(_ name: String, element: ElementKind = .float32, kernels: KernelSet) throws(FileError) -> LoadedModel {
         let folder = try Checkpoint.resolve(name)
         let checkpoint = try Checkpoint(folder: folder)
         return LoadedModel(
-            folder: folder, checkpoint: checkpoint, encoder: try Encoder(checkpoint, kernels: kernels),
+            folder: folder, checkpoint: checkpoint, encoder: try Encoder(checkpoint, element: element, kernels: kernels),
             settings: try SentenceTransformersSettings.load(folder: folder))
     }
 

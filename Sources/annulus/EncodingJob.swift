@@ -23,8 +23,9 @@ struct EncodingJob {
         self.input = input
         session.watchdog.progress(.reading)
         let kernels = session.kernels
+        let element = session.options.dtype
         (model, tokenizer, self.prompt) = try session.agree {
-            let model = try LoadedModel.load(options.model, kernels: kernels)
+            let model = try LoadedModel.load(options.model, element: element, kernels: kernels)
             return (model, try model.tokenizer(), try prompt(model.settings))
         }
         documents = try session.documents(input)

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import Matrices
 import Plans
 
 /// How a job is spread over ranks and threads, watched and reported.
@@ -18,11 +19,11 @@ struct RunOptions: ParsableArguments {
     @Option(help: "How attention travels: pass-kv, or auto, which chooses it.")
     var strategy: StrategyName = .auto
 
-    @Option(help: "Storage type of weights and tiles: float32.")
-    var dtype: ElementName = .float32
+    @Option(help: "Storage type of weights, keys and values: float32 or bfloat16. Sums, statistics and results are float32.")
+    var dtype: ElementKind = .float32
 
-    @Option(help: "Type in which K/V tiles travel: float32.")
-    var wire: ElementName = .float32
+    @Option(help: "Type in which K/V tiles travel: that of --dtype, which is the default.")
+    var wire: ElementKind?
 
     @Option(help: "End the job when a rank is silent, or nothing moves anywhere, for this many seconds; 0 never.")
     var watchdog: Double = 300
@@ -37,6 +38,9 @@ struct RunOptions: ParsableArguments {
         if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads takes 1 to 1024, not \(threads)") }
         if let virtualRanks, !(1...1024).contains(virtualRanks) {
             throw ValidationError("--virtual-ranks takes 1 to 1024, not \(virtualRanks)")
+        }
+        if let wire, wire != dtype {
+            throw ValidationError("--wire \(wire.rawValue) with --dtype \(dtype.rawValue): tiles travel as they are stored; leave --wire out")
         }
         if !(0...1e9).contains(watchdog) { throw ValidationError("--watchdog takes seconds, 0 for never, not \(watchdog)") }
     }
@@ -55,10 +59,7 @@ enum StrategyName: String, ExpressibleByArgument, CaseIterable {
     case passKeyValue = "pass-kv"
 }
 
-/// The storage types that can be asked for.
-enum ElementName: String, ExpressibleByArgument, CaseIterable {
-    case float32
-}
+extension ElementKind: ExpressibleByArgument {}
 
 extension ProgressMode: ExpressibleByArgument {}
 

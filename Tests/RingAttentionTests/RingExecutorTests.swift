@@ -44,9 +44,50 @@ import Tiles
         }
     }
 
-    @Test func everyKernelSetIsWithinTheBound() throws {
+    @Test(arguments: shapes, [Mask.full, .causal])
+    func bfloat16IsWithinItsBoundAndTheSameBits(shapes: [SequenceShape], mask: Mask) throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        for heads in [HeadShape(heads: 2, headDimension: 32), HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 19, valueDimension: 71)] {
+            var ringCase = RingCase(shapes, heads: heads, mask: mask, seed: seed)
+            ringCase.element = .bfloat16
+            let one = try Self.outcome(ringCase, ranks: 1)
+            if let disagreement = ringCase.disagreement(one) { Issue.record("\(disagreement) in \(ringCase)") }
+            for (index, ranks) in [2, 3, 5, 8].enumerated() {
+                ringCase.layout = Layout.allCases[index % Layout.allCases.count]
+                let other = try Self.outcome(ringCase, ranks: ranks, threads: 1 + ranks % 2)
+                #expect(other.sameBits(as: one), "\(ranks) ranks, \(ringCase)")
+                var job = ringCase.job(ranks: ranks)
+                job.element = .bfloat16
+                let plans = (0..<ranks).map { Plan.passKeyValue(job, rank: Rank($0)) }
+                #expect(other.bytesSent == plans.reduce(0) { $0 + $1.bytesSent })
+            }
+        }
+    }
+
+    @Test func bfloat16TilesTakeHalfTheBytes() {
+        let ringCase = RingCase([SequenceShape(length: 1024)], heads: HeadShape(heads: 2, headDimension: 64), mask: .full)
+        var job = ringCase.job(ranks: 4)
+        let wide = Plan.passKeyValue(job, rank: Rank(1)).bytesSent
+        job.element = .bfloat16
+        #expect(wide > 0 && Plan.passKeyValue(job, rank: Rank(1)).bytesSent * 2 == wide)
+    }
+
+    @Test(arguments: [1, 2, 3, 7, 31, 64, 80, 129, 256]) func bfloat16AtAnyHeadDimension(dimension: Int) throws {
+        var ringCase = RingCase(
+            [SequenceShape(queries: 90, keys: 385)], heads: HeadShape(heads: 1, headDimension: dimension), mask: .causal,
+            seed: UInt64(dimension))
+        ringCase.element = .bfloat16
+        let best = try Self.outcome(ringCase, ranks: 2)
+        if let disagreement = ringCase.disagreement(best) { Issue.record("\(disagreement) in \(ringCase)") }
         for kernels in KernelSet.available {
-            let ringCase = RingCase([SequenceShape(length: 300)], heads: HeadShape(heads: 1, headDimension: 33), mask: .causal)
+            #expect(try Self.outcome(ringCase, ranks: 1, kernels: kernels).sameBits(as: best), "\(kernels.name), \(ringCase)")
+        }
+    }
+
+    @Test(arguments: ElementKind.allCases) func everyKernelSetIsWithinTheBound(element: ElementKind) throws {
+        for kernels in KernelSet.available {
+            var ringCase = RingCase([SequenceShape(length: 300)], heads: HeadShape(heads: 1, headDimension: 33), mask: .causal)
+            ringCase.element = element
             let outcome = try Self.outcome(ringCase, ranks: 2, kernels: kernels)
             if let disagreement = ringCase.disagreement(outcome) { Issue.record("\(kernels.name): \(disagreement)") }
         }
@@ -71,10 +112,13 @@ import Tiles
     }
 
     /// A NaN in a key or value reaches exactly the rows that see it.
-    @Test(arguments: [Mask.full, .causal]) func aNotANumberReachesOnlyWhoSeesIt(mask: Mask) throws {
+    @Test(arguments: [Mask.full, .causal], ElementKind.allCases)
+    func aNotANumberReachesOnlyWhoSeesIt(mask: Mask, element: ElementKind) throws {
         let heads = HeadShape(heads: 1, headDimension: 16)
-        let ringCase = RingCase([SequenceShape(length: 400), SequenceShape(length: 100)], heads: heads, mask: mask)
-        for poisoned in [37, 256, 399] {
+        var poisonedCase = RingCase([SequenceShape(length: 400), SequenceShape(length: 100)], heads: heads, mask: mask)
+        poisonedCase.element = element
+        let ringCase = poisonedCase
+        for poisoned in [37, 38, 256, 399] {
             var inputs = ringCase.inputs()
             inputs.keys[poisoned * 16 + 3] = .nan
             inputs.values[poisoned * 16 + 5] = .nan

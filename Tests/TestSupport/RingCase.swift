@@ -16,6 +16,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
     /// What queries are multiplied by, to make some softmaxes sharp.
     public var sharpness: Float = 1
     public var modifiers = ScoreModifiers()
+    public var element = ElementKind.float32
 
     public init(
         _ sequences: [SequenceShape], heads: HeadShape, mask: Mask, layout: Layout = .contiguous, seed: UInt64 = 1,
@@ -29,7 +30,9 @@ public struct RingCase: Sendable, CustomStringConvertible {
         self.sharpness = sharpness
     }
 
-    public var description: String { "\(sequences.map { "\($0.queries)×\($0.keys)" }) \(heads) \(mask) \(modifiers) \(layout) seed \(seed)" }
+    public var description: String {
+        "\(sequences.map { "\($0.queries)×\($0.keys)" }) \(heads) \(mask) \(modifiers) \(layout) \(element) seed \(seed)"
+    }
 
     public var scale: Float { 1 / Float(heads.headDimension).squareRoot() }
 
@@ -77,7 +80,8 @@ public struct RingCase: Sendable, CustomStringConvertible {
         on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best,
         inputs given: (queries: [Float], keys: [Float], values: [Float])? = nil
     ) throws -> Outcome {
-        let job = job(ranks: transport.size)
+        var job = job(ranks: transport.size)
+        job.element = element
         let executor = RingExecutor(
             plan: .passKeyValue(job, rank: transport.rank), modifiers: modifiers, transport: transport,
             threads: ThreadPool(threads: threads), kernels: kernels)
@@ -139,7 +143,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
                     keys: head(keys, firstKey..<firstKey + shape.keys, keyHead, of: heads.keyValueHeads, width: heads.headDimension),
                     values: head(values, firstKey..<firstKey + shape.keys, keyHead, of: heads.keyValueHeads, width: heads.valueDimension),
                     headDimension: heads.headDimension, valueDimension: heads.valueDimension, shape: shape, mask: mask,
-                    scale: Double(scale), modifiers: modifiers, head: h)
+                    scale: Double(scale), modifiers: modifiers, head: h, element: element)
                 for row in 0..<shape.queries {
                     let place = (firstQuery + row) * heads.queryHeads + h
                     let sum = Double(outcome.logSumExp[place])

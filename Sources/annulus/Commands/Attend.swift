@@ -59,9 +59,10 @@ struct Attend: ParsableCommand {
         try ParallelFile.checkWritable(output, force: force, transport: transport)
         session.logHeader("attend \(input)")
         let (pieces, maskWithin) = mask.pieces(of: shape)
-        let job = AttentionJob(
+        var job = AttentionJob(
             shapes: pieces, mask: maskWithin, heads: heads, layout: session.options.layout, rankCount: transport.size,
             speeds: try session.relativeSpeeds())
+        job.element = session.options.dtype
         let watchdog = session.watchdog
         let executor = RingExecutor(
             plan: .passKeyValue(job, rank: transport.rank), modifiers: modifiers, transport: transport, threads: session.threads,

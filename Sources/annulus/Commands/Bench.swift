@@ -115,10 +115,10 @@ struct Measurement {
 }
 
 extension Session {
-    /// The fused multiply-add peak of all threads of all ranks while all of them run, in GFLOP/s. Collective.
+    /// The fused multiply-add peak, for the job's dtype, of all threads of all ranks while all of them run, in GFLOP/s. Collective.
     func peakGFLOPs() throws -> Double {
         try transport.barrier()
-        return try sum(peak(kernels: kernels, seconds: 0.3, pool: threads).reduce(0, +))
+        return try sum(peak(kernels: kernels, element: options.dtype, seconds: 0.3, pool: threads).reduce(0, +))
     }
 
     /// The ranks' relative speeds for a balanced layout, nil for the others: each measures itself, and what was measured is
@@ -220,8 +220,8 @@ struct BenchPeak: ParsableCommand {
             for _ in 0..<command.bench.repetitions { rates.append(try session.peakGFLOPs()) }
             let row = BenchRow(fields: [
                 ("ranks", .integer(session.transport.size)), ("threads", .integer(session.context.threads)),
-                ("kernel", .text(session.kernels.name)), ("peak_gflops", .number(Measurement.median(rates))),
-                ("peak_gflops_all", .numbers(rates)),
+                ("kernel", .text(session.kernels.name)), ("dtype", .text(session.options.dtype.rawValue)),
+                ("peak_gflops", .number(Measurement.median(rates))), ("peak_gflops_all", .numbers(rates)),
             ])
             try session.agree { try session.printLines(row.text(command.bench.format)) }
         }

@@ -49,9 +49,10 @@ struct BenchAttention: ParsableCommand {
         let shape = HeadShape(queryHeads: heads, keyValueHeads: kvHeads ?? heads, headDimension: headDim, valueDimension: headDim)
         let whole = SequenceShape(length: length)
         let (pieces, maskWithin) = try session.agree { try MaskInput.mask(mask, for: whole) }.pieces(of: whole)
-        let job = AttentionJob(
+        var job = AttentionJob(
             shapes: pieces, mask: maskWithin, heads: shape, layout: session.options.layout, rankCount: transport.size,
             speeds: try session.relativeSpeeds())
+        job.element = session.options.dtype
         let sharding = job.queries
         // Inputs depend on the position in the whole, so the mask does not change them.
         let firstTokens = pieces.map(\.firstKey)
@@ -66,9 +67,10 @@ struct BenchAttention: ParsableCommand {
         let output = AlignedBuffer(count: max(1, rows * queryWidth))
         let keys = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
         let values = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
+        let seed = bench.seed
         func fill(_ target: UnsafeMutablePointer<Float>, _ tokens: Range<Int>, width: Int, stream: UInt64) {
             for index in 0..<tokens.count * width {
-                target[index] = CountedNormal.value(key: bench.seed &+ stream &* 0xD1B5_4A32_D192_ED03, index: tokens.lowerBound * width + index)
+                target[index] = CountedNormal.value(key: seed &+ stream &* 0xD1B5_4A32_D192_ED03, index: tokens.lowerBound * width + index)
             }
         }
         session.watchdog.progress(.reading)
@@ -105,7 +107,7 @@ struct BenchAttention: ParsableCommand {
         let row = BenchRow(fields: [
             ("bench", .text("attention")), ("length", .integer(length)), ("heads", .integer(heads)),
             ("kv_heads", .integer(shape.keyValueHeads)), ("head_dim", .integer(headDim)), ("mask", .text(mask)),
-            ("dtype", .text("float32")), ("strategy", .text("pass-kv")), ("layout", .text(session.options.layout.rawValue)),
+            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text("pass-kv")), ("layout", .text(session.options.layout.rawValue)),
         ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: sha256))
         try session.agree { try session.printLines(row.text(bench.format)) }
     }

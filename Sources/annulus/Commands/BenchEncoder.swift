@@ -39,7 +39,7 @@ struct BenchEncoder: ParsableCommand {
 
     private func run(_ session: Session) throws {
         session.watchdog.progress(.reading)
-        let encoder = try session.agree { try load(session.kernels) }
+        let encoder = try session.agree { try load(session.options.dtype, session.kernels) }
         let configuration = encoder.configuration
         let width = configuration.hiddenSize
         let vocabulary = UInt64(configuration.vocabularySize)
@@ -64,15 +64,15 @@ struct BenchEncoder: ParsableCommand {
         withExtendedLifetime(run) {}
         let row = BenchRow(fields: [
             ("bench", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length)),
-            ("dtype", .text("float32")), ("strategy", .text("pass-kv")), ("layout", .text(session.options.layout.rawValue)),
+            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text("pass-kv")), ("layout", .text(session.options.layout.rawValue)),
         ] + measurement.fields(
             session: session, flop: EncoderRun.flop(lengths: [length], configuration: configuration), sha256: sha256))
         try session.agree { try session.printLines(row.text(bench.format)) }
     }
 
-    private func load(_ kernels: KernelSet) throws -> Encoder {
+    private func load(_ element: ElementKind, _ kernels: KernelSet) throws -> Encoder {
         if let model {
-            let encoder = try Encoder(Checkpoint(folder: Checkpoint.resolve(model)), kernels: kernels)
+            let encoder = try Encoder(Checkpoint(folder: Checkpoint.resolve(model)), element: element, kernels: kernels)
             guard encoder.configuration.positionCount >= length else {
                 throw JobError(
                     .usage, "--length \(length) is more than the model's \(encoder.configuration.positionCount) positions; use --shape for longer ones")
@@ -83,6 +83,6 @@ struct BenchEncoder: ParsableCommand {
             throw JobError(.usage, "give either --model or --shape")
         }
         configuration.positionCount = max(configuration.positionCount, length)
-        return try Encoder(configuration, parameters: RandomParameters(seed: bench.seed), kernels: kernels)
+        return try Encoder(configuration, parameters: RandomParameters(seed: bench.seed), element: element, kernels: kernels)
     }
 }

@@ -46,7 +46,9 @@ struct Doctor: ParsableCommand {
         if asked == nil, session.kernels.name == "reference" {
             rows.mend("only the portable kernels run here, far below what a processor with AVX2, AVX-512 or NEON reaches")
         }
-        rows.add("peak", String(format: "%.0f GFLOP/s over all threads (fused multiply-adds)", peak))
+        rows.add("bfloat16", session.kernels.hasNativeBFloat16
+            ? "by the processor's own dot products (VDPBF16PS)" : "computed in float32: the same bits, and slower than --dtype float32")
+        rows.add("peak", String(format: "%.0f GFLOP/s over all threads (fused multiply-adds, \(spread.dtype.rawValue))", peak))
         let core = String(cString: openblas_get_corename())
         rows.add("OpenBLAS", "\(String(cString: openblas_get_config())), kernels for \(core); a baseline for `bench`, no result passes through it")
         if core.lowercased() == "haswell" || core.lowercased() == "zen", sets.contains("avx512") {

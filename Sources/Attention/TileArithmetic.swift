@@ -1,0 +1,107 @@
+// The microkernels of a tile for either kind of element, under one set of signatures.
+
+import CAttentionKernels
+import Matrices
+
+/// The steps of a tile's attention. Queries, weights and panels are of the element's kind, their pointers and strides
+/// counted in slots of four bytes (`ElementKind.slots`); scores, statistics and outputs are float32.
+///
+/// In float32 the score scale goes into the queries. In bfloat16 rounding them after such a product would cost accuracy,
+/// so only its sign and power of two do, which is exact, and the rest, between 1 and 2, goes into the softmax.
+struct TileArithmetic {
+    private let layout: PackedTile
+    private let float32: annulus_kernels
+    private let bfloat16: annulus_bfloat16_kernels
+
+    init(layout: PackedTile, kernels: KernelSet) {
+        self.layout = layout
+        float32 = kernels.functions
+        bfloat16 = kernels.bfloat16Functions
+    }
+
+    private var element: ElementKind { layout.element }
+
+    /// Converts queries to operands, `layout.queryStride` slots a row.
+    /// - Returns: what the scores of these operands have still to be multiplied by.
+    func load(
+        queries source: UnsafePointer<Float>, stride: Int, rows: Int, scale: Float, into operands: UnsafeMutablePointer<Float>
+    ) -> Float {
+        let width = layout.headDimension
+        switch element {
+        case .float32:
+            for row in 0..<rows {
+                let from = source + row * stride
+                let to = operands + row * width
+                for column in 0..<width { to[column] = from[column] * scale }
+            }
+            return 1
+        case .bfloat16:
+            let rest = scale.isNormal ? scale.significand : 1
+            bfloat16.round_rows(source, stride, rows, width, scale / rest, operands, layout.queryStride)
+            return rest
+        }
+    }
+
+    /// The unscaled scores of some rows against one panel of keys.
+    func scores(
+        _ queries: UnsafePointer<Float>, rows: Int, panel: UnsafePointer<Float>, width: Int,
+        into scores: UnsafeMutablePointer<Float>, stride: Int
+    ) {
+        product(
+            queries, layout.queryStride, rows, panel, layout.headDimension, width, scores, stride, accumulate: false, bits: nil,
+            words: 0)
+    }
+
+    /// Scales, caps and biases scores in place; `distance` is that of the first key from the first row.
+    func modify(
+        _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, scale: Float, cap: Float,
+        bias: UnsafePointer<Float>?, reach: Int, slope: Float, distance: Int
+    ) {
+        float32.modify_scores(scores, stride, rows, keys, scale, cap, bias, reach, slope, distance)
+    }
+
+    /// Makes rows of scores into rows of weights, in place.
+    func softmax(
+        _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, bits: UnsafePointer<UInt64>?, words: Int,
+        scale: Float, rowMax: UnsafeMutablePointer<Float>, rowSum: UnsafeMutablePointer<Float>
+    ) {
+        switch element {
+        case .float32: float32.softmax_rows(scores, stride, rows, keys, bits, words, rowMax, rowSum)
+        case .bfloat16: bfloat16.softmax_rows(scores, stride, rows, keys, bits, words, scale, rowMax, rowSum)
+        }
+    }
+
+    /// C = (accumulate ? C : 0) + A · panel, of the terms that `bits` leaves visible, if there are any bits.
+    func product(
+        _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int, _ panel: UnsafePointer<Float>, _ terms: Int, _ width: Int,
+        _ c: UnsafeMutablePointer<Float>, _ cStride: Int, accumulate: Bool, bits: UnsafePointer<UInt64>?, words: Int
+    ) {
+        let more: Int32 = accumulate ? 1 : 0
+        switch (element, bits) {
+        case (.float32, nil): float32.panel_product(a, aStride, rows, panel, terms, width, c, cStride, more)
+        case (.bfloat16, nil): bfloat16.panel_product(a, aStride, rows, panel, terms, width, c, cStride, more)
+        case (.float32, let bits?):
+            float32.masked_panel_product(a, aStride, rows, panel, terms, width, c, cStride, more, bits, words)
+        case (.bfloat16, let bits?):
+            bfloat16.masked_panel_product(a, aStride, rows, panel, terms, width, c, cStride, more, bits, words)
+        }
+    }
+
+    /// All steps at once, for a tile that all rows see entirely.
+    func attend(
+        _ queries: UnsafePointer<Float>, tile: UnsafePointer<Float>, keys: Int, scale: Float, into partial: PartialAttention,
+        scratch: UnsafeMutablePointer<Float>
+    ) {
+        let values = tile + layout.keyFloats(keys: keys)
+        switch element {
+        case .float32:
+            float32.attend_tile(
+                queries, layout.queryStride, partial.rows, tile, layout.headDimension, values, layout.valueDimension, keys,
+                partial.rowMax, partial.rowSum, partial.output, partial.outputStride, scratch)
+        case .bfloat16:
+            bfloat16.attend_tile(
+                queries, layout.queryStride, partial.rows, tile, layout.headDimension, values, layout.valueDimension, keys, scale,
+                partial.rowMax, partial.rowSum, partial.output, partial.outputStride, scratch)
+        }
+    }
+}

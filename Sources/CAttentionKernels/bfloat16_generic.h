@@ -1,0 +1,452 @@
+// The one source of the bfloat16 kernels, included once by each set's file, which defines what
+// kernels_generic.h asks for and, where the processor has the instructions,
+//
+//   PAIR_PRODUCT    (v16 sum, i16 a, i16 b): VDPBF16PS
+//   ROUND_SIXTEEN   (v16): VCVTNEPS2BF16, as h16
+//
+// Without them the same arithmetic is done in float32: right in every bit, and slow.
+//
+// Which sum to divide by. The weights are rounded for their product with V, by up to 2⁻⁸ of themselves.
+// Divided by the sum of the rounded weights the error of an output is Σ εⱼpⱼ(vⱼ − o), by the sum of
+// the weights before rounding Σ εⱼpⱼvⱼ. Over values without a common mean the second is equal where many
+// keys share the weight and smaller where few do, for o is then one of the vⱼ; it also leaves the
+// log-sum-exp as good as in float32 and saves two operations. So row_sum is that of the unrounded ones.
+#include "vectors.h"
+
+#include "annulus_bfloat16_kernels.h"
+
+typedef uint32_t w16 __attribute__((ext_vector_type(16)));
+typedef uint16_t h16 __attribute__((ext_vector_type(16)));
+typedef int32_t i16_unaligned __attribute__((ext_vector_type(16), aligned(4)));
+typedef uint16_t h16_unaligned __attribute__((ext_vector_type(16), aligned(2)));
+typedef int32_t pair __attribute__((may_alias));
+
+// ---- rounding and pair products -----------------------------------------------------------------
+
+INLINE i16 load_pairs(const pair *p) { return *(const i16_unaligned *)p; }
+INLINE void store_pairs(pair *p, i16 x) { *(i16_unaligned *)p = x; }
+INLINE void store_rounded(pair *p, h16 x) { *(h16_unaligned *)p = x; }
+INLINE ptrdiff_t pairs_of(ptrdiff_t terms) { return (terms + 1) / 2; }
+
+#ifndef ROUND_SIXTEEN
+INLINE h16 round_sixteen(v16 x) {
+  const w16 b = __builtin_bit_cast(w16, x), magnitude = b & 0x7fffffffu;
+  const w16 nearest = b + 0x7fffu + ((b >> 16) & 1u);
+  const w16 normal = magnitude > 0x7f800000u ? b | 0x00400000u : nearest;
+  return __builtin_convertvector((magnitude < 0x00800000u ? b & 0x80000000u : normal) >> 16, h16);
+}
+#define ROUND_SIXTEEN round_sixteen
+#endif
+
+#ifndef PAIR_PRODUCT
+INLINE v16 flush(v16 x) {
+  return from_bits((bits(x) & 0x7f800000) == 0 ? bits(x) & (int32_t)0x80000000 : bits(x));
+}
+
+// A result is flushed where it would be below 2⁻¹²⁶ if the exponent had no limit. Only where float32 gives
+// exactly 2⁻¹²⁶ that may differ from a test of the float32 result; a power of two decides it.
+INLINE v16 flushed_fused(v16 a, v16 b, v16 c) {
+  const v16 y = fused(a, b, c);
+  const i16 magnitude = bits(y) & 0x7fffffff;
+  if (__builtin_reduce_or((magnitude <= 0x00800000) & (magnitude != 0)) == 0) return y;
+  const v16 scaled = fused(a * splat(0x1p60f), b, c * splat(0x1p60f));
+  const i16 tiny = magnitude == 0x00800000 ? absolute(scaled) < splat(0x1p-66f) : magnitude < 0x00800000;
+  return from_bits(tiny ? bits(y) & (int32_t)0x80000000 : bits(y));
+}
+
+INLINE v16 pair_product(v16 sum, i16 a, i16 b) {
+  sum = flushed_fused(flush(from_bits(a & (int32_t)0xffff0000)), flush(from_bits(b & (int32_t)0xffff0000)), flush(sum));
+  return flushed_fused(flush(from_bits(a << 16)), flush(from_bits(b << 16)), sum);
+}
+#define PAIR_PRODUCT pair_product
+#endif
+
+static void bfloat16_round_rows(const float *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns,
+                                float scale, void *pairs, ptrdiff_t stride) {
+  const v16 factor = splat(scale);
+  for (ptrdiff_t r = 0; r < rows; r++) {
+    const float *from = source + r * source_stride;
+    pair *to = (pair *)pairs + r * stride;
+    ptrdiff_t j = 0;
+    for (; j + 16 <= columns; j += 16) store_rounded(to + j / 2, ROUND_SIXTEEN(load(from + j) * factor));
+    if (j < columns) {
+      const h16 last = ROUND_SIXTEEN(load_some(from + j, columns - j) * factor);
+      memcpy(to + j / 2, &last, (size_t)pairs_of(columns - j) * sizeof(pair));
+    }
+  }
+}
+
+// ---- panel products -----------------------------------------------------------------------------
+
+// One register block: `rows` × 16·`vectors` elements of C, each one chain of pair products.
+INLINE void pair_block(const int rows, const int vectors, const pair *a, ptrdiff_t a_stride,
+                       const pair *panel, ptrdiff_t pairs, ptrdiff_t width,
+                       float *c, ptrdiff_t c_stride, int accumulate, const pair *ahead) {
+  v16 sum[ACCUMULATORS];
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int v = 0; v < vectors; v++)
+      sum[r * vectors + v] = accumulate ? load(c + r * c_stride + 16 * v) : splat(0.0f);
+  for (ptrdiff_t k = 0; k < pairs; k++) {
+    i16 b[4];
+    UNROLL for (int v = 0; v < vectors; v++) b[v] = load_pairs(panel + 16 * v);
+    __builtin_prefetch(ahead + 16 * k, 0, 2);
+    UNROLL for (int r = 0; r < rows; r++) {
+      const i16 x = (i16)(a[r * a_stride + k]);
+      UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = PAIR_PRODUCT(sum[r * vectors + v], x, b[v]);
+    }
+    panel += width;
+  }
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
+}
+
+#define PAIR_ROW_BLOCKS(count, vectors)                                                              \
+  for (; rows >= count; rows -= count, a += count * a_stride, c += count * c_stride) {               \
+    pair_block(count, vectors, a, a_stride, panel, pairs, width, c, c_stride, accumulate, ahead);    \
+    if (ahead < end) ahead += 16 * pairs;                                                            \
+  }
+#define PAIR_COLUMN_GROUP(vectors, full)                                                             \
+  static void pair_column_group_##vectors(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,         \
+                                          const pair *panel, ptrdiff_t pairs, ptrdiff_t width,       \
+                                          float *c, ptrdiff_t c_stride, int accumulate) {            \
+    const pair *ahead = panel + pairs * width, *end = ahead + 3 * 16 * pairs;                        \
+    PAIR_ROW_BLOCKS(full, vectors)                                                                   \
+    if (full > 6) PAIR_ROW_BLOCKS(6, vectors)                                                        \
+    if (full > 4) PAIR_ROW_BLOCKS(4, vectors)                                                        \
+    if (full > 2) PAIR_ROW_BLOCKS(2, vectors)                                                        \
+    PAIR_ROW_BLOCKS(1, vectors)                                                                      \
+  }
+PAIR_COLUMN_GROUP(1, ROWS_1)
+#if PANEL_VECTORS >= 4
+PAIR_COLUMN_GROUP(2, ROWS_2)
+PAIR_COLUMN_GROUP(3, ROWS_3)
+PAIR_COLUMN_GROUP(4, ROWS_4)
+#endif
+
+static void pair_panel_product(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,
+                               const pair *panel, ptrdiff_t pairs, ptrdiff_t width,
+                               float *c, ptrdiff_t c_stride, int accumulate) {
+#if PANEL_VECTORS >= 4
+  switch (width) {
+    case 64: pair_column_group_4(a, a_stride, rows, panel, pairs, width, c, c_stride, accumulate); return;
+    case 48: pair_column_group_3(a, a_stride, rows, panel, pairs, width, c, c_stride, accumulate); return;
+    case 32: pair_column_group_2(a, a_stride, rows, panel, pairs, width, c, c_stride, accumulate); return;
+  }
+#endif
+  for (ptrdiff_t column = 0; column < width; column += 16)
+    pair_column_group_1(a, a_stride, rows, panel + column, pairs, width, c + column, c_stride, accumulate);
+}
+
+static void bfloat16_panel_product(const void *a, ptrdiff_t a_stride, ptrdiff_t rows,
+                                   const void *panel, ptrdiff_t depth, ptrdiff_t width,
+                                   float *c, ptrdiff_t c_stride, int accumulate) {
+  pair_panel_product(a, a_stride, rows, panel, pairs_of(depth), width, c, c_stride, accumulate);
+}
+
+// Word w of a row's mask without the bits beyond `depth`, but for the one that makes up the last pair.
+INLINE uint64_t pair_mask_word(const uint64_t *mask, ptrdiff_t w, ptrdiff_t depth) {
+  const ptrdiff_t left = depth - 64 * w;
+  if (left >= 64) return mask[w];
+  const uint64_t inside = mask[w] & (((uint64_t)1 << left) - 1);
+  return left & 1 ? inside | (inside >> (left - 1) & 1) << left : inside;
+}
+
+// One pair of one row, of which only the bits of `keep` take part.
+static void half_pair(pair a, const pair *panel, ptrdiff_t width, float *c, pair keep) {
+  for (ptrdiff_t column = 0; column < width; column += 16)
+    store(c + column, PAIR_PRODUCT(load(c + column), (i16)(a & keep), load_pairs(panel + column) & keep));
+}
+
+// Blocks of rows: a stretch of pairs that all rows see whole is one dense product; elsewhere each row takes
+// its own runs of whole pairs, and its half pairs one by one. What a row does with a pair depends on
+// its own mask alone, and every element sees its pairs in ascending order.
+static void bfloat16_masked_panel_product(const void *a_pairs, ptrdiff_t a_stride, ptrdiff_t rows,
+                                          const void *panel_pairs, ptrdiff_t depth, ptrdiff_t width,
+                                          float *c, ptrdiff_t c_stride, int accumulate,
+                                          const uint64_t *mask, ptrdiff_t mask_stride) {
+  const uint64_t lower = 0x5555555555555555;
+  const pair *a = a_pairs, *panel = panel_pairs;
+  if (!accumulate)
+    for (ptrdiff_t r = 0; r < rows; r++) memset(c + r * c_stride, 0, (size_t)width * sizeof(float));
+  for (ptrdiff_t r0 = 0; r0 < rows; r0 += MASK_ROWS) {
+    const ptrdiff_t n = rows - r0 < MASK_ROWS ? rows - r0 : MASK_ROWS;
+    for (ptrdiff_t w = 0; 64 * w < depth; w++) {
+      uint64_t all = ~(uint64_t)0, any = 0;
+      for (ptrdiff_t r = 0; r < n; r++) {
+        const uint64_t own = pair_mask_word(mask + (r0 + r) * mask_stride, w, depth);
+        all &= own, any |= own;
+      }
+      // Bit 2k of these: pair k is seen whole by all rows, and in part by at least one.
+      all &= all >> 1 & lower;
+      any = (any | any >> 1) & lower;
+      for (int k = 0; k < 32 && any >> (2 * k);) {
+        if (!(any >> (2 * k) & 1)) {
+          k++;
+          continue;
+        }
+        const int dense = all >> (2 * k) & 1;
+        int end = k + 1;
+        while (end < 32 && (any >> (2 * end) & 1) && (int)(all >> (2 * end) & 1) == dense) end++;
+        for (ptrdiff_t r = 0; r < (dense ? 1 : n); r++) {
+          const uint64_t own = pair_mask_word(mask + (r0 + r) * mask_stride, w, depth);
+          const pair *row = a + (r0 + r) * a_stride + 32 * w;
+          float *sums = c + (r0 + r) * c_stride;
+          for (int i = k, stop; i < end; i = stop) {
+            stop = i + 1;
+            const unsigned halves = own >> (2 * i) & 3;
+            if (halves == 3) {
+              while (stop < end && (own >> (2 * stop) & 3) == 3) stop++;
+              pair_panel_product(row + i, a_stride, dense ? n : 1, panel + (32 * w + i) * width, stop - i, width,
+                                 sums, c_stride, 1);
+            } else if (halves) {
+              half_pair(row[i], panel + (32 * w + i) * width, width, sums, halves == 1 ? 0xffff : (pair)0xffff0000);
+            }
+          }
+        }
+        k = end;
+      }
+    }
+  }
+}
+
+// ---- softmax ------------------------------------------------------------------------------------
+
+// The constants of exp_weight for e^(scale·x): the scale goes into them and costs nothing.
+typedef struct {
+  float steps, step, quadratic, linear, cutoff;
+} weight_scale;
+
+INLINE weight_scale weight_constants(float scale) {
+  return (weight_scale){
+    .steps = scale * 0x1.715476p+5f, .step = -0x1.62e43p-6f / scale,
+    .quadratic = 0.5f * scale * scale, .linear = 1.0000147f * scale, .cutoff = -87.3f / scale};
+}
+
+// e^(scale·x) for x ≤ 0, as exp_weight: r = x − n·ln2/(32·scale) is what it has there, over the scale. Its
+// relative error is below 2e-7 + |scale·x|·7e-8, for ln2/(32·scale) is rounded: far below 2⁻⁸ where a weight counts.
+INLINE v16 scaled_weight(v16 x, const weight_scale *constants) {
+  const v16 round = splat(0x1.8p23f);
+  const v16 t = fused(x, splat(constants->steps), round);
+  const v16 r = fused(t - round, splat(constants->step), x);
+  const v16 power = from_bits((bits(t) << 18) + TABLE_LOOKUP(bits(t)));
+  const v16 y = fused(power, fused(r, splat(constants->quadratic), splat(constants->linear)) * r, power);
+  return x < splat(constants->cutoff) ? splat(0.0f) : y;
+}
+
+// A row's scores become pairs of weights in its first half; returns the lane sums before rounding.
+INLINE v16 pair_weights(float *s, ptrdiff_t keys, ptrdiff_t open, const uint64_t *mask, float highest,
+                        const weight_scale *constants) {
+  const v16 base = splat(row_base(highest));
+  pair *weights = (pair *)s;
+  v16 sum = splat(0.0f);
+  ptrdiff_t b = 0;
+  for (; b + 4 <= open; b += 4) {
+    v16 e[4];
+    UNROLL for (int i = 0; i < 4; i++) e[i] = scaled_weight(load(s + 16 * (b + i)) - base, constants);
+    UNROLL for (int i = 0; i < 4; i++) {
+      store_rounded(weights + 8 * (b + i), ROUND_SIXTEEN(e[i]));
+      sum += e[i];
+    }
+  }
+  for (; 16 * b < keys; b++) {
+    const uint32_t seen = visible(mask, b, keys);
+    v16 e = splat(0.0f);
+    if (seen) e = lanes(seen) ? scaled_weight(load(s + 16 * b) - base, constants) : splat(0.0f);
+    store_rounded(weights + 8 * b, ROUND_SIXTEEN(e));
+    sum += e;
+  }
+  return sum;
+}
+
+INLINE void finish_row(v16 lane_sums, float scale, float *row_max, float *row_sum) {
+  *row_sum = sum_lanes(lane_sums);
+  *row_max = *row_sum != *row_sum ? *row_sum : *row_max * scale;
+}
+
+static void bfloat16_softmax_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
+                                  const uint64_t *mask, ptrdiff_t mask_stride, float scale,
+                                  float *row_max, float *row_sum) {
+  const ptrdiff_t open = mask ? 0 : keys / 16;
+  const weight_scale constants = weight_constants(scale);
+  enum { GROUP = 16 };
+  v16 of_lanes[GROUP];
+  for (; rows > 0; rows -= GROUP, s += GROUP * s_stride, row_max += GROUP, row_sum += GROUP) {
+    const ptrdiff_t n = rows < GROUP ? rows : GROUP;
+    for (ptrdiff_t r = 0; r < n; r++)
+      of_lanes[r] = row_maxima(s + r * s_stride, keys, open, mask ? mask + r * mask_stride : NULL);
+    for (ptrdiff_t r = 0; r < n; r++) row_max[r] = largest_lane(of_lanes[r]);
+    for (ptrdiff_t r = 0; r < n; r++)
+      of_lanes[r] = pair_weights(s + r * s_stride, keys, open, mask ? mask + r * mask_stride : NULL, row_max[r], &constants);
+    for (ptrdiff_t r = 0; r < n; r++) finish_row(of_lanes[r], scale, row_max + r, row_sum + r);
+    if (mask) mask += GROUP * mask_stride;
+  }
+}
+
+// ---- fused attention ----------------------------------------------------------------------------
+
+#if PANEL_VECTORS >= 4
+enum { PAIR_STRIP = ROWS_4 };
+
+// Scores of one strip against one full panel of 64 keys, with their lane maxima; meanwhile the scores of
+// the strip before it, against 64 keys, become weights, one vector after each 24th of the depth.
+static void weave_pair_scores(const pair *q, ptrdiff_t q_stride, const pair *panel, ptrdiff_t pairs,
+                              float *scores, ptrdiff_t stride, v16 *maxima,
+                              float *before, ptrdiff_t key, const float *base, v16 *sums, const weight_scale *constants) {
+  v16 sum[4 * PAIR_STRIP];
+  UNROLL for (int i = 0; i < 4 * PAIR_STRIP; i++) sum[i] = splat(0.0f);
+  ptrdiff_t k = 0;
+  for (int part = 0; part < 4 * PAIR_STRIP; part++) {
+    for (const ptrdiff_t stop = pairs * (part + 1) / (4 * PAIR_STRIP); k < stop; k++) {
+      i16 b[4];
+      UNROLL for (int v = 0; v < 4; v++) b[v] = load_pairs(panel + 64 * k + 16 * v);
+      UNROLL for (int r = 0; r < PAIR_STRIP; r++) {
+        const i16 x = (i16)(q[r * q_stride + k]);
+        UNROLL for (int v = 0; v < 4; v++) sum[4 * r + v] = PAIR_PRODUCT(sum[4 * r + v], x, b[v]);
+      }
+    }
+    const int r = part % PAIR_STRIP;
+    const ptrdiff_t column = key + part / PAIR_STRIP * 16;
+    const v16 e = scaled_weight(load(before + r * stride + column) - splat(base[r]), constants);
+    store_rounded((pair *)(before + r * stride) + column / 2, ROUND_SIXTEEN(e));
+    sums[r] += e;
+  }
+  UNROLL for (int r = 0; r < PAIR_STRIP; r++) {
+    v16 m = maxima[r];
+    UNROLL for (int v = 0; v < 4; v++) {
+      store(scores + r * stride + 16 * v, sum[4 * r + v]);
+      m = largest(sum[4 * r + v], m);
+    }
+    maxima[r] = m;
+  }
+}
+#endif
+
+INLINE void pair_scores(const pair *q, ptrdiff_t q_stride, ptrdiff_t rows,
+                        const pair *k_panels, ptrdiff_t pairs, ptrdiff_t keys, float *scores, ptrdiff_t stride) {
+  for (ptrdiff_t key = 0; key < keys; key += 64)
+    pair_panel_product(q, q_stride, rows, k_panels + key * pairs, pairs, stride - key < 64 ? stride - key : 64,
+                       scores + key, stride, 0);
+}
+INLINE void pair_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
+                        const pair *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float *o, ptrdiff_t o_stride) {
+  const ptrdiff_t width = (value_columns + 15) / 16 * 16, pairs = pairs_of(keys);
+  for (ptrdiff_t column = 0; column < width; column += 64)
+    pair_panel_product((const pair *)weights, stride, rows, v_panels + column * pairs, pairs,
+                       width - column < 64 ? width - column : 64, o + column, o_stride, 0);
+}
+
+static void bfloat16_attend_tile(const void *queries, ptrdiff_t q_stride, ptrdiff_t rows,
+                                 const void *k_panels, ptrdiff_t depth,
+                                 const void *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float scale,
+                                 float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch) {
+  const ptrdiff_t stride = (keys + 15) / 16 * 16, pairs = pairs_of(depth);
+  const pair *q = queries;
+#if PANEL_VECTORS >= 4
+  if (keys > 0 && keys % 64 == 0 && rows >= 2 * PAIR_STRIP) {
+    const weight_scale constants = weight_constants(scale);
+    float *scores = scratch, *before = scratch + PAIR_STRIP * stride;
+    v16 maxima[PAIR_STRIP], sums[PAIR_STRIP];
+    float base[PAIR_STRIP];
+    pair_scores(q, q_stride, PAIR_STRIP, k_panels, pairs, keys, before, stride);
+    for (int r = 0; r < PAIR_STRIP; r++) row_max[r] = largest_lane(row_maxima(before + r * stride, keys, keys / 16, NULL));
+    for (;;) {
+      // `before` holds the scores of the strip at q, whose maxima are known.
+      const int last = rows < 2 * PAIR_STRIP;
+      q += PAIR_STRIP * q_stride;
+      for (int r = 0; r < PAIR_STRIP; r++) {
+        base[r] = row_base(row_max[r]);
+        sums[r] = splat(0.0f);
+        maxima[r] = splat(-INFINITE);
+      }
+      if (last) {
+        for (int r = 0; r < PAIR_STRIP; r++)
+          sums[r] = pair_weights(before + r * stride, keys, keys / 16, NULL, row_max[r], &constants);
+      } else {
+        for (ptrdiff_t key = 0; key < keys; key += 64)
+          weave_pair_scores(q, q_stride, (const pair *)k_panels + key * pairs, pairs, scores + key, stride, maxima,
+                            before, key, base, sums, &constants);
+      }
+      for (int r = 0; r < PAIR_STRIP; r++) finish_row(sums[r], scale, row_max + r, row_sum + r);
+      pair_values(before, stride, PAIR_STRIP, v_panels, value_columns, keys, o, o_stride);
+      row_max += PAIR_STRIP, row_sum += PAIR_STRIP, o += PAIR_STRIP * o_stride, rows -= PAIR_STRIP;
+      if (last) break;
+      for (int r = 0; r < PAIR_STRIP; r++) row_max[r] = largest_lane(maxima[r]);
+      float *swap = scores;
+      scores = before;
+      before = swap;
+    }
+  }
+#endif
+  for (ptrdiff_t n; rows > 0; rows -= n, q += n * q_stride, row_max += n, row_sum += n, o += n * o_stride) {
+    n = rows < 12 ? rows : 12;
+    pair_scores(q, q_stride, n, k_panels, pairs, keys, scratch, stride);
+    bfloat16_softmax_rows(scratch, stride, n, keys, NULL, 0, scale, row_max, row_sum);
+    pair_values(scratch, stride, n, v_panels, value_columns, keys, o, o_stride);
+  }
+}
+
+// ---- packing ------------------------------------------------------------------------------------
+
+static void bfloat16_pack_transposed(const float *source, ptrdiff_t source_stride, ptrdiff_t n, ptrdiff_t depth, void *panels) {
+  const ptrdiff_t pairs = pairs_of(depth);
+  for (ptrdiff_t column = 0; column < n; column += 64) {
+    const ptrdiff_t count = n - column < 64 ? n - column : 64, width = (count + 15) / 16 * 16;
+    pair *panel = (pair *)panels + column * pairs;
+    // Sixteen pairs at a time, so that whole lines of the source are read.
+    for (ptrdiff_t k0 = 0; k0 < pairs; k0 += 16) {
+      const ptrdiff_t some = pairs - k0 < 16 ? pairs - k0 : 16, terms = depth - 2 * k0 < 32 ? depth - 2 * k0 : 32;
+      for (ptrdiff_t c = 0; c < count; c++) {
+        pair row[16];
+        bfloat16_round_rows(source + (column + c) * source_stride + 2 * k0, 0, 1, terms, 1.0f, row, 0);
+        for (ptrdiff_t k = 0; k < some; k++) panel[(k0 + k) * width + c] = row[k];
+      }
+      for (ptrdiff_t k = 0; k < some; k++)
+        for (ptrdiff_t c = count; c < width; c++) panel[(k0 + k) * width + c] = 0;
+    }
+  }
+}
+
+static void bfloat16_pack_columns(const float *source, ptrdiff_t source_stride, ptrdiff_t depth, ptrdiff_t n, void *panels) {
+  for (ptrdiff_t column = 0; column < n; column += 64) {
+    const ptrdiff_t count = n - column < 64 ? n - column : 64, width = (count + 15) / 16 * 16;
+    pair *panel = (pair *)panels + column * pairs_of(depth);
+    for (ptrdiff_t k = 0; k < depth; k += 2, panel += width) {
+      const float *even = source + k * source_stride + column, *odd = even + source_stride;
+      for (ptrdiff_t c = 0; c < width; c += 16) {
+        const ptrdiff_t left = count - c < 16 ? count - c : 16;
+        const v16 x = load_some(even + c, left), y = k + 1 < depth ? load_some(odd + c, left) : splat(0.0f);
+        const w16 low = __builtin_convertvector(ROUND_SIXTEEN(x), w16), high = __builtin_convertvector(ROUND_SIXTEEN(y), w16);
+        store_pairs(panel + c, __builtin_bit_cast(i16, low | high << 16));
+      }
+    }
+  }
+}
+
+// As many independent chains as the largest register block has, eight steps a round.
+static double bfloat16_peak(ptrdiff_t iterations, float *sink) {
+  v16 sum[ACCUMULATORS];
+  const i16 factor = (i16)((int32_t)0x3f003e80), term = (i16)((int32_t)0x3e803f00);
+  UNROLL for (int i = 0; i < ACCUMULATORS; i++) sum[i] = splat((float)i + *sink);
+  for (ptrdiff_t n = 0; n < iterations; n++)
+    UNROLL for (int step = 0; step < 8; step++)
+      UNROLL for (int i = 0; i < ACCUMULATORS; i++) sum[i] = PAIR_PRODUCT(sum[i], factor, term);
+  v16 all = sum[0];
+  UNROLL for (int i = 1; i < ACCUMULATORS; i++) all += sum[i];
+  *sink = sum_lanes(all) * 0x1p-60f;
+  return 4.0 * 16.0 * 8.0 * (double)ACCUMULATORS * (double)iterations;
+}
+
+#define BFLOAT16_JOINED(a, b) a##b
+#define BFLOAT16_TABLE_OF(x) BFLOAT16_JOINED(annulus_bfloat16_kernels_, x)
+
+const annulus_bfloat16_kernels BFLOAT16_TABLE_OF(ANNULUS_SET) = {
+  .native = BFLOAT16_NATIVE,
+  .round_rows = bfloat16_round_rows,
+  .panel_product = bfloat16_panel_product,
+  .masked_panel_product = bfloat16_masked_panel_product,
+  .softmax_rows = bfloat16_softmax_rows,
+  .pack_transposed = bfloat16_pack_transposed,
+  .pack_columns = bfloat16_pack_columns,
+  .attend_tile = bfloat16_attend_tile,
+  .peak = bfloat16_peak,
+};

@@ -1,0 +1,30 @@
+// The panel product of one kernel set for either kind of element, under one signature.
+
+import CAttentionKernels
+
+/// C[rows][width] = (accumulate ? C : 0) + A[rows][terms] · panel[terms][width], as `panel_product` of the C kernels.
+///
+/// A and the panel are of the element's kind: pointers and strides count slots of four bytes, which hold a float or a pair
+/// of bfloat16 (`ElementKind.slots`); `terms` counts elements.
+public struct PanelProduct {
+    private let element: ElementKind
+    private let float32: annulus_kernels
+    private let bfloat16: annulus_bfloat16_kernels
+
+    public init(element: ElementKind, kernels: KernelSet) {
+        self.element = element
+        float32 = kernels.functions
+        bfloat16 = kernels.bfloat16Functions
+    }
+
+    @inline(__always)
+    public func callAsFunction(
+        _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int, _ panel: UnsafePointer<Float>, _ terms: Int, _ width: Int,
+        _ c: UnsafeMutablePointer<Float>, _ cStride: Int, accumulate: Bool
+    ) {
+        switch element {
+        case .float32: float32.panel_product(a, aStride, rows, panel, terms, width, c, cStride, accumulate ? 1 : 0)
+        case .bfloat16: bfloat16.panel_product(a, aStride, rows, panel, terms, width, c, cStride, accumulate ? 1 : 0)
+        }
+    }
+}
