@@ -44,9 +44,11 @@ public struct RingCase: Sendable, CustomStringConvertible {
 
     /// The job over some ranks, of uneven speeds where the layout looks at them.
     public func job(ranks: Int) -> AttentionJob {
-        AttentionJob(
+        var job = AttentionJob(
             shapes: pieces.shapes, mask: pieces.mask, heads: heads, layout: layout, rankCount: ranks,
             denseFlopPerToken: 100, speeds: (0..<ranks).map { 1 + Double($0 % 3) })
+        job.element = element
+        return job
     }
 
     /// (tokens of all sequences, heads, dimension) for queries, keys and values.
@@ -80,8 +82,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
         on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best,
         inputs given: (queries: [Float], keys: [Float], values: [Float])? = nil
     ) throws -> Outcome {
-        var job = job(ranks: transport.size)
-        job.element = element
+        let job = job(ranks: transport.size)
         let executor = RingExecutor(
             plan: .passKeyValue(job, rank: transport.rank), modifiers: modifiers, transport: transport,
             threads: ThreadPool(threads: threads), kernels: kernels)
