@@ -78,6 +78,7 @@ import Testing
         for arguments in [
             ["attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "24", "--mask", "causal"],
             ["encoder", "--shape", "minilm", "--length", "300"],
+            ["gemm", "--tokens", "1021", "--inputs", "70", "--outputs", "130"],
         ] {
             var first: String?
             for spread: Spread in [.alone, .mpirun(2), .mpirun(3), .virtual(5)] {
