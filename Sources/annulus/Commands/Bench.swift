@@ -16,7 +16,7 @@ struct Bench: ParsableCommand {
             the same threads reach with nothing but fused multiply-adds just before. Inputs depend on the seed and the global \
             position alone, and sha256 is that of the output, so it is the same on any number of ranks.
             """,
-        subcommands: [BenchPeak.self, BenchGemm.self, BenchAttention.self, BenchEncoder.self])
+        subcommands: [BenchPeak.self, BenchGemm.self, BenchAttention.self, BenchMerge.self, BenchEncoder.self])
 }
 
 /// What all benchmarks take.

@@ -13,7 +13,8 @@ struct BenchGemm: ParsableCommand {
         commandName: "gemm", abstract: "Time dense layers, weights packed beforehand, and OpenBLAS on the same products.",
         discussion: """
             Tokens are dealt out to ranks as everywhere, and every rank multiplies its own rows on its threads; no message is \
-            sent. Within a repetition our product and OpenBLAS's sgemm run one after the other, and the two results are compared. \
+            sent. Within a repetition our product and OpenBLAS's sgemm take turns, each run once uncounted and then counted, and \
+            the two results are compared. \
             ratio is OpenBLAS's time over ours. OpenBLAS picks its kernels at start: see openblas_core, and \
             OPENBLAS_CORETYPE=SkylakeX where `annulus doctor` advises it.
             """)
@@ -68,15 +69,10 @@ struct BenchGemm: ParsableCommand {
         let peak = try session.peakGFLOPs()
         var seconds: [Double] = []
         var openBLASSeconds: [Double] = []
-        for repetition in 0...bench.repetitions {
-            let ours = try session.slowest { product.multiply() }
-            let theirs = try session.slowest { product.multiplyByOpenBLAS() }
+        for _ in 0..<bench.repetitions {
+            seconds.append(try session.slowest { product.multiply() })
+            openBLASSeconds.append(try session.slowest { product.multiplyByOpenBLAS() })
             session.watchdog.progress()
-            // The first is not counted.
-            if repetition > 0 {
-                seconds.append(ours)
-                openBLASSeconds.append(theirs)
-            }
         }
         try session.agree {
             if let difference = product.disagreement() { throw JobError(.internal, "the product and OpenBLAS's disagree: \(difference)") }
@@ -195,8 +191,11 @@ private final class DenseProduct {
 }
 
 extension Session {
-    /// Runs `work` on all ranks at once and returns the slowest rank's time. Collective.
+    /// Runs `work` on all ranks at once, uncounted and then counted, and returns the slowest rank's time. Collective.
     fileprivate func slowest(_ work: () -> Void) throws -> Double {
+        // OpenBLAS's threads poll for some 20 ms before they sleep, and would take the cores from the other side.
+        Thread.sleep(forTimeInterval: 0.05)
+        work()
         try transport.barrier()
         let start = ContinuousClock.now
         work()
