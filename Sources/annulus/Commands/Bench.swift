@@ -10,13 +10,13 @@ import Tiles
 
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measure the machine's peak, attention and encoders.",
+        abstract: "Measure the machine's peak, dense layers, attention and encoders.",
         discussion: """
             Every figure of merit is a ratio within one run: gflops counts visible work of the whole job, peak_gflops is what \
             the same threads reach with nothing but fused multiply-adds just before. Inputs depend on the seed and the global \
             position alone, and sha256 is that of the output, so it is the same on any number of ranks.
             """,
-        subcommands: [BenchPeak.self, BenchAttention.self, BenchEncoder.self])
+        subcommands: [BenchPeak.self, BenchGemm.self, BenchAttention.self, BenchMerge.self, BenchEncoder.self])
 }
 
 /// What all benchmarks take.
@@ -79,6 +79,18 @@ struct BenchRow {
         case .table:
             let width = fields.map(\.name.count).max() ?? 0
             return fields.map { $0.name.padding(toLength: width + 2, withPad: " ", startingAt: 0) + $0.value.plain + "\n" }.joined()
+        }
+    }
+}
+
+extension BenchRow {
+    /// Several rows: one header in CSV, tables apart.
+    static func text(_ rows: [BenchRow], _ format: BenchFormat) -> String {
+        let texts = rows.map { $0.text(format) }
+        switch format {
+        case .json: return texts.joined()
+        case .table: return texts.joined(separator: "\n")
+        case .csv: return (texts.first ?? "") + texts.dropFirst().map { $0.drop { $0 != "\n" }.dropFirst() }.joined()
         }
     }
 }
