@@ -237,9 +237,9 @@ class Ours:
             command + ["--repetitions", "1", "--format", "json", "--quiet"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if ended.returncode != 0:
             lines = [line for line in ended.stderr.splitlines() if line.startswith("annulus:")] or ended.stderr.splitlines()[-1:]
-            reason = lines[0] if lines else "status %d" % ended.returncode
+            reason = lines[0].split("; see `")[0] if lines else "annulus: status %d" % ended.returncode
             # A verb or an option that this build does not have.
-            raise (Skipped if ended.returncode == 64 else Failed)("%s says: %s" % (shlex.join(command[len(launch):]), reason))
+            raise (Skipped if ended.returncode == 64 else Failed)("bench %s: %s" % (self.arguments[0], reason.removeprefix("annulus: ")))
         return next(row for row in map(json.loads, ended.stdout.splitlines()) if self.select(row))
 
     def stop(self):
