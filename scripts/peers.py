@@ -216,10 +216,10 @@ class Failed(Exception):
 class Ours:
     """`annulus bench …`, started anew for every turn; its own uncounted run comes first."""
 
-    def __init__(self, arguments, ranks=1, threads=1, select=None):
+    def __init__(self, arguments, ranks=1, threads=1, repetitions=1):
         self.arguments, self.ranks, self.threads = arguments, ranks, threads
-        # Of several lines, which one counts.
-        self.select = select or (lambda line: True)
+        # Of one turn, for work of milliseconds: its median is the turn's figure.
+        self.repetitions = repetitions
 
     def describe(self):
         launch = "mpirun -np %d, a core each: " % self.ranks if self.ranks > 1 else ""
@@ -234,13 +234,13 @@ class Ours:
         launch = self.session.mpirun + ["-np", str(self.ranks)] if self.ranks > 1 else []
         command = launch + [self.session.annulus, "bench", *self.arguments, "--threads", str(self.threads)]
         ended = subprocess.run(
-            command + ["--repetitions", "1", "--format", "json", "--quiet"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            command + ["--repetitions", str(self.repetitions), "--format", "json", "--quiet"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if ended.returncode != 0:
             lines = [line for line in ended.stderr.splitlines() if line.startswith("annulus:")] or ended.stderr.splitlines()[-1:]
-            reason = lines[0] if lines else "status %d" % ended.returncode
+            reason = lines[0].split("; see `")[0] if lines else "annulus: status %d" % ended.returncode
             # A verb or an option that this build does not have.
-            raise (Skipped if ended.returncode == 64 else Failed)("%s says: %s" % (shlex.join(command[len(launch):]), reason))
-        return next(row for row in map(json.loads, ended.stdout.splitlines()) if self.select(row))
+            raise (Skipped if ended.returncode == 64 else Failed)("bench %s: %s" % (self.arguments[0], reason.removeprefix("annulus: ")))
+        return json.loads(ended.stdout)
 
     def stop(self):
         pass
@@ -416,7 +416,7 @@ def all_rows(quick):
     rows.append(Row("torch-ring", "ring of two ranks, %s, d = 64, against PyTorch + gloo" % shape, "ratio", 2.5,
                     [attention(ranks=2), Peer("torch-ring", ranks=2, length=length, heads=heads, dimension=64)]))
     rows.append(Row("fixed-tree", "the fixed tree against a running softmax, %s, d = 64" % shape, "cost", 0.05,
-                    [Ours(["merge", "--length", str(length), "--heads", str(heads), "--head-dim", "64"])], field="cost",
+                    [Ours(["merge", "--length", str(length), "--heads", str(heads), "--head-dim", "64"], repetitions=15)], field="cost",
                     note="the merges against the same tiles without any; a running softmax's rescaling counted as free, so an upper bound"))
     return rows
 
