@@ -143,12 +143,10 @@ static void bfloat16_panel_product(const void *a, ptrdiff_t a_stride, ptrdiff_t 
   pair_panel_product(a, a_stride, rows, panel, pairs_of(depth), width, c, c_stride, accumulate);
 }
 
-// Word w of a row's mask without the bits beyond `depth`, but for the one that makes up the last pair.
+// Word w of a row's mask without the bits beyond `depth`.
 INLINE uint64_t pair_mask_word(const uint64_t *mask, ptrdiff_t w, ptrdiff_t depth) {
   const ptrdiff_t left = depth - 64 * w;
-  if (left >= 64) return mask[w];
-  const uint64_t inside = mask[w] & (((uint64_t)1 << left) - 1);
-  return left & 1 ? inside | (inside >> (left - 1) & 1) << left : inside;
+  return left >= 64 ? mask[w] : mask[w] & (((uint64_t)1 << left) - 1);
 }
 
 // One pair of one row, of which only the bits of `keep` take part.

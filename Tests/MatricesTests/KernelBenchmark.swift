@@ -14,19 +14,19 @@ import Glibc
 @Suite(.serialized, .enabled(if: ProcessInfo.processInfo.environment["ANNULUS_KERNEL_BENCHMARK"] != nil))
 struct KernelBenchmark {
     /// Median and best ratio to the peak measured right before and after each of `repetitions` runs.
-    static func ratio(_ set: KernelSet, operations: Double, repetitions: Int = 101, _ work: () -> Void) -> String {
+    static func ratio(_ set: KernelSet, _ element: ElementKind, operations: Double, repetitions: Int = 101, _ work: () -> Void) -> String {
         // The thread's own time: the machine may be running other things.
         func threadSeconds() -> Double {
             var time = timespec()
             clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
             return Double(time.tv_sec) + Double(time.tv_nsec) * 1e-9
         }
-        let functions = set.functions
+        let peak = element == .float32 ? set.functions.peak : set.bfloat16Functions.peak
         func peakRate() -> Double {
             var best = 0.0, sink: Float = 0.5
             for _ in 0..<4 {
                 let start = threadSeconds()
-                let done = functions.peak(3000, &sink)
+                let done = peak?(3000, &sink) ?? 0
                 best = max(best, done / (threadSeconds() - start))
             }
             return best
@@ -42,8 +42,13 @@ struct KernelBenchmark {
         return String(format: "%.3f %.3f", ratios[repetitions / 2], ratios[repetitions * 9 / 10])
     }
 
-    @Test(arguments: kernelSets.dropFirst().map(\.name))
-    func denseLayers(name: String) throws {
+    /// What is worth measuring: the reference is not, nor bfloat16 without its instructions.
+    static let kinds = kernelSets.dropFirst().flatMap { set in
+        ElementKind.allCases.filter { $0 == .float32 || set.hasNativeBFloat16 }.map { (set.name, $0) }
+    }
+
+    @Test(arguments: kinds)
+    func denseLayers(name: String, element: ElementKind) throws {
         let set = try #require(KernelSet.named(name))
         var random = RandomNumbers(seed: 1)
         for (inputs, outputs) in [(768, 3072), (3072, 768), (384, 1536)] {
@@ -51,22 +56,22 @@ struct KernelBenchmark {
             let x = random.floats(rows * inputs)
             let y = AlignedBuffer(count: rows * outputs)
             let matrix = random.floats(inputs * outputs).withUnsafeBufferPointer {
-                PackedMatrix(weights: $0, inputs: inputs, outputs: outputs, kernels: set)
+                PackedMatrix(weights: $0, inputs: inputs, outputs: outputs, element: element, kernels: set)
             }
-            let ratio = Self.ratio(set, operations: 2 * Double(rows * inputs * outputs)) {
+            let ratio = Self.ratio(set, element, operations: 2 * Double(rows * inputs * outputs)) {
                 x.withUnsafeBufferPointer {
                     if let x = $0.baseAddress {
                         matrix.multiply(rows: rows, x: x, xStride: inputs, y: y.pointer, yStride: outputs, kernels: set)
                     }
                 }
             }
-            print("\(name) dense \(inputs) → \(outputs): \(ratio) of peak (median, 90th percentile)")
+            print("\(name) \(element) dense \(inputs) → \(outputs): \(ratio) of peak (median, 90th percentile)")
         }
     }
 
-    @Test(arguments: kernelSets.dropFirst().map(\.name))
-    func attention(name: String) throws {
-        let set = try #require(KernelSet.named(name)), functions = set.functions
+    @Test(arguments: kinds)
+    func attention(name: String, element: ElementKind) throws {
+        let set = try #require(KernelSet.named(name)), functions = set.functions, bfloat16 = set.bfloat16Functions
         let keys = 256, rows = 256, tiles = 16
         for depth in [32, 64, 128] {
             let q = AlignedBuffer(count: rows * depth), k = AlignedBuffer(count: tiles * keys * depth)
@@ -75,16 +80,30 @@ struct KernelBenchmark {
             let scratch = AlignedBuffer(count: 12 * keys)
             var random = RandomNumbers(seed: 1)
             for buffer in [q, k, v] {
+                // For either kind: as pairs, two numbers of ordinary size.
                 for index in 0..<buffer.count { buffer[index] = random.float() }
-            }
-            let ratio = Self.ratio(set, operations: 4 * Double(rows * tiles * keys * depth)) {
-                for tile in 0..<tiles {
-                    functions.attend_tile(
-                        q.pointer, depth, rows, k.pointer + tile * keys * depth, depth, v.pointer + tile * keys * depth,
-                        depth, keys, rowMax.pointer, rowSum.pointer, o.pointer, depth, scratch.pointer)
+                if element == .bfloat16 {
+                    let numbers = Array(UnsafeBufferPointer(start: buffer.pointer, count: buffer.count))
+                    bfloat16.round_rows(numbers, 0, 1, buffer.count, 1, buffer.pointer, 0)
+                    buffer.pointer.advanced(by: buffer.count / 2).update(from: buffer.pointer, count: buffer.count / 2)
                 }
             }
-            print("\(name) attention tile d = \(depth): \(ratio) of peak (median, 90th percentile)")
+            let ratio = Self.ratio(set, element, operations: 4 * Double(rows * tiles * keys * depth)) {
+                for tile in 0..<tiles {
+                    let first = tile * keys * element.slots(depth)
+                    switch element {
+                    case .float32:
+                        functions.attend_tile(
+                            q.pointer, depth, rows, k.pointer + first, depth, v.pointer + first, depth, keys,
+                            rowMax.pointer, rowSum.pointer, o.pointer, depth, scratch.pointer)
+                    case .bfloat16:
+                        bfloat16.attend_tile(
+                            q.pointer, depth / 2, rows, k.pointer + first, depth, v.pointer + first, depth, keys, 1,
+                            rowMax.pointer, rowSum.pointer, o.pointer, depth, scratch.pointer)
+                    }
+                }
+            }
+            print("\(name) \(element) attention tile d = \(depth): \(ratio) of peak (median, 90th percentile)")
         }
     }
 }
