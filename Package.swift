@@ -43,11 +43,20 @@ let package = Package(
         .testTarget(name: "TilesTests", dependencies: ["Tiles", "TestSupport"]),
         .testTarget(name: "AttentionTests", dependencies: ["Attention", "TestSupport"]),
         .testTarget(name: "PlansTests", dependencies: ["Plans"]),
-        .testTarget(name: "RingAttentionTests", dependencies: ["RingAttention", "TestSupport"], exclude: ["Goldens"]),
+        .testTarget(
+            name: "RingAttentionTests", dependencies: ["RingAttention", "TestSupport", "Checkpoints"], exclude: ["Goldens"]),
         .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
         .testTarget(name: "TokenizationTests", dependencies: ["Tokenization"], exclude: ["Goldens"]),
         .testTarget(name: "EncodersTests", dependencies: ["Encoders"], exclude: ["Goldens"]),
         .testTarget(name: "CommandTests", dependencies: ["annulus", "TestSupport", "Checkpoints"]),
+        // The programs of README.md, and the test that they are and do what it says.
+        .executableTarget(
+            name: "attention-example", dependencies: ["RingAttention"], path: "Tests/LibraryExample/Attention"),
+        .executableTarget(
+            name: "similarity-example", dependencies: ["RingAttention", "Encoders"], path: "Tests/LibraryExample/Similarity"),
+        .testTarget(
+            name: "LibraryExampleTests", dependencies: ["attention-example", "similarity-example", "Checkpoints"],
+            path: "Tests/LibraryExample/Tests"),
         // Run under mpirun by scripts/test, with any number of ranks.
         .executableTarget(
             name: "distributed-tests", dependencies: ["RingAttention", "TestSupport"], path: "Tests/DistributedTests",

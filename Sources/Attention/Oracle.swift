@@ -23,9 +23,10 @@ public enum Oracle {
         public var logSumExpBound: [Double]
     }
 
-    /// softmax(q·kᵀ·scale)·v over the visible keys.
+    /// softmax(modified(q·kᵀ·scale))·v over the visible keys.
     /// - Parameters:
     ///   - queries: shape.queries × headDimension; keys: shape.keys × headDimension; values: shape.keys × valueDimension.
+    ///   - head: which entries of the modifiers' lists apply.
     ///
     /// The bound follows the standard model of floating-point arithmetic (Higham, *Accuracy and
     /// Stability of Numerical Algorithms*, §3.1), with u = 2⁻²⁴:
@@ -38,7 +39,7 @@ public enum Oracle {
     public static func attend(
         queries: [Float], keys: [Float], values: [Float],
         headDimension: Int, valueDimension: Int, shape: SequenceShape, mask: Mask, scale: Double,
-        element: ElementKind = .float32
+        modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0, element: ElementKind = .float32
     ) -> Result {
         let unit = 0x1p-24
         let weightUnit = element == .bfloat16 ? 0x1p-8 : 0
@@ -53,9 +54,15 @@ public enum Oracle {
             outputBound: Array(repeating: 0, count: shape.queries * valueDimension),
             logSumExpBound: Array(repeating: 0, count: shape.queries))
         func gamma(_ n: Double) -> Double { n * unit / (1 - n * unit) }
+        let sink = modifiers.sinks.map { Double($0[head]) }
         for row in 0..<shape.queries {
-            let visible = mask.visibleKeys(row: row, in: shape)
-            if visible.isEmpty { continue }
+            let visible = (0..<shape.keys).filter {
+                mask.sees(row: row + shape.firstQuery, key: $0 + shape.firstKey, in: shape)
+            }
+            if visible.isEmpty {
+                result.logSumExp[row] = sink ?? -.infinity
+                continue
+            }
             var scores: [Double] = []
             var scoreErrors: [Double] = []
             for key in visible {
@@ -71,10 +78,12 @@ public enum Oracle {
                     magnitude += (abs(q) + qError) * (abs(k) + kError)
                     rounding += abs(q) * kError + qError * abs(k) + qError * kError + 2 * smallest
                 }
-                scores.append(score * scale)
-                scoreErrors.append((gamma(Double(headDimension) + 2) * magnitude + rounding) * abs(scale))
+                let distance = shape.position(ofKey: key) - shape.position(ofQuery: row)
+                let (modified, added) = modify(score * scale, distance: distance, modifiers, head: head)
+                scores.append(modified)
+                scoreErrors.append((gamma(Double(headDimension) + 2) * magnitude + rounding) * abs(scale) + added * unit)
             }
-            let top = scores.max() ?? 0
+            let top = max(scores.max() ?? 0, sink ?? -.infinity)
             // The maximum that the float32 side picks may belong to another key, whose score is as close.
             let topError = scoreErrors.max() ?? 0
             var sum = 0.0
@@ -82,12 +91,18 @@ public enum Oracle {
             var errors: [Double] = []
             for j in scores.indices {
                 let weight = exp(scores[j] - top)
-                let exponent = scoreErrors[j] + topError
-                    + (merges + 2) * unit * (abs(scores[j] - top) + 1 + topError) + 4 * unit * (merges + 1)
-                    + gamma(Double(TileGrid.tileSize) + 2 * merges + 2)
+                let distance = abs(scores[j] - top) + 1 + topError
+                let sums = gamma(Double(TileGrid.tileSize) + 2 * merges + 4)
+                let exponent = scoreErrors[j] + topError + (merges + 3) * unit * distance + 4 * unit * (merges + 2) + sums
                 errors.append(weight * expm1(exponent))
                 sum += weight
                 weightedError += errors[j]
+            }
+            if let sink {
+                // A weight without a value, merged like any other part.
+                let weight = exp(sink - top)
+                sum += weight
+                weightedError += weight * expm1(topError + 8 * unit * (abs(sink - top) + 1))
             }
             // Weights below the smallest normal number are flushed to zero.
             let flushed = Double(visible.count) * 0x1p-126
@@ -107,11 +122,36 @@ public enum Oracle {
                 }
                 let output = total / sum
                 result.output[row * valueDimension + column] = output
-                result.outputBound[row * valueDimension + column] = eta < 0.5
-                    ? (error / sum + abs(output) * (eta + 2 * unit)) / (1 - eta) + 0x1p-126 : .infinity
+                let relative = error / sum + abs(output) * (eta + 2 * unit)
+                result.outputBound[row * valueDimension + column] = eta < 0.5 ? relative / (1 - eta) + 0x1p-126 : .infinity
             }
         }
         return result
+    }
+
+    /// A score after cap and biases, and what float32 adds to its error, in units of the roundoff: the cap's slope is at
+    /// most 1 and its own error a few ulp; each addition rounds once.
+    private static func modify(
+        _ scaled: Double, distance: Int, _ modifiers: ScoreModifiers, head: Int
+    ) -> (score: Double, error: Double) {
+        var score = scaled
+        // In bfloat16 the scale is applied to the score, which rounds once more.
+        var error = 2 * abs(score)
+        if let cap = modifiers.softcap.map(Double.init) {
+            score = cap * tanh(score / cap)
+            error += 8 * abs(score)
+        }
+        if let relative = modifiers.relativeBias {
+            let column = relative.reach + min(max(distance, -relative.reach), relative.reach)
+            score += Double(relative.table[head * (2 * relative.reach + 1) + column])
+            error += 2 * abs(score)
+        }
+        if let slope = modifiers.alibiSlopes.map({ Double($0[head]) }) {
+            let penalty = slope * Double(abs(distance))
+            score -= penalty
+            error += 2 * abs(penalty) + 2 * abs(score)
+        }
+        return (score, error)
     }
 
     /// |x̂ − x| for the stored form of each number.

@@ -34,21 +34,51 @@ public struct HeadShape: Hashable, Sendable {
     @inlinable public var paddedValueDimension: Int { (valueDimension + 15) & ~15 }
 }
 
-/// The tokens of one sequence: how many rows ask and how many are asked. Equal for self-attention;
-/// for cross-attention the last query stands at the last key (bottom-right alignment).
+/// The tokens of one sequence: how many rows ask and how many are asked.
+///
+/// Equal for self-attention. For cross-attention the last query stands at the last key (bottom-right alignment): query
+/// row r stands at position r + (keys − queries). A sequence may be a piece of a longer, packed one, whose positions
+/// then count: masks and biases are defined on the whole.
 public struct SequenceShape: Hashable, Sendable {
     public let queries: Int
     public let keys: Int
+    /// Where the piece starts in the whole.
+    public let firstQuery: Int
+    public let firstKey: Int
+    /// What the mask's positions refer to: keys minus queries of the whole.
+    private let alignment: Int
+    /// The keys of the whole.
+    public let wholeKeys: Int
 
     public init(queries: Int, keys: Int) {
         precondition(queries >= 0 && keys >= 0)
         self.queries = queries
         self.keys = keys
+        firstQuery = 0
+        firstKey = 0
+        alignment = keys - queries
+        wholeKeys = keys
     }
 
     /// Self-attention over `length` tokens.
     public init(length: Int) { self.init(queries: length, keys: length) }
 
-    /// The position among the keys at which query row 0 stands; negative where queries outnumber keys.
-    @inlinable public var offset: Int { keys - queries }
+    /// The piece of a sequence that consists of some of its queries and keys.
+    public init(queries: Range<Int>, keys: Range<Int>, of whole: SequenceShape) {
+        self.queries = queries.count
+        self.keys = keys.count
+        firstQuery = whole.firstQuery + queries.lowerBound
+        firstKey = whole.firstKey + keys.lowerBound
+        alignment = whole.alignment
+        wholeKeys = whole.wholeKeys
+    }
+
+    /// The position, among the keys of the whole, at which a query row of this piece stands; may be negative.
+    public func position(ofQuery row: Int) -> Int { firstQuery + row + offset }
+
+    /// The position of a key of this piece among the keys of the whole.
+    public func position(ofKey key: Int) -> Int { firstKey + key }
+
+    /// What is added to a query's row in the whole to give its position.
+    public var offset: Int { alignment }
 }

@@ -52,6 +52,14 @@ struct TileArithmetic {
             words: 0)
     }
 
+    /// Scales, caps and biases scores in place; `distance` is that of the first key from the first row.
+    func modify(
+        _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, scale: Float, cap: Float,
+        bias: UnsafePointer<Float>?, reach: Int, slope: Float, distance: Int
+    ) {
+        float32.modify_scores(scores, stride, rows, keys, scale, cap, bias, reach, slope, distance)
+    }
+
     /// Makes rows of scores into rows of weights, in place.
     func softmax(
         _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, bits: UnsafePointer<UInt64>?, words: Int,

@@ -72,10 +72,18 @@ public final class TileKernel {
     private var scale: Float = 1
     private let scores: AlignedBuffer
     private let queries: AlignedBuffer
-    private let mask = TileMask()
+    private var masks = TileMaskCache()
+    private let mask: Mask
+    private let modifiers: ScoreModifiers
+    private var head = 0
 
-    public init(heads: HeadShape, element: ElementKind = .float32, kernels: KernelSet) {
+    public init(
+        heads: HeadShape, element: ElementKind = .float32, mask: Mask, modifiers: ScoreModifiers = ScoreModifiers(),
+        kernels: KernelSet
+    ) {
         self.heads = heads
+        self.mask = mask
+        self.modifiers = modifiers
         layout = PackedTile(heads, element)
         arithmetic = TileArithmetic(layout: layout, kernels: kernels)
         scores = AlignedBuffer(count: Self.fusedRows * TileGrid.tileSize)
@@ -83,52 +91,98 @@ public final class TileKernel {
     }
 
     /// Takes the queries of one tile and head, multiplied by the score scale, for the calls of `attend` that follow.
-    public func load(queries source: UnsafePointer<Float>, stride: Int, rows: Int, scale: Float) {
+    public func load(queries source: UnsafePointer<Float>, stride: Int, rows: Int, head: Int, scale: Float) {
+        self.head = head
         self.scale = arithmetic.load(queries: source, stride: stride, rows: rows, scale: scale, into: queries.pointer)
     }
 
     /// The partial attention of the loaded queries to a key tile that all of them see entirely.
-    public func attend(to tile: UnsafePointer<Float>, keys: Int, into partial: PartialAttention) {
+    private func attend(to tile: UnsafePointer<Float>, keys: Int, into partial: PartialAttention) {
         arithmetic.attend(queries.pointer, tile: tile, keys: keys, scale: scale, into: partial, scratch: scores.pointer)
     }
 
-    /// The partial attention of the loaded queries to the keys of a tile that a mask leaves visible.
+    /// The partial attention of the loaded queries to a key tile.
+    /// - Parameters:
+    ///   - tile: the packed key tile of the head.
+    ///   - keyTile: its index in the sequence.
+    ///   - isWhole: whether every row sees every key; where not, the mask is looked at pair by pair.
     public func attend(
-        to tile: UnsafePointer<Float>, keys: Int, mask visible: Mask,
-        queryTile: Int, keyTile: Int, in shape: SequenceShape, into partial: PartialAttention
+        to tile: UnsafePointer<Float>, queryTile: Int, keyTile: Int, in shape: SequenceShape, isWhole: Bool,
+        into partial: PartialAttention
     ) {
-        mask.fill(visible, queryTile: queryTile, keyTile: keyTile, in: shape)
-        let values = tile + layout.keyFloats(keys: keys)
-        let words = TileMask.wordsPerRow
-        for row in Swift.stride(from: 0, to: partial.rows, by: Self.maskedRows) {
-            let rows = min(Self.maskedRows, partial.rows - row)
-            let bits = mask.words + row * words
-            for key in Swift.stride(from: 0, to: keys, by: 64) where panelBits(bits, rows, key).any != 0 {
-                scoreBlock(row: row, rows: rows, key: key, keys: keys, tile: tile)
-            }
-            arithmetic.softmax(
-                scores.pointer, stride: TileGrid.tileSize, rows: rows, keys: keys, bits: bits, words: words, scale: scale,
-                rowMax: partial.rowMax + row, rowSum: partial.rowSum + row)
-            forEachValuePanel { column, width in
-                let output = partial.output + row * partial.outputStride + column
-                var accumulate = false
-                for key in Swift.stride(from: 0, to: keys, by: 64) {
-                    let panel = min(64, keys - key)
-                    let seen = panelBits(bits, rows, key)
-                    if seen.any == 0 { continue }
-                    let everyBit = UInt64.max >> UInt64(64 - panel)
-                    arithmetic.product(
-                        scores.pointer + layout.element.slots(key), TileGrid.tileSize, rows,
-                        values + column * layout.element.slots(keys) + layout.element.slots(key) * width,
-                        panel, width, output, partial.outputStride, accumulate: accumulate,
-                        bits: seen.all & everyBit == everyBit ? nil : bits + key / 64, words: words)
-                    accumulate = true
-                }
-                if !accumulate {
-                    for r in 0..<rows { (output + r * partial.outputStride).update(repeating: 0, count: width) }
-                }
+        let keys = TileGrid.tokens(of: keyTile, length: shape.keys)
+        if isWhole && modifiers.leavesScores { return attend(to: tile, keys: keys.count, into: partial) }
+        let visible = isWhole ? nil : masks.mask(mask, queryTile: queryTile, keyTile: keyTile, in: shape)
+        let rows = TileGrid.tokens(of: queryTile, length: shape.queries)
+        let distance = shape.position(ofKey: keys.lowerBound) - shape.position(ofQuery: rows.lowerBound)
+        withExtendedLifetime(visible) {
+            for row in Swift.stride(from: 0, to: partial.rows, by: Self.maskedRows) {
+                attendStrip(
+                    row: row, rows: min(Self.maskedRows, partial.rows - row), to: tile, keys: keys.count,
+                    bits: visible.map { UnsafePointer($0.words + row * TileMask.wordsPerRow) }, distance: distance - row, into: partial)
             }
         }
+    }
+
+    /// Some rows against a tile, step by step; what no row of the strip sees is skipped a panel at a time.
+    /// - Parameter distance: position of the tile's first key minus that of the strip's first row.
+    private func attendStrip(
+        row: Int, rows: Int, to tile: UnsafePointer<Float>, keys: Int, bits: UnsafePointer<UInt64>?, distance: Int,
+        into partial: PartialAttention
+    ) {
+        let values = tile + layout.keyFloats(keys: keys)
+        let words = TileMask.wordsPerRow
+        for key in Swift.stride(from: 0, to: keys, by: 64) where panelBits(bits, rows, key).any != 0 {
+            scoreBlock(row: row, rows: rows, key: key, keys: keys, tile: tile)
+            modify(rows: rows, key: key, keys: min(64, keys - key), distance: distance + key)
+        }
+        arithmetic.softmax(
+            scores.pointer, stride: TileGrid.tileSize, rows: rows, keys: keys, bits: bits, words: words,
+            scale: modifiers.leavesScores ? scale : 1, rowMax: partial.rowMax + row, rowSum: partial.rowSum + row)
+        forEachValuePanel { column, width in
+            let output = partial.output + row * partial.outputStride + column
+            var accumulate = false
+            for key in Swift.stride(from: 0, to: keys, by: 64) {
+                let panel = min(64, keys - key)
+                let seen = panelBits(bits, rows, key)
+                if seen.any == 0 { continue }
+                let everyBit = UInt64.max >> UInt64(64 - panel)
+                arithmetic.product(
+                    scores.pointer + layout.element.slots(key), TileGrid.tileSize, rows,
+                    values + column * layout.element.slots(keys) + layout.element.slots(key) * width,
+                    panel, width, output, partial.outputStride, accumulate: accumulate,
+                    bits: seen.all & everyBit == everyBit ? nil : bits.map { $0 + key / 64 }, words: words)
+                accumulate = true
+            }
+            if !accumulate {
+                for r in 0..<rows { (output + r * partial.outputStride).update(repeating: 0, count: width) }
+            }
+        }
+    }
+
+    /// What is left of the scale, cap and biases of one panel of scores.
+    private func modify(rows: Int, key: Int, keys: Int, distance: Int) {
+        if modifiers.leavesScores { return }
+        let slope = modifiers.alibiSlopes?[head] ?? 0
+        func call(_ bias: UnsafePointer<Float>?, _ reach: Int) {
+            arithmetic.modify(
+                scores.pointer + key, stride: TileGrid.tileSize, rows: rows, keys: keys, scale: scale, cap: modifiers.softcap ?? 0,
+                bias: bias, reach: reach, slope: slope, distance: distance)
+        }
+        guard let relative = modifiers.relativeBias else { return call(nil, 0) }
+        relative.table.withUnsafeBufferPointer { table in
+            call(table.baseAddress.map { $0 + head * (2 * relative.reach + 1) }, relative.reach)
+        }
+    }
+
+    /// Merges the head's sink into the whole of the loaded queries' partials.
+    public func mergeSink(into whole: PartialAttention, pool: PartialPool) {
+        guard let sink = modifiers.sinks?[head] else { return }
+        let part = PartialAttention(rows: whole.rows, from: pool)
+        part.rowMax.update(repeating: sink, count: whole.rows)
+        part.rowSum.update(repeating: 1, count: whole.rows)
+        part.output.update(repeating: 0, count: whole.rows * part.outputStride)
+        whole.merge(right: part)
     }
 
     /// The scores of some rows against one panel of keys.
@@ -138,8 +192,9 @@ public final class TileKernel {
             width: layout.padded(min(64, keys - key)), into: scores.pointer + key, stride: TileGrid.tileSize)
     }
 
-    /// Which keys of a panel any, and all, of some rows see.
-    private func panelBits(_ bits: UnsafePointer<UInt64>, _ rows: Int, _ key: Int) -> (any: UInt64, all: UInt64) {
+    /// Which keys of a panel any, and all, of some rows see; without bits, every key.
+    private func panelBits(_ bits: UnsafePointer<UInt64>?, _ rows: Int, _ key: Int) -> (any: UInt64, all: UInt64) {
+        guard let bits else { return (.max, .max) }
         var any: UInt64 = 0
         var all = UInt64.max
         for row in 0..<rows {

@@ -545,6 +545,31 @@ ARRAY_FUNCTION(log_array, log_lanes)
 ARRAY_FUNCTION(erf_array, erf_lanes)
 ARRAY_FUNCTION(tanh_array, tanh_lanes)
 
+// ---- score modifiers ----------------------------------------------------------------------------
+
+// What the distances δ, δ + 1, … of 16 keys add.
+INLINE v16 relative_bias(const float *bias, ptrdiff_t reach, ptrdiff_t delta) {
+  if (delta >= -reach && delta + 15 <= reach) return load(bias + reach + delta);
+  v16 y;
+  for (int lane = 0; lane < 16; lane++) {
+    const ptrdiff_t d = delta + lane;
+    y[lane] = bias[reach + (d < -reach ? -reach : d > reach ? reach : d)];
+  }
+  return y;
+}
+
+static void modify_scores(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys, float scale,
+                          float cap, const float *bias, ptrdiff_t reach, float slope, ptrdiff_t distance) {
+  const v16 places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  for (ptrdiff_t r = 0; r < rows; r++, s += s_stride) {
+    if (scale != 1.0f) FOR_COLUMNS(keys, s, AT(s) * splat(scale))
+    if (cap > 0.0f) FOR_COLUMNS(keys, s, tanh_lanes(AT(s) / splat(cap)) * splat(cap))
+    if (bias) FOR_COLUMNS(keys, s, AT(s) + relative_bias(bias, reach, distance - r + j))
+    if (slope != 0.0f)
+      FOR_COLUMNS(keys, s, AT(s) - splat(slope) * absolute(splat((float)(distance - r + j)) + places))
+  }
+}
+
 // As many independent chains as the largest register block has, eight steps a round.
 static double peak(ptrdiff_t iterations, float *sink) {
   v16 sum[ACCUMULATORS];
@@ -584,4 +609,5 @@ const annulus_kernels TABLE_OF(ANNULUS_SET) = {
   .tanh = tanh_array,
   .peak = peak,
   .attend_tile = attend_tile,
+  .modify_scores = modify_scores,
 };

@@ -16,7 +16,8 @@ public enum NumpyHeader {
         }
         let preamble = 10  // magic 6, version 2, length 2
         let used = preamble + dictionary.utf8.count + 1
-        dictionary += String(repeating: " ", count: (64 - used % 64) % 64) + "\n"
+        // A header that is aligned already gets 64 more: so does NumPy.
+        dictionary += String(repeating: " ", count: 64 - used % 64) + "\n"
         let length = dictionary.utf8.count
         return [0x93] + Array("NUMPY".utf8) + [1, 0, UInt8(length & 0xFF), UInt8(length >> 8)] + Array(dictionary.utf8)
     }

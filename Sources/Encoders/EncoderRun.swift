@@ -85,7 +85,9 @@ public final class EncoderRun {
         let blockRows = Self.blockRows(rows: row, threads: threads.threads)
         blocks = Self.blocks(tiles, rows: blockRows)
         scratch = (0..<threads.threads).map { _ in Scratch(encoder.configuration, rows: blockRows) }
-        var job = AttentionJob(sharding: sharding, mask: .full, heads: encoder.heads)
+        var job = AttentionJob(
+            shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding, mask: .full,
+            heads: encoder.heads)
         job.element = encoder.element
         executor = RingExecutor(
             plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: threads,
@@ -95,13 +97,32 @@ public final class EncoderRun {
     /// The time so far in which this rank waited for messages with nothing left to attend.
     public var exposed: Duration { executor.exposed }
 
+    /// Deals documents out to ranks.
+    /// - Parameter speeds: the ranks' relative speeds, for `balanced`.
+    public static func sharding(
+        lengths: [Int], encoder: Encoder, layout: Layout, rankCount: Int, speeds: [Double]? = nil
+    ) -> Sharding {
+        // One token's dense layers in one block cost this; attention's cost is of one block too.
+        let dense = denseFlop(encoder.configuration)
+        return AttentionJob(
+            shapes: lengths.map { SequenceShape(length: $0) }, mask: .full, heads: encoder.heads, layout: layout,
+            rankCount: rankCount, denseFlopPerToken: dense, speeds: speeds
+        ).queries
+    }
+
+    /// Floating-point operations of one token in the dense layers of one block.
+    private static func denseFlop(_ configuration: EncoderConfiguration) -> Double {
+        let hidden = Double(configuration.hiddenSize)
+        return 2 * (4 * hidden * hidden + 2 * hidden * Double(configuration.intermediateSize))
+    }
+
     /// Floating-point operations of a batch, all ranks together: dense layers and attention.
     public static func flop(lengths: [Int], configuration: EncoderConfiguration) -> Double {
         let hidden = Double(configuration.hiddenSize)
-        let inner = Double(configuration.intermediateSize)
+        let dense = denseFlop(configuration)
         return lengths.reduce(0.0) { sum, length in
             let n = Double(length)
-            return sum + n * (2 * (4 * hidden * hidden + 2 * hidden * inner) + 4 * n * hidden)
+            return sum + n * (dense + 4 * n * hidden)
         } * Double(configuration.layerCount)
     }
 

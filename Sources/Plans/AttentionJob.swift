@@ -6,6 +6,8 @@ import Tiles
 
 /// One attention over a batch of sequences: queries of sequence s see keys of sequence s only.
 public struct AttentionJob: Sendable {
+    /// The sequences of the batch; pieces of a longer one know their place in it.
+    public let shapes: [SequenceShape]
     /// Where the query tiles live.
     public let queries: Sharding
     /// Where the key and value tiles live.
@@ -15,48 +17,67 @@ public struct AttentionJob: Sendable {
     /// What keys and values are stored in, in memory and in messages.
     public var element = ElementKind.float32
 
-    /// - Precondition: both shardings speak of equally many sequences and ranks.
-    public init(queries: Sharding, keys: Sharding, mask: Mask, heads: HeadShape) {
-        precondition(queries.numbering.lengths.count == keys.numbering.lengths.count)
+    /// - Precondition: the shardings are of these sequences, over equally many ranks.
+    public init(shapes: [SequenceShape], queries: Sharding, keys: Sharding, mask: Mask, heads: HeadShape) {
+        precondition(shapes.map(\.queries) == queries.numbering.lengths && shapes.map(\.keys) == keys.numbering.lengths)
         precondition(queries.rankCount == keys.rankCount)
+        self.shapes = shapes
         self.queries = queries
         self.keys = keys
         self.mask = mask
         self.heads = heads
     }
 
-    /// Self-attention: one sharding for both.
-    public init(sharding: Sharding, mask: Mask, heads: HeadShape) {
-        self.init(queries: sharding, keys: sharding, mask: mask, heads: heads)
+    /// Deals the sequences out to ranks.
+    /// - Parameters:
+    ///   - denseFlopPerToken: floating-point operations of everything but attention, for `balanced`.
+    ///   - speeds: the ranks' relative speeds, for `balanced`.
+    public init(
+        shapes: [SequenceShape], mask: Mask, heads: HeadShape, layout: Layout, rankCount: Int,
+        denseFlopPerToken: Double = 0, speeds: [Double]? = nil
+    ) {
+        let costs = layout == .balanced
+            ? Self.costs(shapes: shapes, mask: mask, heads: heads, denseFlopPerToken: denseFlopPerToken) : nil
+        let queries = Sharding(lengths: shapes.map(\.queries), layout: layout, rankCount: rankCount, costs: costs, speeds: speeds)
+        // Self-attention: a token's keys live where its queries do.
+        let isSelf = shapes.allSatisfy { $0.queries == $0.keys }
+        let keys = isSelf ? queries : Sharding(lengths: shapes.map(\.keys), layout: layout, rankCount: rankCount, speeds: speeds)
+        self.init(shapes: shapes, queries: queries, keys: keys, mask: mask, heads: heads)
+    }
+
+    /// The modelled cost of every query tile: the operations of its visible pairs and of its tokens' dense layers.
+    public static func costs(
+        shapes: [SequenceShape], mask: Mask, heads: HeadShape, denseFlopPerToken: Double = 0
+    ) -> [Double] {
+        shapes.flatMap { shape in
+            (0..<TileGrid.count(length: shape.queries)).map { tile in
+                let tokens = TileGrid.tokens(of: tile, length: shape.queries).count
+                return Double(mask.visiblePairs(queryTile: tile, in: shape)) * flopPerPair(heads) + Double(tokens) * denseFlopPerToken
+            }
+        }
+    }
+
+    /// 2·d for a score and 2·dv for its value, each query head.
+    private static func flopPerPair(_ heads: HeadShape) -> Double {
+        Double(2 * (heads.headDimension + heads.valueDimension) * heads.queryHeads)
     }
 
     public var rankCount: Int { queries.rankCount }
 
-    public func shape(of sequence: Int) -> SequenceShape {
-        SequenceShape(queries: queries.numbering.lengths[sequence], keys: keys.numbering.lengths[sequence])
-    }
-
     /// The key tiles, by their number in the batch, that a query tile (by its number) sees.
     public func visibleTiles(queryTile: Int) -> VisibleTiles {
         let sequence = queries.numbering.sequence(of: queryTile)
-        let visible = mask.keyTiles(queryTile: queryTile - queries.numbering.firstTile[sequence], in: shape(of: sequence))
+        let visible = mask.keyTiles(queryTile: queryTile - queries.numbering.firstTile[sequence], in: shapes[sequence])
         return visible.shifted(by: keys.numbering.firstTile[sequence])
     }
 
     /// The key tiles that the queries of a rank need.
     public func needs(of rank: Rank) -> Runs {
-        var ranges: [Range<Int>] = []
-        for run in queries.tiles(of: rank).ranges {
-            for tile in run { ranges += visibleTiles(queryTile: tile).any.ranges }
-        }
-        return Runs(ranges)
+        Runs(queries.tiles(of: rank).ranges.joined().flatMap { visibleTiles(queryTile: $0).any.ranges })
     }
 
-    /// Floating-point operations of the visible pairs: 2·d for a score and 2·dv for its value, each head.
+    /// Floating-point operations of the visible pairs.
     public var visibleFlop: Double {
-        let perPair = Double(2 * (heads.headDimension + heads.valueDimension) * heads.queryHeads)
-        return queries.numbering.lengths.indices.reduce(0) {
-            $0 + Double(mask.visiblePairs(in: shape(of: $1))) * perPair
-        }
+        shapes.reduce(0) { $0 + Double(mask.visiblePairs(in: $1)) } * Self.flopPerPair(heads)
     }
 }

@@ -4,75 +4,132 @@ import Tiles
 
 /// How the tiles of a batch are dealt out to ranks.
 public enum Layout: String, CaseIterable, Sendable {
-    /// One run of consecutive tiles a rank.
+    /// In natural order, equal token counts: one run of consecutive tiles of a sequence a rank.
     case contiguous
-    /// Two runs a rank, one from each end (rank 0 the first and the last, and so on), which evens out causal masks
-    /// (Brandon et al. 2023, *Striped Attention*; zhuzilin's zigzag ring).
+    /// Each sequence folded in the middle (first, last, second, last but one, …), equal token counts: two runs of a
+    /// sequence a rank, one from each end, which evens out causal masks (zhuzilin's zigzag ring).
     case zigzag
+    /// Folded like `zigzag`, equal modelled cost in proportion to the ranks' speeds, under a cap on tokens.
+    case balanced
+
+    var isFolded: Bool { self != .contiguous }
 }
 
-/// The owner of every tile of a batch: at most two runs of consecutive tiles a rank.
+/// The owner of every tile of a batch: at most two runs of consecutive tiles of a sequence a rank.
 ///
-/// The batch's tiles are numbered through (`TileNumbering`) and cut into chunks of nearly equal token
-/// counts; a rank may be left without any. A pure function of its arguments.
+/// The tiles are numbered through (`TileNumbering`) and laid out in the layout's order, natural or folded; a stretch of
+/// places belongs to one rank. A rank may be left without any. A pure function of its arguments.
 public struct Sharding: Sendable, Equatable {
     public let numbering: TileNumbering
     public let rankCount: Int
     public let layout: Layout
-    /// Chunk `c` holds the tiles `bounds[c]..<bounds[c + 1]`.
-    private let bounds: [Int]
+    /// Where the stretches start, ascending, and whose they are.
+    private let starts: [Int]
+    private let owners: [Int]
+    /// The places of each rank.
+    private let places: [Runs]
 
-    public init(lengths: [Int], layout: Layout, rankCount: Int) {
+    /// A balanced layout gives no rank more than this many times the mean of tokens, which bounds its memory.
+    public static let tokenCap = 2.0
+
+    /// - Parameters:
+    ///   - costs: for `balanced`, the modelled cost of each tile by its number; without them, tokens count.
+    ///   - speeds: for `balanced`, the ranks' relative speeds; without them, all are equal.
+    public init(lengths: [Int], layout: Layout, rankCount: Int, costs: [Double]? = nil, speeds: [Double]? = nil) {
         precondition(rankCount > 0)
         let numbering = TileNumbering(lengths: lengths)
+        precondition(costs.map { $0.count == numbering.tileCount } ?? true, "a cost for every tile")
+        precondition(speeds.map { $0.count == rankCount && $0.allSatisfy { $0 > 0 } } ?? true, "a positive speed for every rank")
         self.numbering = numbering
         self.rankCount = rankCount
         self.layout = layout
-        let chunks = layout == .zigzag ? 2 * rankCount : rankCount
-        let total = lengths.reduce(0, +)
-        var bounds = [0]
-        var before = 0
-        var tile = 0
-        // A tile goes to the chunk that its middle token falls into.
-        for length in lengths {
-            for index in 0..<TileGrid.count(length: length) {
-                let tokens = TileGrid.tokens(of: index, length: length).count
-                let chunk = (2 * before + tokens) * chunks / (2 * total)
-                while bounds.count <= chunk { bounds.append(tile) }
-                before += tokens
-                tile += 1
+        var tokens: [Int] = []
+        tokens.reserveCapacity(numbering.tileCount)
+        var weights: [Double] = []
+        for (sequence, length) in lengths.enumerated() {
+            let count = TileGrid.count(length: length)
+            for place in 0..<count {
+                let tile = layout.isFolded ? Self.unfolded(place, count: count) : place
+                tokens.append(TileGrid.tokens(of: tile, length: length).count)
+                if layout == .balanced { weights.append(costs?[numbering.firstTile[sequence] + tile] ?? Double(tokens[tokens.count - 1])) }
             }
         }
-        while bounds.count <= chunks { bounds.append(tile) }
-        self.bounds = bounds
+        let owner: [Int]
+        if layout == .balanced {
+            var balance = Balance(speeds: speeds ?? Array(repeating: 1, count: rankCount), tokens: tokens, weights: weights)
+            owner = balance.owners(sequences: lengths.indices.map { numbering.tiles(of: $0) })
+        } else {
+            owner = Self.equalShares(tokens: tokens, ranks: rankCount)
+        }
+        var starts: [Int] = []
+        var owners: [Int] = []
+        var places: [[Range<Int>]] = Array(repeating: [], count: rankCount)
+        for (place, rank) in owner.enumerated() {
+            if owners.last != rank {
+                starts.append(place)
+                owners.append(rank)
+            }
+            places[rank].append(place..<place + 1)
+        }
+        self.starts = starts
+        self.owners = owners
+        self.places = places.map { Runs($0) }
+    }
+
+    /// A tile goes to the rank whose share of the tokens its middle falls into, in whole numbers.
+    private static func equalShares(tokens: [Int], ranks: Int) -> [Int] {
+        let total = tokens.reduce(0, +)
+        var before = 0
+        return tokens.map { count in
+            defer { before += count }
+            return (2 * before + count) * ranks / (2 * total)
+        }
+    }
+
+    /// The tile at a place of a folded sequence: 0, n − 1, 1, n − 2, …
+    private static func unfolded(_ place: Int, count: Int) -> Int { place & 1 == 0 ? place / 2 : count - 1 - place / 2 }
+
+    /// The place of a tile of a folded sequence.
+    private static func folded(_ tile: Int, count: Int) -> Int {
+        tile < (count + 1) / 2 ? 2 * tile : 2 * (count - 1 - tile) + 1
     }
 
     /// The tiles of a rank, in ascending order.
     public func tiles(of rank: Rank) -> Runs {
-        switch layout {
-        case .contiguous:
-            return Runs(bounds[rank.index]..<bounds[rank.index + 1])
-        case .zigzag:
-            let mirror = 2 * rankCount - 1 - rank.index
-            return Runs([bounds[rank.index]..<bounds[rank.index + 1], bounds[mirror]..<bounds[mirror + 1]])
+        let places = places[rank.index]
+        guard layout.isFolded, let first = places.ranges.first, let last = places.ranges.last else { return places }
+        var ranges: [Range<Int>] = []
+        // Places are numbered through like tiles, so a place lies in the same sequence as its tile.
+        for sequence in numbering.sequence(of: first.lowerBound)...numbering.sequence(of: last.upperBound - 1) {
+            let tiles = numbering.tiles(of: sequence)
+            for part in places.intersection(tiles).ranges {
+                let (low, high) = (part.lowerBound - tiles.lowerBound, part.upperBound - tiles.lowerBound)
+                ranges.append(tiles.lowerBound + (low + 1) / 2..<tiles.lowerBound + (high + 1) / 2)
+                ranges.append(tiles.upperBound - high / 2..<tiles.upperBound - low / 2)
+            }
         }
+        return Runs(ranges)
     }
 
     /// The rank that holds a tile.
     public func owner(of tile: Int) -> Rank {
+        var place = tile
+        if layout.isFolded {
+            let sequence = numbering.sequence(of: tile)
+            let first = numbering.firstTile[sequence]
+            place = first + Self.folded(tile - first, count: numbering.firstTile[sequence + 1] - first)
+        }
         var low = 0
-        var high = bounds.count - 1
+        var high = starts.count
         while high - low > 1 {
             let middle = (low + high) / 2
-            if bounds[middle] <= tile { low = middle } else { high = middle }
+            if starts[middle] <= place { low = middle } else { high = middle }
         }
-        return Rank(low < rankCount ? low : 2 * rankCount - 1 - low)
+        return Rank(owners[low])
     }
 
     /// The number of tokens that a rank holds.
     public func tokenCount(of rank: Rank) -> Int {
-        tiles(of: rank).ranges.reduce(0) { sum, run in
-            run.reduce(sum) { $0 + numbering.tokens(of: $1).count }
-        }
+        tiles(of: rank).ranges.joined().reduce(0) { $0 + numbering.tokens(of: $1).count }
     }
 }

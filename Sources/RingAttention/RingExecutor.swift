@@ -41,6 +41,7 @@ public final class RingExecutor {
     private let own: [KeyValueSlab]
     private let workers: [TileKernel]
     private let queryTiles: [QueryTile]
+    private let sinks: [Float]?
     private var spare: [AlignedBuffer] = []
     private let arrivingFloats: Int
     private let progressed: () -> Void
@@ -60,10 +61,12 @@ public final class RingExecutor {
         let visible: VisibleTiles
     }
 
-    /// - Parameter progressed: called now and then, on any thread of the rank, while work gets done.
+    /// - Parameters:
+    ///   - modifiers: what is done to the scores; lists have an entry for each query head.
+    ///   - progressed: called now and then, on any thread of the rank, while work gets done.
     public init(
-        plan: Plan, transport: any Transport, threads: ThreadPool, kernels: KernelSet,
-        progressed: @escaping @Sendable () -> Void = {}
+        plan: Plan, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport, threads: ThreadPool,
+        kernels: KernelSet, progressed: @escaping @Sendable () -> Void = {}
     ) {
         let job = plan.job
         let packed = PackedTile(job.heads, job.element)
@@ -74,7 +77,9 @@ public final class RingExecutor {
         self.packed = packed
         self.progressed = progressed
         partials = PartialPool(heads: job.heads, kernels: kernels)
-        workers = (0..<threads.threads).map { _ in TileKernel(heads: job.heads, element: job.element, kernels: kernels) }
+        workers = (0..<threads.threads).map { _ in
+            TileKernel(heads: job.heads, element: job.element, mask: job.mask, modifiers: modifiers, kernels: kernels)
+        }
         own = plan.headGroups.map {
             KeyValueSlab(tiles: job.keys.tiles(of: plan.rank), heads: $0.count, numbering: job.keys.numbering, packed: packed)
         }
@@ -89,13 +94,14 @@ public final class RingExecutor {
                 let sequence = job.queries.numbering.sequence(of: tile)
                 let count = job.queries.numbering.tokens(of: tile).count
                 tiles.append(QueryTile(
-                    sequence: job.shape(of: sequence), index: tile - job.queries.numbering.firstTile[sequence],
+                    sequence: job.shapes[sequence], index: tile - job.queries.numbering.firstTile[sequence],
                     firstKeyTile: job.keys.numbering.firstTile[sequence], rows: row..<row + count,
                     visible: job.visibleTiles(queryTile: tile)))
                 row += count
             }
         }
         queryTiles = tiles
+        sinks = modifiers.sinks
     }
 
     /// Packs some rows of one of this rank's key tiles, all heads. Different rows may be packed by different threads.
@@ -213,27 +219,23 @@ public final class RingExecutor {
             let job = executor.plan.job
             kernel.load(
                 queries: queries.base + queryTile.rows.lowerBound * queries.tokenStride + head * queries.headStride,
-                stride: queries.tokenStride, rows: queryTile.rows.count, scale: scale)
+                stride: queries.tokenStride, rows: queryTile.rows.count, head: head, scale: scale)
             let keyHead = head / job.heads.groupSize - group.lowerBound
             for run in seen.ranges {
                 for tile in run {
                     let partial = PartialAttention(rows: queryTile.rows.count, from: executor.partials)
                     let packed = resident.tile(tile, head: keyHead)
                     let index = tile - queryTile.firstKeyTile
-                    let keys = TileGrid.tokens(of: index, length: queryTile.sequence.keys).count
-                    if queryTile.visible.all.contains(tile) {
-                        kernel.attend(to: packed, keys: keys, into: partial)
-                    } else {
-                        kernel.attend(
-                            to: packed, keys: keys, mask: job.mask, queryTile: queryTile.index, keyTile: index,
-                            in: queryTile.sequence, into: partial)
-                    }
+                    kernel.attend(
+                        to: packed, queryTile: queryTile.index, keyTile: index, in: queryTile.sequence,
+                        isWhole: queryTile.visible.all.contains(tile), into: partial)
                     forest.insert(partial, tile: index)
                     executor.progressed()
                     poll()
                 }
             }
             if let whole = forest.root {
+                kernel.mergeSink(into: whole, pool: executor.partials)
                 whole.normalize(
                     columns: job.heads.valueDimension, into: outputRow(queryTile, head), stride: output.tokenStride,
                     logSumExp: logSumExpRow(queryTile, head), logSumExpStride: logSumExp?.tokenStride ?? 0)
@@ -241,12 +243,12 @@ public final class RingExecutor {
             }
         }
 
-        /// A query tile that sees no key at all: zeros and −∞.
+        /// A query tile that sees no key at all: zeros and −∞, or the sink alone.
         private func writeEmpty(_ tile: QueryTile, head: Int) {
             for row in 0..<tile.rows.count {
                 (outputRow(tile, head) + row * output.tokenStride)
                     .update(repeating: 0, count: executor.plan.job.heads.valueDimension)
-                if let logSumExp { logSumExpRow(tile, head)?[row * logSumExp.tokenStride] = -.infinity }
+                if let logSumExp { logSumExpRow(tile, head)?[row * logSumExp.tokenStride] = executor.sinks?[head] ?? -.infinity }
             }
         }
 

@@ -43,9 +43,16 @@ struct Annulus: ParsableCommand {
             if Launch.isFirstProcess() { print(fullMessage(for: error)) }
             return 0
         }
-        guard Launch.isFirstProcess() else { return EX_USAGE }
-        let message = message(for: error).split(separator: "\n").joined(separator: " ")
-        FileHandle.standardError.write(Data("annulus: \(message); see `annulus --help`\n".utf8))
+        guard Launch.isFirstProcess() else {
+            Launch.letFirstProcessSpeak()
+            return EX_USAGE
+        }
+        // A fault in an expression is shown with a caret below it; everything else is one line.
+        let lines = message(for: error).split(separator: "\n", omittingEmptySubsequences: false)
+        let caret = lines.firstIndex { $0.hasSuffix("^") }
+        let message = lines[..<(caret.map { $0 - 1 } ?? lines.count)].filter { !$0.isEmpty }.joined(separator: " ")
+        let picture = caret.map { lines[$0 - 1] + "\n" + lines[$0] + "\n" } ?? ""
+        FileHandle.standardError.write(Data("annulus: \(message); see `annulus --help`\n\(picture)".utf8))
         return EX_USAGE
     }
 }

@@ -41,6 +41,7 @@ extension Session {
         let configuration = encoder.configuration
         let total = EncoderRun.flop(lengths: corpus.items.map(\.ids.count), configuration: configuration)
         let line = context.progressLine("encoding", total: Int(total * 1e-9), unit: "GFLOP")
+        let speeds = try relativeSpeeds()
         var done = 0.0
         var first = 0
         while first < corpus.items.count {
@@ -52,7 +53,8 @@ extension Session {
             }
             let ids = corpus.items[first..<last].map(\.ids)
             let batch = EncoderRun.flop(lengths: ids.map(\.count), configuration: configuration)
-            let sharding = Sharding(lengths: ids.map(\.count), layout: options.layout, rankCount: transport.size)
+            let sharding = EncoderRun.sharding(
+                lengths: ids.map(\.count), encoder: encoder, layout: options.layout, rankCount: transport.size, speeds: speeds)
             let watchdog = watchdog
             let run = EncoderRun(encoder: encoder, sharding: sharding, transport: transport, threads: threads, progressed: {
                 watchdog.progress()

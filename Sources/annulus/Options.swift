@@ -13,7 +13,7 @@ struct RunOptions: ParsableArguments {
     @Option(help: "Run P ranks inside this process instead of under mpirun.")
     var virtualRanks: Int?
 
-    @Option(help: "How tiles are dealt out to ranks: contiguous or zigzag.")
+    @Option(help: "How tiles are dealt out to ranks: contiguous, zigzag, or balanced (equal modelled cost, ranks weighted by measured speed).")
     var layout: Layout = .contiguous
 
     @Option(help: "How attention travels: pass-kv, or auto, which chooses it.")

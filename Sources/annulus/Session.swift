@@ -1,5 +1,6 @@
 // One rank of a job, as the verbs see it: transport, threads, kernels, and what was asked for.
 
+import Attention
 import Checkpoints
 import Foundation
 import Logging
@@ -43,6 +44,8 @@ final class Session {
         try context.agree {
             do {
                 return try work()
+            } catch let error as MaskSyntaxError {
+                throw JobError(.usage, error.description)
             } catch let error as FileError {
                 throw JobError(ExitStatus(rawValue: error.exitStatus) ?? .internal, error.description)
             }

@@ -161,11 +161,14 @@ import Testing
     @Test func everyTruncationIsRefused() throws {
         let folder = try Scratch()
         let whole = try FileBytes.read(path: Self.referencePath)
-        for count in 0 ..< whole.count {
-            let path = try folder.write("cut.safetensors", whole[..<count])
+        let path = try folder.write("cut.safetensors", whole)
+        let handle = try #require(FileHandle(forWritingAtPath: path))
+        for count in stride(from: whole.count - 1, through: 0, by: -1) {
+            try handle.truncate(atOffset: UInt64(count))
             let error = try #require(throws: FileError.self, "\(count) bytes") { try SafetensorsFile(path: path) }
             #expect(error.kind == .malformed)
         }
+        try handle.close()
     }
 
     @Test func damagedHeadersNeverBringTheReaderDown() throws {
@@ -174,7 +177,7 @@ import Testing
         let seed = generator.state
         let whole = try FileBytes.read(path: Self.referencePath)
         let header = 8 + Int(whole[0]) + Int(whole[1]) << 8
-        for _ in 0 ..< 2000 {
+        for _ in 0 ..< 600 {
             var bytes = whole
             for _ in 0 ..< Int.random(in: 1 ... 4, using: &generator) {
                 let place = Int.random(in: 0 ..< header, using: &generator)

@@ -86,4 +86,113 @@ import Testing
             #expect(folder.names == ["in.safetensors"])
         }
     }
+
+    /// Writes tensors of zeros of the given shapes.
+    private func writeZeros(_ shapes: [(String, [Int])], to path: String) throws {
+        let layout = SafetensorsLayout(tensors: shapes.map { ($0.0, ElementType.float32, $0.1) })
+        var data = Data(layout.headerBytes)
+        data.append(Data(count: layout.totalBytes - data.count))
+        try data.write(to: URL(fileURLWithPath: path))
+    }
+
+    /// A `.npy` file of version 1.
+    private func writeNumpy(_ type: String, _ shape: String, _ bytes: [UInt8], to path: String) throws {
+        var header = "{'descr': '\(type)', 'fortran_order': False, 'shape': \(shape), }"
+        header += String(repeating: " ", count: 63 - (10 + header.utf8.count) % 64) + "\n"
+        try Data([0x93] + Array("NUMPY".utf8) + [1, 0, UInt8(header.utf8.count), 0] + Array(header.utf8) + bytes)
+            .write(to: URL(fileURLWithPath: path))
+    }
+
+    /// What cannot be done is refused on every rank before the first message, in one line that says why.
+    @Test(arguments: [1, 3]) func whatCannotBeDoneIsRefused(ranks: Int) throws {
+        let folder = try TemporaryFolder()
+        try writeNumpy("|b1", "(2, 2)", [1, 0, 1, 1], to: folder.path("blocks.npy"))
+        try writeNumpy("<f4", "(1, 1)", [0, 0, 0, 0], to: folder.path("floats.npy"))
+        try writeNumpy("|u1", "(4,)", [1, 0, 1, 1], to: folder.path("flat.npy"))
+        try Data("no array".utf8).write(to: URL(fileURLWithPath: folder.path("text.npy")))
+        let both = [("q", [4, 30, 8]), ("k", [2, 30, 8]), ("v", [2, 30, 8])]
+        let cross = [("q", [4, 20, 8]), ("k", [2, 30, 8]), ("v", [2, 30, 8])]
+        let cases: [(tensors: [(String, [Int])], arguments: [String], status: Int32, named: String)] = [
+            (both, ["--mask", "documents(10,10)"], 64, "sum to 20"),
+            (cross, ["--mask", "documents(10,10)"], 64, "two lists"),
+            (cross, ["--mask", "documents(10,10;10,10)"], 64, "30 keys"),
+            (both, ["--mask", "documents(10,20;30)"], 64, "2 documents of queries"),
+            (cross, ["--mask", "global(1)"], 64, "self-attention"),
+            (both, ["--mask", "causal | global(30)"], 64, "token 30"),
+            (both, ["--mask", "blocks(\(folder.path("blocks.npy")),10)"], 64, "need 3 × 3"),
+            (both, ["--mask", "blocks(\(folder.path("absent.npy")),10)"], 66, "absent.npy"),
+            (both, ["--mask", "blocks(\(folder.path("floats.npy")),30)"], 65, "bool"),
+            (both, ["--mask", "blocks(\(folder.path("flat.npy")),30)"], 65, "two dimensions"),
+            (both, ["--mask", "blocks(\(folder.path("text.npy")),30)"], 65, "no .npy"),
+            (both, ["--mask", "sliding(3)"], 64, "'sliding'"),
+            (both, ["--mask", "window(3,-7)"], 64, "at least -1"),
+            (both, ["--softcap", "0"], 64, "--softcap"),
+            (both, ["--scale", "nan"], 64, "--scale"),
+            (both, ["--strategy", "head-exchange"], 64, "head-exchange"),
+            (both, ["--wire", "bfloat16"], 64, "bfloat16"),
+            (both + [("sinks", [3])], [], 65, "sinks"),
+            (both + [("alibi_slopes", [4, 1])], [], 65, "alibi_slopes"),
+            (both + [("relative_bias", [4, 8])], [], 65, "relative_bias"),
+            (both + [("attention_mask", [30])], [], 65, "attention_mask"),
+        ]
+        for refused in cases {
+            try writeZeros(refused.tensors, to: folder.path("in.safetensors"))
+            let before = folder.names
+            let run = try CommandRun.annulus(
+                ["attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors")] + refused.arguments,
+                ranks == 1 ? .alone : .mpirun(ranks))
+            #expect(run.status == refused.status, "\(refused.arguments): \(run.errors)")
+            #expect(run.errorLines.count == 1 && run.errors.contains(refused.named), "\(refused.named): \(run.errors)")
+            #expect(folder.names == before, "\(refused.arguments)")
+        }
+    }
+
+    @Test func aFaultInAMaskGetsACaret() throws {
+        let run = try CommandRun.annulus(["attend", "-i", "in.safetensors", "-o", "out.safetensors", "--mask", "causal & sliding(3)"], .mpirun(2))
+        let lines = run.errors.split(separator: "\n").map(String.init)
+        let first = try #require(lines.firstIndex { $0.hasPrefix("annulus:") })
+        #expect(Array(lines[(first + 1)...(first + 2)]) == ["  causal & sliding(3)", "           ^"], "\(run.errors)")
+    }
+
+    /// Masks and modifiers through the file and the command line, against the oracle, the same bytes on any ranks.
+    @Test func masksAndModifiersReachTheKernel() throws {
+        let folder = try TemporaryFolder()
+        let shape = SequenceShape(length: 400)
+        var modifiers = ScoreModifiers(softcap: 2, alibiSlopes: [0.1, 0, 0.02, 0.3], sinks: [0, -1, 2, 0.5])
+        modifiers.relativeBias = .init(table: (0..<4 * 7).map { Float($0 % 5) * 0.3 }, reach: 3)
+        var generator = SplitMix(seed: 3)
+        let tensors: [(name: String, shape: [Int], values: [Float])] = [
+            ("q", [4, 400, 12], (0..<4 * 400 * 12).map { _ in 2 * generator.unit() }),
+            ("k", [2, 400, 12], (0..<2 * 400 * 12).map { _ in 2 * generator.unit() }),
+            ("v", [2, 400, 16], (0..<2 * 400 * 16).map { _ in generator.unit() }),
+            ("alibi_slopes", [4], modifiers.alibiSlopes!), ("sinks", [4], modifiers.sinks!),
+            ("relative_bias", [4, 7], modifiers.relativeBias!.table),
+        ]
+        let layout = SafetensorsLayout(tensors: tensors.map { ($0.name, .float32, $0.shape) })
+        var data = Data(layout.headerBytes)
+        for tensor in tensors { tensor.values.withUnsafeBytes { data.append(contentsOf: $0) } }
+        try data.write(to: URL(fileURLWithPath: folder.path("in.safetensors")))
+        for expression in ["causal & window(100,0)", "documents(150,0,250) & causal", "!prefix(300) or global(7)"] {
+            var first: Data?
+            for (spread, order) in [(Spread.alone, "contiguous"), (.mpirun(3), "balanced"), (.virtual(5), "zigzag")] {
+                let run = try CommandRun.annulus(
+                    ["attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors"), "--force", "--mask", expression,
+                        "--softcap", "2", "--layout", order], spread)
+                try #require(run.status == 0, "\(run.errors)")
+                let bytes = try Data(contentsOf: URL(fileURLWithPath: folder.path("out.safetensors")))
+                first = first ?? bytes
+                #expect(bytes == first, "\(expression), \(spread)")
+            }
+            let mask = try Mask(parsing: expression) { _, _ in throw CancellationError() }
+            let output = try SafetensorsFile(path: folder.path("out.safetensors")).readFloat32("output", expecting: [4, 400, 16])
+            for head in 0..<4 {
+                func part(_ place: Int, _ head: Int, _ width: Int) -> [Float] { Array(tensors[place].values[head * 400 * width..<(head + 1) * 400 * width]) }
+                let oracle = Oracle.attend(
+                    queries: part(0, head, 12), keys: part(1, head / 2, 12), values: part(2, head / 2, 16), headDimension: 12,
+                    valueDimension: 16, shape: shape, mask: mask, scale: Double(1 / Float(12).squareRoot()), modifiers: modifiers, head: head)
+                let wrong = oracle.output.indices.first { abs(Double(output[head * 400 * 16 + $0]) - oracle.output[$0]) > oracle.outputBound[$0] }
+                #expect(wrong == nil, "\(expression), head \(head)")
+            }
+        }
+    }
 }

@@ -74,10 +74,21 @@ import Testing
         #expect(String(decoding: alone.output, as: UTF8.self).split(separator: "\n").count == 3)
     }
 
+    @Test func theMergesOfTheTreeAreCounted() throws {
+        let run = try CommandRun.annulus(
+            ["bench", "merge", "--length", "1300", "--heads", "3", "--head-dim", "20", "--repetitions", "1", "--format", "json"])
+        try #require(run.status == 0, "\(run.errors)")
+        let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+        // Six tiles of keys for each head.
+        #expect(row["merges"] as? Int == 15)
+        #expect((row["seconds"] as? Double ?? 0) > 0 && (row["unmerged_seconds"] as? Double ?? 0) > 0 && row["cost"] is Double)
+    }
+
     @Test func benchmarksHashTheSameOutputOnAnyRanks() throws {
         for arguments in [
             ["attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "24", "--mask", "causal"],
             ["encoder", "--shape", "minilm", "--length", "300"],
+            ["gemm", "--tokens", "1021", "--inputs", "70", "--outputs", "130"],
         ] {
             var first: String?
             for spread: Spread in [.alone, .mpirun(2), .mpirun(3), .virtual(5)] {

@@ -125,7 +125,7 @@ import Tiles
             let given = inputs
             let outcome = try VirtualRanks.run(count: 3, seed: 2) { try ringCase.run(on: $0, inputs: given) }[0]
             for row in 0..<500 {
-                let sees = row < 400 && mask.visibleKeys(row: row, in: ringCase.sequences[0]).contains(poisoned)
+                let sees = row < 400 && mask.sees(row: row, key: poisoned, in: ringCase.sequences[0])
                 #expect(outcome.output[row * 16..<row * 16 + 16].contains { $0.isNaN } == sees, "row \(row), key \(poisoned)")
                 #expect(outcome.logSumExp[row].isNaN == sees, "row \(row), key \(poisoned)")
             }

@@ -15,6 +15,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
     public var seed: UInt64
     /// What queries are multiplied by, to make some softmaxes sharp.
     public var sharpness: Float = 1
+    public var modifiers = ScoreModifiers()
     public var element = ElementKind.float32
 
     public init(
@@ -29,15 +30,25 @@ public struct RingCase: Sendable, CustomStringConvertible {
         self.sharpness = sharpness
     }
 
-    public var description: String { "\(sequences) \(heads) \(mask) \(layout) \(element) seed \(seed)" }
+    public var description: String {
+        "\(sequences.map { "\($0.queries)×\($0.keys)" }) \(heads) \(mask) \(modifiers) \(layout) \(element) seed \(seed)"
+    }
 
     public var scale: Float { 1 / Float(heads.headDimension).squareRoot() }
 
-    /// Self-attention where every sequence has as many queries as keys; one sharding then serves both.
+    /// The sequences as they are attended: a packed one falls apart into its documents.
+    private var pieces: (shapes: [SequenceShape], mask: Mask) {
+        let whole = sequences.count == 1 ? mask.pieces(of: sequences[0]) : (sequences, mask)
+        return (shapes: whole.0, mask: whole.1)
+    }
+
+    /// The job over some ranks, of uneven speeds where the layout looks at them.
     public func job(ranks: Int) -> AttentionJob {
-        AttentionJob(
-            queries: Sharding(lengths: sequences.map(\.queries), layout: layout, rankCount: ranks),
-            keys: Sharding(lengths: sequences.map(\.keys), layout: layout, rankCount: ranks), mask: mask, heads: heads)
+        var job = AttentionJob(
+            shapes: pieces.shapes, mask: pieces.mask, heads: heads, layout: layout, rankCount: ranks,
+            denseFlopPerToken: 100, speeds: (0..<ranks).map { 1 + Double($0 % 3) })
+        job.element = element
+        return job
     }
 
     /// (tokens of all sequences, heads, dimension) for queries, keys and values.
@@ -71,11 +82,10 @@ public struct RingCase: Sendable, CustomStringConvertible {
         on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best,
         inputs given: (queries: [Float], keys: [Float], values: [Float])? = nil
     ) throws -> Outcome {
-        var job = job(ranks: transport.size)
-        job.element = element
+        let job = job(ranks: transport.size)
         let executor = RingExecutor(
-            plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: ThreadPool(threads: threads),
-            kernels: kernels)
+            plan: .passKeyValue(job, rank: transport.rank), modifiers: modifiers, transport: transport,
+            threads: ThreadPool(threads: threads), kernels: kernels)
         let (allQueries, allKeys, allValues) = given ?? inputs()
         let queryWidth = heads.queryHeads * heads.headDimension
         let keyWidth = heads.keyValueHeads * heads.headDimension
@@ -134,7 +144,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
                     keys: head(keys, firstKey..<firstKey + shape.keys, keyHead, of: heads.keyValueHeads, width: heads.headDimension),
                     values: head(values, firstKey..<firstKey + shape.keys, keyHead, of: heads.keyValueHeads, width: heads.valueDimension),
                     headDimension: heads.headDimension, valueDimension: heads.valueDimension, shape: shape, mask: mask,
-                    scale: Double(scale), element: element)
+                    scale: Double(scale), modifiers: modifiers, head: h, element: element)
                 for row in 0..<shape.queries {
                     let place = (firstQuery + row) * heads.queryHeads + h
                     let sum = Double(outcome.logSumExp[place])

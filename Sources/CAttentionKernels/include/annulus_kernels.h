@@ -99,6 +99,12 @@ typedef struct annulus_kernels {
                       const float *k_panels, ptrdiff_t depth,
                       const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
                       float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch);
+
+  // In place, for visible and masked scores alike: s·scale, then cap·tanh(s/cap) where cap > 0; then, with the
+  // distance δ = distance + j − r of row r and key j, s + bias[reach + clamp(δ, −reach, reach)] where bias is
+  // not NULL (2·reach + 1 floats), and s − slope·|δ| where slope ≠ 0.
+  void (*modify_scores)(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys, float scale, float cap,
+                        const float *bias, ptrdiff_t reach, float slope, ptrdiff_t distance);
 } annulus_kernels;
 
 // Kernel sets this machine can run, best last; index 0 is always the reference. NULL past the end.

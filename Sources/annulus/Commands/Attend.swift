@@ -13,9 +13,10 @@ struct Attend: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Exact attention on the arrays of a safetensors file.",
         discussion: """
-            Reads `q` [Hq, Lq, d], `k` [Hkv, Lk, d] and `v` [Hkv, Lk, dv]; Hq is a multiple of Hkv. Writes `output` \
-            [Hq, Lq, dv] and `lse` [Hq, Lq], the log-sum-exp of each row's scores. A row that sees no key gives zeros and −∞. \
-            Masks: full, causal (bottom-right aligned: query row r stands at r + Lk − Lq).
+            Reads `q` [Hq, Lq, d], `k` [Hkv, Lk, d] and `v` [Hkv, Lk, dv]; Hq is a multiple of Hkv. Optional: `alibi_slopes` [Hq] \
+            (slope·|i − j| is subtracted), `sinks` [Hq], `relative_bias` [Hq, 2D+1] (by the distance j − i, clamped). Any other \
+            tensor is refused, since it would have no effect. Order: scale, softcap, bias, mask, sink. Writes `output` \
+            [Hq, Lq, dv] and `lse` [Hq, Lq], the log-sum-exp of each row's scores. A row that sees no key gives zeros and −∞.
             """)
 
     @Option(name: [.short, .long], help: "A safetensors file with q, k and v.")
@@ -27,15 +28,20 @@ struct Attend: ParsableCommand {
     @Flag(help: "Overwrite an output that exists.")
     var force = false
 
-    @Option(help: "Which keys a query sees: full or causal.")
-    var mask: MaskExpression = MaskExpression(mask: .full)
+    @Option(help: ArgumentHelp(MaskInput.help))
+    var mask: String = "full"
 
     @Option(help: "What scores are multiplied by. Default: 1/√d.")
     var scale: Float?
 
+    @Option(help: "Scores become C·tanh(score/C).")
+    var softcap: Float?
+
     @OptionGroup var spread: RunOptions
 
     mutating func validate() throws {
+        try MaskInput.check(mask)
+        if let softcap, !(softcap.isFinite && softcap > 0) { throw ValidationError("--softcap takes a positive number, not \(softcap)") }
         if let scale, !scale.isFinite { throw ValidationError("--scale takes a finite number, not \(scale)") }
         if !output.hasSuffix(".safetensors") { throw ValidationError("--output '\(output)' needs a name that ends in .safetensors") }
     }
@@ -49,16 +55,17 @@ struct Attend: ParsableCommand {
         let transport = session.transport
         session.watchdog.progress(.reading)
         let (file, heads, shape) = try session.agree { try open() }
+        let (mask, modifiers) = try session.agree { (try MaskInput.mask(self.mask, for: shape), try self.modifiers(file, heads)) }
         try ParallelFile.checkWritable(output, force: force, transport: transport)
         session.logHeader("attend \(input)")
+        let (pieces, maskWithin) = mask.pieces(of: shape)
         var job = AttentionJob(
-            queries: Sharding(lengths: [shape.queries], layout: session.options.layout, rankCount: transport.size),
-            keys: Sharding(lengths: [shape.keys], layout: session.options.layout, rankCount: transport.size),
-            mask: mask.mask, heads: heads)
+            shapes: pieces, mask: maskWithin, heads: heads, layout: session.options.layout, rankCount: transport.size,
+            speeds: try session.relativeSpeeds())
         job.element = session.options.dtype
         let watchdog = session.watchdog
         let executor = RingExecutor(
-            plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: session.threads,
+            plan: .passKeyValue(job, rank: transport.rank), modifiers: modifiers, transport: transport, threads: session.threads,
             kernels: session.kernels, progressed: { watchdog.progress() })
         let rows = job.queries.tokenCount(of: transport.rank)
         let queries = AlignedBuffer(count: heads.queryHeads * rows * heads.headDimension)
@@ -75,6 +82,29 @@ struct Attend: ParsableCommand {
             session.watchdog.progress(.writing)
             try write(session, job, result: result, sums: sums, rows: rows)
         }
+    }
+
+    /// The optional tensors.
+    private func modifiers(_ file: SafetensorsFile, _ heads: HeadShape) throws -> ScoreModifiers {
+        var modifiers = ScoreModifiers(softcap: softcap)
+        for name in file.names where !["q", "k", "v"].contains(name) {
+            switch name {
+            case "alibi_slopes": modifiers.alibiSlopes = try file.readFloat32(name, expecting: [heads.queryHeads])
+            case "sinks": modifiers.sinks = try file.readFloat32(name, expecting: [heads.queryHeads])
+            case "relative_bias":
+                let shape = try file.tensor(name, expecting: nil).shape
+                guard shape.count == 2, shape[0] == heads.queryHeads, shape[1] % 2 == 1 else {
+                    throw FileError(
+                        .malformed, path: input, "tensor 'relative_bias' has the shape \(shape), and [\(heads.queryHeads), 2D+1] is needed")
+                }
+                modifiers.relativeBias = .init(table: try file.readFloat32(name), reach: shape[1] / 2)
+            default:
+                throw FileError(
+                    .malformed, path: input,
+                    "tensor '\(name)' would have no effect; known are q, k, v, alibi_slopes, sinks and relative_bias")
+            }
+        }
+        return modifiers
     }
 
     /// Checks the arrays' shapes against each other.
@@ -114,22 +144,24 @@ struct Attend: ParsableCommand {
                     into: UnsafeMutableBufferPointer(start: target + head * headStride, count: tokens.count * width))
             }
         }
+        let (queryCount, keyCount) = (try file.tensor("q", expecting: nil).shape[1], try file.tensor("k", expecting: nil).shape[1])
+        let firstQueries = job.shapes.map(\.firstQuery)
         var row = 0
-        for run in job.queries.tiles(of: rank).ranges {
-            let tokens = Self.tokens(of: run, length: job.queries.numbering.lengths[0])
+        for tile in job.queries.tiles(of: rank).ranges.joined() {
+            let tokens = Self.tokens(of: tile, job.queries, firstQueries)
             try readHeads(
-                "q", heads.queryHeads, tokens, of: job.queries.numbering.lengths[0], heads.headDimension,
-                queries.pointer + row * heads.headDimension, rows * heads.headDimension)
+                "q", heads.queryHeads, tokens, of: queryCount, heads.headDimension, queries.pointer + row * heads.headDimension,
+                rows * heads.headDimension)
             row += tokens.count
         }
-        let length = job.keys.numbering.lengths[0]
         let keys = AlignedBuffer(count: heads.keyValueHeads * TileGrid.tileSize * heads.headDimension)
         let values = AlignedBuffer(count: heads.keyValueHeads * TileGrid.tileSize * heads.valueDimension)
+        let firstKeys = job.shapes.map(\.firstKey)
         try withExtendedLifetime((keys, values)) {
             for tile in job.keys.tiles(of: rank).ranges.joined() {
-                let tokens = TileGrid.tokens(of: tile, length: length)
-                try readHeads("k", heads.keyValueHeads, tokens, of: length, heads.headDimension, keys.pointer, TileGrid.tileSize * heads.headDimension)
-                try readHeads("v", heads.keyValueHeads, tokens, of: length, heads.valueDimension, values.pointer, TileGrid.tileSize * heads.valueDimension)
+                let tokens = Self.tokens(of: tile, job.keys, firstKeys)
+                try readHeads("k", heads.keyValueHeads, tokens, of: keyCount, heads.headDimension, keys.pointer, TileGrid.tileSize * heads.headDimension)
+                try readHeads("v", heads.keyValueHeads, tokens, of: keyCount, heads.valueDimension, values.pointer, TileGrid.tileSize * heads.valueDimension)
                 executor.pack(
                     tile: tile, rows: 0..<tokens.count,
                     keys: HeadRows(keys, tokenStride: heads.headDimension, headStride: TileGrid.tileSize * heads.headDimension),
@@ -140,7 +172,8 @@ struct Attend: ParsableCommand {
 
     private func write(_ session: Session, _ job: AttentionJob, result: AlignedBuffer, sums: AlignedBuffer, rows: Int) throws {
         let heads = job.heads
-        let length = job.queries.numbering.lengths[0]
+        let length = job.shapes.reduce(0) { $0 + $1.queries }
+        let firstQueries = job.shapes.map(\.firstQuery)
         let layout = SafetensorsLayout(tensors: [
             ("output", .float32, [heads.queryHeads, length, heads.valueDimension]), ("lse", .float32, [heads.queryHeads, length]),
         ])
@@ -153,8 +186,8 @@ struct Attend: ParsableCommand {
                 UnsafeRawBufferPointer(start: source + (head * rows + row) * width, count: tokens.count * width * 4)))
         }
         var row = 0
-        for run in job.queries.tiles(of: session.transport.rank).ranges {
-            let tokens = Self.tokens(of: run, length: length)
+        for tile in job.queries.tiles(of: session.transport.rank).ranges.joined() {
+            let tokens = Self.tokens(of: tile, job.queries, firstQueries)
             for head in 0..<heads.queryHeads {
                 add("output", result.pointer, width: heads.valueDimension, head: head, row: row, tokens: tokens)
                 add("lse", sums.pointer, width: 1, head: head, row: row, tokens: tokens)
@@ -165,24 +198,10 @@ struct Attend: ParsableCommand {
         try file.commit()
     }
 
-    private static func tokens(of tiles: Range<Int>, length: Int) -> Range<Int> {
-        tiles.lowerBound * TileGrid.tileSize..<min(tiles.upperBound * TileGrid.tileSize, length)
+    /// Where a tile's tokens stand in the arrays.
+    private static func tokens(of tile: Int, _ sharding: Sharding, _ first: [Int]) -> Range<Int> {
+        let start = first[sharding.numbering.sequence(of: tile)]
+        let tokens = sharding.numbering.tokens(of: tile)
+        return start + tokens.lowerBound..<start + tokens.upperBound
     }
-}
-
-/// A mask on the command line.
-struct MaskExpression: ExpressibleByArgument {
-    let mask: Mask
-
-    init(mask: Mask) { self.mask = mask }
-
-    init?(argument: String) {
-        switch argument {
-        case "full": mask = .full
-        case "causal": mask = .causal
-        default: return nil
-        }
-    }
-
-    var defaultValueDescription: String { "\(mask)" }
 }

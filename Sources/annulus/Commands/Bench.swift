@@ -10,13 +10,13 @@ import Tiles
 
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measure the machine's peak, attention and encoders.",
+        abstract: "Measure the machine's peak, dense layers, attention and encoders.",
         discussion: """
             Every figure of merit is a ratio within one run: gflops counts visible work of the whole job, peak_gflops is what \
             the same threads reach with nothing but fused multiply-adds just before. Inputs depend on the seed and the global \
             position alone, and sha256 is that of the output, so it is the same on any number of ranks.
             """,
-        subcommands: [BenchPeak.self, BenchAttention.self, BenchEncoder.self])
+        subcommands: [BenchPeak.self, BenchGemm.self, BenchAttention.self, BenchMerge.self, BenchEncoder.self])
 }
 
 /// What all benchmarks take.
@@ -83,6 +83,18 @@ struct BenchRow {
     }
 }
 
+extension BenchRow {
+    /// Several rows: one header in CSV, tables apart.
+    static func text(_ rows: [BenchRow], _ format: BenchFormat) -> String {
+        let texts = rows.map { $0.text(format) }
+        switch format {
+        case .json: return texts.joined()
+        case .table: return texts.joined(separator: "\n")
+        case .csv: return (texts.first ?? "") + texts.dropFirst().map { $0.drop { $0 != "\n" }.dropFirst() }.joined()
+        }
+    }
+}
+
 /// What the ranks measured together.
 struct Measurement {
     /// The slowest rank's time, for each counted repetition.
@@ -119,6 +131,16 @@ extension Session {
     func peakGFLOPs() throws -> Double {
         try transport.barrier()
         return try sum(peak(kernels: kernels, element: options.dtype, seconds: 0.3, pool: threads).reduce(0, +))
+    }
+
+    /// The ranks' relative speeds for a balanced layout, nil for the others: each measures itself, and what was measured is
+    /// rounded to eighths of the fastest, so that noise does not shape the layout. Collective.
+    func relativeSpeeds() throws -> [Double]? {
+        guard options.layout == .balanced, transport.size > 1 else { return nil }
+        try transport.barrier()
+        let rates = try everyone(peak(kernels: kernels, seconds: 0.05, pool: threads).reduce(0, +))
+        let fastest = rates.max() ?? 1
+        return rates.map { max(1, ($0 / fastest * 8).rounded()) / 8 }
     }
 
     /// Runs `work` on all ranks at once, once uncounted and then `repetitions` times. Collective.

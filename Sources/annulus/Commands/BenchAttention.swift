@@ -27,10 +27,11 @@ struct BenchAttention: ParsableCommand {
     @Option(help: "Width of a head.")
     var headDim: Int = 64
 
-    @Option(help: "full or causal.")
-    var mask: MaskExpression = MaskExpression(mask: .full)
+    @Option(help: ArgumentHelp(MaskInput.help))
+    var mask: String = "full"
 
     mutating func validate() throws {
+        try MaskInput.check(mask)
         for (name, value) in [("--length", length), ("--heads", heads), ("--kv-heads", kvHeads ?? 1), ("--head-dim", headDim)]
         where value < 1 {
             throw ValidationError("\(name) takes a positive number, not \(value)")
@@ -46,9 +47,15 @@ struct BenchAttention: ParsableCommand {
     private func run(_ session: Session) throws {
         let transport = session.transport
         let shape = HeadShape(queryHeads: heads, keyValueHeads: kvHeads ?? heads, headDimension: headDim, valueDimension: headDim)
-        let sharding = Sharding(lengths: [length], layout: session.options.layout, rankCount: transport.size)
-        var job = AttentionJob(sharding: sharding, mask: mask.mask, heads: shape)
+        let whole = SequenceShape(length: length)
+        let (pieces, maskWithin) = try session.agree { try MaskInput.mask(mask, for: whole) }.pieces(of: whole)
+        var job = AttentionJob(
+            shapes: pieces, mask: maskWithin, heads: shape, layout: session.options.layout, rankCount: transport.size,
+            speeds: try session.relativeSpeeds())
         job.element = session.options.dtype
+        let sharding = job.queries
+        // Inputs depend on the position in the whole, so the mask does not change them.
+        let firstTokens = pieces.map(\.firstKey)
         let watchdog = session.watchdog
         let executor = RingExecutor(
             plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: session.threads,
@@ -66,10 +73,13 @@ struct BenchAttention: ParsableCommand {
                 target[index] = CountedNormal.value(key: seed &+ stream &* 0xD1B5_4A32_D192_ED03, index: tokens.lowerBound * width + index)
             }
         }
+        session.watchdog.progress(.reading)
         let measurement = try withExtendedLifetime((queries, output, keys, values)) {
             var row = 0
             for tile in sharding.tiles(of: transport.rank).ranges.joined() {
-                let tokens = sharding.numbering.tokens(of: tile)
+                let first = firstTokens[sharding.numbering.sequence(of: tile)]
+                let within = sharding.numbering.tokens(of: tile)
+                let tokens = first + within.lowerBound..<first + within.upperBound
                 fill(queries.pointer + row * queryWidth, tokens, width: queryWidth, stream: 1)
                 fill(keys.pointer, tokens, width: keyWidth, stream: 2)
                 fill(values.pointer, tokens, width: keyWidth, stream: 3)
@@ -78,7 +88,9 @@ struct BenchAttention: ParsableCommand {
                     keys: HeadRows(keys, tokenStride: keyWidth, headStride: headDim),
                     values: HeadRows(values, tokenStride: keyWidth, headStride: headDim))
                 row += tokens.count
+                watchdog.progress()
             }
+            watchdog.progress(.attention)
             return try session.measure(repetitions: bench.repetitions) {
                 let before = executor.exposed
                 try executor.attend(
@@ -94,7 +106,7 @@ struct BenchAttention: ParsableCommand {
         withExtendedLifetime(output) {}
         let row = BenchRow(fields: [
             ("bench", .text("attention")), ("length", .integer(length)), ("heads", .integer(heads)),
-            ("kv_heads", .integer(shape.keyValueHeads)), ("head_dim", .integer(headDim)), ("mask", .text("\(mask.mask)")),
+            ("kv_heads", .integer(shape.keyValueHeads)), ("head_dim", .integer(headDim)), ("mask", .text(mask)),
             ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text("pass-kv")), ("layout", .text(session.options.layout.rawValue)),
         ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: sha256))
         try session.agree { try session.printLines(row.text(bench.format)) }

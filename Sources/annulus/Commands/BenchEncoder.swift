@@ -46,7 +46,9 @@ struct BenchEncoder: ParsableCommand {
         let ids = (0..<length).map { index in
             Int32(truncatingIfNeeded: (UInt64(index) &* 0x9E37_79B9_7F4A_7C15 &+ bench.seed) >> 20 % vocabulary)
         }
-        let sharding = Sharding(lengths: [length], layout: session.options.layout, rankCount: session.transport.size)
+        let sharding = EncoderRun.sharding(
+            lengths: [length], encoder: encoder, layout: session.options.layout, rankCount: session.transport.size,
+            speeds: try session.relativeSpeeds())
         let watchdog = session.watchdog
         let run = EncoderRun(
             encoder: encoder, sharding: sharding, transport: session.transport, threads: session.threads,

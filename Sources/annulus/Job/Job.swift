@@ -85,7 +85,11 @@ enum Job {
             }
         } catch {
             let error = JobError(error)
-            if Launch.isFirstProcess(environment) { StandardError.writeFailure(error.message) }
+            if Launch.isFirstProcess(environment) {
+                StandardError.writeFailure(error.message)
+            } else {
+                Launch.letFirstProcessSpeak()
+            }
             TemporaryFiles.removeAll()
             return error.status.rawValue
         }

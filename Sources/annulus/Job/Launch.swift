@@ -56,6 +56,10 @@ struct Launch: Equatable {
         return (ranks.first ?? "0") == "0"
     }
 
+    /// Waits, on a process that says nothing of a failure before MPI starts: a launcher ends all processes as soon as one
+    /// has failed, so the one that speaks must be the first to leave.
+    static func letFirstProcessSpeak() { sleep(2) }
+
     /// Checks the size of the world that MPI found against what the launcher said.
     func check(worldSize: Int) throws(JobError) {
         if let expectedRanks, expectedRanks > 1, worldSize == 1 {

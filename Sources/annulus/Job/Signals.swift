@@ -20,8 +20,7 @@ enum Signals {
         pthread_sigmask(SIG_BLOCK, &set, nil)
         let thread = Thread {
             var set = self.set(of: signals)
-            var received: Int32 = 0
-            while sigwait(&set, &received) != 0 {}
+            let received = wait(for: &set)
             TemporaryFiles.removeAll()
             if received == SIGINT || received == SIGHUP {
                 signal(received, SIG_DFL)
@@ -37,6 +36,22 @@ enum Signals {
         thread.name = "signals"
         thread.stackSize = 512 << 10
         thread.start()
+    }
+
+    /// The next signal that somebody else sent. A crash report of the Swift runtime stops this process's own threads
+    /// with SIGUSR1, one by one: that is no warning, and the crash must not be hidden behind it.
+    private static func wait(for set: inout sigset_t) -> Int32 {
+        while true {
+            #if os(Linux)
+            var info = siginfo_t()
+            let received = sigwaitinfo(&set, &info)
+            let sentToThread: Int32 = -6  // SI_TKILL
+            if received > 0 && info.si_code != sentToThread { return received }
+            #else
+            var received: Int32 = 0
+            if sigwait(&set, &received) == 0 { return received }
+            #endif
+        }
     }
 
     private static func set(of signals: [Int32]) -> sigset_t {

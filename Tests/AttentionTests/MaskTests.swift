@@ -1,0 +1,78 @@
+// Masks by runs and by bits agree with their definition by pairs, and expressions with what they say.
+
+import Attention
+import TestSupport
+import Testing
+import Tiles
+
+@Suite struct MaskTests {
+    @Test func tilesAreExactForEveryMask() throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        var generator = SplitMix(seed: seed)
+        for _ in 0..<150 {
+            let whole = RandomCase.shape(&generator, longest: 900)
+            let mask = RandomCase.mask(for: whole, &generator)
+            #expect(mask.misfit(whole) == nil)
+            let (pieces, within) = mask.pieces(of: whole)
+            #expect(pieces.reduce(0) { $0 + $1.queries } == whole.queries)
+            for shape in pieces {
+                var total = 0
+                for queryTile in 0..<TileGrid.count(length: shape.queries) {
+                    let rows = TileGrid.tokens(of: queryTile, length: shape.queries)
+                    let visible = within.keyTiles(queryTile: queryTile, in: shape)
+                    for keyTile in 0..<TileGrid.count(length: shape.keys) {
+                        let keys = TileGrid.tokens(of: keyTile, length: shape.keys)
+                        var pairs = 0
+                        for row in rows {
+                            for key in keys where mask.sees(row: row + shape.firstQuery, key: key + shape.firstKey, in: whole) { pairs += 1 }
+                        }
+                        total += pairs
+                        #expect(visible.any.contains(keyTile) == (pairs > 0), "any: \(mask), \(shape), tiles \(queryTile), \(keyTile), seed \(seed)")
+                        #expect(visible.all.contains(keyTile) == (pairs == rows.count * keys.count), "all: \(mask), \(shape), tiles \(queryTile), \(keyTile), seed \(seed)")
+                    }
+                }
+                #expect(within.visiblePairs(in: shape) == total, "\(mask), \(shape), seed \(seed)")
+            }
+        }
+    }
+
+    private func parse(_ text: String) throws -> Mask {
+        try Mask(parsing: text) { _, size in BlockMask(size: size, rows: 1, columns: 1, cells: [true]) }
+    }
+
+    @Test func expressionsMeanWhatTheySay() throws {
+        let window = Mask.window(left: 3, right: -1)
+        #expect(try parse("full") == .full)
+        #expect(try parse("  causal ") == .causal)
+        #expect(try parse("window(3,-1)") == window)
+        #expect(try parse("!causal & window(3, -1) | full") == .or(.and(.not(.causal), window), .full))
+        #expect(try parse("not causal and window(3,-1) or full") == .or(.and(.not(.causal), window), .full))
+        #expect(try parse("causal | full & !full") == .or(.causal, .and(.full, .not(.full))))
+        #expect(try parse("(causal|full)&full") == .and(.or(.causal, .full), .full))
+        #expect(try parse("!!causal") == .not(.not(.causal)))
+        #expect(try parse("documents(3,0,4)") == .documents(DocumentMask(queries: [3, 0, 4], keys: [3, 0, 4])))
+        #expect(try parse("documents(3,4;5,6)") == .documents(DocumentMask(queries: [3, 4], keys: [5, 6])))
+        #expect(try parse("prefix(7)") == .prefix(7))
+        #expect(try parse("global(5, 2,3)") == .global(Runs([2..<4, 5..<6])))
+        #expect(try parse("blocks(some file.npy, 64)") == .blocks(BlockMask(size: 64, rows: 1, columns: 1, cells: [true])))
+    }
+
+    @Test(arguments: [
+        ("", 0, "expected a mask"), ("causl", 0, "'causl'"), ("causal &", 8, "expected a mask"), ("causal full", 7, "expected '&'"),
+        ("window(3)", 8, "expected ','"), ("window(3,-2)", 9, "at least -1"), ("(causal", 7, "expected ')'"), ("prefix(-1)", 7, "at least 0"),
+        ("documents(1,2;3)", 15, "2 documents"), ("global()", 7, "whole number"), ("blocks(f.npy,0)", 13, "at least 1"),
+        ("blocks(,4)", 7, "file name"), ("causal)", 6, "expected '&'"), ("window(99999999999999999999,0)", 7, "whole number"),
+        (String(repeating: "!", count: 100_000) + "causal", 200, "too deep"),
+    ])
+    func faultsAreShownWhereTheyStand(text: String, place: Int, reason: String) {
+        do {
+            _ = try parse(text)
+            Issue.record("'\(text.prefix(40))' was accepted")
+        } catch let error as MaskSyntaxError {
+            #expect(error.place == place && error.reason.contains(reason), "\(error.place): \(error.reason)")
+            #expect(error.description.split(separator: "\n").last?.count == place + 3)
+        } catch {
+            Issue.record("\(error)")
+        }
+    }
+}

@@ -1,0 +1,90 @@
+// The programs that README.md shows: they are the ones compiled here, and they print what it says they print.
+
+import Checkpoints
+import Foundation
+import Testing
+
+private let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+private let root = folder.deletingLastPathComponent().deletingLastPathComponent()
+private let readme = try? String(contentsOf: root.appendingPathComponent("README.md"), encoding: .utf8)
+
+/// Where the executables of this build are: beside the test bundle.
+private let products = {
+    var place = Bundle.main.executableURL ?? URL(fileURLWithPath: CommandLine.arguments[0])
+    #if os(macOS)
+    let bundle = Bundle.allBundles.first { $0.bundlePath.hasSuffix(".xctest") }
+    if let bundle { place = bundle.bundleURL }
+    #endif
+    return place.deletingLastPathComponent()
+}()
+
+/// What a command prints, and its status.
+private func run(_ executable: String, _ arguments: [String]) throws -> (output: String, status: Int32) {
+    let process = Process()
+    process.executableURL = URL(fileURLWithPath: executable)
+    process.arguments = arguments
+    process.standardInput = FileHandle.nullDevice
+    let output = Pipe()
+    process.standardOutput = output
+    try process.run()
+    let printed = output.fileHandleForReading.readDataToEndOfFile()
+    process.waitUntilExit()
+    return (String(decoding: printed, as: UTF8.self), process.terminationStatus)
+}
+
+private func example(_ name: String) -> String { products.appendingPathComponent(name).path }
+
+@Suite struct LibraryExampleTests {
+    @Test(arguments: ["Attention", "Similarity"])
+    func readmeShowsTheProgram(name: String) throws {
+        let readme = try #require(readme, "README.md is at the top")
+        let source = try String(contentsOf: folder.appendingPathComponent("\(name)/main.swift"), encoding: .utf8)
+        #expect(
+            readme.contains("```swift\n\(source)```"),
+            "README.md must hold Tests/LibraryExample/\(name)/main.swift word for word, in a swift code block")
+    }
+
+    /// Row t averages 0 … t. The sums are integers below 2²⁴, so every step is exact in float32 and so is the print.
+    @Test func attentionInOneProcess() throws {
+        let (output, status) = try run(example("attention-example"), [])
+        #expect(status == 0)
+        let lines = output.split(separator: "\n").map(String.init)
+        // Four tiles folded: rank 0 has the first, rank 1 the last and the second, rank 2 the third.
+        #expect(
+            lines == [
+                "token 1 attends to 0.5, on rank 0", "token 500 attends to 250.0, on rank 1",
+                "token 999 attends to 499.5, on rank 1",
+            ])
+        let readme = try #require(readme)
+        for line in lines { #expect(readme.contains("\n\(line)\n"), "README.md must show the line: \(line)") }
+    }
+
+    @Test func attentionUnderMPI() throws {
+        let launch = ". \"$0/scripts/lib\" && exec mpirun $(mpirun_flags) -np 2 \"$1\" --mpi"
+        let (output, status) = try run("/usr/bin/env", ["bash", "-c", launch, root.path, example("attention-example")])
+        #expect(status == 0)
+        let values = Set(output.split(separator: "\n").map { $0.split(separator: ",")[0] })
+        #expect(values == ["token 1 attends to 0.5", "token 500 attends to 250.0", "token 999 attends to 499.5"])
+    }
+
+    /// The cosines of the vectors that sentence-transformers gives (goldens of the encoder's tests).
+    @Test func similarity() throws {
+        let model = root.appendingPathComponent("Tests/EncodersTests/Goldens/tiny-bert-sentence").path
+        let texts = try JSON.load(path: model + "/sentences.json").array?.compactMap(\.string) ?? []
+        #expect(texts.count > 1)
+        let golden = try SafetensorsFile(path: model + "/sentences.safetensors").readFloat32("vectors")
+        let width = golden.count / texts.count
+        let (output, status) = try run(example("similarity-example"), [model] + texts)
+        #expect(status == 0)
+        let lines = output.split(separator: "\n")
+        #expect(lines.count == texts.count)
+        for (index, line) in lines.enumerated() {
+            let parts = line.split(separator: " ", maxSplits: 1)
+            let cosine = try #require(Float(parts[0]))
+            let expected = (0..<width).reduce(Float(0)) { $0 + golden[$1] * golden[index * width + $1] }
+            // Unit vectors, each value within 1e-5: the cosine is within 2·√width·1e-5.
+            #expect(abs(cosine - expected) <= 2 * Float(width).squareRoot() * 1e-5, "\(line): expected \(expected)")
+            #expect(parts[1].drop { $0 == " " } == texts[index])
+        }
+    }
+}

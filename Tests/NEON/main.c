@@ -1,0 +1,409 @@
+// Holds every kernel set of this processor against the reference: the same inputs must give the same bits.
+//
+// usage: neon-tests [REQUIRED [RECORD]]
+//   REQUIRED  a set that must be among them ("-": any)
+//   RECORD    where a hash of each function's reference results is written, one line a function, for a comparison
+//             with another processor's
+// Prints what differs, then one line: N passed, N failed, N skipped. Run by scripts/test-neon.
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "annulus_kernels.h"
+#if __has_include("annulus_bfloat16_kernels.h")
+#include "annulus_bfloat16_kernels.h"
+#define HAS_BFLOAT16 1
+#endif
+
+// ---- inputs and results -------------------------------------------------------------------------
+
+enum { LARGEST = 1 << 16, LARGEST_ROWS = 64 };
+
+typedef struct {
+  uint32_t state;        // of the generator
+  uint32_t *words;       // the results so far
+  size_t count, capacity;
+} Run;
+
+// Numerical Recipes' linear congruential generator; the high bits, in −1…1.
+static float next(Run *run) {
+  run->state = run->state * 1664525u + 1013904223u;
+  return (float)(run->state >> 8) * 0x1p-23f - 1.0f;
+}
+
+static float *fill(Run *run, float *p, ptrdiff_t n, float size) {
+  for (ptrdiff_t i = 0; i < n; i++) p[i] = next(run) * size;
+  return p;
+}
+
+static void fill_masks(Run *run, uint64_t *mask, ptrdiff_t words) {
+  for (ptrdiff_t i = 0; i < words; i++) {
+    mask[i] = 0;
+    for (int bit = 0; bit < 64; bit++) mask[i] |= (uint64_t)(next(run) > -0.4f) << bit;
+  }
+  mask[0] = 0;  // A panel that the first row does not see.
+  mask[1] = ~(uint64_t)0;
+}
+
+// Keeps results for the comparison; which NaN it is does not matter.
+static void keep(Run *run, const void *results, ptrdiff_t n) {
+  while (run->count + (size_t)n > run->capacity) {
+    run->capacity = run->capacity ? 2 * run->capacity : 1 << 20;
+    run->words = realloc(run->words, run->capacity * sizeof *run->words);
+    if (!run->words) abort();
+  }
+  memcpy(run->words + run->count, results, (size_t)n * sizeof(uint32_t));
+  for (ptrdiff_t i = 0; i < n; i++, run->count++)
+    if ((run->words[run->count] & 0x7fffffff) > 0x7f800000) run->words[run->count] = 0x7fc00000;
+}
+
+static void keep_rows(Run *run, const float *results, ptrdiff_t rows, ptrdiff_t columns, ptrdiff_t stride) {
+  for (ptrdiff_t r = 0; r < rows; r++) keep(run, results + r * stride, columns);
+}
+
+static _Alignas(64) float a[LARGEST], b[LARGEST], c[LARGEST], d[LARGEST], scratch[LARGEST];
+static float row_max[LARGEST_ROWS], row_sum[LARGEST_ROWS], other_max[LARGEST_ROWS], other_sum[LARGEST_ROWS];
+static uint64_t masks[4 * LARGEST_ROWS];
+
+static const ptrdiff_t depths[] = {1, 2, 7, 16, 33, 64, 80, 129};
+static const ptrdiff_t row_counts[] = {1, 2, 3, 5, 6, 7, 12, 13, 25};
+#define COUNT(array) (sizeof(array) / sizeof(*(array)))
+#define FOR_EACH(type, name, array) for (const type *name = (array); name < (array) + COUNT(array); name++)
+
+// ---- one check a function -----------------------------------------------------------------------
+
+static void check_panel_product(const annulus_kernels *set, Run *run) {
+  FOR_EACH(ptrdiff_t, rows, row_counts)
+    FOR_EACH(ptrdiff_t, depth, depths)
+      for (ptrdiff_t width = 16; width <= 64; width += 16) {
+        fill(run, a, *rows * (*depth + 3), 2), fill(run, b, *depth * width, 2), fill(run, c, *rows * width, 1);
+        set->panel_product(a, *depth + 3, *rows, b, *depth, width, c, width, *rows & 1);
+        keep(run, c, *rows * width);
+      }
+}
+
+static void check_masked_panel_product(const annulus_kernels *set, Run *run) {
+  for (ptrdiff_t width = 16; width <= 64; width += 16)
+    for (int accumulate = 0; accumulate < 2; accumulate++) {
+      fill_masks(run, masks, COUNT(masks));
+      fill(run, c, 40 * width, 1);
+      fill(run, b, 250 * width, 2)[3] = NAN;  // Not to be seen through a mask.
+      set->masked_panel_product(fill(run, a, 40 * 256, 2), 256, 40, b, 250, width, c, width, accumulate, masks, 4);
+      keep(run, c, 40 * width);
+    }
+}
+
+static void check_softmax_rows(const annulus_kernels *set, Run *run) {
+  for (ptrdiff_t keys = 1; keys <= 256; keys += 51)
+    for (int masked = 0; masked < 2; masked++) {
+      fill_masks(run, masks, COUNT(masks));
+      memset(masks + 4 * 7, 0, 4 * sizeof *masks);  // A row that sees nothing.
+      fill(run, a, 40 * 256, 60);
+      for (int i = 0; i < 256; i += 3) a[9 * 256 + i] = -INFINITY;
+      set->softmax_rows(a, 256, 40, keys, masked ? masks : NULL, masked ? 4 : 0, row_max, row_sum);
+      keep_rows(run, a, 40, (keys + 15) / 16 * 16, 256);
+      keep(run, row_max, 40);
+      keep(run, row_sum, 40);
+    }
+}
+
+static void fill_statistics(Run *run) {
+  fill(run, row_max, 40, 9);
+  fill(run, other_max, 40, 9);
+  for (int r = 0; r < 40; r++) row_sum[r] = 2 + next(run), other_sum[r] = 2 + next(run);
+  row_max[3] = other_max[5] = row_max[7] = other_max[7] = -INFINITY;
+  row_max[11] = NAN;
+}
+
+static void check_merge_rows(const annulus_kernels *set, Run *run) {
+  for (ptrdiff_t width = 16; width <= 80; width += 16) {
+    fill_statistics(run);
+    fill(run, a, 40 * 80, 1), fill(run, b, 40 * 80, 1);
+    set->merge_rows(40, width, row_max, row_sum, a, 80, other_max, other_sum, b, 80);
+    keep(run, a, 40 * 80);
+    keep(run, row_max, 40);
+    keep(run, row_sum, 40);
+  }
+}
+
+static void check_normalize_rows(const annulus_kernels *set, Run *run) {
+  for (ptrdiff_t columns = 1; columns < 80; columns += 13) {
+    fill_statistics(run);
+    set->normalize_rows(40, columns, row_max, row_sum, fill(run, a, 40 * 80, 1), 80, c, columns, d, 1);
+    keep(run, c, 40 * columns);
+    keep(run, d, 40);
+  }
+}
+
+static void check_packing(const annulus_kernels *set, Run *run) {
+  FOR_EACH(ptrdiff_t, depth, depths)
+    for (ptrdiff_t n = 1; n <= 200; n += 33) {
+      fill(run, a, n * (*depth + 1), 1);
+      memset(c, 0, sizeof c);
+      set->pack_transposed(a, *depth + 1, n, *depth, c);
+      keep(run, c, (n + 15) / 16 * 16 * *depth);
+      memset(c, 0, sizeof c);
+      set->pack_columns(a, n, *depth, n, c);
+      keep(run, c, (n + 15) / 16 * 16 * *depth);
+    }
+}
+
+// Numbers of every size, denormal and infinite ones and NaNs among them: the patterns are a prime apart.
+static void fill_patterns(uint32_t first, float *p, ptrdiff_t n) {
+  for (ptrdiff_t i = 0; i < n; i++) {
+    const uint32_t pattern = first + (uint32_t)i * 1049u;
+    memcpy(p + i, &pattern, sizeof pattern);
+  }
+}
+
+static void check_function(void (*function)(const float *, float *, ptrdiff_t), Run *run) {
+  for (uint64_t first = 0; first < (uint64_t)1 << 32; first += 1021 * 1049) {
+    fill_patterns((uint32_t)first, a, 1021);
+    function(a, c, 1021);
+    keep(run, c, 1021);
+  }
+}
+static void check_exp(const annulus_kernels *set, Run *run) { check_function(set->exp, run); }
+static void check_log(const annulus_kernels *set, Run *run) { check_function(set->log, run); }
+static void check_erf(const annulus_kernels *set, Run *run) { check_function(set->erf, run); }
+static void check_tanh(const annulus_kernels *set, Run *run) { check_function(set->tanh, run); }
+
+static void check_in_place(void (*function)(ptrdiff_t, ptrdiff_t, float *, ptrdiff_t, const float *), Run *run) {
+  for (uint64_t first = 0; first < (uint64_t)1 << 32; first += 1021 * 1049) {
+    fill_patterns((uint32_t)first, c, 1021);
+    function(1, 1021, c, 1021, NULL);
+    keep(run, c, 1021);
+  }
+  for (ptrdiff_t columns = 1; columns < 100; columns += 7) {
+    fill(run, c, 6 * 100, 4);
+    function(6, columns, c, 100, fill(run, b, columns, 2));
+    keep(run, c, 6 * 100);
+  }
+}
+static void check_add_bias(const annulus_kernels *set, Run *run) { check_in_place(set->add_bias, run); }
+static void check_gelu(const annulus_kernels *set, Run *run) { check_in_place(set->gelu_bias, run); }
+static void check_gelu_tanh(const annulus_kernels *set, Run *run) { check_in_place(set->gelu_tanh_bias, run); }
+
+static void check_gated_gelu(const annulus_kernels *set, Run *run) {
+  for (ptrdiff_t columns = 1; columns < 100; columns += 7) {
+    fill(run, a, 6 * 100, 4), fill(run, b, 6 * 100, 4);
+    set->gated_gelu(6, columns, a, b, 100, c, columns);
+    keep(run, c, 6 * columns);
+  }
+}
+
+static void check_layer_norm(const annulus_kernels *set, Run *run) {
+  for (ptrdiff_t columns = 1; columns < 400; columns += 57)
+    for (int parts = 0; parts < 8; parts++) {
+      fill(run, a, 5 * 400, 4), fill(run, b, 5 * 400, 4), fill(run, d, 3 * 400, 2);
+      set->layer_norm(5, columns, a, 400, parts & 1 ? d : NULL, parts & 2 ? b : NULL, 400, d + 400,
+                      parts & 4 ? d + 800 : NULL, 1e-5f, c, columns);
+      keep(run, c, 5 * columns);
+    }
+}
+
+static void check_attend_tile(const annulus_kernels *set, Run *run) {
+  static const ptrdiff_t key_counts[] = {1, 17, 64, 200, 256};
+  FOR_EACH(ptrdiff_t, rows, row_counts)
+    FOR_EACH(ptrdiff_t, depth, depths)
+      FOR_EACH(ptrdiff_t, keys, key_counts) {
+        const ptrdiff_t width = (*depth + 15) / 16 * 16;
+        set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c);
+        set->pack_columns(a, *depth, *keys, *depth, d);
+        set->attend_tile(fill(run, b, *rows * *depth, 3), *depth, *rows, c, *depth, d, *depth, *keys, row_max, row_sum,
+                         a, width, scratch);
+        keep(run, a, *rows * width);
+        keep(run, row_max, *rows);
+        keep(run, row_sum, *rows);
+      }
+}
+
+static void check_modify_scores(const annulus_kernels *set, Run *run) {
+  for (ptrdiff_t keys = 1; keys <= 256; keys += 51)
+    for (int parts = 0; parts < 8; parts++) {
+      fill(run, b, 2 * 20 + 1, 3);
+      set->modify_scores(fill(run, a, 7 * 256, 40), 256, 7, keys, parts & 1 ? 5 : 0, parts & 2 ? b : NULL, 20,
+                         parts & 4 ? 0.3f : 0, 30 - 2 * keys);
+      keep_rows(run, a, 7, keys, 256);
+    }
+}
+
+typedef struct {
+  const char *name;
+  void (*run)(const annulus_kernels *, Run *);
+} Check;
+static const Check checks[] = {
+  {"panel_product", check_panel_product},
+  {"masked_panel_product", check_masked_panel_product},
+  {"softmax_rows", check_softmax_rows},
+  {"merge_rows", check_merge_rows},
+  {"normalize_rows", check_normalize_rows},
+  {"packing", check_packing},
+  {"add_bias", check_add_bias},
+  {"gelu_bias", check_gelu},
+  {"gelu_tanh_bias", check_gelu_tanh},
+  {"gated_gelu", check_gated_gelu},
+  {"layer_norm", check_layer_norm},
+  {"exp", check_exp},
+  {"log", check_log},
+  {"erf", check_erf},
+  {"tanh", check_tanh},
+  {"attend_tile", check_attend_tile},
+  {"modify_scores", check_modify_scores},
+};
+
+// ---- the same for bfloat16 ----------------------------------------------------------------------
+
+#if HAS_BFLOAT16
+// Strides and depths count pairs.
+static void check_bfloat16_rounding(const annulus_bfloat16_kernels *set, Run *run) {
+  for (uint64_t first = 0; first < (uint64_t)1 << 32; first += 1021 * 1049) {
+    fill_patterns((uint32_t)first, a, 1021);
+    set->round_rows(a, 1021, 1, 1021, 0.5f, c, 511);
+    // Halves, so that a NaN is told from a number; which NaN it is may differ.
+    for (int half = 0; half < 1022; half++) {
+      uint16_t rounded;
+      memcpy(&rounded, (const char *)c + 2 * half, sizeof rounded);
+      const uint32_t widened = (uint32_t)rounded << 16;
+      memcpy(d + half, &widened, sizeof widened);
+    }
+    keep(run, d, 1022);
+  }
+}
+
+static void check_bfloat16_products(const annulus_bfloat16_kernels *set, Run *run) {
+  FOR_EACH(ptrdiff_t, rows, row_counts)
+    FOR_EACH(ptrdiff_t, depth, depths)
+      for (ptrdiff_t width = 16; width <= 64; width += 16) {
+        const ptrdiff_t pairs = (*depth + 1) / 2;
+        set->round_rows(fill(run, a, *rows * *depth, 2), *depth, *rows, *depth, 1, c, pairs);
+        set->pack_columns(fill(run, a, *depth * width, 2), width, *depth, width, d);
+        fill(run, b, *rows * width, 1);
+        set->panel_product(c, pairs, *rows, d, *depth, width, b, width, *rows & 1);
+        keep(run, b, *rows * width);
+      }
+}
+
+static void check_bfloat16_masked_products(const annulus_bfloat16_kernels *set, Run *run) {
+  for (ptrdiff_t width = 16; width <= 64; width += 16) {
+    fill_masks(run, masks, COUNT(masks));
+    set->round_rows(fill(run, a, 40 * 250, 2), 250, 40, 250, 1, c, 125);
+    set->pack_columns(fill(run, a, 250 * width, 2), width, 250, width, d);
+    set->masked_panel_product(c, 125, 40, d, 250, width, fill(run, b, 40 * width, 1), width, 1, masks, 4);
+    keep(run, b, 40 * width);
+  }
+}
+
+static void check_bfloat16_softmax(const annulus_bfloat16_kernels *set, Run *run) {
+  for (ptrdiff_t keys = 1; keys <= 256; keys += 51)
+    for (int masked = 0; masked < 2; masked++) {
+      fill_masks(run, masks, COUNT(masks));
+      memset(masks + 4 * 7, 0, 4 * sizeof *masks);
+      set->softmax_rows(fill(run, a, 40 * 256, 60), 256, 40, keys, masked ? masks : NULL, masked ? 4 : 0, 0.5f, row_max, row_sum);
+      keep_rows(run, a, 40, (keys + 15) / 16 * 8, 256);
+      keep(run, row_max, 40);
+      keep(run, row_sum, 40);
+    }
+}
+
+static void check_bfloat16_tiles(const annulus_bfloat16_kernels *set, Run *run) {
+  static const ptrdiff_t key_counts[] = {1, 17, 64, 200, 256};
+  FOR_EACH(ptrdiff_t, rows, row_counts)
+    FOR_EACH(ptrdiff_t, depth, depths)
+      FOR_EACH(ptrdiff_t, keys, key_counts) {
+        const ptrdiff_t width = (*depth + 15) / 16 * 16, pairs = (*depth + 1) / 2;
+        set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c);
+        set->pack_columns(a, *depth, *keys, *depth, d);
+        set->round_rows(fill(run, a, *rows * *depth, 3), *depth, *rows, *depth, 1, b, pairs);
+        set->attend_tile(b, pairs, *rows, c, *depth, d, *depth, *keys, 0.25f, row_max, row_sum, a, width, scratch);
+        keep(run, a, *rows * width);
+        keep(run, row_max, *rows);
+        keep(run, row_sum, *rows);
+      }
+}
+
+typedef struct {
+  const char *name;
+  void (*run)(const annulus_bfloat16_kernels *, Run *);
+} BFloat16Check;
+static const BFloat16Check bfloat16_checks[] = {
+  {"bfloat16_round_rows", check_bfloat16_rounding},
+  {"bfloat16_panel_product", check_bfloat16_products},
+  {"bfloat16_masked_panel_product", check_bfloat16_masked_products},
+  {"bfloat16_softmax_rows", check_bfloat16_softmax},
+  {"bfloat16_attend_tile", check_bfloat16_tiles},
+};
+#endif
+
+// ---- comparison ---------------------------------------------------------------------------------
+
+static Run reference, tested;
+
+static void restart(Run *run) { run->state = 1, run->count = 0; }
+
+// Whether the two runs hold the same bits; where they do not, says where first.
+static int same(const char *set, const char *function) {
+  if (reference.count != tested.count) {
+    printf("%s: %s gives %zu results, the reference %zu\n", set, function, tested.count, reference.count);
+    return 0;
+  }
+  for (size_t i = 0; i < reference.count; i++)
+    if (reference.words[i] != tested.words[i]) {
+      printf("%s: %s differs first at result %zu of %zu: %08" PRIx32 ", the reference %08" PRIx32 "\n", set, function, i,
+             reference.count, tested.words[i], reference.words[i]);
+      return 0;
+    }
+  return 1;
+}
+
+// FNV-1a over the reference's results.
+static void record(FILE *file, const char *function) {
+  uint64_t hash = 14695981039346656037u;
+  for (size_t i = 0; i < reference.count; i++) hash = (hash ^ reference.words[i]) * 1099511628211u;
+  if (file) fprintf(file, "%s %016" PRIx64 " over %zu results\n", function, hash, reference.count);
+}
+
+int main(int count, char **arguments) {
+  int passed = 0, failed = 0, found = 0;
+  FILE *file = NULL;
+  if (count > 2 && !(file = fopen(arguments[2], "w"))) {
+    perror(arguments[2]);
+    return 73;
+  }
+  for (int i = 1; annulus_kernels_available(i); i++)
+    found |= count < 2 || !strcmp(arguments[1], annulus_kernels_available(i)->name);
+  if (count > 1 && strcmp(arguments[1], "-") && !found) {
+    printf("the kernel set %s is not among those of this processor\n", arguments[1]);
+    failed++;
+  }
+  FOR_EACH(Check, check, checks) {
+    restart(&reference);
+    check->run(annulus_kernels_available(0), &reference);
+    record(file, check->name);
+    for (int i = 1; annulus_kernels_available(i); i++) {
+      restart(&tested);
+      check->run(annulus_kernels_available(i), &tested);
+      *(same(annulus_kernels_available(i)->name, check->name) ? &passed : &failed) += 1;
+    }
+  }
+#if HAS_BFLOAT16
+  FOR_EACH(BFloat16Check, check, bfloat16_checks) {
+    restart(&reference);
+    check->run(annulus_bfloat16_kernels_available(0), &reference);
+    record(file, check->name);
+    for (int i = 1; annulus_kernels_available(i); i++) {
+      restart(&tested);
+      check->run(annulus_bfloat16_kernels_available(i), &tested);
+      *(same(annulus_kernels_available(i)->name, check->name) ? &passed : &failed) += 1;
+    }
+  }
+#endif
+  if (file && fclose(file) != 0) {
+    perror(arguments[2]);
+    return 73;
+  }
+  printf("%d passed, %d failed, 0 skipped\n", passed, failed);
+  return failed != 0;
+}

@@ -1,0 +1,87 @@
+// Two thousand generated cases of mask × modifier × layout × heads × lengths × ranks against the float64 oracle.
+
+import Attention
+import Foundation
+import Matrices
+import Plans
+import RingAttention
+import TestSupport
+import Testing
+import Tiles
+
+@Suite struct GeneratedCaseTests {
+    /// The first seed is fixed; ANNULUS_TEST_SEED moves to others.
+    static let firstSeed = ProcessInfo.processInfo.environment["ANNULUS_TEST_SEED"].flatMap { UInt64($0) } ?? 1
+    #if DEBUG
+    // Unoptimised code is some fifty times slower: a sample.
+    static let casesPerPart = 10
+    #else
+    static let casesPerPart = 250
+    #endif
+
+    private func run(_ ringCase: RingCase, ranks: Int) throws -> RingCase.Outcome {
+        let outcomes = try VirtualRanks.run(count: ranks, seed: ringCase.seed, fillsReceives: true) {
+            try ringCase.run(on: $0, threads: 1 + ranks % 2)
+        }
+        #expect(outcomes.allSatisfy { $0.sameBits(as: outcomes[0]) })
+        var whole = outcomes[0]
+        whole.bytesSent = outcomes.reduce(0) { $0 + $1.bytesSent }
+        return whole
+    }
+
+    @Test(arguments: 0..<8) func generatedCasesAgreeWithTheOracle(part: Int) throws {
+        for number in 0..<Self.casesPerPart {
+            let seed = Self.firstSeed &* 1_000_003 &+ UInt64(part * Self.casesPerPart + number)
+            var ringCase = RandomCase.ringCase(seed: seed)
+            let ranks = 1 + Int(seed % 16)
+            let outcome = try run(ringCase, ranks: ranks)
+            if let disagreement = ringCase.disagreement(outcome) {
+                Issue.record("\(disagreement) on \(ranks) ranks in \(ringCase)")
+                continue
+            }
+            // The least: every tile once to each rank that needs it and does not own it.
+            let job = ringCase.job(ranks: ranks)
+            let plans = (0..<ranks).map { Plan.passKeyValue(job, rank: Rank($0)) }
+            try Plan.validate(plans)
+            var least = 0
+            for tile in 0..<job.keys.numbering.tileCount {
+                let readers = (0..<ranks).filter { job.keys.owner(of: tile) != Rank($0) && job.needs(of: Rank($0)).contains(tile) }
+                least += readers.count * plans[0].bytes(of: Runs(tile..<tile + 1))
+            }
+            #expect(outcome.bytesSent == least, "\(ringCase)")
+            // Other layouts and rank counts: the same bits.
+            for (layout, others) in zip(Layout.allCases.shuffled(), [1, 1 + (ranks + 4) % 16]) {
+                ringCase.layout = layout
+                #expect(try run(ringCase, ranks: others).sameBits(as: outcome), "\(others) ranks, \(ringCase)")
+            }
+        }
+    }
+
+    /// A document packed among others has the bytes it has alone, and a NaN in one reaches no other.
+    @Test func packedDocumentsAreAlone() throws {
+        let heads = HeadShape(heads: 2, headDimension: 16)
+        let lengths = [300, 0, 1, 513, 40]
+        for rest in [Mask.full, .causal, .window(left: 50, right: 3)] {
+            let mask = Mask.and(.documents(DocumentMask(queries: lengths, keys: lengths)), rest)
+            let packed = RingCase([SequenceShape(length: lengths.reduce(0, +))], heads: heads, mask: mask, layout: .balanced, seed: 9)
+            var inputs = packed.inputs()
+            let poisoned = 301 + 100
+            inputs.keys[poisoned * 32] = .nan
+            inputs.values[poisoned * 32 + 1] = .nan
+            let given = inputs
+            let together = try VirtualRanks.run(count: 3, seed: 4) { try packed.run(on: $0, inputs: given) }[0]
+            var first = 0
+            for length in lengths {
+                let range = first * 32..<(first + length) * 32
+                let alone = RingCase([SequenceShape(length: length)], heads: heads, mask: rest)
+                let result = try VirtualRanks.run(count: 2, seed: 5) {
+                    try alone.run(on: $0, inputs: (Array(given.queries[range]), Array(given.keys[range]), Array(given.values[range])))
+                }[0]
+                let bits = together.output[range].map(\.bitPattern)
+                #expect(result.output.map(\.bitPattern) == bits, "\(length) tokens, \(rest)")
+                #expect(together.output[range].contains { $0.isNaN } == (length == 513), "\(length) tokens, \(rest)")
+                first += length
+            }
+        }
+    }
+}
