@@ -1,6 +1,7 @@
 // One job, many ways to run it: the output file has the same bytes.
 
 import Foundation
+import Matrices
 import Testing
 
 @Suite(.serialized) struct SameBytesTests {
@@ -30,6 +31,33 @@ import Testing
             }
         }
         #expect(folder.names == ["documents.ids", "states.safetensors"], "temporary files are left")
+    }
+
+    @Test func bfloat16StatesHaveTheSameBytesAndAreNearFloat32() throws {
+        let folder = try TemporaryFolder()
+        func states(_ dtype: String, _ spread: Spread, kernel: String = "") throws -> Data {
+            let output = folder.path("states.safetensors")
+            let run = try CommandRun.annulus(
+                ["embed", "-m", checkpoint("tiny-bert"), "--input-format", "ids", "--pooling", "none", "-o", output, "--force", "--dtype", dtype],
+                spread, input: documents([1, 300, 513]), environment: ["ANNULUS_KERNEL": kernel])
+            try #require(run.status == 0, "\(spread), \(kernel): \(run.errors)")
+            return try Data(contentsOf: URL(fileURLWithPath: output))
+        }
+        let first = try states("bfloat16", .alone)
+        for spread: Spread in [.mpirun(2), .mpirun(3), .virtual(7)] { #expect(try states("bfloat16", spread) == first, "\(spread)") }
+        for kernel in KernelSet.available { #expect(try states("bfloat16", .alone, kernel: kernel.name) == first, "\(kernel.name)") }
+        let wide = try states("float32", .alone)
+        try #require(wide.count == first.count && wide != first)
+        func floats(_ data: Data) -> [Double] {
+            let start = 8 + data[..<8].reversed().reduce(0) { $0 << 8 | Int($1) }
+            return stride(from: start, to: data.count, by: 4).map { at in
+                Double(Float(bitPattern: data[at..<at + 4].reversed().reduce(0) { $0 << 8 | UInt32($1) }))
+            }
+        }
+        // Each layer's products are off by a few 2⁻⁸, and norms keep the states at size 1.
+        let (a, b) = (floats(first), floats(wide))
+        let difference = zip(a, b).reduce(0.0) { $0 + ($1.0 - $1.1) * ($1.0 - $1.1) }
+        #expect((difference / b.reduce(0.0) { $0 + $1 * $1 }).squareRoot() < 4 * 0x1p-8)
     }
 
     @Test func aDocumentHasTheSameBytesAloneAndAmongOthers() throws {
@@ -88,6 +116,8 @@ import Testing
         for arguments in [
             ["attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "24", "--mask", "causal"],
             ["encoder", "--shape", "minilm", "--length", "300"],
+            ["attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "23", "--mask", "causal", "--dtype", "bfloat16"],
+            ["encoder", "--shape", "minilm", "--length", "300", "--dtype", "bfloat16"],
             ["gemm", "--tokens", "1021", "--inputs", "70", "--outputs", "130"],
         ] {
             var first: String?
