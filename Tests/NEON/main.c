@@ -224,8 +224,8 @@ static void check_modify_scores(const annulus_kernels *set, Run *run) {
   for (ptrdiff_t keys = 1; keys <= 256; keys += 51)
     for (int parts = 0; parts < 8; parts++) {
       fill(run, b, 2 * 20 + 1, 3);
-      set->modify_scores(fill(run, a, 7 * 256, 40), 256, 7, keys, parts & 1 ? 5 : 0, parts & 2 ? b : NULL, 20,
-                         parts & 4 ? 0.3f : 0, 30 - 2 * keys);
+      set->modify_scores(fill(run, a, 7 * 256, 40), 256, 7, keys, keys & 1 ? 1 : 1.25f, parts & 1 ? 5 : 0,
+                         parts & 2 ? b : NULL, 20, parts & 4 ? 0.3f : 0, 30 - 2 * keys);
       keep_rows(run, a, 7, keys, 256);
     }
 }
