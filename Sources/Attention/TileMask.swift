@@ -53,7 +53,7 @@ public final class TileMask {
     deinit { words.deallocate() }
 }
 
-/// The masks that a thread made last: the heads of a query tile follow one another and share them.
+/// The masks that a thread made last, which the heads of a query tile share.
 struct TileMaskCache {
     private struct Key: Hashable {
         let queryTile: Int

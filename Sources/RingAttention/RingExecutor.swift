@@ -200,11 +200,14 @@ public final class RingExecutor {
             let heads = queryHeads.count
             withoutActuallyEscaping(poll) { poll in
                 forests.withUnsafeMutableBufferPointer { forests in
+                    // Head after head: the keys of one stay in the cache while every query tile goes over them.
+                    let tiles = executor.queryTiles.count
                     executor.threads.forEach(forests.count, poll: poll) { unit, worker in
+                        let (head, tile) = (unit / tiles, unit % tiles)
                         // Disjoint: each unit touches its own forest and its own rows and head of the output.
                         unitOfWork(
-                            executor.queryTiles[unit / heads], head: queryHeads.lowerBound + unit % heads, keyTiles,
-                            &forests[unit], resident, executor.workers[worker], worker == 0 ? poll : {})
+                            executor.queryTiles[tile], head: queryHeads.lowerBound + head, keyTiles, &forests[tile * heads + head],
+                            resident, executor.workers[worker], worker == 0 ? poll : {})
                     }
                 }
             }
