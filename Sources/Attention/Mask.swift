@@ -52,6 +52,16 @@ public indirect enum Mask: Hashable, Sendable {
         }
     }
 
+    /// Whether a pair is visible or not by the distance j − i alone.
+    var looksAtDistanceOnly: Bool {
+        switch self {
+        case .full, .causal, .window: true
+        case .documents, .prefix, .global, .blocks: false
+        case .not(let mask): mask.looksAtDistanceOnly
+        case .and(let left, let right), .or(let left, let right): left.looksAtDistanceOnly && right.looksAtDistanceOnly
+        }
+    }
+
     /// The keys of the whole that at least one, and that every one, of consecutive rows of the whole sees. Exact for a
     /// simple mask; for a compound one `any` may hold more, and `all` fewer.
     func bounds(rows: Range<Int>, in shape: SequenceShape) -> (any: Runs, all: Runs) {

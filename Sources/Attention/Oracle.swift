@@ -30,7 +30,7 @@ public enum Oracle {
     ///
     /// The bound follows the standard model of floating-point arithmetic (Higham, *Accuracy and
     /// Stability of Numerical Algorithms*, §3.1), with u = 2⁻²⁴:
-    /// a score is off by at most δⱼ = γ(d + 2)·Σ|qᵢkᵢ|·scale (the scaled query, d fused multiply-adds);
+    /// a score is off by at most δⱼ = γ(d + 3)·Σ|qᵢkᵢ|·scale (the scale in steps, the scaled query, d fused multiply-adds);
     /// its weight exp(sⱼ − m), reached through at most L merges, by the relative error
     /// ηⱼ = e^(δⱼ + δₘ + (L + 2)·u·(|sⱼ − m| + 1) + 4u·(L + 1)) − 1, the exponential being good to 2 ulp;
     /// sums of n terms add γ(n). In bfloat16 a score is further off by what the rounding of its q and k makes of it, with
@@ -61,6 +61,8 @@ public enum Oracle {
             }
             if visible.isEmpty {
                 result.logSumExp[row] = sink ?? -.infinity
+                // The sink rounds into steps, and out of them.
+                result.logSumExpBound[row] = 3 * unit * abs(sink ?? 0)
                 continue
             }
             var scores: [Double] = []
@@ -81,7 +83,7 @@ public enum Oracle {
                 let distance = shape.position(ofKey: key) - shape.position(ofQuery: row)
                 let (modified, added) = modify(score * scale, distance: distance, modifiers, head: head)
                 scores.append(modified)
-                scoreErrors.append((gamma(Double(headDimension) + 2) * magnitude + rounding) * abs(scale) + added * unit)
+                scoreErrors.append((gamma(Double(headDimension) + 3) * magnitude + rounding) * abs(scale) + added * unit)
             }
             let top = max(scores.max() ?? 0, sink ?? -.infinity)
             // The maximum that the float32 side picks may belong to another key, whose score is as close.
@@ -104,8 +106,8 @@ public enum Oracle {
                 sum += weight
                 weightedError += weight * expm1(topError + 8 * unit * (abs(sink - top) + 1))
             }
-            // Weights below the smallest normal number are flushed to zero.
-            let flushed = Double(visible.count) * 0x1p-126
+            // No weight of a visible key is below 2⁻¹²⁵.
+            let flushed = Double(visible.count) * 0x1p-125
             let eta = (weightedError + flushed) / sum
             result.logSumExp[row] = top + log(sum)
             result.logSumExpBound[row] = eta < 0.5
@@ -117,7 +119,7 @@ public enum Oracle {
                     let value = Double(values[key * valueDimension + column])
                     total += exp(scores[j] - top) * value
                     let weight = exp(scores[j] - top)
-                    let rounded = errors[j] + weightUnit * (weight + errors[j]) + 0x1p-126
+                    let rounded = errors[j] + weightUnit * (weight + errors[j]) + 0x1p-125
                     error += rounded * abs(value) + (weight + rounded) * valueErrors[key * valueDimension + column] + 2 * smallest
                 }
                 let output = total / sum

@@ -11,7 +11,7 @@ import Tiles
 /// Two partials over different keys merge exactly (Milakov & Gimelshein 2018; Dao et al. 2022): with
 /// m = max(m₁, m₂), ℓ = ℓ₁·e^(m₁−m) + ℓ₂·e^(m₂−m) and O likewise. A row that has seen no key has
 /// m = −∞, ℓ = 0, O = 0 and leaves the other side's bits as they are. It is not an output: only
-/// `normalize` makes one.
+/// `normalize` makes one. m counts steps of ln2/32 (`annulus_kernels.h`).
 public final class PartialAttention: Mergeable {
     /// Rows in use, at most a tile.
     public let rows: Int
@@ -27,7 +27,7 @@ public final class PartialAttention: Mergeable {
 
     deinit { pool.give(block) }
 
-    /// m, one a row.
+    /// m, one a row, in steps.
     public var rowMax: UnsafeMutablePointer<Float> { block.pointer }
     /// ℓ, one a row.
     public var rowSum: UnsafeMutablePointer<Float> { block.pointer + TileGrid.tileSize }

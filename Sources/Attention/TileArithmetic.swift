@@ -6,15 +6,19 @@ import Matrices
 /// The steps of a tile's attention. Queries, weights and panels are of the element's kind, their pointers and strides
 /// counted in slots of four bytes (`ElementKind.slots`); scores, statistics and outputs are float32.
 ///
-/// In float32 the score scale goes into the queries. In bfloat16 rounding them after such a product would cost accuracy,
-/// so only its sign and power of two do, which is exact, and the rest, between 1 and 2, goes into the softmax.
+/// The softmax takes scores in steps (`annulus_kernels.h`). In float32 the score scale and the steps go into the queries.
+/// In bfloat16 rounding them after such a product would cost accuracy, so only the scale's sign and power of two do, which
+/// is exact, and the rest goes into the softmax. Where modifiers need scores in natural units, they make the steps.
 struct TileArithmetic {
     private let layout: PackedTile
     private let float32: annulus_kernels
     private let bfloat16: annulus_bfloat16_kernels
+    /// Whether scores are modified, in natural units, between their product and the softmax.
+    private let modified: Bool
 
-    init(layout: PackedTile, kernels: KernelSet) {
+    init(layout: PackedTile, modified: Bool, kernels: KernelSet) {
         self.layout = layout
+        self.modified = modified
         float32 = kernels.functions
         bfloat16 = kernels.bfloat16Functions
     }
@@ -22,52 +26,55 @@ struct TileArithmetic {
     private var element: ElementKind { layout.element }
 
     /// Converts queries to operands, `layout.queryStride` slots a row.
-    /// - Returns: what the scores of these operands have still to be multiplied by.
+    /// - Returns: what the scores of these operands have still to be multiplied by, to be in natural units where they are
+    ///   modified and in steps where not.
     func load(
         queries source: UnsafePointer<Float>, stride: Int, rows: Int, scale: Float, into operands: UnsafeMutablePointer<Float>
     ) -> Float {
         let width = layout.headDimension
         switch element {
         case .float32:
-            for row in 0..<rows {
-                let from = source + row * stride
-                let to = operands + row * width
-                for column in 0..<width { to[column] = from[column] * scale }
-            }
+            let factor = modified ? scale : Float(Double(scale) * ANNULUS_STEPS)
+            float32.scale_rows(source, stride, rows, width, factor, operands, width)
             return 1
         case .bfloat16:
             let rest = scale.isNormal ? scale.significand : 1
             bfloat16.round_rows(source, stride, rows, width, scale / rest, operands, layout.queryStride)
-            return rest
+            return modified ? rest : Float(Double(rest) * ANNULUS_STEPS)
         }
     }
 
-    /// The unscaled scores of some rows against one panel of keys.
+    /// The unscaled scores of some rows against the first `columns` keys of a panel of `width`, from a granule on.
     func scores(
-        _ queries: UnsafePointer<Float>, rows: Int, panel: UnsafePointer<Float>, width: Int,
+        _ queries: UnsafePointer<Float>, rows: Int, panel: UnsafePointer<Float>, width: Int, columns: Int,
         into scores: UnsafeMutablePointer<Float>, stride: Int
     ) {
-        product(
-            queries, layout.queryStride, rows, panel, layout.headDimension, width, scores, stride, accumulate: false, bits: nil,
-            words: 0)
+        switch element {
+        case .float32:
+            float32.panel_product(
+                queries, layout.queryStride, rows, panel, layout.headDimension, width, columns, scores, stride, 0)
+        case .bfloat16:
+            bfloat16.panel_product(
+                queries, layout.queryStride, rows, panel, layout.headDimension, width, columns, scores, stride, 0)
+        }
     }
 
-    /// Scales, caps and biases scores in place; `distance` is that of the first key from the first row.
+    /// Scales, caps and biases scores in place and makes steps of them; `distance` is that of the first key from the first row.
     func modify(
         _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, scale: Float, cap: Float,
         bias: UnsafePointer<Float>?, reach: Int, slope: Float, distance: Int
     ) {
-        float32.modify_scores(scores, stride, rows, keys, scale, cap, bias, reach, slope, distance)
+        float32.modify_scores(scores, stride, rows, keys, scale, cap, bias, reach, slope, distance, Float(ANNULUS_STEPS))
     }
 
-    /// Makes rows of scores into rows of weights, in place.
+    /// Makes rows of scores into rows of weights, in place; scores that were modified are in steps already.
     func softmax(
         _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, bits: UnsafePointer<UInt64>?, words: Int,
         scale: Float, rowMax: UnsafeMutablePointer<Float>, rowSum: UnsafeMutablePointer<Float>
     ) {
         switch element {
         case .float32: float32.softmax_rows(scores, stride, rows, keys, bits, words, rowMax, rowSum)
-        case .bfloat16: bfloat16.softmax_rows(scores, stride, rows, keys, bits, words, scale, rowMax, rowSum)
+        case .bfloat16: bfloat16.softmax_rows(scores, stride, rows, keys, bits, words, modified ? 1 : scale, rowMax, rowSum)
         }
     }
 
@@ -78,8 +85,8 @@ struct TileArithmetic {
     ) {
         let more: Int32 = accumulate ? 1 : 0
         switch (element, bits) {
-        case (.float32, nil): float32.panel_product(a, aStride, rows, panel, terms, width, c, cStride, more)
-        case (.bfloat16, nil): bfloat16.panel_product(a, aStride, rows, panel, terms, width, c, cStride, more)
+        case (.float32, nil): float32.panel_product(a, aStride, rows, panel, terms, width, width, c, cStride, more)
+        case (.bfloat16, nil): bfloat16.panel_product(a, aStride, rows, panel, terms, width, width, c, cStride, more)
         case (.float32, let bits?):
             float32.masked_panel_product(a, aStride, rows, panel, terms, width, c, cStride, more, bits, words)
         case (.bfloat16, let bits?):

@@ -1,5 +1,6 @@
 // The driver of the tile kernel: one query tile against one packed key tile, for one head.
 
+import CAttentionKernels
 import Matrices
 import Tiles
 
@@ -72,7 +73,7 @@ public final class TileKernel {
     private var scale: Float = 1
     private let scores: AlignedBuffer
     private let queries: AlignedBuffer
-    private var masks = TileMaskCache()
+    private var masks: TileMaskCache
     private let mask: Mask
     private let modifiers: ScoreModifiers
     private var head = 0
@@ -83,9 +84,10 @@ public final class TileKernel {
     ) {
         self.heads = heads
         self.mask = mask
+        masks = TileMaskCache(mask)
         self.modifiers = modifiers
         layout = PackedTile(heads, element)
-        arithmetic = TileArithmetic(layout: layout, kernels: kernels)
+        arithmetic = TileArithmetic(layout: layout, modified: !modifiers.leavesScores, kernels: kernels)
         scores = AlignedBuffer(count: Self.fusedRows * TileGrid.tileSize)
         queries = AlignedBuffer(count: TileGrid.tileSize * layout.queryStride)
     }
@@ -132,32 +134,55 @@ public final class TileKernel {
     ) {
         let values = tile + layout.keyFloats(keys: keys)
         let words = TileMask.wordsPerRow
-        for key in Swift.stride(from: 0, to: keys, by: 64) where panelBits(bits, rows, key).any != 0 {
-            scoreBlock(row: row, rows: rows, key: key, keys: keys, tile: tile)
-            modify(rows: rows, key: key, keys: min(64, keys - key), distance: distance + key)
+        for key in Swift.stride(from: 0, to: keys, by: 64) {
+            let any = panelBits(bits, rows, key).any
+            if any == 0 { continue }
+            let granules = Self.granules(any, width: layout.padded(min(64, keys - key)))
+            scoreBlock(row: row, rows: rows, key: key, keys: keys, granules: granules, tile: tile)
+            modify(
+                rows: rows, key: key + granules.lowerBound, keys: min(granules.upperBound, keys - key) - granules.lowerBound,
+                distance: distance + key + granules.lowerBound)
         }
         arithmetic.softmax(
             scores.pointer, stride: TileGrid.tileSize, rows: rows, keys: keys, bits: bits, words: words,
-            scale: modifiers.leavesScores ? scale : 1, rowMax: partial.rowMax + row, rowSum: partial.rowSum + row)
+            scale: scale, rowMax: partial.rowMax + row, rowSum: partial.rowSum + row)
         forEachValuePanel { column, width in
             let output = partial.output + row * partial.outputStride + column
+            let panel = values + column * layout.element.slots(keys)
             var accumulate = false
-            for key in Swift.stride(from: 0, to: keys, by: 64) {
-                let panel = min(64, keys - key)
-                let seen = panelBits(bits, rows, key)
-                if seen.any == 0 { continue }
-                let everyBit = UInt64.max >> UInt64(64 - panel)
+            func product(_ keys: Range<Int>, _ bits: UnsafePointer<UInt64>?) {
                 arithmetic.product(
-                    scores.pointer + layout.element.slots(key), TileGrid.tileSize, rows,
-                    values + column * layout.element.slots(keys) + layout.element.slots(key) * width,
-                    panel, width, output, partial.outputStride, accumulate: accumulate,
-                    bits: seen.all & everyBit == everyBit ? nil : bits.map { $0 + key / 64 }, words: words)
+                    scores.pointer + layout.element.slots(keys.lowerBound), TileGrid.tileSize, rows,
+                    panel + layout.element.slots(keys.lowerBound) * width, keys.count, width, output, partial.outputStride,
+                    accumulate: accumulate, bits: bits, words: words)
                 accumulate = true
             }
+            // Panels that every row sees are one product, whose sums stay in registers.
+            var open = 0..<0
+            for key in Swift.stride(from: 0, to: keys, by: 64) {
+                let end = min(key + 64, keys)
+                let seen = panelBits(bits, rows, key)
+                if seen.any == 0 { continue }
+                let everyBit = UInt64.max >> UInt64(64 - (end - key))
+                if seen.all & everyBit == everyBit {
+                    if open.upperBound != key, !open.isEmpty { product(open, nil) }
+                    open = open.upperBound == key && !open.isEmpty ? open.lowerBound..<end : key..<end
+                } else {
+                    if !open.isEmpty { product(open, nil) }
+                    open = 0..<0
+                    product(key..<end, bits.map { $0 + key / 64 })
+                }
+            }
+            if !open.isEmpty { product(open, nil) }
             if !accumulate {
                 for r in 0..<rows { (output + r * partial.outputStride).update(repeating: 0, count: width) }
             }
         }
+    }
+
+    /// The columns of a panel from the first to the last that is seen, in granules of 16.
+    private static func granules(_ any: UInt64, width: Int) -> Range<Int> {
+        any.trailingZeroBitCount & ~15..<min(width, (64 - any.leadingZeroBitCount + 15) & ~15)
     }
 
     /// What is left of the scale, cap and biases of one panel of scores.
@@ -179,17 +204,18 @@ public final class TileKernel {
     public func mergeSink(into whole: PartialAttention, pool: PartialPool) {
         guard let sink = modifiers.sinks?[head] else { return }
         let part = PartialAttention(rows: whole.rows, from: pool)
-        part.rowMax.update(repeating: sink, count: whole.rows)
+        part.rowMax.update(repeating: Float(Double(sink) * ANNULUS_STEPS), count: whole.rows)
         part.rowSum.update(repeating: 1, count: whole.rows)
         part.output.update(repeating: 0, count: whole.rows * part.outputStride)
         whole.merge(right: part)
     }
 
-    /// The scores of some rows against one panel of keys.
-    private func scoreBlock(row: Int, rows: Int, key: Int, keys: Int, tile: UnsafePointer<Float>) {
+    /// The scores of some rows against some granules of one panel of keys.
+    private func scoreBlock(row: Int, rows: Int, key: Int, keys: Int, granules: Range<Int>, tile: UnsafePointer<Float>) {
         arithmetic.scores(
-            queries.pointer + row * layout.queryStride, rows: rows, panel: tile + key * layout.queryStride,
-            width: layout.padded(min(64, keys - key)), into: scores.pointer + key, stride: TileGrid.tileSize)
+            queries.pointer + row * layout.queryStride, rows: rows, panel: tile + key * layout.queryStride + granules.lowerBound,
+            width: layout.padded(min(64, keys - key)), columns: granules.count,
+            into: scores.pointer + key + granules.lowerBound, stride: TileGrid.tileSize)
     }
 
     /// Which keys of a panel any, and all, of some rows see; without bits, every key.

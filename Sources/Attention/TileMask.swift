@@ -53,19 +53,34 @@ public final class TileMask {
     deinit { words.deallocate() }
 }
 
-/// The masks that a thread made last, which the heads of a query tile share.
+/// The masks that a thread made last, which the heads of a query tile share, and under a mask that only looks at distances
+/// also the tiles that stand to each other alike.
 struct TileMaskCache {
     private struct Key: Hashable {
+        let rows: Int
+        let keys: Int
+        let distance: Int
+        /// The tile and its sequence, where they matter.
+        let place: Place?
+    }
+    private struct Place: Hashable {
         let queryTile: Int
-        let keyTile: Int
         let shape: SequenceShape
     }
 
+    private let looksAtDistanceOnly: Bool
     private var masks: [Key: TileMask] = [:]
     private let capacity = 32
 
+    init(_ mask: Mask) { looksAtDistanceOnly = mask.looksAtDistanceOnly }
+
     mutating func mask(_ mask: Mask, queryTile: Int, keyTile: Int, in shape: SequenceShape) -> TileMask {
-        let key = Key(queryTile: queryTile, keyTile: keyTile, shape: shape)
+        let rows = TileGrid.tokens(of: queryTile, length: shape.queries)
+        let keys = TileGrid.tokens(of: keyTile, length: shape.keys)
+        let key = Key(
+            rows: rows.count, keys: keys.count,
+            distance: shape.position(ofKey: keys.lowerBound) - shape.position(ofQuery: rows.lowerBound),
+            place: looksAtDistanceOnly ? nil : Place(queryTile: queryTile, shape: shape))
         if let made = masks[key] { return made }
         if masks.count == capacity { masks.removeAll(keepingCapacity: true) }
         let made = TileMask(mask, queryTile: queryTile, keyTile: keyTile, in: shape)

@@ -156,23 +156,23 @@ PAIR_COLUMN_GROUP(4, ROWS_4)
 #endif
 
 static void pair_panel_product(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                               const pair *panel, ptrdiff_t pairs, ptrdiff_t width,
+                               const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
                                float *c, ptrdiff_t c_stride, int accumulate) {
 #if PANEL_VECTORS >= 4
-  switch (width) {
+  switch (columns) {
     case 64: pair_column_group_4(a, a_stride, rows, panel, pairs, width, c, c_stride, accumulate); return;
     case 48: pair_column_group_3(a, a_stride, rows, panel, pairs, width, c, c_stride, accumulate); return;
     case 32: pair_column_group_2(a, a_stride, rows, panel, pairs, width, c, c_stride, accumulate); return;
   }
 #endif
-  for (ptrdiff_t column = 0; column < width; column += 16)
+  for (ptrdiff_t column = 0; column < columns; column += 16)
     pair_column_group_1(a, a_stride, rows, panel + column, pairs, width, c + column, c_stride, accumulate);
 }
 
 static void bfloat16_panel_product(const void *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                                   const void *panel, ptrdiff_t depth, ptrdiff_t width,
+                                   const void *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
                                    float *c, ptrdiff_t c_stride, int accumulate) {
-  pair_panel_product(a, a_stride, rows, panel, pairs_of(depth), width, c, c_stride, accumulate);
+  pair_panel_product(a, a_stride, rows, panel, pairs_of(depth), width, columns, c, c_stride, accumulate);
 }
 
 // Word w of a row's mask without the bits beyond `depth`.
@@ -226,7 +226,7 @@ static void bfloat16_masked_panel_product(const void *a_pairs, ptrdiff_t a_strid
             const unsigned halves = own >> (2 * i) & 3;
             if (halves == 3) {
               while (stop < end && (own >> (2 * stop) & 3) == 3) stop++;
-              pair_panel_product(row + i, a_stride, dense ? n : 1, panel + (32 * w + i) * width, stop - i, width,
+              pair_panel_product(row + i, a_stride, dense ? n : 1, panel + (32 * w + i) * width, stop - i, width, width,
                                  sums, c_stride, 1);
             } else if (halves) {
               half_pair(row[i], panel + (32 * w + i) * width, width, sums, halves == 1 ? 0xffff : (pair)0xffff0000);
@@ -241,69 +241,49 @@ static void bfloat16_masked_panel_product(const void *a_pairs, ptrdiff_t a_strid
 
 // ---- softmax ------------------------------------------------------------------------------------
 
-// What e^(scale·x) takes in place of the constants of exp_weight: the scale costs nothing.
-typedef struct {
-  float steps, cutoff;
-} weight_scale;
-
-INLINE weight_scale weight_constants(float scale) {
-  return (weight_scale){.steps = scale * 0x1.715476p+5f, .cutoff = -87.3f / scale};
-}
-
-// e^(scale·x) for x ≤ 0, as exp_weight but with what is left of x counted in steps of ln2/32, so that the scale is in
-// one constant alone. Relative error below 2.5e-7 + |scale·x|·6e-8, for that constant is rounded twice.
-INLINE v16 scaled_weight(v16 x, const weight_scale *constants) {
-  const v16 round = splat(0x1.8p23f), steps = splat(constants->steps);
-  const v16 t = fused(x, steps, round);
-  const v16 f = fused(x, steps, round - t);
-  const v16 power = from_bits((bits(t) << 18) + TABLE_LOOKUP(bits(t)));
-  const v16 y = fused(power, fused(f, splat(2.3459620e-04f), splat(2.1661168e-02f)) * f, power);
-  return x < splat(constants->cutoff) ? splat(0.0f) : y;
-}
-
 // A row's scores become pairs of weights in its first half; returns the lane sums before rounding.
-INLINE v16 pair_weights(float *s, ptrdiff_t keys, ptrdiff_t open, const uint64_t *mask, float highest,
-                        const weight_scale *constants) {
-  const v16 base = splat(row_base(highest));
+INLINE v16 pair_weights(float *s, ptrdiff_t keys, const uint64_t *mask, float scale, float highest) {
+  const v16 steps = splat(scale), base = splat(row_base(highest));
   pair *weights = (pair *)s;
   v16 sum = splat(0.0f);
-  ptrdiff_t b = 0;
-  for (; b + 4 <= open; b += 4) {
-    v16 e[4];
-    UNROLL for (int i = 0; i < 4; i++) e[i] = scaled_weight(load(s + 16 * (b + i)) - base, constants);
-    UNROLL for (int i = 0; i < 4; i++) sum += e[i];
-    UNROLL for (int i = 0; i < 4; i += 2) store_two(weights + 8 * (b + i), e[i], e[i + 1]);
-  }
-  for (; 16 * b < keys; b++) {
-    const uint32_t seen = visible(mask, b, keys);
-    v16 e = splat(0.0f);
-    if (seen) e = lanes(seen) ? scaled_weight(load(s + 16 * b) - base, constants) : splat(0.0f);
-    store_rounded(weights + 8 * b, ROUND_SIXTEEN(e));
-    sum += e;
+  for (ptrdiff_t first = 0; first < keys; first += 64) {
+    if (all_visible(mask, first, keys)) {
+      v16 e[4];
+      UNROLL for (int i = 0; i < 4; i++) e[i] = weight_lanes((load(s + first + 16 * i) - base) * steps);
+      UNROLL for (int i = 0; i < 4; i++) sum += e[i];
+      UNROLL for (int i = 0; i < 4; i += 2) store_two(weights + first / 2 + 8 * i, e[i], e[i + 1]);
+      continue;
+    }
+    for (ptrdiff_t b = first / 16; b < first / 16 + 4 && 16 * b < keys; b++) {
+      const uint32_t seen = visible(mask, b, keys);
+      v16 e = splat(0.0f);
+      if (seen) e = lanes(seen) ? weight_lanes((load(s + 16 * b) - base) * steps) : splat(0.0f);
+      store_rounded(weights + 8 * b, ROUND_SIXTEEN(e));
+      sum += e;
+    }
   }
   return sum;
 }
 
-INLINE void finish_row(v16 lane_sums, float scale, float *row_max, float *row_sum) {
-  *row_sum = sum_lanes(lane_sums);
-  *row_max = *row_sum != *row_sum ? *row_sum : *row_max * scale;
+// The maximum goes into steps last: subtracted before, it leaves the largest weight exactly 1.
+INLINE void finish_pairs(v16 lane_sums, float scale, float *row_max, float *row_sum) {
+  finish_row(lane_sums, row_max, row_sum);
+  *row_max *= scale;
 }
 
 static void bfloat16_softmax_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
                                   const uint64_t *mask, ptrdiff_t mask_stride, float scale,
                                   float *row_max, float *row_sum) {
-  const ptrdiff_t open = mask ? 0 : keys / 16;
-  const weight_scale constants = weight_constants(scale);
   enum { GROUP = 16 };
   v16 of_lanes[GROUP];
   for (; rows > 0; rows -= GROUP, s += GROUP * s_stride, row_max += GROUP, row_sum += GROUP) {
     const ptrdiff_t n = rows < GROUP ? rows : GROUP;
     for (ptrdiff_t r = 0; r < n; r++)
-      of_lanes[r] = row_maxima(s + r * s_stride, keys, open, mask ? mask + r * mask_stride : NULL);
+      of_lanes[r] = row_maxima(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL);
     for (ptrdiff_t r = 0; r < n; r++) row_max[r] = largest_lane(of_lanes[r]);
     for (ptrdiff_t r = 0; r < n; r++)
-      of_lanes[r] = pair_weights(s + r * s_stride, keys, open, mask ? mask + r * mask_stride : NULL, row_max[r], &constants);
-    for (ptrdiff_t r = 0; r < n; r++) finish_row(of_lanes[r], scale, row_max + r, row_sum + r);
+      of_lanes[r] = pair_weights(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL, scale, row_max[r]);
+    for (ptrdiff_t r = 0; r < n; r++) finish_pairs(of_lanes[r], scale, row_max + r, row_sum + r);
     if (mask) mask += GROUP * mask_stride;
   }
 }
@@ -317,7 +297,7 @@ enum { PAIR_STRIP = ROWS_4 };
 // the strip before it, against 64 keys, become weights, 32 after each 12th of the depth.
 static void weave_pair_scores(const pair *q, ptrdiff_t q_stride, const pair *panel, ptrdiff_t pairs,
                               float *scores, ptrdiff_t stride, v16 *maxima,
-                              float *before, ptrdiff_t key, const float *base, v16 *sums, const weight_scale *constants) {
+                              float *before, ptrdiff_t key, float scale, const float *base, v16 *sums) {
   v16 sum[4 * PAIR_STRIP];
   UNROLL for (int i = 0; i < 4 * PAIR_STRIP; i++) sum[i] = splat(0.0f);
   ptrdiff_t k = 0;
@@ -333,8 +313,8 @@ static void weave_pair_scores(const pair *q, ptrdiff_t q_stride, const pair *pan
     const int r = part % PAIR_STRIP;
     const ptrdiff_t column = key + part / PAIR_STRIP * 32;
     const float *s = before + r * stride + column;
-    const v16 first = scaled_weight(load(s) - splat(base[r]), constants);
-    const v16 second = scaled_weight(load(s + 16) - splat(base[r]), constants);
+    const v16 first = weight_lanes((load(s) - splat(base[r])) * splat(scale));
+    const v16 second = weight_lanes((load(s + 16) - splat(base[r])) * splat(scale));
     store_two((pair *)(before + r * stride) + column / 2, first, second);
     sums[r] = sums[r] + first + second;
   }
@@ -352,15 +332,15 @@ static void weave_pair_scores(const pair *q, ptrdiff_t q_stride, const pair *pan
 INLINE void pair_scores(const pair *q, ptrdiff_t q_stride, ptrdiff_t rows,
                         const pair *k_panels, ptrdiff_t pairs, ptrdiff_t keys, float *scores, ptrdiff_t stride) {
   for (ptrdiff_t key = 0; key < keys; key += 64)
-    pair_panel_product(q, q_stride, rows, k_panels + key * pairs, pairs, stride - key < 64 ? stride - key : 64,
-                       scores + key, stride, 0);
+    pair_panel_product(q, q_stride, rows, k_panels + key * pairs, pairs, panel_width(stride - key),
+                       panel_width(stride - key), scores + key, stride, 0);
 }
 INLINE void pair_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
                         const pair *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float *o, ptrdiff_t o_stride) {
   const ptrdiff_t width = (value_columns + 15) / 16 * 16, pairs = pairs_of(keys);
   for (ptrdiff_t column = 0; column < width; column += 64)
     pair_panel_product((const pair *)weights, stride, rows, v_panels + column * pairs, pairs,
-                       width - column < 64 ? width - column : 64, o + column, o_stride, 0);
+                       panel_width(width - column), panel_width(width - column), o + column, o_stride, 0);
 }
 
 static void bfloat16_attend_tile(const void *queries, ptrdiff_t q_stride, ptrdiff_t rows,
@@ -371,12 +351,11 @@ static void bfloat16_attend_tile(const void *queries, ptrdiff_t q_stride, ptrdif
   const pair *q = queries;
 #if PANEL_VECTORS >= 4
   if (keys > 0 && keys % 64 == 0 && rows >= 2 * PAIR_STRIP) {
-    const weight_scale constants = weight_constants(scale);
     float *scores = scratch, *before = scratch + PAIR_STRIP * stride;
     v16 maxima[PAIR_STRIP], sums[PAIR_STRIP];
     float base[PAIR_STRIP];
     pair_scores(q, q_stride, PAIR_STRIP, k_panels, pairs, keys, before, stride);
-    for (int r = 0; r < PAIR_STRIP; r++) row_max[r] = largest_lane(row_maxima(before + r * stride, keys, keys / 16, NULL));
+    for (int r = 0; r < PAIR_STRIP; r++) row_max[r] = largest_lane(row_maxima(before + r * stride, keys, NULL));
     for (;;) {
       // `before` holds the scores of the strip at q, whose maxima are known.
       const int last = rows < 2 * PAIR_STRIP;
@@ -388,13 +367,13 @@ static void bfloat16_attend_tile(const void *queries, ptrdiff_t q_stride, ptrdif
       }
       if (last) {
         for (int r = 0; r < PAIR_STRIP; r++)
-          sums[r] = pair_weights(before + r * stride, keys, keys / 16, NULL, row_max[r], &constants);
+          sums[r] = pair_weights(before + r * stride, keys, NULL, scale, row_max[r]);
       } else {
         for (ptrdiff_t key = 0; key < keys; key += 64)
           weave_pair_scores(q, q_stride, (const pair *)k_panels + key * pairs, pairs, scores + key, stride, maxima,
-                            before, key, base, sums, &constants);
+                            before, key, scale, base, sums);
       }
-      for (int r = 0; r < PAIR_STRIP; r++) finish_row(sums[r], scale, row_max + r, row_sum + r);
+      for (int r = 0; r < PAIR_STRIP; r++) finish_pairs(sums[r], scale, row_max + r, row_sum + r);
       pair_values(before, stride, PAIR_STRIP, v_panels, value_columns, keys, o, o_stride);
       row_max += PAIR_STRIP, row_sum += PAIR_STRIP, o += PAIR_STRIP * o_stride, rows -= PAIR_STRIP;
       if (last) break;

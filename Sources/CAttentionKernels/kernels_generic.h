@@ -181,29 +181,73 @@ COLUMN_GROUP(4, ROWS_4)
 #endif
 
 static void panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                          const float *panel, ptrdiff_t depth, ptrdiff_t width,
+                          const float *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
                           float *c, ptrdiff_t c_stride, int accumulate) {
   ptrdiff_t column = 0;
 #if PANEL_VECTORS >= 4
-  if (width == 64) {
+  if (columns == 64) {
     column_group_4(a, a_stride, rows, panel, depth, width, c, c_stride, accumulate);
     return;
   }
-  if (width == 48) {
+  if (columns == 48) {
     column_group_3(a, a_stride, rows, panel, depth, width, c, c_stride, accumulate);
     return;
   }
 #endif
 #if PANEL_VECTORS >= 2
-  for (; column + 32 <= width; column += 32)
+  for (; column + 32 <= columns; column += 32)
     column_group_2(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate);
 #endif
-  for (; column < width; column += 16)
+  for (; column < columns; column += 16)
     column_group_1(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate);
 }
 
-// Blocks of rows: a stretch of terms that all rows see is one dense product; where the rows differ,
-// each row takes its own runs. Every element still sees its terms in ascending order.
+#if PANEL_VECTORS >= 4
+// A few terms, each seen by some rows of a strip: all rows run through them, and a term that a row does not see leaves
+// its sums as they are.
+INLINE void select_block(const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t first,
+                         ptrdiff_t end, ptrdiff_t width, float *c, ptrdiff_t c_stride,
+                         const uint64_t *mask, ptrdiff_t mask_stride) {
+  v16 sum[ACCUMULATORS];
+  UNROLL for (int r = 0; r < ROWS_4; r++)
+    UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = load(c + r * c_stride + 16 * v);
+  for (ptrdiff_t k = first; k < end; k++) {
+    v16 b[4];
+    UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panel + k * width + 16 * v);
+    UNROLL for (int r = 0; r < ROWS_4; r++) {
+      const v16 x = splat(a[r * a_stride + k]);
+      const i16 seen = (i16)(-(int32_t)(mask[r * mask_stride + k / 64] >> (k % 64) & 1));
+      UNROLL for (int v = 0; v < vectors; v++)
+        sum[r * vectors + v] = seen ? fused(x, b[v], sum[r * vectors + v]) : sum[r * vectors + v];
+    }
+  }
+  UNROLL for (int r = 0; r < ROWS_4; r++)
+    UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
+}
+#endif
+
+// Whether a strip of `rows` rows took the terms first ..< end, in which its rows differ, together: worth it where they are
+// few, as at the edge of a causal mask, for there each row's own runs are shorter than a multiply-add's latency.
+static int select_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows, const float *panel, ptrdiff_t first,
+                          ptrdiff_t end, ptrdiff_t width, float *c, ptrdiff_t c_stride,
+                          const uint64_t *mask, ptrdiff_t mask_stride) {
+#if PANEL_VECTORS >= 4
+  if (rows != ROWS_4 || end - first > 16) return 0;
+#define SELECT(vectors) select_block(vectors, a, a_stride, panel, first, end, width, c, c_stride, mask, mask_stride)
+  switch (width) {
+    case 64: SELECT(4); return 1;
+    case 48: SELECT(3); return 1;
+    case 32: SELECT(2); return 1;
+    default: SELECT(1); return 1;
+  }
+#undef SELECT
+#else
+  return 0;
+#endif
+}
+
+// Blocks of rows: a stretch of terms that all rows see is one dense product; where the rows differ over more than a few
+// terms, each row takes its own runs. Every element still sees its terms in ascending order.
 static void masked_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
                                  const float *panel, ptrdiff_t depth, ptrdiff_t width,
                                  float *c, ptrdiff_t c_stride, int accumulate,
@@ -225,14 +269,16 @@ static void masked_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t r
       for (ptrdiff_t k = 0; k < terms;) {
         const int agree = (int)(same[k / 64] >> (k % 64)) & 1;
         const ptrdiff_t end = run_end(same, k, terms);
-        for (ptrdiff_t r = 0; r < (agree ? 1 : n); r++) {
+        const int taken = !agree && select_product(a + r0 * a_stride + k0, a_stride, n, panel + k0 * width, k, end, width,
+                                                          c + r0 * c_stride, c_stride, first, mask_stride);
+        for (ptrdiff_t r = 0; r < (taken ? 0 : agree ? 1 : n); r++) {
           const uint64_t *own = first + r * mask_stride;
           const ptrdiff_t together = agree ? n : 1;
           for (ptrdiff_t i = k; i < end;) {
             const ptrdiff_t stop = run_end(own, i, end);
             if ((own[i / 64] >> (i % 64)) & 1)
               panel_product(a + (r0 + r) * a_stride + k0 + i, a_stride, together, panel + (k0 + i) * width,
-                            stop - i, width, c + (r0 + r) * c_stride, c_stride, 1);
+                            stop - i, width, width, c + (r0 + r) * c_stride, c_stride, 1);
             i = stop;
           }
         }
@@ -245,46 +291,53 @@ static void masked_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t r
 // ---- softmax ------------------------------------------------------------------------------------
 
 // A row's scores become weights; returns their lane sums.
-INLINE v16 row_weights(float *s, ptrdiff_t keys, ptrdiff_t open, const uint64_t *mask, float highest) {
+INLINE v16 row_weights(float *s, ptrdiff_t keys, const uint64_t *mask, float highest) {
   const v16 base = splat(row_base(highest));
   v16 sum = splat(0.0f);
-  ptrdiff_t b = 0;
-  for (; b + 4 <= open; b += 4) {
-    v16 e[4];
-    UNROLL for (int i = 0; i < 4; i++) {
-      e[i] = exp_weight(load(s + 16 * (b + i)) - base);
-      store(s + 16 * (b + i), e[i]);
+  for (ptrdiff_t first = 0; first < keys; first += 64) {
+    if (all_visible(mask, first, keys)) {
+      v16 e[4];
+      UNROLL for (int i = 0; i < 4; i++) {
+        e[i] = weight_lanes(load(s + first + 16 * i) - base);
+        store(s + first + 16 * i, e[i]);
+      }
+      UNROLL for (int i = 0; i < 4; i++) sum += e[i];
+      continue;
     }
-    UNROLL for (int i = 0; i < 4; i++) sum += e[i];
-  }
-  for (; 16 * b < keys; b++) {
-    const uint32_t seen = visible(mask, b, keys);
-    v16 e = splat(0.0f);
-    if (seen) e = lanes(seen) ? exp_weight(load(s + 16 * b) - base) : splat(0.0f);
-    store(s + 16 * b, e);
-    sum += e;
+    for (ptrdiff_t b = first / 16; b < first / 16 + 4 && 16 * b < keys; b++) {
+      const uint32_t seen = visible(mask, b, keys);
+      v16 e = splat(0.0f);
+      if (seen) e = lanes(seen) ? weight_lanes(load(s + 16 * b) - base) : splat(0.0f);
+      store(s + 16 * b, e);
+      sum += e;
+    }
   }
   return sum;
 }
 
 static void softmax_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
                          const uint64_t *mask, ptrdiff_t mask_stride, float *row_max, float *row_sum) {
-  const ptrdiff_t open = mask ? 0 : keys / 16;
   enum { GROUP = 16 };
   v16 of_lanes[GROUP];
   for (; rows > 0; rows -= GROUP, s += GROUP * s_stride, row_max += GROUP, row_sum += GROUP) {
     const ptrdiff_t n = rows < GROUP ? rows : GROUP;
     // One pass over the group for each step: the shuffles that end a row overlap with the next row's.
     for (ptrdiff_t r = 0; r < n; r++)
-      of_lanes[r] = row_maxima(s + r * s_stride, keys, open, mask ? mask + r * mask_stride : NULL);
+      of_lanes[r] = row_maxima(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL);
     for (ptrdiff_t r = 0; r < n; r++) row_max[r] = largest_lane(of_lanes[r]);
     for (ptrdiff_t r = 0; r < n; r++)
-      of_lanes[r] = row_weights(s + r * s_stride, keys, open, mask ? mask + r * mask_stride : NULL, row_max[r]);
-    for (ptrdiff_t r = 0; r < n; r++) {
-      row_sum[r] = sum_lanes(of_lanes[r]);
-      if (row_sum[r] != row_sum[r]) row_max[r] = row_sum[r];
-    }
+      of_lanes[r] = row_weights(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL, row_max[r]);
+    for (ptrdiff_t r = 0; r < n; r++) finish_row(of_lanes[r], row_max + r, row_sum + r);
     if (mask) mask += GROUP * mask_stride;
+  }
+}
+
+static void scale_rows(const float *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns, float factor,
+                       float *target, ptrdiff_t target_stride) {
+  for (ptrdiff_t r = 0; r < rows; r++, source += source_stride, target += target_stride) {
+    ptrdiff_t j = 0;
+    for (; j + 16 <= columns; j += 16) store(target + j, load(source + j) * factor);
+    if (j < columns) store_some(target + j, load_some(source + j, columns - j) * factor, columns - j);
   }
 }
 
@@ -292,26 +345,30 @@ static void merge_rows(ptrdiff_t rows, ptrdiff_t width,
                        float *left_max, float *left_sum, float *left_output, ptrdiff_t left_stride,
                        const float *right_max, const float *right_sum,
                        const float *right_output, ptrdiff_t right_stride) {
-  for (ptrdiff_t r = 0; r < rows; r++) {
-    const float a = left_max[r], b = right_max[r];
-    float *left = left_output + r * left_stride;
-    const float *right = right_output + r * right_stride;
-    if (b == -INFINITE) continue;
-    if (a == -INFINITE) {
-      left_max[r] = b;
-      left_sum[r] = right_sum[r];
-      memcpy(left, right, (size_t)width * sizeof(float));
-      continue;
+  for (ptrdiff_t r0 = 0; r0 < rows; r0 += 16) {
+    const ptrdiff_t n = rows - r0 < 16 ? rows - r0 : 16;
+    const v16 a = load_up_to(left_max + r0, n), b = load_up_to(right_max + r0, n);
+    const i16 no_left = a == splat(-INFINITE), no_right = b == splat(-INFINITE);
+    const v16 m = (a == a) & (b == b) ? largest(a, b) : splat(NOT_A_NUMBER);
+    const v16 x = exact_weight(a - m), y = exact_weight(b - m);
+    const v16 left = load_up_to(left_sum + r0, n), right = load_up_to(right_sum + r0, n);
+    const v16 sum = no_left ? right : fused(right, y, left * x);
+    store_up_to(left_max + r0, no_right ? a : no_left ? b : m, n);
+    store_up_to(left_sum + r0, no_right ? left : sum, n);
+    float factors[2][16];
+    store(factors[0], x);
+    store(factors[1], y);
+    for (ptrdiff_t i = 0; i < n; i++) {
+      float *mine = left_output + (r0 + i) * left_stride;
+      const float *other = right_output + (r0 + i) * right_stride;
+      if (no_right[i]) continue;
+      if (no_left[i]) {
+        memcpy(mine, other, (size_t)width * sizeof(float));
+        continue;
+      }
+      const v16 of_mine = splat(factors[0][i]), of_other = splat(factors[1][i]);
+      for (ptrdiff_t j = 0; j < width; j += 16) store(mine + j, fused(load(other + j), of_other, load(mine + j) * of_mine));
     }
-    const float m = a == a && b == b ? (a > b ? a : b) : NOT_A_NUMBER;
-    v16 difference = splat(0.0f);
-    difference[0] = a - m;
-    difference[1] = b - m;
-    const v16 factor = exp_lanes(difference);
-    const v16 x = splat(factor[0]), y = splat(factor[1]);
-    left_max[r] = m;
-    left_sum[r] = __builtin_fmaf(right_sum[r], factor[1], left_sum[r] * factor[0]);
-    for (ptrdiff_t j = 0; j < width; j += 16) store(left + j, fused(load(right + j), y, load(left + j) * x));
   }
 }
 
@@ -320,13 +377,15 @@ static void normalize_rows(ptrdiff_t rows, ptrdiff_t columns,
                            float *output, ptrdiff_t output_stride, float *log_sum_exp, ptrdiff_t log_sum_exp_stride) {
   for (ptrdiff_t r0 = 0; r0 < rows; r0 += 16) {
     const ptrdiff_t n = rows - r0 < 16 ? rows - r0 : 16;
-    const v16 logarithm = log_lanes(load_some(row_sum + r0, n));
+    // ln ℓ + m·ln2/32, the constant in two parts.
+    const v16 m = load_up_to(row_max + r0, n), logarithm = log_lanes(load_up_to(row_sum + r0, n));
+    const v16 natural = fused(m, splat(0x1.62e43p-6f), fused(m, splat(-0x1.05c61p-34f), logarithm));
     for (ptrdiff_t i = 0; i < n; i++) {
       const ptrdiff_t r = r0 + i;
       const float *in = o + r * o_stride;
       float *out = output + r * output_stride;
       const int empty = row_max[r] == -INFINITE;
-      if (log_sum_exp) log_sum_exp[r * log_sum_exp_stride] = empty ? -INFINITE : row_max[r] + logarithm[i];
+      if (log_sum_exp) log_sum_exp[r * log_sum_exp_stride] = empty ? -INFINITE : natural[i];
       if (empty) {
         memset(out, 0, (size_t)columns * sizeof(float));
         continue;
@@ -364,7 +423,7 @@ static void weave_scores(const float *q, ptrdiff_t q_stride, const float *panel,
     }
     const int r = part % STRIP;
     float *s = before + r * stride + part / STRIP * 16;
-    const v16 e = exp_weight(load(s) - splat(base[r]));
+    const v16 e = weight_lanes(load(s) - splat(base[r]));
     store(s, e);
     sums[r] += e;
   }
@@ -382,15 +441,15 @@ static void weave_scores(const float *q, ptrdiff_t q_stride, const float *panel,
 INLINE void attend_scores(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
                           const float *k_panels, ptrdiff_t depth, ptrdiff_t keys, float *scores, ptrdiff_t stride) {
   for (ptrdiff_t key = 0; key < keys; key += 64)
-    panel_product(q, q_stride, rows, k_panels + key * depth, depth, stride - key < 64 ? stride - key : 64,
+    panel_product(q, q_stride, rows, k_panels + key * depth, depth, panel_width(stride - key), panel_width(stride - key),
                   scores + key, stride, 0);
 }
 INLINE void weigh_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
                          const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float *o, ptrdiff_t o_stride) {
   const ptrdiff_t width = (value_columns + 15) / 16 * 16;
   for (ptrdiff_t column = 0; column < width; column += 64)
-    panel_product(weights, stride, rows, v_panels + column * keys, keys, width - column < 64 ? width - column : 64,
-                  o + column, o_stride, 0);
+    panel_product(weights, stride, rows, v_panels + column * keys, keys, panel_width(width - column),
+                  panel_width(width - column), o + column, o_stride, 0);
 }
 
 static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
@@ -404,7 +463,7 @@ static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
     v16 maxima[STRIP], sums[STRIP];
     float base[STRIP];
     attend_scores(q, q_stride, STRIP, k_panels, depth, keys, before, stride);
-    for (int r = 0; r < STRIP; r++) row_max[r] = largest_lane(row_maxima(before + r * stride, keys, keys / 16, NULL));
+    for (int r = 0; r < STRIP; r++) row_max[r] = largest_lane(row_maxima(before + r * stride, keys, NULL));
     while (1) {
       const int last = rows < 2 * STRIP;
       for (int r = 0; r < STRIP; r++) {
@@ -414,15 +473,12 @@ static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
       }
       q += STRIP * q_stride;
       if (last)
-        for (int r = 0; r < STRIP; r++) sums[r] = row_weights(before + r * stride, keys, keys / 16, NULL, row_max[r]);
+        for (int r = 0; r < STRIP; r++) sums[r] = row_weights(before + r * stride, keys, NULL, row_max[r]);
       else
         for (ptrdiff_t key = 0; key < keys; key += 64)
           weave_scores(q, q_stride, k_panels + key * depth, depth, scores + key, stride, maxima,
                        before + key, base, sums);
-      for (int r = 0; r < STRIP; r++) {
-        row_sum[r] = sum_lanes(sums[r]);
-        if (row_sum[r] != row_sum[r]) row_max[r] = row_sum[r];
-      }
+      for (int r = 0; r < STRIP; r++) finish_row(sums[r], row_max + r, row_sum + r);
       weigh_values(before, stride, STRIP, v_panels, value_columns, keys, o, o_stride);
       row_max += STRIP, row_sum += STRIP, o += STRIP * o_stride, rows -= STRIP;
       if (last) break;
@@ -558,8 +614,8 @@ INLINE v16 relative_bias(const float *bias, ptrdiff_t reach, ptrdiff_t delta) {
   return y;
 }
 
-static void modify_scores(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys, float scale,
-                          float cap, const float *bias, ptrdiff_t reach, float slope, ptrdiff_t distance) {
+static void modify_scores(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys, float scale, float cap,
+                          const float *bias, ptrdiff_t reach, float slope, ptrdiff_t distance, float steps) {
   const v16 places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   for (ptrdiff_t r = 0; r < rows; r++, s += s_stride) {
     if (scale != 1.0f) FOR_COLUMNS(keys, s, AT(s) * splat(scale))
@@ -567,6 +623,7 @@ static void modify_scores(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_
     if (bias) FOR_COLUMNS(keys, s, AT(s) + relative_bias(bias, reach, distance - r + j))
     if (slope != 0.0f)
       FOR_COLUMNS(keys, s, AT(s) - splat(slope) * absolute(splat((float)(distance - r + j)) + places))
+    FOR_COLUMNS(keys, s, AT(s) * splat(steps))
   }
 }
 
@@ -594,6 +651,7 @@ const annulus_kernels TABLE_OF(ANNULUS_SET) = {
   .panel_product = panel_product,
   .masked_panel_product = masked_panel_product,
   .softmax_rows = softmax_rows,
+  .scale_rows = scale_rows,
   .merge_rows = merge_rows,
   .normalize_rows = normalize_rows,
   .pack_transposed = pack_transposed,

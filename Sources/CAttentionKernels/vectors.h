@@ -45,6 +45,12 @@ INLINE void store_some(float *p, v16 x, ptrdiff_t n) {
   store(t, x);
   memcpy(p, t, (size_t)n * sizeof(float));
 }
+// The same for n ≤ 16.
+INLINE v16 load_up_to(const float *p, ptrdiff_t n) { return n == 16 ? load(p) : load_some(p, n); }
+INLINE void store_up_to(float *p, v16 x, ptrdiff_t n) {
+  if (n == 16) store(p, x);
+  else store_some(p, x, n);
+}
 
 // Lane l is all ones where bit l of the mask is set.
 INLINE i16 lanes(uint32_t mask) {
@@ -78,18 +84,33 @@ INLINE i16 table_lookup(i16 n) {
 #define TABLE_LOOKUP table_lookup
 #endif
 
-// e^x for x ≤ 0 as a softmax weight: exact at 0, zero below −87.3, NaN passes. With n = rint(32x/ln 2)
-// and r = x − n·ln2/32, e^x = 2^(n/32)·(1 + r + r²/2): a table of 32 costs a permutation where a longer
-// polynomial would cost multiply-adds, and those are what attention runs out of. Relative error below
-// 1.9e-7 + |x|·3e-9: one constant for ln 2 is enough because the weights that count lie near zero.
-INLINE v16 exp_weight(v16 x) {
+// 2^(x/32) for a difference x of scores in steps (annulus_kernels.h), at most a rounding above 0: a softmax weight.
+// Exact at 0; NaN passes; below −4000 it is 2⁻¹²⁵, which no sum of float32 notices beside the 1 of the largest score.
+// With n = rint(x) and f = x − n, which is exact, it is 2^(n/32)·(1 + c·f + c²f²/2), c = ln2/32. What attention runs out
+// of is multiply-adds: counting in steps leaves three of them, a table of 32 costs a permutation where a longer
+// polynomial would cost multiply-adds, and a maximum does what a comparison would do on their ports. Relative error
+// below 1.9e-7.
+INLINE v16 weight_lanes(v16 x) {
   const v16 round = splat(0x1.8p23f);
-  const v16 t = fused(x, splat(0x1.715476p+5f), round);
-  const v16 r = fused(t - round, splat(-0x1.62e43p-6f), x);
+  x = largest(splat(-4000.0f), x);
+  const v16 t = x + round, f = x - (t - round);
   const v16 power = from_bits((bits(t) << 18) + TABLE_LOOKUP(bits(t)));
-  const v16 y = fused(power, fused(r, splat(0.5f), splat(1.0000147f)) * r, power);
-  return x < splat(-87.3f) ? splat(0.0f) : y;
+  return fused(power * f, fused(f, splat(2.3459620e-04f), splat(2.1661168e-02f)), power);
 }
+
+// The same to 1 ulp, and zero below −4000: for merges, whose errors add up.
+INLINE v16 exact_weight(v16 x) {
+  const v16 round = splat(0x1.8p23f);
+  const v16 inside = largest(splat(-4000.0f), x);
+  const v16 t = inside + round, f = inside - (t - round);
+  const v16 power = from_bits((bits(t) << 18) + TABLE_LOOKUP(bits(t)));
+  v16 p = fused(splat(1.6938714e-06f), f, splat(2.3459619e-04f));
+  p = fused(p, f, splat(2.1660849e-02f));
+  return x < splat(-4000.0f) ? splat(0.0f) : fused(power, p * f, power);
+}
+
+// The width of the panel that starts where `left` columns, a multiple of 16, are left.
+INLINE ptrdiff_t panel_width(ptrdiff_t left) { return left < 64 ? left : 64; }
 
 // ---- masks and rows of scores -------------------------------------------------------------------
 
@@ -116,20 +137,36 @@ INLINE uint32_t visible(const uint64_t *mask, ptrdiff_t b, ptrdiff_t keys) {
   return mask ? (uint32_t)(mask[b / 4] >> (16 * (b % 4))) & inside : inside;
 }
 
-// Lane maxima of a row's visible scores; the first `open` blocks of 16 columns are wholly visible.
-INLINE v16 row_maxima(const float *s, ptrdiff_t keys, ptrdiff_t open, const uint64_t *mask) {
+// Whether all 64 columns from `first` on, a multiple of 64, are there and visible.
+INLINE int all_visible(const uint64_t *mask, ptrdiff_t first, ptrdiff_t keys) {
+  return keys - first >= 64 && (!mask || mask[first / 64] == ~(uint64_t)0);
+}
+
+// Lane maxima of a row's visible scores.
+INLINE v16 row_maxima(const float *s, ptrdiff_t keys, const uint64_t *mask) {
   v16 m[4];
   UNROLL for (int i = 0; i < 4; i++) m[i] = splat(-INFINITE);
-  ptrdiff_t b = 0;
-  for (; b + 4 <= open; b += 4)
-    UNROLL for (int i = 0; i < 4; i++) m[i] = largest(load(s + 16 * (b + i)), m[i]);
-  for (; 16 * b < keys; b++)
-    m[0] = largest(lanes(visible(mask, b, keys)) ? load(s + 16 * b) : splat(-INFINITE), m[0]);
+  for (ptrdiff_t first = 0; first < keys; first += 64) {
+    if (all_visible(mask, first, keys)) {
+      UNROLL for (int i = 0; i < 4; i++) m[i] = largest(load(s + first + 16 * i), m[i]);
+      continue;
+    }
+    for (ptrdiff_t b = first / 16; b < first / 16 + 4 && 16 * b < keys; b++) {
+      const uint32_t seen = visible(mask, b, keys);
+      if (seen) m[0] = largest(lanes(seen) ? load(s + 16 * b) : splat(-INFINITE), m[0]);
+    }
+  }
   return largest(largest(m[0], m[1]), largest(m[2], m[3]));
 }
 
-// What is subtracted from a row's scores. −∞ − −∞ is never formed: where nothing is above −∞, weights
-// are e^−∞ = 0 (or NaN stays NaN).
+// What is subtracted from a row's scores. −∞ − −∞ is never formed.
 INLINE float row_base(float highest) { return highest == -INFINITE ? 0.0f : highest; }
+
+// Ends a row: NaN weights make the row NaN, and where nothing is above −∞ nothing weighs.
+INLINE void finish_row(v16 lane_sums, float *row_max, float *row_sum) {
+  const float sum = sum_lanes(lane_sums);
+  *row_sum = *row_max == -INFINITE && sum == sum ? 0.0f : sum;
+  if (sum != sum) *row_max = sum;
+}
 
 #endif

@@ -23,8 +23,8 @@ public struct PanelProduct {
         _ c: UnsafeMutablePointer<Float>, _ cStride: Int, accumulate: Bool
     ) {
         switch element {
-        case .float32: float32.panel_product(a, aStride, rows, panel, terms, width, c, cStride, accumulate ? 1 : 0)
-        case .bfloat16: bfloat16.panel_product(a, aStride, rows, panel, terms, width, c, cStride, accumulate ? 1 : 0)
+        case .float32: float32.panel_product(a, aStride, rows, panel, terms, width, width, c, cStride, accumulate ? 1 : 0)
+        case .bfloat16: bfloat16.panel_product(a, aStride, rows, panel, terms, width, width, c, cStride, accumulate ? 1 : 0)
         }
     }
 }

@@ -124,7 +124,8 @@ public final class RingExecutor {
 
     /// Attends this rank's queries to all keys they see. Collective: every rank calls it.
     /// - Parameters:
-    ///   - queries: this rank's query rows, unscaled.
+    ///   - queries: this rank's query rows, unscaled. With the scale they have to stay below 2¹²² in size, for they are
+    ///     multiplied by the steps of `annulus_kernels.h`, 46.2, before they meet keys.
     ///   - scale: what scores are multiplied by, 1/√d as a rule.
     ///   - output: where O/ℓ goes; may be the memory of `queries`, a head's rows being written only after their last use.
     ///   - logSumExp: where m + ln ℓ goes, if anywhere.

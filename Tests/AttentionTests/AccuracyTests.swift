@@ -19,7 +19,7 @@ import Tiles
         case oneHot
         /// One number everywhere: the mean of equal values.
         case constant
-        /// Denormal keys and values; queries large enough to make scores of about ±3 of them.
+        /// Denormal keys and values; queries as large as may be, of which scores of up to ±1 come.
         case denormal
 
         var testDescription: String { rawValue }
@@ -57,7 +57,8 @@ import Tiles
                 return (array(queries) { _, _ in query }, array(keys) { _, _ in key }, array(keys) { _, _ in value })
             case .denormal:
                 return (
-                    array(queries) { _, _ in normal() * 0x1p126 }, array(keys) { _, _ in normal() * 0x1p-127 },
+                    // The largest element is some 4, and queries take the scale and the steps, 2^5.6, before they meet keys.
+                    array(queries) { _, _ in normal() * 0x1p119 * root }, array(keys) { _, _ in normal() * 0x1p-127 },
                     array(keys) { _, _ in normal() * 0x1p-127 }
                 )
             }

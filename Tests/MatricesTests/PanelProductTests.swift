@@ -20,7 +20,7 @@ struct PanelProductTests {
             c = random.floats(rows * cStride + 16)
         }
 
-        func run(_ kernels: KernelSet, accumulate: Bool, mask: (words: [UInt64], stride: Int)? = nil) -> [Float] {
+        func run(_ kernels: KernelSet, accumulate: Bool, columns: Int? = nil, mask: (words: [UInt64], stride: Int)? = nil) -> [Float] {
             var result = c
             let functions = kernels.functions
             a.withUnsafeBufferPointer { a in
@@ -35,7 +35,7 @@ struct PanelProductTests {
                                 mask.words, mask.stride)
                         } else {
                             functions.panel_product(
-                                a, aStride, rows, panel, depth, width, c, cStride, accumulate ? 1 : 0)
+                                a, aStride, rows, panel, depth, width, columns ?? width, c, cStride, accumulate ? 1 : 0)
                         }
                     }
                 }
@@ -116,18 +116,19 @@ struct PanelProductTests {
         }
     }
 
-    @Test("a masked term is left out, even where it is NaN or infinite", arguments: [16, 48, 64])
+    @Test("a masked term is left out, even where it is NaN or infinite", arguments: [16, 32, 48, 64])
     func masks(width: Int) {
         var random = RandomNumbers()
         print("seed \(random.seed)")
         for (rows, depth) in [(1, 1), (5, 64), (6, 65), (13, 200), (25, 129)] {
-            for kind in 0..<4 {
+            for kind in 0..<5 {
                 let pattern = (0..<rows * depth).map { _ in random.below(3) > 0 }
                 let visible: (Int, Int) -> Bool = { row, k in
                     switch kind {
                     case 0: k <= row * 7  // causal
                     case 1: k / 16 % 2 == 0  // blocks that all rows share
                     case 2: pattern[row * depth + k]
+                    case 3: k <= row + depth / 2  // the edge of a causal mask: few terms that some rows see
                     default: row % 2 == 0  // whole rows without a key
                     }
                 }
@@ -147,6 +148,40 @@ struct PanelProductTests {
                     }
                     let failure = product.check(results[0], accumulate: accumulate, visible: visible)
                     #expect(failure == nil, "kind \(kind), \(rows) × \(depth) × \(width), seed \(random.seed)")
+                }
+            }
+        }
+    }
+
+    @Test("the first columns of a panel have the bits they have among all, and nothing is written beside them", arguments: [32, 48, 64])
+    func someColumns(width: Int) {
+        var random = RandomNumbers()
+        print("seed \(random.seed)")
+        for set in kernelSets {
+            for (rows, columns) in [(1, 16), (6, 16), (13, 32), (25, 48)] where columns < width {
+                let product = Product(&random, rows: rows, depth: 33, width: width)
+                let whole = product.run(set, accumulate: true), some = product.run(set, accumulate: true, columns: columns)
+                for at in some.indices {
+                    let expected = at / product.cStride < rows && at % product.cStride < columns ? whole[at] : product.c[at]
+                    #expect(some[at].bitPattern == expected.bitPattern, "\(set.name), \(rows) rows, \(columns) of \(width), seed \(random.seed)")
+                }
+            }
+        }
+    }
+
+    @Test("scaled rows are products that round once, and nothing is written beside them")
+    func scaledRows() {
+        var random = RandomNumbers()
+        print("seed \(random.seed)")
+        for columns in [1, 15, 16, 17, 64, 100] {
+            let source = random.floats(7 * 101), start = random.floats(7 * 103)
+            for set in kernelSets {
+                var target = start
+                set.functions.scale_rows(source, 101, 7, columns, 46.25, &target, 103)
+                for at in target.indices {
+                    let (row, column) = (at / 103, at % 103)
+                    let expected = column < columns ? source[row * 101 + column] * 46.25 : start[at]
+                    #expect(target[at].bitPattern == expected.bitPattern, "\(set.name), \(columns) columns, seed \(random.seed)")
                 }
             }
         }

@@ -79,7 +79,7 @@ static void check_panel_product(const annulus_kernels *set, Run *run) {
     FOR_EACH(ptrdiff_t, depth, depths)
       for (ptrdiff_t width = 16; width <= 64; width += 16) {
         fill(run, a, *rows * (*depth + 3), 2), fill(run, b, *depth * width, 2), fill(run, c, *rows * width, 1);
-        set->panel_product(a, *depth + 3, *rows, b, *depth, width, c, width, *rows & 1);
+        set->panel_product(a, *depth + 3, *rows, b, *depth, width, width, c, width, *rows & 1);
         keep(run, c, *rows * width);
       }
 }
@@ -225,7 +225,7 @@ static void check_modify_scores(const annulus_kernels *set, Run *run) {
     for (int parts = 0; parts < 8; parts++) {
       fill(run, b, 2 * 20 + 1, 3);
       set->modify_scores(fill(run, a, 7 * 256, 40), 256, 7, keys, keys & 1 ? 1 : 1.25f, parts & 1 ? 5 : 0,
-                         parts & 2 ? b : NULL, 20, parts & 4 ? 0.3f : 0, 30 - 2 * keys);
+                         parts & 2 ? b : NULL, 20, parts & 4 ? 0.3f : 0, 30 - 2 * keys, (float)ANNULUS_STEPS);
       keep_rows(run, a, 7, keys, 256);
     }
 }
@@ -281,7 +281,7 @@ static void check_bfloat16_products(const annulus_bfloat16_kernels *set, Run *ru
         set->round_rows(fill(run, a, *rows * *depth, 2), *depth, *rows, *depth, 1, c, pairs);
         set->pack_columns(fill(run, a, *depth * width, 2), width, *depth, width, d);
         fill(run, b, *rows * width, 1);
-        set->panel_product(c, pairs, *rows, d, *depth, width, b, width, *rows & 1);
+        set->panel_product(c, pairs, *rows, d, *depth, width, width, b, width, *rows & 1);
         keep(run, b, *rows * width);
       }
 }

@@ -28,25 +28,24 @@ typedef struct annulus_bfloat16_kernels {
   void (*round_rows)(const float *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns, float scale,
                      void *pairs, ptrdiff_t stride);
 
-  // C[rows][width] = (accumulate ? C : 0) + A[rows][depth] · panel[depth][width]: one chain of pair products
-  // an element, depth ascending. width ∈ {16, 32, 48, 64}.
+  // C[rows][columns] = (accumulate ? C : 0) + A[rows][depth] · the first columns of panel[depth][width]: one chain of
+  // pair products an element, depth ascending. columns ≤ width, both ∈ {16, 32, 48, 64}.
   void (*panel_product)(const void *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                        const void *panel, ptrdiff_t depth, ptrdiff_t width,
+                        const void *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
                         float *c, ptrdiff_t c_stride, int accumulate);
 
-  // The same, but term k of row r is left out where bit k of mask[r · mask_stride + k / 64] is clear: a
+  // The same with all columns, but term k of row r is left out where bit k of mask[r · mask_stride + k / 64] is clear: a
   // pair of two masked terms is skipped, and a masked half counts as 0·0 whatever A and the panel hold.
   void (*masked_panel_product)(const void *a, ptrdiff_t a_stride, ptrdiff_t rows,
                                const void *panel, ptrdiff_t depth, ptrdiff_t width,
                                float *c, ptrdiff_t c_stride, int accumulate,
                                const uint64_t *mask, ptrdiff_t mask_stride);
 
-  // In place: a row of float32 scores becomes a row of pairs, its weights exp(scale·(S[r][j] − max S[r]))
-  // rounded to bfloat16 and 0 for masked j and up to keys rounded up to 16. row_max is scale times the
-  // largest visible score, row_sum the sum of the weights before they were rounded: that gives the
-  // log-sum-exp float32 accuracy, and an output no further from the truth than the sum of the rounded ones
-  // (see bfloat16_generic.h). scale in 2⁻⁸…2⁸: other powers of two belong into the queries. Otherwise as
-  // softmax_rows of the float32 kernels.
+  // In place: a row of float32 scores becomes a row of pairs, its weights 2^(scale·(S[r][j] − max S[r])/32), scale
+  // making steps of the scores, rounded to bfloat16, and 0 for masked j and up to keys rounded up to 16. row_max is
+  // scale times the largest visible score, rounded, row_sum the sum of the weights before they were rounded:
+  // that gives the log-sum-exp float32 accuracy, and an output no further from the truth than the sum of the
+  // rounded ones (see bfloat16_generic.h). scale > 0. Otherwise as softmax_rows of the float32 kernels.
   void (*softmax_rows)(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
                        const uint64_t *mask, ptrdiff_t mask_stride, float scale,
                        float *row_max, float *row_sum);

@@ -9,6 +9,10 @@
 // V tiles as they are (columns are value channels, depth is keys), and weights [out][in] of a
 // dense layer transposed (columns are output features, depth is input features).
 //
+// Steps. Scores that become weights count steps of ln2/32, in which 32 steps double a weight: the exponential then
+// needs two multiply-adds fewer. Whoever makes the scores multiplies them by ANNULUS_STEPS, best together with the scale
+// that they need anyway. A row's maximum stays in steps until normalize_rows gives the log-sum-exp in natural units.
+//
 // Masks. Bit c of word p of a row's mask says that column 64·p + c is visible. A masked column is
 // never multiplied into a result, not even by zero.
 #ifndef ANNULUS_KERNELS_H
@@ -25,40 +29,47 @@ extern "C" {
 
 enum { ANNULUS_PANEL_WIDTH = 64, ANNULUS_PANEL_GRANULE = 16 };
 
+// Steps in a natural unit of a score: 32/ln 2.
+static const double ANNULUS_STEPS = 46.166241308446828;
+
 typedef struct annulus_kernels {
   const char *name;  // "reference", "avx2", "avx512", "neon"
 
-  // C[rows][width] = (accumulate ? C : 0) + A[rows][depth] · panel[depth][width].
-  // One fused multiply-add chain per element, depth ascending. width ∈ {16, 32, 48, 64}.
+  // C[rows][columns] = (accumulate ? C : 0) + A[rows][depth] · the first columns of panel[depth][width].
+  // One fused multiply-add chain per element, depth ascending. columns ≤ width, both ∈ {16, 32, 48, 64}.
   void (*panel_product)(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                        const float *panel, ptrdiff_t depth, ptrdiff_t width,
+                        const float *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
                         float *c, ptrdiff_t c_stride, int accumulate);
 
-  // The same, but term k of row r is left out (not multiplied by zero) where bit k of
+  // The same with all columns, but term k of row r is left out (not multiplied by zero) where bit k of
   // mask[r · mask_stride + k / 64] is clear.
   void (*masked_panel_product)(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
                                const float *panel, ptrdiff_t depth, ptrdiff_t width,
                                float *c, ptrdiff_t c_stride, int accumulate,
                                const uint64_t *mask, ptrdiff_t mask_stride);
 
-  // In place: S[r][j] becomes exp(S[r][j] − row_max[r]) for visible j < keys, and 0 for masked j and for
-  // the padding up to keys rounded up to 16. row_max is the largest visible score, row_sum the
-  // sum of the exponentials (16 lane sums, then a fixed tree). A row with no visible key:
-  // row_max = −∞, row_sum = 0. A visible NaN makes both NaN. mask may be NULL: all visible.
+  // In place: S[r][j], in steps, becomes the weight 2^((S[r][j] − row_max[r])/32), but never less than 2⁻¹²⁵, for
+  // visible j < keys, and 0 for masked j and for the padding up to keys rounded up to 16. row_max is the
+  // largest visible score, in steps, row_sum the sum of the weights (16 lane sums, then a fixed tree). A row
+  // with no visible key above −∞: row_max = −∞, row_sum = 0. A visible NaN makes both NaN. mask may be NULL: all visible.
   void (*softmax_rows)(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
                        const uint64_t *mask, ptrdiff_t mask_stride,
                        float *row_max, float *row_sum);
 
+  // target[r][0..columns) = source[r][0..columns) · factor.
+  void (*scale_rows)(const float *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns, float factor,
+                     float *target, ptrdiff_t target_stride);
+
   // Merges the partial softmax statistics of the right operand into the left, row by row:
-  // m = max(mL, mR); l = lL·e^(mL−m) + lR·e^(mR−m); O likewise. A side with m = −∞ leaves the
-  // other's bits untouched. width is a multiple of 16.
+  // m = max(mL, mR), in steps; l = lL·2^((mL−m)/32) + lR·2^((mR−m)/32); O likewise. A side with m = −∞ leaves
+  // the other's bits untouched. width is a multiple of 16.
   void (*merge_rows)(ptrdiff_t rows, ptrdiff_t width,
                      float *left_max, float *left_sum, float *left_output, ptrdiff_t left_stride,
                      const float *right_max, const float *right_sum,
                      const float *right_output, ptrdiff_t right_stride);
 
   // output[r][0..columns) = O[r] / row_sum[r] (zeros where row_max is −∞);
-  // log_sum_exp[r] = row_max + ln(row_sum), −∞ where no key was visible. log_sum_exp may be NULL.
+  // log_sum_exp[r] = row_max·ln2/32 + ln(row_sum), −∞ where no key was visible. log_sum_exp may be NULL.
   void (*normalize_rows)(ptrdiff_t rows, ptrdiff_t columns,
                          const float *row_max, const float *row_sum, const float *o, ptrdiff_t o_stride,
                          float *output, ptrdiff_t output_stride, float *log_sum_exp, ptrdiff_t log_sum_exp_stride);
@@ -90,8 +101,8 @@ typedef struct annulus_kernels {
   // operations done: the peak that this set's instructions can reach. *sink keeps the work alive.
   double (*peak)(ptrdiff_t iterations, float *sink);
 
-  // Attention of `rows` queries over one tile of keys that all of them see, unnormalised: the bits of
-  // panel_product over the K panels, softmax_rows, and panel_product over the V panels, with the
+  // Attention of `rows` queries, which give scores in steps, over one tile of keys that all of them see, unnormalised:
+  // the bits of panel_product over the K panels, softmax_rows, and panel_product over the V panels, with the
   // exponentials of some rows under way during the products of others. Calls with many rows (48 and
   // more) gain most. o has value_columns rounded up to 16 columns. scratch holds 12 rows of scores:
   // 12 · (keys rounded up to 16) floats, 64-byte aligned for speed.
@@ -102,9 +113,9 @@ typedef struct annulus_kernels {
 
   // In place, for visible and masked scores alike: s·scale, then cap·tanh(s/cap) where cap > 0; then, with the
   // distance δ = distance + j − r of row r and key j, s + bias[reach + clamp(δ, −reach, reach)] where bias is
-  // not NULL (2·reach + 1 floats), and s − slope·|δ| where slope ≠ 0.
+  // not NULL (2·reach + 1 floats), and s − slope·|δ| where slope ≠ 0; and the result, in natural units, times steps.
   void (*modify_scores)(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys, float scale, float cap,
-                        const float *bias, ptrdiff_t reach, float slope, ptrdiff_t distance);
+                        const float *bias, ptrdiff_t reach, float slope, ptrdiff_t distance, float steps);
 } annulus_kernels;
 
 // Kernel sets this machine can run, best last; index 0 is always the reference. NULL past the end.
