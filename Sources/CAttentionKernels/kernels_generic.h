@@ -224,14 +224,12 @@ INLINE void select_block(const int vectors, const float *a, ptrdiff_t a_stride, 
   UNROLL for (int r = 0; r < ROWS_4; r++)
     UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
 }
-#endif
 
 // Whether a strip of `rows` rows took the terms first ..< end, in which its rows differ, together: worth it where they are
 // few, as at the edge of a causal mask, for there each row's own runs are shorter than a multiply-add's latency.
 static int select_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows, const float *panel, ptrdiff_t first,
                           ptrdiff_t end, ptrdiff_t width, float *c, ptrdiff_t c_stride,
                           const uint64_t *mask, ptrdiff_t mask_stride) {
-#if PANEL_VECTORS >= 4
   if (rows != ROWS_4 || end - first > 16) return 0;
 #define SELECT(vectors) select_block(vectors, a, a_stride, panel, first, end, width, c, c_stride, mask, mask_stride)
   switch (width) {
@@ -241,10 +239,10 @@ static int select_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows, co
     default: SELECT(1); return 1;
   }
 #undef SELECT
-#else
-  return 0;
-#endif
 }
+#else
+#define select_product(...) 0  // There are too few registers to gain anything.
+#endif
 
 // Blocks of rows: a stretch of terms that all rows see is one dense product; where the rows differ over more than a few
 // terms, each row takes its own runs. Every element still sees its terms in ascending order.
@@ -349,7 +347,7 @@ static void merge_rows(ptrdiff_t rows, ptrdiff_t width,
     const ptrdiff_t n = rows - r0 < 16 ? rows - r0 : 16;
     const v16 a = load_up_to(left_max + r0, n), b = load_up_to(right_max + r0, n);
     const i16 no_left = a == splat(-INFINITE), no_right = b == splat(-INFINITE);
-    const v16 m = (a == a) & (b == b) ? largest(a, b) : splat(NOT_A_NUMBER);
+    const v16 m = ((a == a) & (b == b)) ? largest(a, b) : splat(NOT_A_NUMBER);
     const v16 x = exact_weight(a - m), y = exact_weight(b - m);
     const v16 left = load_up_to(left_sum + r0, n), right = load_up_to(right_sum + r0, n);
     const v16 sum = no_left ? right : fused(right, y, left * x);
