@@ -341,6 +341,14 @@ class Row:
             return [last["seconds"] / first["seconds"] for first, last in zip(turns[0], turns[-1])]
         return [line[self.field] for line in turns[0]]
 
+    def peak_fractions(self, turns):
+        """The part of the peak that the first side and a peer reach; None where that is not measured. Both do the same work,
+        so the peer's follows from the ratio of their seconds."""
+        if not (self.kind == "ratio" and self.needs_peer and all("fraction_of_peak" in line for line in turns[0])):
+            return None
+        ours = statistics.median(line["fraction_of_peak"] for line in turns[0])
+        return ours, ours / self.figure(turns)
+
     def shown(self, figure):
         return "%.2fx" % figure if self.kind == "ratio" else "%.1f%%" % (100 * figure)
 
@@ -508,8 +516,16 @@ def run_measurements(options):
             if row.note:
                 how += "; " + row.note
             met = row.met(figure)
-            entry.update(figure=figure, each=each, met=met, shown=row.shown(figure), how=how,
-                         verdict="(quick)" if options.quick else "met" if met else "NOT MET",
+            verdict = "met" if met else "NOT MET"
+            fractions = row.peak_fractions(turns)
+            if fractions:
+                ours, theirs = fractions
+                how += "; %.0f%% of the peak against %.0f%%, so nothing on this machine could reach more than %.2fx" % (
+                    100 * ours, 100 * theirs, 1 / theirs)
+                if not met and row.target * theirs > 1:
+                    verdict = "BEYOND THE PEAK"
+            entry.update(figure=figure, each=each, met=met, shown=row.shown(figure), how=how, peak_fractions=fractions,
+                         verdict="(quick)" if options.quick else verdict,
                          sides=[{"side": side.describe(), "turns": lines} for side, lines in zip(row.sides, turns)])
         except Skipped as reason:
             entry.update(figure=None, met=None, shown="-", verdict="skipped", how=str(reason))

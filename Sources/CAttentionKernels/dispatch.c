@@ -25,6 +25,25 @@
 //   moving a product and the comparison of the exponential to the adders and the integer units, which
 //   beside 24 multiply-adds run for nothing (the same when woven, slower alone: 3.9 to 5.9 cycles).
 //
+//   The same on Zen 4, whose peak is half (a 512-bit multiply-add a cycle):
+//   5 as above                                                     .84   .91   .94
+//   6 scores in steps of ln2/32, the queries multiplied by them:
+//     three multiply-adds an exponential, not five; a maximum
+//     instead of the comparison                                    .88   .93   .95
+//   What an operation costs there beside 24 multiply-adds, in their slots: a comparison 1, a product 1, vpermi2d
+//     1.5, an addition, integer operation, maximum, shift, vpermd or vscalefps nothing. Without any exponential line 6
+//     would be at .94, .96, .97; without the shuffles that end a row it stays.
+//   No gain: 16 powers of two (vpermd) and degree 3 (.87 .93 .95); 12, 8 or 4 places for exponentials instead of 24
+//     (.88 .92 .94, .87 .92 .94, .83 .90 .93); the loops unrolled for d = 32 and 64 (.86 .91); 2 MiB pages for K and V.
+//   Of a whole attention (`annulus bench attention`) the merges of the tree and the partials that wait in the second-level
+//   cache take .01 more.
+//
+//   Masked tiles, causal and window(512,512) at d = 64, whole attention on Zen 4:    causal   window
+//   1 strips of 6 rows, panels of 64 keys, each row its own runs at the edge           .85      .77
+//   2 line 6                                                                           .89      .79
+//   3 scores in granules of 16 keys, edges of a few keys by all rows together with
+//     what a row does not see selected away, panels that all see in one product        .89      .84
+//
 //   dense layer, 4096 rows                                 768→3072  3072→768  384→1536
 //   1 blocks of 192 rows × 384 terms, panels innermost       .87       .92       .98
 //   2 the terms innermost, so that a block of the result is
