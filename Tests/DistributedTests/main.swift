@@ -23,6 +23,7 @@ let succeeded = try MPIEnvironment.run { world in
     registerTransportChecks(&checks)
     registerJobChecks(&checks)
     registerRingChecks(&checks)
+    registerGeneratedChecks(&checks)
     if world.size == 1 {
         // These compile, or start whole jobs of their own: once is enough.
         registerMisuseChecks(&checks)

@@ -51,6 +51,19 @@ public struct RingCase: Sendable, CustomStringConvertible {
         return job
     }
 
+    /// The fewest bytes of keys and values that ranks can send one another: every tile once to each rank that needs it
+    /// and does not own it.
+    public func leastBytes(ranks: Int) -> Int {
+        let job = job(ranks: ranks)
+        let packed = PackedTile(heads, element)
+        let needs = (0..<ranks).map { job.needs(of: Rank($0)) }
+        return (0..<job.keys.numbering.tileCount).reduce(0) { sum, tile in
+            let owner = job.keys.owner(of: tile)
+            let readers = needs.indices.filter { Rank($0) != owner && needs[$0].contains(tile) }.count
+            return sum + readers * packed.floats(keys: job.keys.numbering.tokens(of: tile).count) * 4 * heads.keyValueHeads
+        }
+    }
+
     /// (tokens of all sequences, heads, dimension) for queries, keys and values.
     public func inputs() -> (queries: [Float], keys: [Float], values: [Float]) {
         var generator = SplitMix(seed: seed)
