@@ -16,6 +16,11 @@ if CommandLine.arguments.count > 2, CommandLine.arguments[1] == "--scenario" {
     exit(scenario.run(folder: CommandLine.arguments.dropFirst(3).first ?? ""))
 }
 
+if CommandLine.arguments.count == 4, CommandLine.arguments[1] == "--traffic", let length = Int(CommandLine.arguments[3]) {
+    try reportTraffic(mask: CommandLine.arguments[2], length: length)
+    exit(0)
+}
+
 let succeeded = try MPIEnvironment.run { world in
     let context = CheckContext(transport: try MPITransport(world), world: try world.duplicate())
     var checks = Checks()
