@@ -1,4 +1,4 @@
-// Masks and ALiBi against PyTorch's scaled_dot_product_attention and flex_attention, by goldens of scripts/mask-goldens.
+// Masks and score modifiers against PyTorch's scaled_dot_product_attention and flex_attention, by goldens of scripts/mask-goldens.
 
 import Attention
 import Checkpoints
@@ -58,8 +58,25 @@ import Tiles
         }
     }
 
-    @Test func alibiAgreesWithFlexAttention() throws {
+    /// ALiBi, softcap, relative biases and sinks, each with a mask.
+    @Test func modifiersAgreeWithFlexAttention() throws {
+        let cases = try #require(try JSON.load(path: Self.folder + "/modified.json").array)
         let file = try SafetensorsFile(path: Self.folder + "/masks.safetensors")
-        try check(file, "alibi", .full, modifiers: ScoreModifiers(alibiSlopes: try file.readFloat32("alibi.slopes")))
+        #expect(cases.count >= 10)
+        for (number, entry) in cases.enumerated() {
+            let expression = try #require(entry["expression"]?.string)
+            let mask = try Mask(parsing: expression) { _, size in
+                let side = (290 + size - 1) / size
+                return BlockMask(size: size, rows: side, columns: side, cells: (0..<side * side).map { ($0 / side + 2 * ($0 % side)) % 3 > 0 })
+            }
+            func list(_ name: String) throws -> [Float]? {
+                file.names.contains("modified.\(number).\(name)") ? try file.readFloat32("modified.\(number).\(name)") : nil
+            }
+            var modifiers = ScoreModifiers(
+                softcap: entry["softcap"]?.double.map { Float($0) }, alibiSlopes: try list("alibi_slopes"), sinks: try list("sinks"))
+            if let table = try list("relative_bias") { modifiers.relativeBias = .init(table: table, reach: (table.count / 2 - 1) / 2) }
+            #expect(modifiers != ScoreModifiers())
+            try check(file, "modified.\(number)", mask, modifiers: modifiers)
+        }
     }
 }
