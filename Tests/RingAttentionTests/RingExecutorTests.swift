@@ -112,7 +112,11 @@ import Tiles
     }
 
     /// A NaN in a key or value reaches exactly the rows that see it.
-    @Test(arguments: [Mask.full, .causal], ElementKind.allCases)
+    @Test(
+        arguments: [
+            Mask.full, .causal, .window(left: 30, right: 5), .not(.prefix(300)),
+            .or(.and(.causal, .window(left: 100, right: 0)), .prefix(38)),
+        ], ElementKind.allCases)
     func aNotANumberReachesOnlyWhoSeesIt(mask: Mask, element: ElementKind) throws {
         let heads = HeadShape(heads: 1, headDimension: 16)
         var poisonedCase = RingCase([SequenceShape(length: 400), SequenceShape(length: 100)], heads: heads, mask: mask)
@@ -129,6 +133,48 @@ import Tiles
                 #expect(outcome.output[row * 16..<row * 16 + 16].contains { $0.isNaN } == sees, "row \(row), key \(poisoned)")
                 #expect(outcome.logSumExp[row].isNaN == sees, "row \(row), key \(poisoned)")
             }
+        }
+    }
+
+    /// A NaN in a query stays in its row.
+    @Test func aQueryThatIsNotANumberStaysAlone() throws {
+        let ringCase = RingCase([SequenceShape(length: 400)], heads: HeadShape(heads: 1, headDimension: 16), mask: .causal)
+        var inputs = ringCase.inputs()
+        inputs.queries[300 * 16 + 2] = .nan
+        let given = inputs
+        let outcome = try VirtualRanks.run(count: 3, seed: 2) { try ringCase.run(on: $0, inputs: given) }[0]
+        for row in 0..<400 {
+            #expect(outcome.output[row * 16..<row * 16 + 16].allSatisfy { $0.isNaN } == (row == 300), "row \(row)")
+            #expect(outcome.output[row * 16..<row * 16 + 16].contains { $0.isNaN } == (row == 300), "row \(row)")
+        }
+    }
+
+    /// A row that sees no key: zeros and −∞, whether its tile sees some keys for other rows or none at all.
+    @Test(arguments: [Mask.not(.full), .prefix(0), .and(.causal, .not(.causal)), .not(.window(left: -1, right: 100)), .not(.causal)], Layout.allCases)
+    func aRowWithoutAVisibleKeyIsZero(mask: Mask, layout: Layout) throws {
+        let shape = SequenceShape(length: 700)
+        let ringCase = RingCase([shape], heads: HeadShape(heads: 1, headDimension: 4), mask: mask, layout: layout)
+        let outcome = try Self.outcome(ringCase, ranks: 3)
+        for row in 0..<shape.queries where !(0..<shape.keys).contains(where: { mask.sees(row: row, key: $0, in: shape) }) {
+            #expect(outcome.logSumExp[row] == -.infinity, "row \(row)")
+            #expect(outcome.output[row * 4..<row * 4 + 4].allSatisfy { $0.bitPattern == 0 }, "row \(row)")
+        }
+        #expect(outcome.logSumExp.contains(-.infinity))
+    }
+
+    /// Thousands of documents, most of them short, some empty, a few long: packed or as a batch, on any ranks, one result.
+    @Test func thousandsOfDocuments() throws {
+        var generator = SplitMix(seed: 12)
+        var lengths = (0..<3000).map { _ in Int.random(in: 0...12, using: &generator) }
+        for (place, length) in [(17, 1500), (1203, 700), (2999, 257)] { lengths[place] = length }
+        let batch = RingCase(lengths.map { SequenceShape(length: $0) }, heads: HeadShape(heads: 1, headDimension: 4), mask: .causal, layout: .balanced)
+        let outcome = try Self.outcome(batch, ranks: 7)
+        if let disagreement = batch.disagreement(outcome) { Issue.record("\(disagreement)") }
+        for layout in Layout.allCases {
+            let packed = RingCase(
+                [SequenceShape(length: lengths.reduce(0, +))], heads: batch.heads,
+                mask: .and(.causal, .documents(DocumentMask(queries: lengths, keys: lengths))), layout: layout)
+            #expect(try Self.outcome(packed, ranks: layout == .balanced ? 16 : 2).sameBits(as: outcome), "\(layout)")
         }
     }
 }
