@@ -7,12 +7,15 @@ enum Spread: CustomStringConvertible {
     case alone
     case virtual(Int)
     case mpirun(Int)
+    /// Under mpirun, the last rank being stopped three quarters of the time.
+    case lastSlowed(Int)
 
     var description: String {
         switch self {
         case .alone: "alone"
         case .virtual(let ranks): "\(ranks) virtual ranks"
         case .mpirun(let ranks): "mpirun -np \(ranks)"
+        case .lastSlowed(let ranks): "mpirun -np \(ranks), the last one slow"
         }
     }
 }
@@ -38,6 +41,10 @@ struct CommandRun {
         case .virtual(let ranks): words += ["--virtual-ranks", "\(ranks)"]
         case .mpirun(let ranks):
             words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks)"] + words
+        case .lastSlowed(let ranks):
+            let slowly = #""$@" & while kill -STOP $! 2>/dev/null; do sleep 0.03; kill -CONT $!; sleep 0.01; done; wait $!"#
+            words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks - 1)"] + words
+                + [":", "-np", "1", "sh", "-c", slowly, "slowly"] + words
         }
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         process.arguments = words

@@ -108,6 +108,7 @@ struct BenchAttention: ParsableCommand {
             ("bench", .text("attention")), ("length", .integer(length)), ("heads", .integer(heads)),
             ("kv_heads", .integer(shape.keyValueHeads)), ("head_dim", .integer(headDim)), ("mask", .text(mask)),
             ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text("pass-kv")), ("layout", .text(session.options.layout.rawValue)),
+            ("rank_tokens", .numbers((0..<transport.size).map { Double(sharding.tokenCount(of: Rank($0))) })),
         ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: sha256))
         try session.agree { try session.printLines(row.text(bench.format)) }
     }
