@@ -6,8 +6,9 @@ import Synchronization
 ///
 /// Each thread runs independent chains out of registers for `seconds`, in rounds of about a millisecond, and reports
 /// its best round: what the core can reach, undisturbed. Without a pool, the calling thread alone is measured.
+/// - Parameter sustained: report the mean over all rounds instead: what the thread gets of a core that others use too.
 public func peak(
-    kernels: KernelSet, element: ElementKind = .float32, seconds: Double, pool: ThreadPool? = nil
+    kernels: KernelSet, element: ElementKind = .float32, seconds: Double, pool: ThreadPool? = nil, sustained: Bool = false
 ) -> [Double] {
     let run = element == .float32 ? kernels.functions.peak : kernels.bfloat16Functions.peak
     let threads = pool?.threads ?? 1
@@ -17,19 +18,21 @@ public func peak(
         var sink: Float = 0.5
         var iterations = 16
         var best = 0.0
+        var total = 0.0
         let start = clock.now
         while clock.now - start < .seconds(seconds) || best == 0 {
             let roundStart = clock.now
             let operations = run?(iterations, &sink) ?? 0
             let time = clock.now - roundStart
-            let elapsed = Double(time.components.seconds) + Double(time.components.attoseconds) * 1e-18
+            let elapsed = inSeconds(time)
+            total += operations
             if elapsed < 5e-4 {
                 iterations *= 2
             } else {
                 best = max(best, operations / elapsed * 1e-9)
             }
         }
-        rates[index] = Float(best)
+        rates[index] = Float(sustained ? total / inSeconds(clock.now - start) * 1e-9 : best)
     }
     if let pool {
         pool.forEach(threads, measure)
@@ -37,4 +40,8 @@ public func peak(
         measure(0, 0)
     }
     return (0..<threads).map { Double(rates[$0]) }
+}
+
+private func inSeconds(_ time: Duration) -> Double {
+    Double(time.components.seconds) + Double(time.components.attoseconds) * 1e-18
 }

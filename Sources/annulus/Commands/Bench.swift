@@ -133,12 +133,13 @@ extension Session {
         return try sum(peak(kernels: kernels, element: options.dtype, seconds: 0.3, pool: threads).reduce(0, +))
     }
 
-    /// The ranks' relative speeds for a balanced layout, nil for the others: each measures itself, and what was measured is
-    /// rounded to eighths of the fastest, so that noise does not shape the layout. Collective.
+    /// The ranks' relative speeds for a balanced layout, nil for the others: each measures what it gets of its cores, which
+    /// others may use too, over many time slices; that is rounded to eighths of the fastest, so that noise does not shape
+    /// the layout. Collective.
     func relativeSpeeds() throws -> [Double]? {
         guard options.layout == .balanced, transport.size > 1 else { return nil }
         try transport.barrier()
-        let rates = try everyone(peak(kernels: kernels, seconds: 0.05, pool: threads).reduce(0, +))
+        let rates = try everyone(peak(kernels: kernels, seconds: 0.1, pool: threads, sustained: true).reduce(0, +))
         let fastest = rates.max() ?? 1
         return rates.map { max(1, ($0 / fastest * 8).rounded()) / 8 }
     }
