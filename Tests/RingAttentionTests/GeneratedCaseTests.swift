@@ -46,7 +46,7 @@ import Tiles
             var least = 0
             for tile in 0..<job.keys.numbering.tileCount {
                 let readers = (0..<ranks).filter { job.keys.owner(of: tile) != Rank($0) && job.needs(of: Rank($0)).contains(tile) }
-                least += readers.count * plans[0].bytes(of: Runs(tile..<tile + 1))
+                least += readers.count * job.bytes(of: .keyValues(Runs(tile..<tile + 1), heads: 0..<job.heads.keyValueHeads))
             }
             #expect(outcome.bytesSent == least, "\(ringCase)")
             // Other layouts and rank counts: the same bits.
