@@ -1,27 +1,58 @@
-// Who needs what, and which heads a rank takes when: what the strategies have in common.
+// Who sees what and who has what in a job, and which heads a rank takes when: what the plans of all ranks share.
 
 import Attention
 import Tiles
 
-/// The key tiles that each query tile sees, by their numbers in the batch.
-typealias SeenTiles = [Runs]
+/// What follows from a job alone, found once for the plans of all its ranks.
+public struct Needs: Sendable {
+    public let job: AttentionJob
+    /// The key tiles that each query tile sees.
+    let seen: [Runs]
+    /// The key tiles of each rank.
+    let keys: [Runs]
+    /// The query tiles of each rank.
+    let queries: [Runs]
+    /// The query tiles of each rank that see any key; those that see none stay where they are.
+    let asking: [Runs]
+    /// The key tiles that the queries of each rank see.
+    let needed: [Runs]
 
-extension AttentionJob {
-    func seenTiles() -> SeenTiles { (0..<queries.numbering.tileCount).map { visibleTiles(queryTile: $0).any } }
-
-    /// Those of some query tiles that see any key.
-    func asking(among queryTiles: Runs, seen: SeenTiles) -> Runs {
-        Runs(queryTiles.ranges.joined().lazy.filter { !seen[$0].isEmpty }.map { $0..<$0 + 1 })
+    public init(_ job: AttentionJob) {
+        self.job = job
+        let ranks = (0..<job.rankCount).map { Rank($0) }
+        let seen = (0..<job.queries.numbering.tileCount).map { job.visibleTiles(queryTile: $0).any }
+        self.seen = seen
+        keys = ranks.map { job.keys.tiles(of: $0) }
+        queries = ranks.map { job.queries.tiles(of: $0) }
+        asking = queries.map { tiles in Runs(tiles.ranges.joined().lazy.filter { !seen[$0].isEmpty }.map { $0..<$0 + 1 }) }
+        needed = queries.map { tiles in Runs(tiles.ranges.joined().flatMap { seen[$0].ranges }) }
     }
 
+    var ranks: [Rank] { (0..<job.rankCount).map { Rank($0) } }
+
     /// Those of some query tiles that see any of some key tiles.
-    func readers(of keyTiles: Runs, among queryTiles: Runs, seen: SeenTiles) -> Runs {
+    func readers(of keyTiles: Runs, among queryTiles: Runs) -> Runs {
         Runs(queryTiles.ranges.joined().lazy.filter { seen[$0].intersects(keyTiles) }.map { $0..<$0 + 1 })
     }
 
-    /// The key tiles that some query tiles see.
-    func needs(of queryTiles: Runs, seen: SeenTiles) -> Runs {
-        Runs(queryTiles.ranges.joined().flatMap { seen[$0].ranges })
+    /// The query tiles that see any key tile of each rank.
+    ///
+    /// The mask gives runs of key tiles for a query tile; going through the query tiles, a key tile is noted where it comes
+    /// into sight and where it goes out of it, so what stays in sight costs nothing.
+    func readers() -> [Runs] {
+        var readers: [[Range<Int>]] = Array(repeating: [], count: job.rankCount)
+        var since = Array(repeating: 0, count: job.keys.numbering.tileCount)
+        var visible = Runs()
+        for queryTile in 0...seen.count {
+            let next = queryTile < seen.count ? seen[queryTile] : Runs()
+            if next == visible { continue }
+            for keyTile in visible.subtracting(next).ranges.joined() {
+                readers[job.keys.owner(of: keyTile).index].append(since[keyTile]..<queryTile)
+            }
+            for keyTile in next.subtracting(visible).ranges.joined() { since[keyTile] = queryTile }
+            visible = next
+        }
+        return readers.map { Runs($0) }
     }
 
     /// The query heads that each of `ranks` ranks takes in each round: `[round][rank]`, all heads once. A rank takes whole
@@ -32,13 +63,15 @@ extension AttentionJob {
     /// do not change a bit.
     /// - Parameter tokens: the most tokens of a head that arrive at a rank at a time.
     func headShares(ranks: Int, tokensArriving tokens: Int) -> [[Range<Int>]] {
+        let heads = job.heads
         let (keyHeads, size) = (heads.keyValueHeads, heads.groupSize)
         let shares = (0..<ranks).map { rank in
             keyHeads >= ranks ? keyHeads * rank / ranks * size..<keyHeads * (rank + 1) / ranks * size
                 : heads.queryHeads * rank / ranks..<heads.queryHeads * (rank + 1) / ranks
         }
         let most = shares.map { heads.keyValueHeads(of: $0).count }.max() ?? 1
-        let rounds = (most + headsAtATime(tokensArriving: tokens) - 1) / headsAtATime(tokensArriving: tokens)
+        let atATime = headsAtATime(tokensArriving: tokens)
+        let rounds = (most + atATime - 1) / atATime
         return (0..<rounds).map { round in
             shares.map { share in
                 let all = heads.keyValueHeads(of: share)
@@ -50,10 +83,10 @@ extension AttentionJob {
     }
 
     private func headsAtATime(tokensArriving tokens: Int) -> Int {
-        if rankCount == 1 { return heads.keyValueHeads }
-        let mostOwn = (0..<rankCount).map { keys.tokenCount(of: Rank($0)) }.max() ?? 0
-        let bytesPerToken = (heads.headDimension + heads.valueDimension) * element.bytes
-        let budget = max(4 << 20, max(1, mostOwn * bytesPerToken) * heads.keyValueHeads / 10)
+        if job.rankCount == 1 { return job.heads.keyValueHeads }
+        let mostOwn = ranks.map { job.keys.tokenCount(of: $0) }.max() ?? 0
+        let bytesPerToken = (job.heads.headDimension + job.heads.valueDimension) * job.element.bytes
+        let budget = max(4 << 20, max(1, mostOwn * bytesPerToken) * job.heads.keyValueHeads / 10)
         // Two stages are in flight: the one attended and the one arriving.
         return max(1, budget / (2 * max(1, tokens * bytesPerToken)))
     }

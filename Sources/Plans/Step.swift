@@ -71,4 +71,6 @@ public struct Step: Sendable, Hashable {
     public package(set) var attend: [Units] = []
     /// Key/value and query tiles of other ranks that are needed in no later step, neither to attend nor to send.
     public package(set) var release: [Payload] = []
+
+    package init() {}
 }

@@ -19,12 +19,14 @@ extension Plan {
     /// All ranks pass through the same steps; within one, receives are posted before sends, and nothing
     /// waits for the computation of another rank's step. So matching sends are the absence of deadlock.
     public static func validate(_ plans: [Plan]) throws(Violation) {
+        guard let job = plans.first?.job else { return }
+        let seen = Needs(job).seen
         for (index, plan) in plans.enumerated() {
             guard plan.rank.index == index, plan.job.rankCount == plans.count, plan.steps.count == plans[0].steps.count else {
                 throw Violation(rank: plan.rank, step: 0, reason: "the ranks disagree on ranks or steps")
             }
             try plan.checkMatches(plans)
-            var holdings = Holdings(plan)
+            var holdings = Holdings(plan, seen: seen)
             for (number, step) in plan.steps.enumerated() {
                 do throws(Fault) {
                     try holdings.run(step)
@@ -80,7 +82,7 @@ extension Plan {
             let head: Int
         }
 
-        init(_ plan: Plan) {
+        init(_ plan: Plan, seen: [Runs]) {
             self.plan = plan
             heads = plan.job.heads
             keyValues = ResidentTiles(
@@ -88,7 +90,7 @@ extension Plan {
             queries = ResidentTiles(
                 "query", own: plan.job.queries.tiles(of: plan.rank), heads: heads.queryHeads,
                 tileCount: plan.job.queries.numbering.tileCount)
-            visible = plan.job.seenTiles()
+            visible = seen
         }
 
         mutating func run(_ step: Step) throws(Fault) {

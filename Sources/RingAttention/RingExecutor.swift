@@ -83,8 +83,17 @@ public final class RingExecutor {
             tiles[number] = tile
             row += tile.rowCount
         }
-        for number in Set(plan.steps.flatMap { $0.attend.flatMap(\.queries.ranges) }).joined() where tiles[number] == nil {
-            tiles[number] = QueryTile(number, of: job, firstRow: nil)
+        func meet(_ units: Units) {
+            for number in units.queries.ranges.joined() where tiles[number] == nil {
+                tiles[number] = QueryTile(number, of: job, firstRow: nil)
+            }
+        }
+        for step in plan.steps {
+            step.attend.forEach(meet)
+            for payload in step.receives.flatMap(\.payloads) {
+                // A rank may merge for queries that see none of its own keys.
+                if case .partials(let units) = payload { meet(units) }
+            }
         }
         return tiles
     }
