@@ -200,8 +200,8 @@ public final class TileKernel {
         }
     }
 
-    /// Merges the head's sink into the whole of the loaded queries' partials.
-    public func mergeSink(into whole: PartialAttention, pool: PartialPool) {
+    /// Merges the sink of a head into the whole of a query tile's partials.
+    public func mergeSink(of head: Int, into whole: PartialAttention, pool: PartialPool) {
         guard let sink = modifiers.sinks?[head] else { return }
         let part = PartialAttention(rows: whole.rows, from: pool)
         part.rowMax.update(repeating: Float(Double(sink) * ANNULUS_STEPS), count: whole.rows)

@@ -61,7 +61,7 @@ public final class EncoderRun {
     }
 
     public init(
-        encoder: Encoder, sharding: Sharding, transport: any Transport, threads: ThreadPool,
+        encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, transport: any Transport, threads: ThreadPool,
         progressed: @escaping @Sendable () -> Void = {}
     ) {
         self.encoder = encoder
@@ -90,7 +90,7 @@ public final class EncoderRun {
             heads: encoder.heads)
         job.element = encoder.element
         executor = RingExecutor(
-            plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: threads,
+            plan: strategy.plan(job, rank: transport.rank), transport: transport, threads: threads,
             kernels: encoder.kernels, progressed: progressed)
     }
 

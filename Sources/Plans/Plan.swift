@@ -1,103 +1,70 @@
-// The plan of one rank: which tiles it sends, receives and attends, step by step.
+// The plan of one rank: what it sends, receives and attends, step by step, and the bytes of it.
 
 import Attention
+import Matrices
 import Tiles
 
-/// Some key tiles on their way between this rank and another.
-public struct Transfer: Sendable, Hashable {
-    public let peer: Rank
-    /// Tile numbers of the batch; they travel in ascending order.
-    public let tiles: Runs
-}
-
-/// One step of a rank: while `attend` is computed from what is resident, `sends` leave and
-/// `receives` arrive; what arrives is resident from the next step on.
-public struct Step: Sendable, Hashable {
-    public internal(set) var receives: [Transfer] = []
-    public internal(set) var sends: [Transfer] = []
-    /// The key tiles that this step's units of work read.
-    public internal(set) var attend = Runs()
-    /// The key tiles that are needed in no later step, neither to attend nor to send.
-    public internal(set) var release = Runs()
-}
-
-/// What one rank does for one group of heads; every group repeats it.
+/// What one rank does in one attention.
 ///
-/// A pure function of the job: no rank needs to hear from another to know what it will do.
+/// A pure function of the job and the strategy: no rank needs to hear from another to know what it will do. Whatever
+/// the strategy, a unit gives the same partials and partials merge on the fixed tree, so the bits are the same too.
 public struct Plan: Sendable {
     public let rank: Rank
     public let job: AttentionJob
-    public let steps: [Step]
-    /// The key/value heads in the groups in which they are processed, outermost. A group's size bounds what is in
-    /// flight and what waits for its siblings; heads are independent, so it does not change a bit.
-    public let headGroups: [Range<Int>]
+    public let strategy: Strategy
+    public package(set) var steps: [Step]
 
-    /// The ring for `pass-kv`: a unit runs where its queries live, and a key tile travels from its owner along
-    /// the ranks that need it, in ring order, arriving at a rank in the step before that of its distance.
+    init(_ job: AttentionJob, _ strategy: Strategy, rank: Rank, steps: [Step]) {
+        self.job = job
+        self.strategy = strategy
+        self.rank = rank
+        self.steps = steps
+    }
+
+    /// The bytes that this rank sends.
+    public var bytesSent: Int {
+        steps.reduce(0) { $0 + $1.sends.reduce(0) { $0 + $1.payloads.reduce(0) { $0 + job.bytes(of: $1) } } }
+    }
+
+    /// The messages that this rank sends.
+    public var messagesSent: Int { steps.reduce(0) { $0 + $1.sends.count } }
+}
+
+extension AttentionJob {
+    /// The bytes of what a message carries.
     ///
-    /// Bytes: Σ over tiles of bytes × (ranks other than the owner that need it), which is the least possible.
-    public static func passKeyValue(_ job: AttentionJob, rank: Rank) -> Plan {
-        let count = job.rankCount
-        let needs = (0..<count).map { job.needs(of: Rank($0)) }
-        var steps = Array(repeating: Step(), count: count)
-        // needs[r] restricted to the tiles of each owner, on demand.
-        func wanted(by reader: Rank, from owner: Rank) -> Runs {
-            needs[reader.index].intersection(job.keys.tiles(of: owner))
-        }
-        for stage in 0..<count {
-            let owner = rank.advanced(by: -stage, count: count)
-            steps[stage].attend = wanted(by: rank, from: owner)
-            guard stage > 0 else { continue }
-            // Received in the step before, from the nearest upstream rank that had it.
-            var missing = steps[stage].attend
-            var upstream = stage - 1
-            while !missing.isEmpty {
-                let holder = owner.advanced(by: upstream, count: count)
-                let held = upstream == 0 ? missing : missing.intersection(needs[holder.index])
-                if !held.isEmpty { steps[stage - 1].receives.append(Transfer(peer: holder, tiles: held)) }
-                missing = missing.subtracting(held)
-                upstream -= 1
+    /// Keys and values: the packed panels of each tile, once for each key/value head. Queries: 4·d a row and head.
+    /// Partials: 4·(2 + dv) a row, head and maximal subtree, with dv rounded up to whole vectors of 16.
+    public func bytes(of payload: Payload) -> Int {
+        switch payload {
+        case .keyValues(let tiles, let heads):
+            let packed = PackedTile(self.heads, element)
+            return tiles.ranges.joined().reduce(0) { $0 + packed.floats(keys: keys.numbering.tokens(of: $1).count) } * 4 * heads.count
+        case .queries(let tiles, let heads): return rows(of: tiles) * 4 * self.heads.headDimension * heads.count
+        case .partials(let units):
+            let perRow = 4 * (2 + heads.paddedValueDimension) * units.heads.count
+            return units.queries.ranges.joined().reduce(0) {
+                $0 + queries.numbering.tokens(of: $1).count * perRow * subtrees(of: $1, in: units.keys).count
             }
-        }
-        // Sent on to the nearest downstream rank that needs it, in the step before that rank's.
-        for distance in 0..<count {
-            let owner = rank.advanced(by: -distance, count: count)
-            var held = distance == 0 ? job.keys.tiles(of: owner) : wanted(by: rank, from: owner)
-            var downstream = distance + 1
-            while !held.isEmpty, downstream < count {
-                let reader = owner.advanced(by: downstream, count: count)
-                let passed = held.intersection(needs[reader.index])
-                if !passed.isEmpty { steps[downstream - 1].sends.append(Transfer(peer: reader, tiles: passed)) }
-                held = held.subtracting(passed)
-                downstream += 1
-            }
-        }
-        markReleases(&steps, count: count)
-        return Plan(rank: rank, job: job, steps: steps, headGroups: groups(job: job, rank: rank))
-    }
-
-    /// Notes after which step each received tile is of no more use.
-    private static func markReleases(_ steps: inout [Step], count: Int) {
-        var later = Runs()
-        for index in steps.indices.reversed() {
-            var used = steps[index].attend
-            for transfer in steps[index].sends { used = used.union(transfer.tiles) }
-            steps[index].release = used.subtracting(later)
-            later = later.union(used)
         }
     }
 
-    /// Groups of key/value heads: as many as fit while the tiles in flight stay below a tenth of the rank's
-    /// own, or below 4 MiB, whichever is more.
-    private static func groups(job: AttentionJob, rank: Rank) -> [Range<Int>] {
-        let heads = job.heads.keyValueHeads
-        if job.rankCount == 1 { return [0..<heads] }
-        let tokens = (0..<job.rankCount).map { job.keys.tokenCount(of: Rank($0)) }.max() ?? 0
-        let bytesPerHead = max(1, tokens * (job.heads.headDimension + job.heads.valueDimension) * job.element.bytes)
-        // Two stages are in flight: the one attended and the one arriving.
-        let budget = max(4 << 20, bytesPerHead * heads / 10)
-        let size = max(1, min(heads, budget / (2 * bytesPerHead)))
-        let groupCount = (heads + size - 1) / size
-        return (0..<groupCount).map { heads * $0 / groupCount..<heads * ($0 + 1) / groupCount }
+    /// The query rows of some tiles.
+    public func rows(of tiles: Runs) -> Int {
+        tiles.ranges.joined().reduce(0) { $0 + queries.numbering.tokens(of: $1).count }
+    }
+
+    /// The maximal subtrees of a query tile's fixed tree that some key tiles fill, nodes counted within its sequence.
+    public func subtrees(of queryTile: Int, in keyTiles: Runs) -> [TreeNode] {
+        let first = keys.numbering.firstTile[queries.numbering.sequence(of: queryTile)]
+        return TreeNode.maximal(
+            in: keyTiles.shifted(by: -first), of: visibleTiles(queryTile: queryTile).any.shifted(by: -first))
+    }
+}
+
+extension HeadShape {
+    /// The key/value heads that some query heads read.
+    public func keyValueHeads(of queryHeads: Range<Int>) -> Range<Int> {
+        queryHeads.isEmpty ? 0..<0 : queryHeads.lowerBound / groupSize..<(queryHeads.upperBound - 1) / groupSize + 1
     }
 }

@@ -35,31 +35,17 @@ public final class RingExecutor {
     public let plan: Plan
     private let transport: any Transport
     private let threads: ThreadPool
-    private let kernels: KernelSet
     private let packed: PackedTile
+    private let kernels: KernelSet
     private let partials: PartialPool
-    private let own: [KeyValueSlab]
+    private let own: Slab
     private let workers: [TileKernel]
-    private let queryTiles: [QueryTile]
+    private let tiles: [Int: QueryTile]
     private let sinks: [Float]?
     private var spare: [AlignedBuffer] = []
-    private let arrivingFloats: Int
     private let progressed: () -> Void
     /// The time so far in which this rank had nothing left to attend and waited for messages.
     public private(set) var exposed = Duration.zero
-
-    /// A query tile of this rank.
-    private struct QueryTile {
-        let sequence: SequenceShape
-        /// The tile's index in its sequence.
-        let index: Int
-        /// The number that the sequence's first key tile has in the batch.
-        let firstKeyTile: Int
-        /// The rank's own rows that it holds.
-        let rows: Range<Int>
-        /// The key tiles it sees, by their number in the batch.
-        let visible: VisibleTiles
-    }
 
     /// - Parameters:
     ///   - modifiers: what is done to the scores; lists have an entry for each query head.
@@ -80,28 +66,36 @@ public final class RingExecutor {
         workers = (0..<threads.threads).map { _ in
             TileKernel(heads: job.heads, element: job.element, mask: job.mask, modifiers: modifiers, kernels: kernels)
         }
-        own = plan.headGroups.map {
-            KeyValueSlab(tiles: job.keys.tiles(of: plan.rank), heads: $0.count, numbering: job.keys.numbering, packed: packed)
-        }
-        let widest = plan.headGroups.map(\.count).max() ?? 0
-        arrivingFloats = plan.steps.map { step in
-            KeyValueSlab.floats(tiles: Self.arriving(step), heads: widest, numbering: job.keys.numbering, packed: packed)
-        }.max() ?? 0
-        var tiles: [QueryTile] = []
+        own = Slab(
+            tiles: job.keys.tiles(of: plan.rank), heads: 0..<job.heads.keyValueHeads,
+            tileFloats: { packed.floats(keys: job.keys.numbering.tokens(of: $0).count) }, memory: { AlignedBuffer(count: $0) })
+        tiles = Self.queryTiles(of: plan)
+        sinks = modifiers.sinks
+    }
+
+    /// Every query tile that the plan names, and all of the rank's own.
+    private static func queryTiles(of plan: Plan) -> [Int: QueryTile] {
+        let job = plan.job
+        var tiles: [Int: QueryTile] = [:]
         var row = 0
-        for run in job.queries.tiles(of: plan.rank).ranges {
-            for tile in run {
-                let sequence = job.queries.numbering.sequence(of: tile)
-                let count = job.queries.numbering.tokens(of: tile).count
-                tiles.append(QueryTile(
-                    sequence: job.shapes[sequence], index: tile - job.queries.numbering.firstTile[sequence],
-                    firstKeyTile: job.keys.numbering.firstTile[sequence], rows: row..<row + count,
-                    visible: job.visibleTiles(queryTile: tile)))
-                row += count
+        for number in job.queries.tiles(of: plan.rank).ranges.joined() {
+            let tile = QueryTile(number, of: job, firstRow: row)
+            tiles[number] = tile
+            row += tile.rowCount
+        }
+        func meet(_ units: Units) {
+            for number in units.queries.ranges.joined() where tiles[number] == nil {
+                tiles[number] = QueryTile(number, of: job, firstRow: nil)
             }
         }
-        queryTiles = tiles
-        sinks = modifiers.sinks
+        for step in plan.steps {
+            step.attend.forEach(meet)
+            for payload in step.receives.flatMap(\.payloads) {
+                // A rank may merge for queries that see none of its own keys.
+                if case .partials(let units) = payload { meet(units) }
+            }
+        }
+        return tiles
     }
 
     /// Packs some rows of one of this rank's key tiles, all heads. Different rows may be packed by different threads.
@@ -111,14 +105,12 @@ public final class RingExecutor {
     ///   - keys, values: the first element of row `rows.lowerBound`, head 0.
     public func pack(tile: Int, rows: Range<Int>, keys: HeadRows, values: HeadRows) {
         let count = plan.job.keys.numbering.tokens(of: tile).count
-        for (slab, group) in zip(own, plan.headGroups) {
-            for head in group {
-                packed.pack(
-                    rows: rows, tileKeys: count,
-                    keys: keys.base + head * keys.headStride, keyStride: keys.tokenStride,
-                    values: values.base + head * values.headStride, valueStride: values.tokenStride,
-                    into: slab.tile(tile, head: head - group.lowerBound), kernels: kernels)
-            }
+        for head in own.heads {
+            packed.pack(
+                rows: rows, tileKeys: count,
+                keys: keys.base + head * keys.headStride, keyStride: keys.tokenStride,
+                values: values.base + head * values.headStride, valueStride: values.tokenStride,
+                into: own.tile(tile, head: head), kernels: kernels)
         }
     }
 
@@ -131,137 +123,247 @@ public final class RingExecutor {
     ///   - logSumExp: where m + ln ℓ goes, if anywhere.
     /// - Throws: what the transport throws.
     public func attend(queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil) throws {
-        for (group, slab) in zip(plan.headGroups, own) {
-            let work = HeadGroupWork(self, group: group, queries: queries, scale: scale, output: output, logSumExp: logSumExp)
-            var resident = ResidentTiles(own: slab)
-            for step in plan.steps {
-                let arriving = arrivingSlab(step, heads: group.count)
-                var attended = ContinuousClock.now
-                try transport.exchange(
-                    receive: step.receives.map { Incoming(from: $0.peer, pieces: arriving.pieces(of: $0.tiles), keeping: [arriving.storage]) },
-                    send: step.sends.map { resident.outgoing($0) }
-                ) { poll in
-                    work.attend(step.attend, resident: resident, poll: poll)
-                    attended = .now
-                }
-                exposed += .now - attended
-                spare += resident.release(step.release)
-                resident.add(arriving)
+        let work = Work(self, queries: queries, scale: scale, output: output, logSumExp: logSumExp)
+        work.writeUnseeing()
+        for step in plan.steps {
+            let (arriving, leaving) = (work.room(for: step.receives), work.messages(for: step.sends))
+            var attended = ContinuousClock.now
+            try transport.exchange(receive: arriving.messages, send: leaving.messages) { poll in
+                work.attend(step.attend, poll: poll)
+                attended = .now
             }
+            exposed += .now - attended
+            work.release(step.release, and: leaving)
+            work.take(arriving)
         }
     }
 
-    private static func arriving(_ step: Step) -> Runs {
-        step.receives.reduce(Runs()) { $0.union($1.tiles) }
+    /// Memory of at least so many floats, used again where there is any.
+    private func memory(_ floats: Int) -> AlignedBuffer {
+        if let place = spare.lastIndex(where: { $0.count >= floats }) { return spare.remove(at: place) }
+        // Too small for what comes: a plan's arrivals grow a few times at most.
+        if !spare.isEmpty { spare.removeLast() }
+        return AlignedBuffer(count: floats)
     }
 
-    private func arrivingSlab(_ step: Step, heads: Int) -> KeyValueSlab {
-        let tiles = Self.arriving(step)
-        let memory = tiles.isEmpty ? nil : spare.popLast() ?? AlignedBuffer(count: arrivingFloats)
-        return KeyValueSlab(tiles: tiles, heads: heads, numbering: plan.job.keys.numbering, packed: packed, memory: memory)
+    /// What arrives in a step: its messages, and what they become.
+    private struct Arrivals {
+        var messages: [Incoming] = []
+        var keyValues: [Slab] = []
+        var queries: [Slab] = []
+        var partials: [(reduction: Reduction, parts: [(node: TreeNode, value: PartialAttention)])] = []
     }
 
-    /// The units of work of one head group, and the partials that wait for their siblings.
-    private final class HeadGroupWork {
-        let executor: RingExecutor
-        let group: Range<Int>
-        let queryHeads: Range<Int>
-        let queries: HeadRows
-        let scale: Float
-        let output: HeadRows
-        let logSumExp: HeadRows?
-        /// One a unit: (query tile, query head).
-        var forests: [MergeForest<PartialAttention>]
+    /// What leaves in a step: its messages, and this rank's own query rows gathered for them.
+    private struct Departures {
+        var messages: [Outgoing] = []
+        var gathered: [Slab] = []
+    }
 
-        init(
-            _ executor: RingExecutor, group: Range<Int>, queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows?
-        ) {
+    /// One attention under way: what is resident, and the reductions.
+    private final class Work {
+        private let executor: RingExecutor
+        private let job: AttentionJob
+        private let queries: HeadRows
+        private let scale: Float
+        private let output: HeadRows
+        private let logSumExp: HeadRows?
+        private var keyValues = ResidentSlabs()
+        private var foreignQueries = ResidentSlabs()
+        private let reductions: Reductions
+
+        init(_ executor: RingExecutor, queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows?) {
             self.executor = executor
-            self.group = group
-            let size = executor.plan.job.heads.groupSize
-            queryHeads = group.lowerBound * size..<group.upperBound * size
+            job = executor.plan.job
             self.queries = queries
             self.scale = scale
             self.output = output
             self.logSumExp = logSumExp
-            forests = []
-            forests.reserveCapacity(executor.queryTiles.count * queryHeads.count)
-            for tile in executor.queryTiles {
-                let forest = MergeForest<PartialAttention>(tiles: tile.visible.any.shifted(by: -tile.firstKeyTile))
-                for head in queryHeads {
-                    forests.append(forest)
-                    if tile.visible.any.isEmpty { writeEmpty(tile, head: head) }
+            reductions = Reductions(tiles: executor.tiles, queryHeads: job.heads.queryHeads)
+            keyValues.add(executor.own)
+        }
+
+        // MARK: Exchange
+
+        /// Memory for what arrives, as its messages name it.
+        func room(for receives: [Transfer]) -> Arrivals {
+            var arrivals = Arrivals()
+            let packed = executor.packed
+            // One slab for all tiles of the same heads.
+            func slabs(_ payloads: [(Runs, Range<Int>)], tileFloats: (Int) -> Int) -> [Slab] {
+                Dictionary(grouping: payloads, by: { $0.1 }).map { heads, tiles in
+                    Slab(tiles: Runs(tiles.flatMap(\.0.ranges)), heads: heads, tileFloats: tileFloats, memory: executor.memory)
+                }
+            }
+            let payloads = receives.flatMap(\.payloads)
+            arrivals.keyValues = slabs(payloads.compactMap { if case .keyValues(let tiles, let heads) = $0 { (tiles, heads) } else { nil } }) {
+                packed.floats(keys: job.keys.numbering.tokens(of: $0).count)
+            }
+            arrivals.queries = slabs(payloads.compactMap { if case .queries(let tiles, let heads) = $0 { (tiles, heads) } else { nil } }) {
+                job.queries.numbering.tokens(of: $0).count * job.heads.headDimension
+            }
+            for transfer in receives {
+                var message = MessagePieces()
+                for payload in transfer.payloads {
+                    switch payload {
+                    case .keyValues(let tiles, let heads): Self.append(tiles, heads, of: arrivals.keyValues, to: &message)
+                    case .queries(let tiles, let heads): Self.append(tiles, heads, of: arrivals.queries, to: &message)
+                    case .partials(let units):
+                        reductions.forEach(units) { tile, head in
+                            let parts = tile.subtrees(in: units.keys).map {
+                                (node: $0, value: PartialAttention(rows: tile.rowCount, from: executor.partials))
+                            }
+                            for part in parts { part.value.append(to: &message) }
+                            arrivals.partials.append((reductions.reduction(of: tile, head: head), parts))
+                        }
+                    }
+                }
+                arrivals.messages.append(message.incoming(from: transfer.peer))
+            }
+            return arrivals
+        }
+
+        private static func append(_ tiles: Runs, _ heads: Range<Int>, of slabs: [Slab], to message: inout MessagePieces) {
+            guard let slab = slabs.first(where: { $0.heads == heads }) else { return }
+            for head in heads {
+                for run in tiles.ranges { message.append(slab.piece(of: run, head: head), keeping: slab.storage) }
+            }
+        }
+
+        /// The messages that leave.
+        func messages(for sends: [Transfer]) -> Departures {
+            var departures = Departures()
+            for transfer in sends {
+                var message = MessagePieces()
+                for payload in transfer.payloads {
+                    switch payload {
+                    case .keyValues(let tiles, let heads): keyValues.append(tiles, heads: heads, to: &message)
+                    case .queries(let tiles, let heads):
+                        var sources = foreignQueries
+                        let mine = tiles.intersection(job.queries.tiles(of: executor.plan.rank))
+                        if !mine.isEmpty {
+                            departures.gathered.append(gather(mine, heads))
+                            sources.add(departures.gathered[departures.gathered.count - 1])
+                        }
+                        sources.append(tiles, heads: heads, to: &message)
+                    case .partials(let units): reductions.take(units, into: &message)
+                    }
+                }
+                departures.messages.append(message.outgoing(to: transfer.peer))
+            }
+            return departures
+        }
+
+        /// A copy of some of this rank's query rows, in the order in which they travel.
+        private func gather(_ tiles: Runs, _ heads: Range<Int>) -> Slab {
+            let width = job.heads.headDimension
+            let slab = Slab(
+                tiles: tiles, heads: heads, tileFloats: { job.queries.numbering.tokens(of: $0).count * width }, memory: executor.memory)
+            let numbers = Array(tiles.ranges.joined())
+            executor.threads.forEach(numbers.count * heads.count) { index, _ in
+                let (head, tile) = (heads.lowerBound + index / numbers.count, reductions.tile(numbers[index % numbers.count]))
+                let source = ownRows(queries, tile, head)
+                // Disjoint: each index writes its own tile and head.
+                let target = slab.tile(tile.number, head: head)
+                for row in 0..<tile.rowCount { (target + row * width).update(from: source + row * queries.tokenStride, count: width) }
+            }
+            return slab
+        }
+
+        /// Lets go of what no later step needs.
+        func release(_ payloads: [Payload], and departures: Departures) {
+            for payload in payloads {
+                switch payload {
+                case .keyValues(let tiles, let heads): executor.spare += keyValues.release(tiles, heads: heads)
+                case .queries(let tiles, let heads): executor.spare += foreignQueries.release(tiles, heads: heads)
+                case .partials: break
+                }
+            }
+            executor.spare += departures.gathered.map(\.storage)
+        }
+
+        /// Takes in what has arrived: operands become resident, partials merge.
+        func take(_ arrivals: Arrivals) {
+            arrivals.keyValues.forEach { keyValues.add($0) }
+            arrivals.queries.forEach { foreignQueries.add($0) }
+            let byReduction = Array(Dictionary(grouping: arrivals.partials, by: { ObjectIdentifier($0.reduction) }).values)
+            executor.threads.forEach(byReduction.count) { index, worker in
+                // Disjoint: each index has one reduction to itself, and its rows and head of the output.
+                for (reduction, parts) in byReduction[index] {
+                    for part in parts { reduction.forest.insert(part.value, at: part.node) }
+                    finish(reduction, executor.workers[worker])
+                }
+                executor.progressed()
+            }
+        }
+
+        // MARK: Units of work
+
+        /// Attends some units, on all threads.
+        func attend(_ units: [Units], poll: () -> Void) {
+            var work: [(reduction: Reduction, keys: Runs)] = []
+            for units in units {
+                reductions.forEach(units) { work.append((reductions.reduction(of: $0, head: $1), units.keys)) }
+            }
+            if work.isEmpty { return }
+            withoutActuallyEscaping(poll) { poll in
+                executor.threads.forEach(work.count, poll: poll) { index, worker in
+                    // Disjoint: each unit has its own reduction, and its rows and head of the output.
+                    attend(work[index].reduction, to: work[index].keys, executor.workers[worker], poll: worker == 0 ? poll : {})
                 }
             }
         }
 
-        /// Attends the given key tiles from every query tile and head, on all threads.
-        func attend(_ keyTiles: Runs, resident: ResidentTiles, poll: () -> Void) {
-            if keyTiles.isEmpty { return }
-            let heads = queryHeads.count
-            withoutActuallyEscaping(poll) { poll in
-                forests.withUnsafeMutableBufferPointer { forests in
-                    // Head after head: the keys of one stay in the cache while every query tile goes over them.
-                    let tiles = executor.queryTiles.count
-                    executor.threads.forEach(forests.count, poll: poll) { unit, worker in
-                        let (head, tile) = (unit / tiles, unit % tiles)
-                        // Disjoint: each unit touches its own forest and its own rows and head of the output.
-                        unitOfWork(
-                            executor.queryTiles[tile], head: queryHeads.lowerBound + head, keyTiles, &forests[tile * heads + head],
-                            resident, executor.workers[worker], worker == 0 ? poll : {})
+        private func attend(_ reduction: Reduction, to keyTiles: Runs, _ kernel: TileKernel, poll: () -> Void) {
+            let (tile, head) = (reduction.tile, reduction.head)
+            if tile.firstRow != nil {
+                kernel.load(queries: ownRows(queries, tile, head), stride: queries.tokenStride, rows: tile.rowCount, head: head, scale: scale)
+            } else {
+                kernel.load(
+                    queries: foreignQueries.tile(tile.number, head: head), stride: job.heads.headDimension, rows: tile.rowCount,
+                    head: head, scale: scale)
+            }
+            let keyHead = head / job.heads.groupSize
+            for number in tile.visible.any.intersection(keyTiles).ranges.joined() {
+                let partial = PartialAttention(rows: tile.rowCount, from: executor.partials)
+                kernel.attend(
+                    to: keyValues.tile(number, head: keyHead), queryTile: tile.index, keyTile: number - tile.firstKeyTile,
+                    in: tile.sequence, isWhole: tile.visible.all.contains(number), into: partial)
+                reduction.forest.insert(partial, tile: number - tile.firstKeyTile)
+                executor.progressed()
+                poll()
+            }
+            finish(reduction, kernel)
+        }
+
+        /// Writes the output of this rank's own query tile and head, once all its partials have merged.
+        private func finish(_ reduction: Reduction, _ kernel: TileKernel) {
+            let (tile, head) = (reduction.tile, reduction.head)
+            guard tile.firstRow != nil, let whole = reduction.forest.root else { return }
+            kernel.mergeSink(of: head, into: whole, pool: executor.partials)
+            whole.normalize(
+                columns: job.heads.valueDimension, into: ownRows(output, tile, head), stride: output.tokenStride,
+                logSumExp: logSumExp.map { ownRows($0, tile, head) }, logSumExpStride: logSumExp?.tokenStride ?? 0)
+            reduction.forest = MergeForest(tiles: Runs())
+        }
+
+        /// The rows that see no key at all: zeros and −∞, or the sink alone.
+        func writeUnseeing() {
+            for tile in executor.tiles.values where tile.firstRow != nil && tile.tree.isEmpty {
+                for head in 0..<job.heads.queryHeads {
+                    for row in 0..<tile.rowCount {
+                        (ownRows(output, tile, head) + row * output.tokenStride).update(repeating: 0, count: job.heads.valueDimension)
+                        if let logSumExp {
+                            ownRows(logSumExp, tile, head)[row * logSumExp.tokenStride] = executor.sinks?[head] ?? -.infinity
+                        }
                     }
                 }
             }
         }
 
-        private func unitOfWork(
-            _ queryTile: QueryTile, head: Int, _ keyTiles: Runs, _ forest: inout MergeForest<PartialAttention>,
-            _ resident: ResidentTiles, _ kernel: TileKernel, _ poll: () -> Void
-        ) {
-            let seen = queryTile.visible.any.intersection(keyTiles)
-            if seen.isEmpty { return }
-            let job = executor.plan.job
-            kernel.load(
-                queries: queries.base + queryTile.rows.lowerBound * queries.tokenStride + head * queries.headStride,
-                stride: queries.tokenStride, rows: queryTile.rows.count, head: head, scale: scale)
-            let keyHead = head / job.heads.groupSize - group.lowerBound
-            for run in seen.ranges {
-                for tile in run {
-                    let partial = PartialAttention(rows: queryTile.rows.count, from: executor.partials)
-                    let packed = resident.tile(tile, head: keyHead)
-                    let index = tile - queryTile.firstKeyTile
-                    kernel.attend(
-                        to: packed, queryTile: queryTile.index, keyTile: index, in: queryTile.sequence,
-                        isWhole: queryTile.visible.all.contains(tile), into: partial)
-                    forest.insert(partial, tile: index)
-                    executor.progressed()
-                    poll()
-                }
-            }
-            if let whole = forest.root {
-                kernel.mergeSink(into: whole, pool: executor.partials)
-                whole.normalize(
-                    columns: job.heads.valueDimension, into: outputRow(queryTile, head), stride: output.tokenStride,
-                    logSumExp: logSumExpRow(queryTile, head), logSumExpStride: logSumExp?.tokenStride ?? 0)
-                forest = MergeForest(tiles: Runs())
-            }
-        }
-
-        /// A query tile that sees no key at all: zeros and −∞, or the sink alone.
-        private func writeEmpty(_ tile: QueryTile, head: Int) {
-            for row in 0..<tile.rows.count {
-                (outputRow(tile, head) + row * output.tokenStride)
-                    .update(repeating: 0, count: executor.plan.job.heads.valueDimension)
-                if let logSumExp { logSumExpRow(tile, head)?[row * logSumExp.tokenStride] = executor.sinks?[head] ?? -.infinity }
-            }
-        }
-
-        private func outputRow(_ tile: QueryTile, _ head: Int) -> UnsafeMutablePointer<Float> {
-            output.base + tile.rows.lowerBound * output.tokenStride + head * output.headStride
-        }
-
-        private func logSumExpRow(_ tile: QueryTile, _ head: Int) -> UnsafeMutablePointer<Float>? {
-            logSumExp.map { $0.base + tile.rows.lowerBound * $0.tokenStride + head * $0.headStride }
+        /// The first row of one of this rank's query tiles.
+        private func ownRows(_ rows: HeadRows, _ tile: QueryTile, _ head: Int) -> UnsafeMutablePointer<Float> {
+            rows.base + (tile.firstRow ?? 0) * rows.tokenStride + head * rows.headStride
         }
     }
 }

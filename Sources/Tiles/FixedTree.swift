@@ -18,6 +18,34 @@ public struct TreeNode: Hashable, Sendable {
     @inlinable public var parent: TreeNode { TreeNode(level: level + 1, index: index >> 1) }
     @inlinable public var sibling: TreeNode { TreeNode(level: level, index: index ^ 1) }
     @inlinable public var isLeft: Bool { index & 1 == 0 }
+
+    /// The level at which a tree over some tiles has its root.
+    @inlinable static func rootLevel(over tiles: Runs) -> Int {
+        var level = 0
+        if let last = tiles.ranges.last {
+            while 1 << level < last.upperBound { level += 1 }
+        }
+        return level
+    }
+
+    /// The maximal subtrees that some of a tree's tiles fill: where a ``MergeForest`` over `tiles` stands once the parts
+    /// of `arrived` are in, from left to right. Tiles of `arrived` that are not in `tiles` do not count.
+    public static func maximal(in arrived: Runs, of tiles: Runs) -> [TreeNode] {
+        let arrived = arrived.intersection(tiles)
+        var nodes: [TreeNode] = []
+        func visit(_ node: TreeNode) {
+            guard arrived.intersects(node.tiles) else { return }
+            if arrived.intersection(node.tiles) == tiles.intersection(node.tiles) {
+                nodes.append(node)
+            } else {
+                // Some of the node's tiles are missing, so it is no leaf.
+                visit(TreeNode(level: node.level - 1, index: 2 * node.index))
+                visit(TreeNode(level: node.level - 1, index: 2 * node.index + 1))
+            }
+        }
+        if !arrived.isEmpty { visit(TreeNode(level: rootLevel(over: tiles), index: 0)) }
+        return nodes
+    }
 }
 
 /// A partial result over some tokens that can absorb the partial result over later tokens.
@@ -42,11 +70,7 @@ public struct MergeForest<Value: Mergeable> {
     /// - Parameter tiles: the tiles whose parts will arrive, each exactly once (alone or inside a subtree).
     public init(tiles: Runs) {
         self.tiles = tiles
-        var level = 0
-        if let last = tiles.ranges.last {
-            while 1 << level < last.upperBound { level += 1 }
-        }
-        rootLevel = level
+        rootLevel = TreeNode.rootLevel(over: tiles)
     }
 
     /// Adds the part of one tile.

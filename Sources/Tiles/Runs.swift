@@ -45,12 +45,18 @@ public struct Runs: Hashable, Sendable {
         return run < ranges.count && ranges[run].lowerBound <= value
     }
 
+    /// Whether every integer of another set is in this one.
+    public func contains(_ other: Runs) -> Bool { other.subtracting(self).isEmpty }
+
     /// Whether any integer of `range` is in the set.
     public func intersects(_ range: Range<Int>) -> Bool {
         guard !range.isEmpty else { return false }
         let run = firstRun(endingAfter: range.lowerBound)
         return run < ranges.count && ranges[run].lowerBound < range.upperBound
     }
+
+    /// Whether any integer is in both sets.
+    public func intersects(_ other: Runs) -> Bool { other.ranges.contains { intersects($0) } }
 
     public func intersection(_ range: Range<Int>) -> Runs {
         var result = Runs()

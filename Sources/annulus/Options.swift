@@ -16,7 +16,11 @@ struct RunOptions: ParsableArguments {
     @Option(help: "How tiles are dealt out to ranks: contiguous, zigzag, or balanced (equal modelled cost, ranks weighted by measured speed).")
     var layout: Layout = .contiguous
 
-    @Option(help: "How attention travels: pass-kv, or auto, which chooses it.")
+    @Option(help: """
+        Who computes what: pass-kv (keys and values go round the ring), pass-q (queries do, partials return), all-gather (keys \
+        and values at once), head-exchange (each rank some heads), hybrid (head exchange in groups, rings across them), tree \
+        (few queries; partials merge up a tree of ranks), or auto, which is pass-kv. The bits are the same.
+        """)
     var strategy: StrategyName = .auto
 
     @Option(help: "Storage type of weights, keys and values: float32 or bfloat16. Sums, statistics and results are float32.")
@@ -53,10 +57,31 @@ struct RunOptions: ParsableArguments {
 
 extension Layout: ExpressibleByArgument {}
 
-/// The strategies that can be asked for.
-enum StrategyName: String, ExpressibleByArgument, CaseIterable {
+/// The strategy that is asked for.
+enum StrategyName: ExpressibleByArgument, Equatable {
     case auto
-    case passKeyValue = "pass-kv"
+    case named(Strategy)
+
+    init?(argument: String) {
+        if argument == "auto" {
+            self = .auto
+        } else if let strategy = Strategy(rawValue: argument) {
+            self = .named(strategy)
+        } else {
+            return nil
+        }
+    }
+
+    static var allValueStrings: [String] { ["auto"] + Strategy.allCases.map(\.rawValue) }
+    var defaultValueDescription: String { chosen.rawValue }
+
+    /// The strategy that runs.
+    var chosen: Strategy {
+        switch self {
+        case .auto: .passKeyValue
+        case .named(let strategy): strategy
+        }
+    }
 }
 
 extension ElementKind: ExpressibleByArgument {}

@@ -84,7 +84,10 @@ final class Session {
     func logHeader(_ what: String) {
         let ranks = transport.size == 1 ? "1 rank" : "\(transport.size) ranks"
         let threads = context.threads == 1 ? "1 thread" : "\(context.threads) threads"
-        log.notice("\(what): \(ranks) of \(threads), kernel \(kernels.name), \(options.dtype.rawValue), layout \(options.layout.rawValue)")
+        log.notice("""
+            \(what): \(ranks) of \(threads), kernel \(kernels.name), \(options.dtype.rawValue), \(options.strategy.chosen.rawValue), \
+            layout \(options.layout.rawValue)
+            """)
         if options.dtype == .bfloat16, !kernels.hasNativeBFloat16 {
             log.warning("kernel \(kernels.name) has no bfloat16 instructions here: the bits are the same, but float32 would be faster")
         }

@@ -128,7 +128,7 @@ import Testing
             (both, ["--mask", "window(3,-7)"], 64, "at least -1"),
             (both, ["--softcap", "0"], 64, "--softcap"),
             (both, ["--scale", "nan"], 64, "--scale"),
-            (both, ["--strategy", "head-exchange"], 64, "head-exchange"),
+            (both, ["--strategy", "pass-kw"], 64, "pass-kw"),
             (both, ["--wire", "bfloat16"], 64, "bfloat16"),
             (both + [("sinks", [3])], [], 65, "sinks"),
             (both + [("alibi_slopes", [4, 1])], [], 65, "alibi_slopes"),
@@ -174,14 +174,19 @@ import Testing
         try data.write(to: URL(fileURLWithPath: folder.path("in.safetensors")))
         for expression in ["causal & window(100,0)", "documents(150,0,250) & causal", "!prefix(300) or global(7)"] {
             var first: Data?
-            for (spread, order) in [(Spread.alone, "contiguous"), (.mpirun(3), "balanced"), (.virtual(5), "zigzag")] {
+            let ways: [(spread: Spread, order: String, strategy: String)] = [
+                (.alone, "contiguous", "auto"), (.mpirun(3), "balanced", "pass-kv"), (.virtual(5), "zigzag", "pass-q"),
+                (.virtual(3), "contiguous", "all-gather"), (.mpirun(2), "zigzag", "head-exchange"), (.virtual(4), "balanced", "hybrid"),
+                (.virtual(6), "contiguous", "tree"),
+            ]
+            for (spread, order, strategy) in ways {
                 let run = try CommandRun.annulus(
                     ["attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors"), "--force", "--mask", expression,
-                        "--softcap", "2", "--layout", order], spread)
+                        "--softcap", "2", "--layout", order, "--strategy", strategy], spread)
                 try #require(run.status == 0, "\(run.errors)")
                 let bytes = try Data(contentsOf: URL(fileURLWithPath: folder.path("out.safetensors")))
                 first = first ?? bytes
-                #expect(bytes == first, "\(expression), \(spread)")
+                #expect(bytes == first, "\(expression), \(spread), \(strategy)")
             }
             let mask = try Mask(parsing: expression) { _, _ in throw CancellationError() }
             let output = try SafetensorsFile(path: folder.path("out.safetensors")).readFloat32("output", expecting: [4, 400, 16])

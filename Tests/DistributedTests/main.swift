@@ -1,6 +1,7 @@
 // The distributed tests: run as `mpirun -np N distributed-tests [NAME]`, with any number of ranks.
 
 import MPI
+import Plans
 import RingAttention
 
 #if canImport(Glibc)
@@ -16,8 +17,10 @@ if CommandLine.arguments.count > 2, CommandLine.arguments[1] == "--scenario" {
     exit(scenario.run(folder: CommandLine.arguments.dropFirst(3).first ?? ""))
 }
 
-if CommandLine.arguments.count == 4, CommandLine.arguments[1] == "--traffic", let length = Int(CommandLine.arguments[3]) {
-    try reportTraffic(mask: CommandLine.arguments[2], length: length)
+if CommandLine.arguments.count == 5, CommandLine.arguments[1] == "--traffic",
+    let strategy = Strategy(rawValue: CommandLine.arguments[2]), let length = Int(CommandLine.arguments[4])
+{
+    try reportTraffic(strategy, mask: CommandLine.arguments[3], length: length)
     exit(0)
 }
 

@@ -1,4 +1,4 @@
-// Two thousand generated cases of mask × modifier × layout × heads × lengths × ranks against the float64 oracle.
+// Two thousand generated cases of mask × modifier × layout × strategy × heads × lengths × ranks against the float64 oracle.
 
 import Attention
 import Foundation
@@ -21,14 +21,19 @@ import Tiles
     /// Eight times so many cases; ANNULUS_TEST_CASES is for a quick look.
     static let casesPerPart = ProcessInfo.processInfo.environment["ANNULUS_TEST_CASES"].flatMap { Int($0) } ?? usualCases
 
+    /// Runs a case and holds what was sent against the plans and the strategy's formula.
     private func run(_ ringCase: RingCase, ranks: Int) throws -> RingCase.Outcome {
         let outcomes = try VirtualRanks.run(count: ranks, seed: ringCase.seed, fillsReceives: true) {
             try ringCase.run(on: $0, threads: 1 + ranks % 2)
         }
         #expect(outcomes.allSatisfy { $0.sameBits(as: outcomes[0]) })
-        var whole = outcomes[0]
-        whole.bytesSent = outcomes.reduce(0) { $0 + $1.bytesSent }
-        return whole
+        let plans = ringCase.plans(ranks: ranks)
+        try Plan.validate(plans)
+        #expect(outcomes.map(\.bytesSent) == plans.map(\.bytesSent), "\(ranks) ranks, \(ringCase)")
+        #expect(outcomes.map(\.messagesSent) == plans.map(\.messagesSent), "\(ranks) ranks, \(ringCase)")
+        let formula = ByteFormula(ringCase.job(ranks: ranks)).bytes(ringCase.strategy)
+        #expect(outcomes.reduce(0) { $0 + $1.bytesSent } == formula, "\(ranks) ranks, \(ringCase)")
+        return outcomes[0]
     }
 
     @Test(arguments: 0..<8) func generatedCasesAgreeWithTheOracle(part: Int) throws {
@@ -41,12 +46,11 @@ import Tiles
                 Issue.record("\(disagreement) on \(ranks) ranks in \(ringCase)")
                 continue
             }
-            let job = ringCase.job(ranks: ranks)
-            try Plan.validate((0..<ranks).map { Plan.passKeyValue(job, rank: Rank($0)) })
-            #expect(outcome.bytesSent == ringCase.leastBytes(ranks: ranks), "\(ringCase)")
-            // Other layouts and rank counts: the same bits.
-            for (layout, others) in zip(Layout.allCases.shuffled(), [1, 1 + (ranks + 4) % 16]) {
-                ringCase.layout = layout
+            // Every strategy, other layouts and rank counts: the same bits. All on one rank is one of them.
+            for (index, strategy) in Strategy.allCases.enumerated() {
+                ringCase.strategy = strategy
+                ringCase.layout = Layout.allCases[(number + index) % Layout.allCases.count]
+                let others = index == 0 ? 1 : 1 + (ranks + 4 + 5 * index) % 16
                 #expect(try run(ringCase, ranks: others).sameBits(as: outcome), "\(others) ranks, \(ringCase)")
             }
         }

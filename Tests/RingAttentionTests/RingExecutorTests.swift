@@ -32,12 +32,13 @@ import Tiles
             var ringCase = RingCase(shapes, heads: heads, mask: mask, seed: seed, sharpness: 3)
             let one = try Self.outcome(ringCase, ranks: 1)
             if let disagreement = ringCase.disagreement(one) { Issue.record("\(disagreement) in \(ringCase)") }
-            for layout in Layout.allCases {
+            for (shift, layout) in Layout.allCases.enumerated() {
                 ringCase.layout = layout
-                for ranks in [1, 2, 3, 4, 5, 7, 8, 16] {
+                for (index, ranks) in [1, 2, 3, 4, 5, 7, 8, 16].enumerated() {
+                    ringCase.strategy = Strategy.allCases[(index + shift) % Strategy.allCases.count]
                     let other = try Self.outcome(ringCase, ranks: ranks, threads: 1 + ranks % 2)
                     #expect(other.sameBits(as: one), "\(ranks) ranks, \(ringCase)")
-                    let plans = (0..<ranks).map { Plan.passKeyValue(ringCase.job(ranks: ranks), rank: Rank($0)) }
+                    let plans = ringCase.plans(ranks: ranks)
                     #expect(other.bytesSent == plans.reduce(0) { $0 + $1.bytesSent })
                 }
             }
@@ -54,11 +55,10 @@ import Tiles
             if let disagreement = ringCase.disagreement(one) { Issue.record("\(disagreement) in \(ringCase)") }
             for (index, ranks) in [2, 3, 5, 8].enumerated() {
                 ringCase.layout = Layout.allCases[index % Layout.allCases.count]
+                ringCase.strategy = Strategy.allCases[(Int(seed % 6) + index) % Strategy.allCases.count]
                 let other = try Self.outcome(ringCase, ranks: ranks, threads: 1 + ranks % 2)
                 #expect(other.sameBits(as: one), "\(ranks) ranks, \(ringCase)")
-                var job = ringCase.job(ranks: ranks)
-                job.element = .bfloat16
-                let plans = (0..<ranks).map { Plan.passKeyValue(job, rank: Rank($0)) }
+                let plans = ringCase.plans(ranks: ranks)
                 #expect(other.bytesSent == plans.reduce(0) { $0 + $1.bytesSent })
             }
         }
@@ -67,9 +67,9 @@ import Tiles
     @Test func bfloat16TilesTakeHalfTheBytes() {
         let ringCase = RingCase([SequenceShape(length: 1024)], heads: HeadShape(heads: 2, headDimension: 64), mask: .full)
         var job = ringCase.job(ranks: 4)
-        let wide = Plan.passKeyValue(job, rank: Rank(1)).bytesSent
+        let wide = Strategy.passKeyValue.plan(job, rank: Rank(1)).bytesSent
         job.element = .bfloat16
-        #expect(wide > 0 && Plan.passKeyValue(job, rank: Rank(1)).bytesSent * 2 == wide)
+        #expect(wide > 0 && Strategy.passKeyValue.plan(job, rank: Rank(1)).bytesSent * 2 == wide)
     }
 
     @Test(arguments: [1, 2, 3, 7, 31, 64, 80, 129, 256]) func bfloat16AtAnyHeadDimension(dimension: Int) throws {

@@ -95,6 +95,7 @@ public enum RandomCase {
             shapes, heads: heads, mask: mask, layout: Layout.allCases.randomElement(using: &generator) ?? .contiguous, seed: seed,
             sharpness: [0.1, 1, 8].randomElement(using: &generator) ?? 1)
         result.modifiers = modifiers(heads: heads, &generator)
+        result.strategy = Strategy.allCases.randomElement(using: &generator) ?? .passKeyValue
         if Int.random(in: 0..<4, using: &generator) == 0 { result.element = .bfloat16 }
         return result
     }

@@ -12,6 +12,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
     public var heads: HeadShape
     public var mask: Mask
     public var layout: Layout
+    public var strategy = Strategy.passKeyValue
     public var seed: UInt64
     /// What queries are multiplied by, to make some softmaxes sharp.
     public var sharpness: Float = 1
@@ -31,7 +32,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
     }
 
     public var description: String {
-        "\(sequences.map { "\($0.queries)×\($0.keys)" }) \(heads) \(mask) \(modifiers) \(layout) \(element) seed \(seed)"
+        "\(sequences.map { "\($0.queries)×\($0.keys)" }) \(heads) \(mask) \(modifiers) \(layout) \(strategy.rawValue) \(element) seed \(seed)"
     }
 
     public var scale: Float { 1 / Float(heads.headDimension).squareRoot() }
@@ -51,19 +52,6 @@ public struct RingCase: Sendable, CustomStringConvertible {
         return job
     }
 
-    /// The fewest bytes of keys and values that ranks can send one another: every tile once to each rank that needs it
-    /// and does not own it.
-    public func leastBytes(ranks: Int) -> Int {
-        let job = job(ranks: ranks)
-        let packed = PackedTile(heads, element)
-        let needs = (0..<ranks).map { job.needs(of: Rank($0)) }
-        return (0..<job.keys.numbering.tileCount).reduce(0) { sum, tile in
-            let owner = job.keys.owner(of: tile)
-            let readers = needs.indices.filter { Rank($0) != owner && needs[$0].contains(tile) }.count
-            return sum + readers * packed.floats(keys: job.keys.numbering.tokens(of: tile).count) * 4 * heads.keyValueHeads
-        }
-    }
-
     /// (tokens of all sequences, heads, dimension) for queries, keys and values.
     public func inputs() -> (queries: [Float], keys: [Float], values: [Float]) {
         var generator = SplitMix(seed: seed)
@@ -77,11 +65,18 @@ public struct RingCase: Sendable, CustomStringConvertible {
         )
     }
 
-    /// What a run gave: (tokens of all sequences, heads, valueDimension), (tokens, heads), and bytes of K/V sent by this rank.
+    /// The plans of all ranks.
+    public func plans(ranks: Int) -> [Plan] {
+        let planner = strategy.planner(Needs(job(ranks: ranks)))
+        return (0..<ranks).map { planner.plan(Rank($0)) }
+    }
+
+    /// What a run gave: (tokens of all sequences, heads, valueDimension), (tokens, heads), and what this rank sent.
     public struct Outcome: Sendable, Equatable {
         public var output: [Float]
         public var logSumExp: [Float]
         public var bytesSent: Int
+        public var messagesSent: Int
 
         /// The same bits, NaNs included.
         public func sameBits(as other: Outcome) -> Bool {
@@ -97,7 +92,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
     ) throws -> Outcome {
         let job = job(ranks: transport.size)
         let executor = RingExecutor(
-            plan: .passKeyValue(job, rank: transport.rank), modifiers: modifiers, transport: transport,
+            plan: strategy.plan(job, rank: transport.rank), modifiers: modifiers, transport: transport,
             threads: ThreadPool(threads: threads), kernels: kernels)
         let (allQueries, allKeys, allValues) = given ?? inputs()
         let queryWidth = heads.queryHeads * heads.headDimension
@@ -127,18 +122,19 @@ public struct RingCase: Sendable, CustomStringConvertible {
         let rows = mine.reduce(0) { $0 + $1.count }
         let output = AlignedBuffer(count: rows * outputWidth)
         let logSumExp = AlignedBuffer(count: rows * heads.queryHeads)
-        let before = transport.traffic.bytes
+        let before = transport.traffic
         let (sent, outputs, sums) = try withExtendedLifetime((queries, output, logSumExp)) {
             try executor.attend(
                 queries: HeadRows(queries, tokenStride: queryWidth, headStride: heads.headDimension), scale: scale,
                 output: HeadRows(output, tokenStride: outputWidth, headStride: heads.valueDimension),
                 logSumExp: HeadRows(logSumExp, tokenStride: heads.queryHeads, headStride: 1))
-            let sent = transport.traffic.bytes - before
+            let sent = transport.traffic
             return (sent, try transport.allGather(Array(output.bytes)), try transport.allGather(Array(logSumExp.bytes)))
         }
         return Outcome(
             output: Self.assemble(outputs, width: outputWidth, job.queries),
-            logSumExp: Self.assemble(sums, width: heads.queryHeads, job.queries), bytesSent: sent)
+            logSumExp: Self.assemble(sums, width: heads.queryHeads, job.queries), bytesSent: sent.bytes - before.bytes,
+            messagesSent: sent.messages - before.messages)
     }
 
     /// Where a gathered result leaves the oracle's bound: a description of the first place, or nil.

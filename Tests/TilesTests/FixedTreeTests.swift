@@ -64,6 +64,22 @@ private func definition(_ node: TreeNode, _ tiles: Set<Int>) -> String? {
         #expect(byTile.root?.text == bySubtree.root?.text)
     }
 
+    @Test func maximalSubtreesAreWhereAForestStands() {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        var generator = SplitMix(seed: seed)
+        for _ in 0..<500 {
+            let count = Int.random(in: 1...40, using: &generator)
+            let tiles = (0..<count).filter { _ in Int.random(in: 0..<4, using: &generator) > 0 }
+            let arrived = tiles.filter { _ in Int.random(in: 0..<3, using: &generator) > 0 }
+            let tree = Runs(tiles.map { $0..<$0 + 1 })
+            var forest = MergeForest<Expression>(tiles: tree)
+            for tile in arrived.shuffled(using: &generator) { forest.insert(Expression(text: "\(tile)"), tile: tile) }
+            // Tiles outside the tree do not count.
+            let nodes = TreeNode.maximal(in: Runs(arrived.map { $0..<$0 + 1 } + [count..<count + 3]), of: tree)
+            #expect(nodes == forest.parts.map(\.node).sorted { $0.tiles.lowerBound < $1.tiles.lowerBound }, "seed \(seed)")
+        }
+    }
+
     @Test(arguments: [0, 1, 2, 255, 256, 257, 4099]) func theGridCoversEveryTokenOnce(length: Int) {
         let tiles = 0..<TileGrid.count(length: length)
         #expect(tiles.flatMap { Array(TileGrid.tokens(of: $0, length: length)) } == Array(0..<length))

@@ -65,7 +65,7 @@ struct Attend: ParsableCommand {
         job.element = session.options.dtype
         let watchdog = session.watchdog
         let executor = RingExecutor(
-            plan: .passKeyValue(job, rank: transport.rank), modifiers: modifiers, transport: transport, threads: session.threads,
+            plan: session.options.strategy.chosen.plan(job, rank: transport.rank), modifiers: modifiers, transport: transport, threads: session.threads,
             kernels: session.kernels, progressed: { watchdog.progress() })
         let rows = job.queries.tokenCount(of: transport.rank)
         let queries = AlignedBuffer(count: heads.queryHeads * rows * heads.headDimension)

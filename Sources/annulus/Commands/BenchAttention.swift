@@ -58,7 +58,7 @@ struct BenchAttention: ParsableCommand {
         let firstTokens = pieces.map(\.firstKey)
         let watchdog = session.watchdog
         let executor = RingExecutor(
-            plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: session.threads,
+            plan: session.options.strategy.chosen.plan(job, rank: transport.rank), transport: transport, threads: session.threads,
             kernels: session.kernels, progressed: { watchdog.progress() })
         let queryWidth = heads * headDim
         let keyWidth = shape.keyValueHeads * headDim
@@ -107,7 +107,7 @@ struct BenchAttention: ParsableCommand {
         let row = BenchRow(fields: [
             ("bench", .text("attention")), ("length", .integer(length)), ("heads", .integer(heads)),
             ("kv_heads", .integer(shape.keyValueHeads)), ("head_dim", .integer(headDim)), ("mask", .text(mask)),
-            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text("pass-kv")), ("layout", .text(session.options.layout.rawValue)),
+            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text(session.options.strategy.chosen.rawValue)), ("layout", .text(session.options.layout.rawValue)),
             ("rank_tokens", .numbers((0..<transport.size).map { Double(sharding.tokenCount(of: Rank($0))) })),
         ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: sha256))
         try session.agree { try session.printLines(row.text(bench.format)) }

@@ -51,7 +51,7 @@ struct BenchEncoder: ParsableCommand {
             speeds: try session.relativeSpeeds())
         let watchdog = session.watchdog
         let run = EncoderRun(
-            encoder: encoder, sharding: sharding, transport: session.transport, threads: session.threads,
+            encoder: encoder, sharding: sharding, strategy: session.options.strategy.chosen, transport: session.transport, threads: session.threads,
             progressed: { watchdog.progress() })
         let measurement = try session.measure(repetitions: bench.repetitions) {
             let before = run.exposed
@@ -64,7 +64,7 @@ struct BenchEncoder: ParsableCommand {
         withExtendedLifetime(run) {}
         let row = BenchRow(fields: [
             ("bench", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length)),
-            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text("pass-kv")), ("layout", .text(session.options.layout.rawValue)),
+            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text(session.options.strategy.chosen.rawValue)), ("layout", .text(session.options.layout.rawValue)),
         ] + measurement.fields(
             session: session, flop: EncoderRun.flop(lengths: [length], configuration: configuration), sha256: sha256))
         try session.agree { try session.printLines(row.text(bench.format)) }

@@ -55,7 +55,7 @@ struct Doctor: ParsableCommand {
             rows.mend("OpenBLAS runs its \(core) kernels on a processor with AVX-512: set OPENBLAS_CORETYPE=SkylakeX before the process starts")
         }
         rows.add("layout", session.options.layout.rawValue)
-        rows.add("strategy", "pass-kv" + (session.options.strategy == .auto ? " (auto: the only one so far)" : ""))
+        rows.add("strategy", session.options.strategy.chosen.rawValue + (session.options.strategy == .auto ? " (auto)" : ""))
         rows.add("watchdog", session.options.watchdog == 0 ? "off" : "\(session.options.watchdog) s")
         return rows.text
     }

@@ -15,7 +15,7 @@ let width = 4 * 32
         shapes: [SequenceShape(length: length)], mask: .causal, heads: heads, layout: .zigzag, rankCount: transport.size)
     let sharding = job.queries
     let executor = RingExecutor(
-        plan: .passKeyValue(job, rank: transport.rank), transport: transport, threads: ThreadPool(threads: 1), kernels: .best)
+        plan: Strategy.passKeyValue.plan(job, rank: transport.rank), transport: transport, threads: ThreadPool(threads: 1), kernels: .best)
 
     // (tokens of this rank, heads, headDimension), tile after tile; zero at first.
     let tokens = sharding.tiles(of: transport.rank).ranges.joined().flatMap { sharding.numbering.tokens(of: $0) }

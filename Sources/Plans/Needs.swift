@@ -1,0 +1,93 @@
+// Who sees what and who has what in a job, and which heads a rank takes when: what the plans of all ranks share.
+
+import Attention
+import Tiles
+
+/// What follows from a job alone, found once for the plans of all its ranks.
+public struct Needs: Sendable {
+    public let job: AttentionJob
+    /// The key tiles that each query tile sees.
+    let seen: [Runs]
+    /// The key tiles of each rank.
+    let keys: [Runs]
+    /// The query tiles of each rank.
+    let queries: [Runs]
+    /// The query tiles of each rank that see any key; those that see none stay where they are.
+    let asking: [Runs]
+    /// The key tiles that the queries of each rank see.
+    let needed: [Runs]
+
+    public init(_ job: AttentionJob) {
+        self.job = job
+        let ranks = (0..<job.rankCount).map { Rank($0) }
+        let seen = (0..<job.queries.numbering.tileCount).map { job.visibleTiles(queryTile: $0).any }
+        self.seen = seen
+        keys = ranks.map { job.keys.tiles(of: $0) }
+        queries = ranks.map { job.queries.tiles(of: $0) }
+        asking = queries.map { tiles in Runs(tiles.ranges.joined().lazy.filter { !seen[$0].isEmpty }.map { $0..<$0 + 1 }) }
+        needed = queries.map { tiles in Runs(tiles.ranges.joined().flatMap { seen[$0].ranges }) }
+    }
+
+    var ranks: [Rank] { (0..<job.rankCount).map { Rank($0) } }
+
+    /// Those of some query tiles that see any of some key tiles.
+    func readers(of keyTiles: Runs, among queryTiles: Runs) -> Runs {
+        Runs(queryTiles.ranges.joined().lazy.filter { seen[$0].intersects(keyTiles) }.map { $0..<$0 + 1 })
+    }
+
+    /// The query tiles that see any key tile of each rank.
+    ///
+    /// The mask gives runs of key tiles for a query tile; going through the query tiles, a key tile is noted where it comes
+    /// into sight and where it goes out of it, so what stays in sight costs nothing.
+    func readers() -> [Runs] {
+        var readers: [[Range<Int>]] = Array(repeating: [], count: job.rankCount)
+        var since = Array(repeating: 0, count: job.keys.numbering.tileCount)
+        var visible = Runs()
+        for queryTile in 0...seen.count {
+            let next = queryTile < seen.count ? seen[queryTile] : Runs()
+            if next == visible { continue }
+            for keyTile in visible.subtracting(next).ranges.joined() {
+                readers[job.keys.owner(of: keyTile).index].append(since[keyTile]..<queryTile)
+            }
+            for keyTile in next.subtracting(visible).ranges.joined() { since[keyTile] = queryTile }
+            visible = next
+        }
+        return readers.map { Runs($0) }
+    }
+
+    /// The query heads that each of `ranks` ranks takes in each round: `[round][rank]`, all heads once. A rank takes whole
+    /// groups of heads that share keys, unless there are fewer than ranks; where heads are fewer still, some take none.
+    ///
+    /// A round has as many heads as fit while what is in flight stays below a tenth of a rank's own keys and values, or
+    /// below 4 MiB, whichever is more. Rounds also bound what waits for its siblings; heads are independent, so rounds
+    /// do not change a bit.
+    /// - Parameter tokens: the most tokens of a head that arrive at a rank at a time.
+    func headShares(ranks: Int, tokensArriving tokens: Int) -> [[Range<Int>]] {
+        let heads = job.heads
+        let (keyHeads, size) = (heads.keyValueHeads, heads.groupSize)
+        let shares = (0..<ranks).map { rank in
+            keyHeads >= ranks ? keyHeads * rank / ranks * size..<keyHeads * (rank + 1) / ranks * size
+                : heads.queryHeads * rank / ranks..<heads.queryHeads * (rank + 1) / ranks
+        }
+        let most = shares.map { heads.keyValueHeads(of: $0).count }.max() ?? 1
+        let atATime = headsAtATime(tokensArriving: tokens)
+        let rounds = (most + atATime - 1) / atATime
+        return (0..<rounds).map { round in
+            shares.map { share in
+                let all = heads.keyValueHeads(of: share)
+                let low = all.lowerBound + all.count * round / rounds
+                let high = all.lowerBound + all.count * (round + 1) / rounds
+                return (low * size..<high * size).clamped(to: share)
+            }
+        }
+    }
+
+    private func headsAtATime(tokensArriving tokens: Int) -> Int {
+        if job.rankCount == 1 { return job.heads.keyValueHeads }
+        let mostOwn = ranks.map { job.keys.tokenCount(of: $0) }.max() ?? 0
+        let bytesPerToken = (job.heads.headDimension + job.heads.valueDimension) * job.element.bytes
+        let budget = max(4 << 20, max(1, mostOwn * bytesPerToken) * job.heads.keyValueHeads / 10)
+        // Two stages are in flight: the one attended and the one arriving.
+        return max(1, budget / (2 * max(1, tokens * bytesPerToken)))
+    }
+}

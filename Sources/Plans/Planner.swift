@@ -1,0 +1,28 @@
+// Makes the plans of a job's ranks, one at a time.
+
+import Attention
+import Tiles
+
+/// The plans of all ranks for one job and strategy: what they share is found once, and each is made when it is asked for,
+/// so that nobody ever lists the steps of all ranks.
+public struct Planner: Sendable {
+    public let job: AttentionJob
+    public let strategy: Strategy
+    /// The rounds in which the heads are gone through, all alike but for the heads.
+    let rounds: Int
+    private let write: @Sendable (_ rank: Rank, _ rounds: Int) -> Schedule
+
+    /// - Parameter write: the schedule of a rank that goes through the first so many rounds only.
+    init(_ needs: Needs, _ strategy: Strategy, rounds: Int, write: @escaping @Sendable (_ rank: Rank, _ rounds: Int) -> Schedule) {
+        job = needs.job
+        self.strategy = strategy
+        self.rounds = rounds
+        self.write = write
+    }
+
+    /// The plan of a rank.
+    public func plan(_ rank: Rank) -> Plan { plan(rank, rounds: rounds) }
+
+    /// The plan of a rank, cut off after some rounds: enough to price it.
+    func plan(_ rank: Rank, rounds: Int) -> Plan { Plan(job, strategy, rank: rank, steps: write(rank, rounds).steps) }
+}

@@ -1,0 +1,107 @@
+// The strategies whose units run where their keys are: queries travel to them, and partials return.
+
+import Attention
+import Tiles
+
+extension Planner {
+    /// `pass-q`: a unit runs where its keys live. A query tile travels from its owner along the ranks whose keys it sees, in
+    /// ring order, and each returns one partial for each maximal subtree of the fixed tree that its keys fill.
+    ///
+    /// Bytes: Σ over query tiles and ranks other than the owner that hold keys they see of the bytes of the queries, and of
+    /// a partial for each such subtree: few where a rank's keys are one run, at most about 2·log₂ of the tiles.
+    public static func passQueries(_ needs: Needs) -> Planner {
+        let job = needs.job
+        let route = RingRoute(owned: needs.queries, needed: needs.readers())
+        let mostRows = needs.ranks.map { job.queries.tokenCount(of: $0) }.max() ?? 0
+        let shares = needs.headShares(ranks: 1, tokensArriving: mostRows).map { $0[0] }
+        return Planner(needs, .passQueries, rounds: shares.count) { rank, rounds in
+            let count = job.rankCount
+            let (arrivals, departures) = (route.arrivals(at: rank.index), route.departures(from: rank.index))
+            let used = (0..<count).map { route.used(at: rank.index, stage: $0) }
+            // Of this rank's queries, what the rank `stage` places downstream attends.
+            let attended = (0..<count).map { route.used(at: rank.advanced(by: $0, count: count).index, stage: $0) }
+            // The last partials of a round return while the first stage of the next is attended.
+            var schedule = Schedule(job, rank: rank, stepCount: rounds * count + 1)
+            for (round, heads) in shares[..<rounds].enumerated() {
+                let first = round * count
+                for hop in departures { schedule.send(.queries(hop.tiles, heads: heads), to: Rank(hop.peer), at: first + hop.stage) }
+                for hop in arrivals { schedule.receive(.queries(hop.tiles, heads: heads), from: Rank(hop.peer), at: first + hop.stage) }
+                for stage in 0..<count {
+                    let units = Units(queries: used[stage], heads: heads, keys: needs.keys[rank.index])
+                    schedule.attend(units, at: first + stage)
+                    guard stage > 0 else { continue }
+                    schedule.send(.partials(units), to: rank.advanced(by: -stage, count: count), at: first + stage + 1)
+                    let worker = rank.advanced(by: stage, count: count)
+                    let returned = Units(queries: attended[stage], heads: heads, keys: needs.keys[worker.index])
+                    schedule.receive(.partials(returned), from: worker, at: first + stage + 1)
+                }
+            }
+            return schedule
+        }
+    }
+
+    /// `tree`: a unit runs where its keys live. The queries of a rank go down a binomial tree of all ranks that has that rank
+    /// at its root, and partials merge on the way up, in about 2·log₂(ranks) steps whatever the length (Tree Attention,
+    /// Shyam and others 2024). For few queries: all of them are on their way at once.
+    ///
+    /// Bytes: Σ over query tiles and edges of their owner's tree below which there are keys they see of the bytes of the
+    /// queries, going down, and of a partial for each maximal subtree that the keys below the edge fill, going up.
+    public static func tree(_ needs: Needs) -> Planner {
+        let job = needs.job
+        let count = job.rankCount
+        let levels = (0..<Int.bitWidth).first { 1 << $0 >= count } ?? 0
+        let shares = needs.headShares(ranks: 1, tokensArriving: job.queries.numbering.lengths.reduce(0, +)).map { $0[0] }
+        let period = 2 * levels + 1
+        let keys = UnionTree(needs.keys)
+        /// The keys of some consecutive ranks of the ring.
+        @Sendable func keysOf(_ ranks: Int, from first: Rank) -> Runs {
+            let end = first.index + ranks
+            return keys.union(first.index..<min(end, count)).union(keys.union(0..<max(0, end - count)))
+        }
+        return Planner(needs, .tree, rounds: shares.count) { rank, rounds in
+            var schedule = Schedule(job, rank: rank, stepCount: rounds * period)
+            for owner in needs.ranks where !needs.asking[owner.index].isEmpty {
+                let queries = needs.asking[owner.index]
+                // A rank's place is its distance from the root. Below place v lie v..<v + 2^k, where 2^k is its lowest bit.
+                let place = rank.distance(from: owner, count: count)
+                /// What crosses the edge between a place and the one above it.
+                func crossing(_ place: Int, level: Int) -> Units {
+                    let keys = keysOf(min(1 << level, count - place), from: owner.advanced(by: place, count: count))
+                    return Units(queries: needs.readers(of: keys, among: queries), heads: 0..<0, keys: keys)
+                }
+                let level = place == 0 ? levels : place.trailingZeroBitCount
+                var edges: [(units: Units, level: Int, peer: Rank, isUp: Bool)] = []
+                if place > 0 {
+                    edges.append((crossing(place, level: level), level, rank.advanced(by: -(1 << level), count: count), true))
+                }
+                for below in 0..<level where place + 1 << below < count {
+                    edges.append((crossing(place + 1 << below, level: below), below, rank.advanced(by: 1 << below, count: count), false))
+                }
+                let mine = needs.keys[rank.index]
+                let here = Units(queries: needs.readers(of: mine, among: queries), heads: 0..<0, keys: mine)
+                for (round, heads) in shares[..<rounds].enumerated() {
+                    let first = round * period
+                    // Down the edges of level k in step `levels − 1 − k`, up in `levels + 1 + k`.
+                    schedule.attend(here.of(heads), at: first + levels - level)
+                    for edge in edges {
+                        let (down, up) = (first + levels - 1 - edge.level, first + levels + 1 + edge.level)
+                        let (queries, partials) = (Payload.queries(edge.units.queries, heads: heads), Payload.partials(edge.units.of(heads)))
+                        if edge.isUp {
+                            schedule.receive(queries, from: edge.peer, at: down)
+                            schedule.send(partials, to: edge.peer, at: up)
+                        } else {
+                            schedule.send(queries, to: edge.peer, at: down)
+                            schedule.receive(partials, from: edge.peer, at: up)
+                        }
+                    }
+                }
+            }
+            return schedule
+        }
+    }
+}
+
+extension Units {
+    /// The same query and key tiles, for some heads.
+    fileprivate func of(_ heads: Range<Int>) -> Units { Units(queries: queries, heads: heads, keys: keys) }
+}

@@ -1,0 +1,127 @@
+// The strategies whose units run where their queries are: keys and values travel to them.
+
+import Attention
+import Tiles
+
+extension Planner {
+    /// `pass-kv`: a unit runs where its queries live, and a key tile travels from its owner along the ranks that need it,
+    /// in ring order (Ring Attention, Liu and others 2023; zhuzilin's zigzag ring, with the folded layouts).
+    ///
+    /// Bytes: Σ over key tiles of bytes × (ranks other than the owner that need it), which is the least possible.
+    public static func passKeyValue(_ needs: Needs) -> Planner { headExchangeRing(needs, .passKeyValue, degree: 1) }
+
+    /// `head-exchange`: each rank takes some heads and gets the queries, keys and values of all ranks for them
+    /// (DeepSpeed-Ulysses, Jacobs and others 2023). Heads need not divide evenly, and there may be more ranks than heads.
+    ///
+    /// Bytes: Σ over ranks r of the bytes, for the heads that r takes, of the queries that see a key and the keys and
+    /// values that are seen, other than r's own; and of one partial for each of these queries on its way back.
+    public static func headExchange(_ needs: Needs) -> Planner { headExchangeRing(needs, .headExchange, degree: needs.job.rankCount) }
+
+    /// `hybrid`: head exchange in groups of consecutive ranks, rings across the groups (USP, Fang and Zhao 2024).
+    ///
+    /// Bytes: those of `head-exchange`, summed over the groups, each with its own queries and keys; and Σ over key tiles
+    /// of bytes, for the key/value heads that the members of a group take, × (groups other than the owner's that need it).
+    /// - Parameter degree: the ranks of a group, a divisor of the rank count; 1 is `pass-kv`, all ranks `head-exchange`.
+    ///   Nil takes `hybridDegree`.
+    public static func hybrid(_ needs: Needs, degree: Int? = nil) -> Planner {
+        let degree = degree ?? needs.job.hybridDegree
+        precondition(needs.job.rankCount % degree == 0, "groups are equally large")
+        return headExchangeRing(needs, .hybrid, degree: degree)
+    }
+
+    /// `all-gather`: a unit runs where its queries live, and each key tile goes from its owner straight to every rank that
+    /// needs it, all at once; the heads of the next round arrive while those of the last are attended.
+    ///
+    /// Bytes: those of `pass-kv`. Messages: one a round for each pair of ranks of which one needs what the other has.
+    public static func allGather(_ needs: Needs) -> Planner {
+        let job = needs.job
+        let shares = needs.headShares(ranks: 1, tokensArriving: job.keys.numbering.lengths.reduce(0, +)).map { $0[0] }
+        return Planner(needs, .allGather, rounds: shares.count) { rank, rounds in
+            let (own, needed) = (needs.keys[rank.index], needs.needed[rank.index])
+            var schedule = Schedule(job, rank: rank, stepCount: rounds + 1)
+            // Each rank begins with its neighbour, so that not all send to one.
+            for offset in 1..<max(1, job.rankCount) {
+                let peer = rank.advanced(by: offset, count: job.rankCount)
+                let sent = needs.needed[peer.index].intersection(own)
+                let received = needed.intersection(needs.keys[peer.index])
+                for (round, heads) in shares[..<rounds].enumerated() {
+                    let keyHeads = job.heads.keyValueHeads(of: heads)
+                    schedule.send(.keyValues(sent, heads: keyHeads), to: peer, at: round)
+                    schedule.receive(.keyValues(received, heads: keyHeads), from: peer, at: round)
+                }
+            }
+            for (round, heads) in shares[..<rounds].enumerated() {
+                let queries = needs.asking[rank.index]
+                schedule.attend(Units(queries: queries, heads: heads, keys: needed.intersection(own)), at: round)
+                schedule.attend(Units(queries: queries, heads: heads, keys: needed.subtracting(own)), at: round + 1)
+            }
+            return schedule
+        }
+    }
+}
+
+extension AttentionJob {
+    /// The ranks of a group in `hybrid`, where nothing else is asked for: the largest divisor of the rank count that is
+    /// smaller than it and leaves every member a head; 1, which is `pass-kv`, where there is none.
+    public var hybridDegree: Int {
+        (1..<max(2, rankCount)).last { rankCount % $0 == 0 && $0 <= heads.queryHeads } ?? 1
+    }
+}
+
+extension Planner {
+    /// Head exchange in groups of `degree` consecutive ranks, a ring across the groups: in a group each rank takes some
+    /// heads and gets the group's queries, keys and values of them; keys and values then go round the ring of the ranks
+    /// that take these heads in their groups; the whole of each query tile returns to its owner.
+    ///
+    /// Heads go in rounds (`headShares`). A round's exchange leaves while the last stage of the round before is attended,
+    /// and its return while the first stage of the next one is.
+    private static func headExchangeRing(_ needs: Needs, _ strategy: Strategy, degree: Int) -> Planner {
+        let job = needs.job
+        let ranks = needs.ranks
+        let groups = stride(from: 0, to: ranks.count, by: degree).map { Array(ranks[$0..<$0 + degree]) }
+        let asking = groups.map { Runs($0.flatMap { needs.asking[$0.index].ranges }) }
+        let route = RingRoute(
+            owned: groups.map { Runs($0.flatMap { needs.keys[$0.index].ranges }) },
+            needed: groups.map { Runs($0.flatMap { needs.needed[$0.index].ranges }) })
+        let shares = needs.headShares(
+            ranks: degree, tokensArriving: groups.map { $0.reduce(0) { $0 + job.keys.tokenCount(of: $1) } }.max() ?? 0)
+        let exchanges = degree > 1 ? 1 : 0
+        return Planner(needs, strategy, rounds: shares.count) { rank, rounds in
+            let (group, member) = (rank.index / degree, rank.index % degree)
+            let (arrivals, departures) = (route.arrivals(at: group), route.departures(from: group))
+            let used = groups.indices.map { route.used(at: group, stage: $0) }
+            let keys = route.needed[group]
+            var schedule = Schedule(job, rank: rank, stepCount: rounds * groups.count + 2 * exchanges)
+            for (round, shares) in shares[..<rounds].enumerated() {
+                let start = round * groups.count
+                let first = start + exchanges
+                let last = first + groups.count
+                let heads = shares[member]
+                let keyHeads = job.heads.keyValueHeads(of: heads)
+                for offset in 1..<max(1, degree) {
+                    let other = (member + offset) % degree
+                    let (peer, theirs) = (groups[group][other], shares[other])
+                    // What anyone in any group sees.
+                    func wanted(_ rank: Rank) -> Runs { needs.keys[rank.index].intersection(route.needed.whole) }
+                    schedule.send(.keyValues(wanted(rank), heads: job.heads.keyValueHeads(of: theirs)), to: peer, at: start)
+                    schedule.receive(.keyValues(wanted(peer), heads: keyHeads), from: peer, at: start)
+                    let (mine, its) = (needs.asking[rank.index], needs.asking[peer.index])
+                    schedule.send(.queries(mine, heads: theirs), to: peer, at: start)
+                    schedule.receive(.queries(its, heads: heads), from: peer, at: start)
+                    schedule.send(.partials(Units(queries: its, heads: heads, keys: keys)), to: peer, at: last)
+                    schedule.receive(.partials(Units(queries: mine, heads: theirs, keys: keys)), from: peer, at: last)
+                }
+                for hop in departures {
+                    schedule.send(.keyValues(hop.tiles, heads: keyHeads), to: groups[hop.peer][member], at: first + hop.stage)
+                }
+                for hop in arrivals {
+                    schedule.receive(.keyValues(hop.tiles, heads: keyHeads), from: groups[hop.peer][member], at: first + hop.stage)
+                }
+                for (stage, keys) in used.enumerated() {
+                    schedule.attend(Units(queries: asking[group], heads: heads, keys: keys), at: first + stage)
+                }
+            }
+            return schedule
+        }
+    }
+}

@@ -1,0 +1,98 @@
+// The steps of a rank while a strategy writes them down.
+
+import Tiles
+
+/// A rank's steps in the making: a strategy says what happens when, and `steps` is what follows from it.
+struct Schedule {
+    private let job: AttentionJob
+    private let rank: Rank
+    private var written: [Step]
+
+    init(_ job: AttentionJob, rank: Rank, stepCount: Int) {
+        self.job = job
+        self.rank = rank
+        written = Array(repeating: Step(), count: stepCount)
+    }
+
+    mutating func attend(_ units: Units, at time: Int) {
+        if !units.isEmpty { written[time].attend.append(units) }
+    }
+
+    mutating func send(_ payload: Payload, to peer: Rank, at time: Int) {
+        if !payload.isEmpty { Self.add(payload, peer, &written[time].sends) }
+    }
+
+    mutating func receive(_ payload: Payload, from peer: Rank, at time: Int) {
+        if !payload.isEmpty { Self.add(payload, peer, &written[time].receives) }
+    }
+
+    /// Everything for one peer in one step is one message.
+    private static func add(_ payload: Payload, _ peer: Rank, _ transfers: inout [Transfer]) {
+        if let place = transfers.lastIndex(where: { $0.peer == peer }) {
+            transfers[place].payloads.append(payload)
+        } else {
+            transfers.append(Transfer(peer: peer, payloads: [payload]))
+        }
+    }
+
+    /// What was written, messages in their order, with the releases.
+    var steps: [Step] {
+        var steps = written
+        for index in steps.indices {
+            for place in steps[index].sends.indices { steps[index].sends[place].payloads.sort { $0.order < $1.order } }
+            for place in steps[index].receives.indices { steps[index].receives[place].payloads.sort { $0.order < $1.order } }
+        }
+        var keyValues = LastUses(own: job.keys.tiles(of: rank))
+        var queries = LastUses(own: job.queries.tiles(of: rank))
+        for index in steps.indices.reversed() {
+            for payload in steps[index].sends.flatMap(\.payloads) {
+                switch payload {
+                case .keyValues(let tiles, let heads): keyValues.use(tiles, heads)
+                case .queries(let tiles, let heads): queries.use(tiles, heads)
+                case .partials: break
+                }
+            }
+            for units in steps[index].attend {
+                keyValues.use(units.keys, job.heads.keyValueHeads(of: units.heads))
+                queries.use(units.queries, units.heads)
+            }
+            steps[index].release = keyValues.takeFresh().map { .keyValues($0.tiles, heads: $0.heads) }
+                + queries.takeFresh().map { .queries($0.tiles, heads: $0.heads) }
+        }
+        return steps
+    }
+}
+
+/// Which tiles of which heads a later step still uses, as the steps are gone through from the last to the first.
+private struct LastUses {
+    private let own: Runs
+    private var later: [Int: Runs] = [:]
+    private var fresh: [Int: Runs] = [:]
+
+    init(own: Runs) { self.own = own }
+
+    mutating func use(_ tiles: Runs, _ heads: Range<Int>) {
+        let foreign = tiles.subtracting(own)
+        if foreign.isEmpty { return }
+        for head in heads {
+            let new = foreign.subtracting(later[head] ?? Runs())
+            if new.isEmpty { continue }
+            fresh[head] = (fresh[head] ?? Runs()).union(new)
+            later[head] = (later[head] ?? Runs()).union(new)
+        }
+    }
+
+    /// What was used since the last call and by no later step; neighbouring heads with the same tiles together.
+    mutating func takeFresh() -> [(tiles: Runs, heads: Range<Int>)] {
+        var result: [(tiles: Runs, heads: Range<Int>)] = []
+        for (head, tiles) in fresh.sorted(by: { $0.key < $1.key }) {
+            if let last = result.last, last.heads.upperBound == head, last.tiles == tiles {
+                result[result.count - 1].heads = last.heads.lowerBound..<head + 1
+            } else {
+                result.append((tiles, head..<head + 1))
+            }
+        }
+        fresh.removeAll(keepingCapacity: true)
+        return result
+    }
+}

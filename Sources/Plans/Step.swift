@@ -1,0 +1,76 @@
+// What plans are made of: units of work, what messages carry, and the steps of a rank.
+
+import Attention
+import Tiles
+
+/// Units of work: each query tile of `queries`, for each head of `heads`, with those key tiles of `keys` that it sees.
+///
+/// Wherever a unit runs, what it gives is the same: the partials of the maximal subtrees that its tiles fill in the
+/// fixed tree over all key tiles that its query tile sees.
+public struct Units: Sendable, Hashable {
+    /// Query tiles, by their number in the batch.
+    public var queries: Runs
+    /// Query heads.
+    public var heads: Range<Int>
+    /// Key tiles, by their number in the batch.
+    public var keys: Runs
+
+    public init(queries: Runs, heads: Range<Int>, keys: Runs) {
+        self.queries = queries
+        self.heads = heads
+        self.keys = keys
+    }
+
+    var isEmpty: Bool { queries.isEmpty || heads.isEmpty || keys.isEmpty }
+}
+
+/// What a message carries. Tiles travel head after head, and a head's in ascending order.
+public enum Payload: Sendable, Hashable {
+    /// Packed keys and values of some tiles, for some key/value heads.
+    case keyValues(Runs, heads: Range<Int>)
+    /// The rows of some query tiles, for some query heads, in float32.
+    case queries(Runs, heads: Range<Int>)
+    /// What some units gave, in float32, a partial for each maximal subtree. It moves: the sender keeps nothing.
+    case partials(Units)
+
+    var isEmpty: Bool {
+        switch self {
+        case .keyValues(let tiles, let heads), .queries(let tiles, let heads): tiles.isEmpty || heads.isEmpty
+        case .partials(let units): units.isEmpty
+        }
+    }
+
+    /// Where the payload stands in a message: both sides put it together in this order.
+    var order: (Int, Int, Int, Int) {
+        switch self {
+        case .keyValues(let tiles, let heads): (0, heads.lowerBound, tiles.ranges.first?.lowerBound ?? 0, 0)
+        case .queries(let tiles, let heads): (1, heads.lowerBound, tiles.ranges.first?.lowerBound ?? 0, 0)
+        case .partials(let units):
+            (2, units.heads.lowerBound, units.queries.ranges.first?.lowerBound ?? 0, units.keys.ranges.first?.lowerBound ?? 0)
+        }
+    }
+}
+
+/// The message between this rank and another in one step.
+public struct Transfer: Sendable, Hashable {
+    public var peer: Rank
+    public var payloads: [Payload]
+
+    public init(peer: Rank, payloads: [Payload]) {
+        self.peer = peer
+        self.payloads = payloads
+    }
+}
+
+/// One step of a rank: while `attend` is computed from what is resident, `sends` leave and `receives` arrive; what
+/// arrives is resident, or merged, from the next step on.
+public struct Step: Sendable, Hashable {
+    public package(set) var receives: [Transfer] = []
+    public package(set) var sends: [Transfer] = []
+    /// What is computed; no two share a query tile and head.
+    public package(set) var attend: [Units] = []
+    /// Key/value and query tiles of other ranks that are needed in no later step, neither to attend nor to send.
+    public package(set) var release: [Payload] = []
+
+    package init() {}
+}

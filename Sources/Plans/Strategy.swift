@@ -1,0 +1,35 @@
+// The strategies: who computes what, and what travels for it.
+
+import Tiles
+
+/// How the units of an attention come to their operands. All give the same bits; they differ in what travels, when, and
+/// in what a rank holds.
+public enum Strategy: String, CaseIterable, Sendable {
+    /// Keys and values go round the ring, to the queries (Ring Attention, Liu and others 2023).
+    case passKeyValue = "pass-kv"
+    /// Queries go round the ring, to the keys, and partials return.
+    case passQueries = "pass-q"
+    /// Keys and values go to all queries at once.
+    case allGather = "all-gather"
+    /// Each rank takes some heads of all queries and keys (DeepSpeed-Ulysses, Jacobs and others 2023).
+    case headExchange = "head-exchange"
+    /// Head exchange in groups of ranks, rings across them (USP, Fang and Zhao 2024).
+    case hybrid
+    /// Queries go down a tree of ranks, and partials merge on the way up (Tree Attention, Shyam and others 2024).
+    case tree
+
+    /// The plans of a job's ranks.
+    public func planner(_ needs: Needs) -> Planner {
+        switch self {
+        case .passKeyValue: .passKeyValue(needs)
+        case .passQueries: .passQueries(needs)
+        case .allGather: .allGather(needs)
+        case .headExchange: .headExchange(needs)
+        case .hybrid: .hybrid(needs)
+        case .tree: .tree(needs)
+        }
+    }
+
+    /// The plan of a rank of a job.
+    public func plan(_ job: AttentionJob, rank: Rank) -> Plan { planner(Needs(job)).plan(rank) }
+}

@@ -1,0 +1,91 @@
+// The strategies are what they say: other messages where their formulas differ, valid at any shape and rank count.
+
+import Attention
+import Plans
+import Testing
+import Tiles
+
+@Suite struct StrategyTests {
+    static let heads = HeadShape(queryHeads: 12, keyValueHeads: 4, headDimension: 16, valueDimension: 16)
+
+    private func plans(_ strategy: Strategy, queries: Int, keys: Int, ranks: Int) throws -> [Plan] {
+        let job = AttentionJob(
+            shapes: [SequenceShape(queries: queries, keys: keys)], mask: .full, heads: Self.heads, layout: .contiguous, rankCount: ranks)
+        let planner = strategy.planner(Needs(job))
+        let plans = (0..<ranks).map { planner.plan(Rank($0)) }
+        try Plan.validate(plans)
+        return plans
+    }
+
+    /// A message by when it travels, between whom and of how many bytes.
+    private struct Message: Hashable {
+        let step: Int
+        let from: Rank
+        let to: Rank
+        let bytes: Int
+    }
+
+    private func messages(_ plans: [Plan]) -> Set<Message> {
+        Set(plans.flatMap { plan in
+            plan.steps.enumerated().flatMap { number, step in
+                step.sends.map { transfer in
+                    Message(
+                        step: number, from: plan.rank, to: transfer.peer,
+                        bytes: transfer.payloads.reduce(0) { $0 + plan.job.bytes(of: $1) })
+                }
+            }
+        })
+    }
+
+    /// No strategy is another under a new name.
+    @Test(arguments: [4, 6, 8, 12]) func everyStrategyHasItsOwnMessages(ranks: Int) throws {
+        let all = try Strategy.allCases.map { (strategy: $0, plans: try plans($0, queries: 24 * 256, keys: 24 * 256, ranks: ranks)) }
+        for (index, one) in all.enumerated() {
+            for other in all[..<index] {
+                #expect(messages(one.plans) != messages(other.plans), "\(one.strategy) and \(other.strategy)")
+                // All but these two differ in bytes: all-gather sends what pass-kv sends, straight and at once.
+                if Set([one.strategy, other.strategy]) != [.passKeyValue, .allGather] {
+                    #expect(
+                        one.plans.reduce(0) { $0 + $1.bytesSent } != other.plans.reduce(0) { $0 + $1.bytesSent },
+                        "\(one.strategy) and \(other.strategy)")
+                }
+            }
+        }
+    }
+
+    /// Each is the best somewhere: few queries and many keys, few key/value heads, and so on.
+    @Test func whereTheBytesAreFewest() throws {
+        func bytes(_ strategy: Strategy, queries: Int, keys: Int) throws -> Int {
+            try plans(strategy, queries: queries, keys: keys, ranks: 8).reduce(0) { $0 + $1.bytesSent }
+        }
+        let fewQueries = try Strategy.allCases.map { (try bytes($0, queries: 4, keys: 64 * 256), $0) }.min { $0.0 < $1.0 }
+        #expect(fewQueries?.1 == .tree || fewQueries?.1 == .passQueries)
+        #expect(try bytes(.headExchange, queries: 64 * 256, keys: 64 * 256) < bytes(.passKeyValue, queries: 64 * 256, keys: 64 * 256))
+    }
+
+    /// The queries of one tile: a message down and one up for each edge of the tree, over a depth of log₂ ranks.
+    @Test(arguments: [1, 2, 3, 5, 8, 13, 16]) func aTreeIsAsDeepAsTheLogarithmOfItsRanks(ranks: Int) throws {
+        let plans = try plans(.tree, queries: 7, keys: 64 * 256, ranks: ranks)
+        var levels = 0
+        while 1 << levels < ranks { levels += 1 }
+        #expect(plans[0].steps.count == 2 * levels + 1)
+        #expect(plans.reduce(0) { $0 + $1.messagesSent } == 2 * (ranks - 1))
+        #expect(plans.map(\.messagesSent).max()! <= levels + 1)
+    }
+
+    /// More ranks than heads, heads that do not divide, one head.
+    @Test(arguments: [1, 2, 3, 5, 7], [1, 2, 3, 4, 6, 16]) func headsNeedNotDivide(heads: Int, ranks: Int) throws {
+        let shape = HeadShape(heads: heads, headDimension: 8)
+        let job = AttentionJob(
+            shapes: [SequenceShape(length: 2000), SequenceShape(length: 3)], mask: .causal, heads: shape, layout: .zigzag,
+            rankCount: ranks)
+        for strategy in [Strategy.headExchange, .hybrid] {
+            let planner = strategy.planner(Needs(job))
+            try Plan.validate((0..<ranks).map { planner.plan(Rank($0)) })
+        }
+        for degree in 1...ranks where ranks % degree == 0 {
+            let planner = Planner.hybrid(Needs(job), degree: degree)
+            try Plan.validate((0..<ranks).map { planner.plan(Rank($0)) })
+        }
+    }
+}

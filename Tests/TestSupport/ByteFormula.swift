@@ -1,0 +1,91 @@
+// The bytes of every strategy by its documented formula, counted tile by tile and apart from the plans.
+
+import Attention
+import Matrices
+import Plans
+import Tiles
+
+/// What the ranks of a job send together, as the constructors of the plans document it.
+public struct ByteFormula {
+    private let job: AttentionJob
+    private let seen: [Runs]
+    private let queryOwner: [Int]
+    private let keyOwner: [Int]
+
+    public init(_ job: AttentionJob) {
+        self.job = job
+        seen = (0..<job.queries.numbering.tileCount).map { job.visibleTiles(queryTile: $0).any }
+        queryOwner = (0..<job.queries.numbering.tileCount).map { job.queries.owner(of: $0).index }
+        keyOwner = (0..<job.keys.numbering.tileCount).map { job.keys.owner(of: $0).index }
+    }
+
+    public func bytes(_ strategy: Strategy) -> Int {
+        switch strategy {
+        case .passKeyValue, .allGather: exchangeRing(degree: 1)
+        case .headExchange: exchangeRing(degree: job.rankCount)
+        case .hybrid: exchangeRing(degree: job.hybridDegree)
+        case .passQueries: passQueries
+        case .tree: tree
+        }
+    }
+
+    private func keyBytes(_ tile: Int) -> Int { PackedTile(job.heads, job.element).floats(keys: job.keys.numbering.tokens(of: tile).count) * 4 }
+    private func queryBytes(_ tile: Int) -> Int { job.queries.numbering.tokens(of: tile).count * job.heads.headDimension * 4 }
+    private func partialBytes(_ tile: Int) -> Int {
+        job.queries.numbering.tokens(of: tile).count * (2 + (job.heads.valueDimension + 15) / 16 * 16) * 4
+    }
+
+    /// The maximal subtrees that some of the tiles a query tile sees fill: what waits in a forest once they are in.
+    private func subtrees(_ queryTile: Int, _ keyTiles: [Int]) -> Int {
+        struct Nothing: Mergeable { mutating func merge(right: Nothing) {} }
+        let first = job.keys.numbering.firstTile[job.queries.numbering.sequence(of: queryTile)]
+        var forest = MergeForest<Nothing>(tiles: seen[queryTile].shifted(by: -first))
+        for tile in keyTiles { forest.insert(Nothing(), tile: tile - first) }
+        return forest.pendingCount
+    }
+
+    /// Head exchange in groups, rings across them.
+    private func exchangeRing(degree: Int) -> Int {
+        let (keyHeads, queryHeads, size) = (job.heads.keyValueHeads, job.heads.queryHeads, job.heads.groupSize)
+        var total = 0
+        for member in 0..<degree {
+            let heads = keyHeads >= degree ? keyHeads * member / degree * size..<keyHeads * (member + 1) / degree * size
+                : queryHeads * member / degree..<queryHeads * (member + 1) / degree
+            let keysOfHeads = Set(heads.map { $0 / size }).count
+            for tile in keyOwner.indices {
+                let groups = Set(seen.indices.filter { seen[$0].contains(tile) }.map { queryOwner[$0] / degree })
+                if !groups.isEmpty && keyOwner[tile] % degree != member { total += keyBytes(tile) * keysOfHeads }
+                total += groups.subtracting([keyOwner[tile] / degree]).count * keyBytes(tile) * keysOfHeads
+            }
+            for tile in queryOwner.indices where !seen[tile].isEmpty && queryOwner[tile] % degree != member {
+                total += (queryBytes(tile) + partialBytes(tile)) * heads.count
+            }
+        }
+        return total
+    }
+
+    private var passQueries: Int {
+        var total = 0
+        for tile in queryOwner.indices {
+            for rank in 0..<job.rankCount where rank != queryOwner[tile] {
+                let keys = seen[tile].ranges.joined().filter { keyOwner[$0] == rank }
+                if !keys.isEmpty { total += queryBytes(tile) + subtrees(tile, keys) * partialBytes(tile) }
+            }
+        }
+        return total * job.heads.queryHeads
+    }
+
+    private var tree: Int {
+        var total = 0
+        for tile in queryOwner.indices {
+            for place in 1..<max(1, job.rankCount) {
+                let below = place..<place + (place & -place)
+                let keys = seen[tile].ranges.joined().filter {
+                    below.contains((keyOwner[$0] - queryOwner[tile] + job.rankCount) % job.rankCount)
+                }
+                if !keys.isEmpty { total += queryBytes(tile) + subtrees(tile, keys) * partialBytes(tile) }
+            }
+        }
+        return total * job.heads.queryHeads
+    }
+}
