@@ -30,6 +30,7 @@
 //   6 scores in steps of ln2/32, the queries multiplied by them:
 //     three multiply-adds an exponential, not five; a maximum
 //     instead of the comparison                                    .88   .93   .95
+//   (line 5, the operations and what was of no gain by a scratch program of the same loops, which is not kept)
 //   What an operation costs there beside 24 multiply-adds, in their slots: a comparison 1, a product 1, vpermi2d
 //     1.5, an addition, integer operation, maximum, shift, vpermd or vscalefps nothing. Without any exponential line 6
 //     would be at .94, .96, .97; without the shuffles that end a row it stays.

@@ -19,7 +19,8 @@ import Tiles
         case oneHot
         /// One number everywhere: the mean of equal values.
         case constant
-        /// Denormal keys and values; queries as large as may be, of which scores of up to ±1 come.
+        /// Denormal keys and values; queries about as large as may be. Their scores are hundredths, so the weights are nearly
+        /// alike: this is about denormal operands, not about the exponential.
         case denormal
 
         var testDescription: String { rawValue }
