@@ -135,4 +135,30 @@ import Testing
             }
         }
     }
+
+    /// Cross-attention and each modifier change the output, and ranks do not.
+    @Test func benchAttentionReachesEveryModifier() throws {
+        let small = ["--length", "600", "--heads", "4", "--kv-heads", "2", "--head-dim", "16"]
+        var hashes: [String: [String]] = [:]
+        for options in [
+            [], ["--query-length", "301", "--mask", "causal"], ["--value-dim", "24"], ["--softcap", "3"], ["--alibi"],
+            ["--relative-bias", "40"], ["--sinks"],
+        ] {
+            for spread: Spread in [.alone, .mpirun(3), .virtual(7)] {
+                let run = try CommandRun.annulus(
+                    ["bench", "attention"] + small + options + ["--repetitions", "1", "--format", "json", "--threads", "1"], spread)
+                try #require(run.status == 0, "\(spread): \(run.errors)")
+                let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+                hashes[try #require(row["sha256"] as? String), default: []].append("\(options), \(spread)")
+            }
+        }
+        #expect(hashes.count == 7 && hashes.values.allSatisfy { $0.count == 3 }, "\(hashes)")
+        for (options, named) in [
+            (["--softcap", "-1"], "--softcap"), (["--relative-bias", "-1"], "--relative-bias"), (["--query-length", "0"], "--query-length"),
+            (["--query-length", "30", "--mask", "global(1)"], "self-attention"),
+        ] {
+            let run = try CommandRun.annulus(["bench", "attention"] + small + options, .virtual(2))
+            #expect(run.status == 64 && run.errors.contains(named), "\(run.errors)")
+        }
+    }
 }
