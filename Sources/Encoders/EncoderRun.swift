@@ -60,10 +60,11 @@ public final class EncoderRun {
         }
     }
 
+    /// - Parameter topology: which ranks share memory; none do by default. Collective where some do.
     public init(
-        encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, transport: any Transport, threads: ThreadPool,
-        progressed: @escaping @Sendable () -> Void = {}
-    ) {
+        encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil,
+        transport: any Transport, threads: ThreadPool, progressed: @escaping @Sendable () -> Void = {}
+    ) throws {
         self.encoder = encoder
         self.sharding = sharding
         self.threads = threads
@@ -89,10 +90,13 @@ public final class EncoderRun {
             shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding, mask: .full,
             heads: encoder.heads)
         job.element = encoder.element
-        executor = RingExecutor(
-            plan: strategy.plan(job, rank: transport.rank), transport: transport, threads: threads,
-            kernels: encoder.kernels, progressed: progressed)
+        if let topology { job.topology = topology }
+        executor = try RingExecutor(
+            job, strategy, transport: transport, threads: threads, kernels: encoder.kernels, progressed: progressed)
     }
+
+    /// The nodes that send messages for want of shared memory.
+    public var shortages: [SharedMemoryShortage] { executor.shortages }
 
     /// The time so far in which this rank waited for messages with nothing left to attend.
     public var exposed: Duration { executor.exposed }

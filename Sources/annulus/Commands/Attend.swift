@@ -63,10 +63,12 @@ struct Attend: ParsableCommand {
             shapes: pieces, mask: maskWithin, heads: heads, layout: session.options.layout, rankCount: transport.size,
             speeds: try session.relativeSpeeds())
         job.element = session.options.dtype
+        job.topology = session.topology
         let watchdog = session.watchdog
-        let executor = RingExecutor(
-            plan: session.options.strategy.chosen.plan(job, rank: transport.rank), modifiers: modifiers, transport: transport, threads: session.threads,
+        let executor = try RingExecutor(
+            job, session.options.strategy.chosen, modifiers: modifiers, transport: transport, threads: session.threads,
             kernels: session.kernels, progressed: { watchdog.progress() })
+        session.warn(executor.shortages)
         let rows = job.queries.tokenCount(of: transport.rank)
         let queries = AlignedBuffer(count: heads.queryHeads * rows * heads.headDimension)
         let result = AlignedBuffer(count: heads.queryHeads * rows * heads.valueDimension)

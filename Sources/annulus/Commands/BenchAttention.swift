@@ -82,11 +82,13 @@ struct BenchAttention: ParsableCommand {
             shapes: pieces, mask: maskWithin, heads: shape, layout: session.options.layout, rankCount: transport.size,
             speeds: try session.relativeSpeeds())
         job.element = session.options.dtype
+        job.topology = session.topology
         let sharding = job.queries
         let watchdog = session.watchdog
-        let executor = RingExecutor(
-            plan: session.options.strategy.chosen.plan(job, rank: transport.rank), modifiers: modifiers, transport: transport,
-            threads: session.threads, kernels: session.kernels, progressed: { watchdog.progress() })
+        let executor = try RingExecutor(
+            job, session.options.strategy.chosen, modifiers: modifiers, transport: transport, threads: session.threads,
+            kernels: session.kernels, progressed: { watchdog.progress() })
+        session.warn(executor.shortages)
         let queryWidth = heads * headDim
         let outputWidth = heads * shape.valueDimension
         let rows = sharding.tokenCount(of: transport.rank)
