@@ -73,7 +73,7 @@ extension AttentionJob {
     /// The ranks of a group in `hybrid`, where nothing else is asked for: the largest divisor of the rank count that is
     /// smaller than it and leaves every member a head; 1, which is `pass-kv`, where there is none.
     public var hybridDegree: Int {
-        (1..<max(2, rankCount)).last { rankCount % $0 == 0 && $0 <= heads.queryHeads } ?? 1
+        (1..<rankCount).last { rankCount % $0 == 0 && $0 <= heads.queryHeads } ?? 1
     }
 }
 

@@ -3,11 +3,11 @@
 import Tiles
 
 /// A segment tree over sets at places 0, 1, …, whose nodes hold the unions of what is below them.
-struct UnionTree: Sendable {
+package struct UnionTree: Sendable {
     /// Level 0 holds the sets, each further one the unions of pairs of the one before, up to a single set.
     private let levels: [[Runs]]
 
-    init(_ sets: [Runs]) {
+    package init(_ sets: [Runs]) {
         var levels = [sets]
         while let last = levels.last, last.count > 1 {
             levels.append(stride(from: 0, to: last.count, by: 2).map { $0 + 1 < last.count ? last[$0].union(last[$0 + 1]) : last[$0] })
@@ -15,15 +15,15 @@ struct UnionTree: Sendable {
         self.levels = levels
     }
 
-    subscript(place: Int) -> Runs { levels[0][place] }
+    package subscript(place: Int) -> Runs { levels[0][place] }
 
     var count: Int { levels[0].count }
 
     /// The union of all sets.
-    var whole: Runs { levels[levels.count - 1].first ?? Runs() }
+    package var whole: Runs { levels[levels.count - 1].first ?? Runs() }
 
     /// The union of the sets at some places.
-    func union(_ places: Range<Int>) -> Runs {
+    package func union(_ places: Range<Int>) -> Runs {
         var result = Runs()
         var place = places.lowerBound
         while place < places.upperBound {
@@ -36,12 +36,12 @@ struct UnionTree: Sendable {
     }
 
     /// The first place of some whose set meets `set`.
-    func first(in places: Range<Int>, meeting set: Runs) -> Int? {
+    package func first(in places: Range<Int>, meeting set: Runs) -> Int? {
         var place = places.lowerBound
         while place < places.upperBound {
             var level = 0
             // Up while nothing below meets it …
-            while level + 1 < levels.count, place & ((2 << level) - 1) == 0, place + 2 << level <= places.upperBound { level += 1 }
+            while place & ((2 << level) - 1) == 0, place + 2 << level <= places.upperBound { level += 1 }
             if levels[level][place >> level].intersects(set) {
                 // … and down to the first that does.
                 while level > 0 {
@@ -56,11 +56,11 @@ struct UnionTree: Sendable {
     }
 
     /// The last place of some whose set meets `set`.
-    func last(in places: Range<Int>, meeting set: Runs) -> Int? {
+    package func last(in places: Range<Int>, meeting set: Runs) -> Int? {
         var end = places.upperBound
         while end > places.lowerBound {
             var level = 0
-            while level + 1 < levels.count, end & ((2 << level) - 1) == 0, end - 2 << level >= places.lowerBound { level += 1 }
+            while end & ((2 << level) - 1) == 0, end - 2 << level >= places.lowerBound { level += 1 }
             if levels[level][(end >> level) - 1].intersects(set) {
                 while level > 0 {
                     level -= 1

@@ -246,6 +246,7 @@ struct Breakage: Sendable, CustomStringConvertible {
             Issue.record("\(breakage.name): accepted")
         } catch {
             #expect(error.reason.contains(breakage.reason), "\(breakage.name): \(error)")
+            if breakage.reason == "disagree" { #expect(error.step == 0) }
         }
     }
 

@@ -118,6 +118,46 @@ import Tiles
         #expect(abs(tokens[0] - 50_000) <= 256 && abs(tokens[1] - 25_000) <= 256)
     }
 
+    /// A tile goes where its middle falls: a small example by hand, costs of the order of one.
+    @Test(arguments: [
+        ([3.0, 1], [0, 1]), ([1, 3], [0, 1]), ([1, 1, 1, 1], [0, 0, 1, 1]), ([2, 1, 1, 2], [0, 0, 1, 1]), ([1, 1, 4, 1, 1], [0, 0, 1, 1, 1]),
+    ]) func smallCostsAreBalanced(costsInOrder: [Double], owners: [Int]) {
+        // The folded order: place 0, 1, 2, … are tiles 0, n − 1, 1, …
+        let count = costsInOrder.count
+        let tiles = (0..<count).map { $0 % 2 == 0 ? $0 / 2 : count - 1 - $0 / 2 }
+        var costs = Array(repeating: 0.0, count: count)
+        for (place, tile) in tiles.enumerated() { costs[tile] = costsInOrder[place] }
+        let sharding = Sharding(lengths: [count * 256], layout: .balanced, rankCount: 2, costs: costs)
+        #expect(tiles.map { sharding.owner(of: $0).index } == owners, "\(costsInOrder)")
+    }
+
+    /// One tile that costs as much as all others: tokens do not pile up behind it beyond the cap, whichever rank is last.
+    @Test(arguments: [2, 3, 4, 5, 8]) func theTokenCapHolds(ranks: Int) {
+        for heavy in [0, 1, 5, 11, 20, 39] {
+            for others in [0.0, 1e-6, 0.001] {
+                var costs = Array(repeating: others, count: 40)
+                costs[heavy] = 1
+                let sharding = Sharding(lengths: [40 * 256], layout: .balanced, rankCount: ranks, costs: costs)
+                let tokens = (0..<ranks).map { sharding.tokenCount(of: Rank($0)) }
+                let mean = Double(40 * 256) / Double(ranks)
+                #expect(tokens.allSatisfy { Double($0) <= Sharding.tokenCap * mean }, "\(ranks) ranks, tile \(heavy), \(others): \(tokens)")
+                #expect(tokens.reduce(0, +) == 40 * 256)
+                #expect((0..<ranks).allSatisfy { sharding.tiles(of: Rank($0)).ranges.count <= 2 })
+            }
+        }
+    }
+
+    @Test func theWorkIsCounted() {
+        let heads = HeadShape(queryHeads: 6, keyValueHeads: 2, headDimension: 8, valueDimension: 20)
+        let shapes = [SequenceShape(length: 300), SequenceShape(queries: 5, keys: 600)]
+        let job = AttentionJob(shapes: shapes, mask: .full, heads: heads, layout: .contiguous, rankCount: 2)
+        // A multiply and an add for each channel of a key and of a value.
+        let flop = Double((300 * 300 + 5 * 600) * 6 * (2 * 8 + 2 * 20))
+        #expect(job.visibleFlop == flop)
+        let costs = AttentionJob.costs(shapes: shapes, mask: .full, heads: heads, denseFlopPerToken: 7)
+        #expect(costs.count == 3 && costs.reduce(0, +) == flop + 305 * 7)
+    }
+
     @Test func headGroupsCoverEveryHeadOnce() {
         let job = AttentionJob(
             shapes: [SequenceShape(length: 1_000_000)], mask: .full, heads: HeadShape(heads: 13, headDimension: 64),

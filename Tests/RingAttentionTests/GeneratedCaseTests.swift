@@ -29,6 +29,8 @@ import Tiles
         #expect(outcomes.allSatisfy { $0.sameBits(as: outcomes[0]) })
         let plans = ringCase.plans(ranks: ranks)
         try Plan.validate(plans)
+        // No step is full of nothing.
+        #expect(plans.allSatisfy { $0.steps.allSatisfy { $0.attend.allSatisfy { !$0.queries.isEmpty && !$0.heads.isEmpty && !$0.keys.isEmpty } } })
         #expect(outcomes.map(\.bytesSent) == plans.map(\.bytesSent), "\(ranks) ranks, \(ringCase)")
         #expect(outcomes.map(\.messagesSent) == plans.map(\.messagesSent), "\(ranks) ranks, \(ringCase)")
         let formula = ByteFormula(ringCase.job(ranks: ranks)).bytes(ringCase.strategy)

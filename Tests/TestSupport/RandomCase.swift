@@ -25,7 +25,8 @@ public enum RandomCase {
         switch number(0...(depth < 2 ? 12 : 8)) {
         case 0: return .full
         case 1, 2: return .causal
-        case 3, 4: return .window(left: number(-1...300), right: number(0...1) == 0 ? 0 : number(-1...300))
+        case 3, 4: return .window(
+            left: number(0...4) == 0 ? -1 : number(0...300), right: [-1, 0, number(0...300), number(0...300)][number(0...3)])
         case 5:
             var queriesLeft = shape.queries
             var keysLeft = shape.keys
