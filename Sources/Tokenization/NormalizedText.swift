@@ -42,13 +42,36 @@ struct NormalizedText: Sendable, Equatable {
 
     var count: Int { scalars.count }
 
+    /// Scalars as a string.
+    static func string(_ scalars: some Sequence<UInt32>) -> String {
+        var view = String.UnicodeScalarView()
+        for scalar in scalars { if let scalar = Unicode.Scalar(scalar) { view.append(scalar) } }
+        return String(view)
+    }
+
     func slice(_ range: Range<Int>) -> NormalizedText {
         range == 0 ..< count ? self : NormalizedText(self, range)
     }
 
     /// The offsets in the original text of a run of scalars that is not empty.
-    func offsets(of range: Range<Int>) -> Range<Int> {
-        Int(origins[range.lowerBound]) ..< Int(origins[range.upperBound - 1]) + 1
+    @inline(__always)
+    func offsets(of range: Range<Int>) -> Range<Int32> {
+        origins[range.lowerBound] ..< origins[range.upperBound - 1] + 1
+    }
+
+    /// How many whitespace scalars, or bytes that stand for a space, a run begins with.
+    func leadingWhitespace(of range: Range<Int>) -> Int32 {
+        Int32(scalars[range].prefix { Self.isMargin($0) }.count)
+    }
+
+    /// How many whitespace scalars, or bytes that stand for a space, a run ends with.
+    func trailingWhitespace(of range: Range<Int>) -> Int32 {
+        Int32(scalars[range].reversed().prefix { Self.isMargin($0) }.count)
+    }
+
+    /// Whether a scalar is whitespace or Ġ, which stands for a space in byte-level vocabularies.
+    static func isMargin(_ scalar: UInt32) -> Bool {
+        scalar == 0x120 || ScalarProperties.flags(of: scalar).hasAny(.whitespace)
     }
 
     mutating func reserve(_ count: Int) {

@@ -5,7 +5,7 @@ extension Tokenizer {
     package func normalized(_ text: String) -> String {
         var normalized = NormalizedText(text)
         normalizer?.apply(to: &normalized)
-        return Self.string(normalized.scalars)
+        return NormalizedText.string(normalized.scalars)
     }
 
     /// The words that the pre-tokenizer makes of `text`, which is not normalised first.
@@ -14,12 +14,6 @@ extension Tokenizer {
         guard text.count > 0 else { return [] }
         var words = [0 ..< text.count]
         preTokenizer?.apply(to: &words, of: text)
-        return words.map { Self.string(text.scalars[$0]) }
-    }
-
-    private static func string(_ scalars: some Sequence<UInt32>) -> String {
-        var view = String.UnicodeScalarView()
-        for scalar in scalars { if let scalar = Unicode.Scalar(scalar) { view.append(scalar) } }
-        return String(view)
+        return words.map { NormalizedText.string(text.scalars[$0]) }
     }
 }

@@ -23,13 +23,22 @@ enum TokenModel: Sendable {
         }
     }
 
-    /// Calls `emit` with the id and the range of each token of the words, ranges of `text`.
-    func tokenize(_ words: [Range<Int>], of text: NormalizedText, _ emit: (Int32, Range<Int>) -> Void) {
+    /// What pieces inside a word begin with in the vocabulary, or nil.
+    var continuingSubwordPrefix: String? {
+        switch self {
+        case .wordPiece(let model): model.continuationPrefix.isEmpty ? nil : NormalizedText.string(model.continuationPrefix)
+        }
+    }
+
+    /// Calls `emit` with the id, the range and the word's number of each token of the words, ranges of `text`.
+    func tokenize(_ words: [Range<Int>], of text: NormalizedText, _ emit: (Int32, Range<Int>, Int) -> Void) {
         switch self {
         case .wordPiece(let model):
             text.scalars.withUnsafeBufferPointer { scalars in
                 var pieces = WordPiece.Pieces()
-                for word in words { model.tokenize(scalars, word, &pieces, emit) }
+                for (number, word) in words.enumerated() {
+                    model.tokenize(scalars, word, &pieces) { emit($0, $1, number) }
+                }
             }
         }
     }
@@ -40,7 +49,7 @@ struct WordPiece: Sendable {
     let vocabulary: Vocabulary
     private let unknownId: Int32
     /// What pieces inside a word begin with in the vocabulary.
-    private let continuationPrefix: [UInt32]
+    let continuationPrefix: [UInt32]
     private let continuationHash: Vocabulary.Hash
     /// Longer words are unknown as a whole.
     private let wordLimit: Int

@@ -86,10 +86,6 @@ struct Vocabulary: Sendable {
 
     func token(of id: Int32) -> String? {
         guard let position = tokensById[id] else { return nil }
-        var text = String.UnicodeScalarView()
-        for value in scalars[starts[Int(position)] ..< starts[Int(position) + 1]] {
-            if let scalar = Unicode.Scalar(value) { text.append(scalar) }
-        }
-        return String(text)
+        return NormalizedText.string(scalars[starts[Int(position)] ..< starts[Int(position) + 1]])
     }
 }

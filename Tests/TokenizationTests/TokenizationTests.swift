@@ -64,6 +64,10 @@ import Tokenization
         #expect(tokenizer.vocabularySize == 3)
     }
 
+    @Test func theContinuationPrefixIsTheModels() throws {
+        #expect(try tokenizer().continuingSubwordPrefix == "##")
+    }
+
     @Test func wordsBeyondTheLimitAreUnknownAsAWhole() throws {
         let text = ###"{"model":{"type":"WordPiece","unk_token":"?","vocab":{"?":0,"a":1,"##a":2},"max_input_chars_per_word":3}}"###
         let tokenizer = try Tokenizer(json: JSON.parse(Array(text.utf8), path: "t"), path: "t")
@@ -96,7 +100,7 @@ import Tokenization
         (#"{"normalizer":{"type":"Precompiled"},"model":MODEL}"#, "Precompiled"),
         (#"{"normalizer":{"type":"Sequence","normalizers":[{"type":"NFD"},{"type":"Replace"}]},"model":MODEL}"#, "normalizer.normalizers.1: Replace"),
         (#"{"pre_tokenizer":{"type":"ByteLevel"},"model":MODEL}"#, "ByteLevel"),
-        (#"{"post_processor":{"type":"RobertaProcessing"},"model":MODEL}"#, "RobertaProcessing"),
+        (#"{"post_processor":{"type":"Sequence","processors":[{"type":"Surround"}]},"model":MODEL}"#, "post_processor.processors.0: Surround"),
     ])
     func unknownComponentsAreRefusedByName(_ text: String, _ name: String) throws {
         let model = #"{"type":"WordPiece","unk_token":"?","vocab":{"?":0}}"#
