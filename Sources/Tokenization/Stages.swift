@@ -10,10 +10,8 @@ extension Tokenizer {
 
     /// The words that the pre-tokenizer makes of `text`, which is not normalised first.
     package func words(of text: String) -> [String] {
-        let text = NormalizedText(text)
-        guard text.count > 0 else { return [] }
-        var words = [0 ..< text.count]
-        preTokenizer?.apply(to: &words, of: text)
-        return words.map { NormalizedText.string(text.scalars[$0]) }
+        var words = Words(NormalizedText(text))
+        preTokenizer?.apply(to: &words)
+        return words.ranges.map { NormalizedText.string(words.text.scalars[$0]) }
     }
 }

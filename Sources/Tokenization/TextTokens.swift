@@ -27,8 +27,10 @@ struct TextTokens {
     }
 
     /// Notes that the last token's string begins or ends with whitespace.
-    mutating func addMargin(leading: Int32, trailing: Int32) {
-        if leading > 0 || trailing > 0 { margins.append(Margin(token: count - 1, leading: leading, trailing: trailing)) }
+    mutating func addMargins(_ size: (leading: Int32, trailing: Int32)) {
+        if size.leading > 0 || size.trailing > 0 {
+            margins.append(Margin(token: count - 1, leading: size.leading, trailing: size.trailing))
+        }
     }
 
     /// Takes the whitespace at the ends of tokens out of their offsets.

@@ -195,13 +195,16 @@ public struct Tokenizer: Sendable {
                 word += 1
                 continue
             }
-            var words = [segment.range]
-            preTokenizer?.apply(to: &words, of: text)
-            let first = word
-            model.tokenize(words, of: text) { id, range, number in
-                tokens.append(id, text.offsets(of: range), word: first + Int32(number))
+            var words = Words(text.slice(segment.range))
+            preTokenizer?.apply(to: &words)
+            model.tokenize(words) { id, range, number in
+                tokens.append(id, words.text.offsets(of: range), word: word + Int32(number))
+                if postProcessor.trims {
+                    tokens.addMargins(
+                        model.standsForText(id) ? NormalizedText.margins(of: words.text.scalars[range]) : model.vocabulary.margins(of: id))
+                }
             }
-            word += Int32(words.count)
+            word += Int32(words.ranges.count)
         }
     }
 
@@ -209,7 +212,7 @@ public struct Tokenizer: Sendable {
     private func append(_ id: Int32, _ range: Range<Int>, of text: NormalizedText, word: Int32, to tokens: inout TextTokens) {
         tokens.append(id, text.offsets(of: range), word: word)
         if postProcessor.trims {
-            tokens.addMargin(leading: text.leadingWhitespace(of: range), trailing: text.trailingWhitespace(of: range))
+            tokens.addMargins(NormalizedText.margins(of: text.scalars[range]))
         }
     }
 }

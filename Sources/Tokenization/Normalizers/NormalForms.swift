@@ -1,26 +1,28 @@
-// Canonical decomposition and composition that keep track of where scalars come from.
+// Decomposition and composition, canonical and compatible, that keep track of where scalars come from.
 
-/// The scalars of a text in a canonical form, each with the number of scalars of the text that it takes the place of.
+/// The scalars of a text in a normalization form (UAX #15), each with the number of scalars of the text that it takes the place of.
 ///
 /// Origins are then dealt out in order: a scalar that takes the place of n ≥ 1 gets the first of the next n, one that
 /// takes none gets the one before. Where marks change places this gives each the origin of its new place, as the
 /// reference implementation does.
-private struct CanonicalSequence {
+private struct NormalForm {
     var scalars: [UInt32] = []
     var taken: [Int32] = []
 
     /// Marks behind the last starter, which wait for the next before they can be put in order.
     private var pending: [(combiningClass: UInt8, scalar: UInt32, taken: Int32)] = []
 
-    init(decomposing source: [UInt32]) {
+    /// - Parameter decomposing: ``ScalarFlags/decomposes``, and ``ScalarFlags/isCompatible`` for the forms KD and KC.
+    init(of source: [UInt32], decomposing: ScalarFlags) {
+        let affected = ScalarFlags(rawValue: decomposing.rawValue | ScalarFlags.reorders.rawValue)
         scalars.reserveCapacity(source.count + source.count / 4)
         taken.reserveCapacity(source.count + source.count / 4)
         ScalarProperties.withFlags { table in
             for scalar in source {
                 let flags = table[Int(scalar)]
-                if !flags.hasAny(.canonical) {
+                if !flags.hasAny(affected) {
                     appendStarter(scalar, taken: 1)
-                } else if flags.hasAny(.decomposes) {
+                } else if flags.hasAny(decomposing) {
                     var taken: Int32 = 1
                     if Hangul.syllables.contains(scalar) {
                         Hangul.decompose(scalar) { jamo in
@@ -28,7 +30,8 @@ private struct CanonicalSequence {
                             taken = 0
                         }
                     } else {
-                        for part in ScalarProperties.decomposition(of: scalar) {
+                        let isCompatible = flags.hasAny(.isCompatible) && decomposing.hasAny(.isCompatible)
+                        for part in ScalarProperties.decomposition(of: scalar, isCompatible: isCompatible) {
                             appendPart(part, taken: taken)
                             taken = 0
                         }
@@ -110,30 +113,41 @@ private struct CanonicalSequence {
 }
 
 extension NormalizedText {
-    /// Canonical decomposition, form D.
-    mutating func decompose() {
+    /// Decomposition: form D, or KD where `isCompatible`.
+    mutating func decompose(isCompatible: Bool = false) {
+        let decomposing = Self.decomposing(isCompatible)
+        let affected = ScalarFlags(rawValue: decomposing.rawValue | ScalarFlags.reorders.rawValue)
         let isAffected = ScalarProperties.withFlags { table in
-            scalars.contains { table[Int($0)].hasAny(.canonical) }
+            scalars.contains { table[Int($0)].hasAny(affected) }
         }
         guard isAffected else { return }
-        adopt(CanonicalSequence(decomposing: scalars))
+        let form = NormalForm(of: scalars, decomposing: decomposing)
+        adopt(form.scalars, taken: form.taken)
     }
 
-    /// Canonical composition, form C.
-    mutating func compose() {
+    /// Decomposition and composition: form C, or KC where `isCompatible`.
+    mutating func compose(isCompatible: Bool = false) {
         // Below U+0300 nothing composes with what stands before it, and everything is composed already.
-        guard scalars.contains(where: { $0 >= 0x300 }) else { return }
-        var sequence = CanonicalSequence(decomposing: scalars)
-        sequence.compose()
-        adopt(sequence)
+        let isAffected = ScalarProperties.withFlags { table in
+            scalars.contains { $0 >= 0x300 || isCompatible && table[Int($0)].hasAny(.isCompatible) }
+        }
+        guard isAffected else { return }
+        var form = NormalForm(of: scalars, decomposing: Self.decomposing(isCompatible))
+        form.compose()
+        adopt(form.scalars, taken: form.taken)
     }
 
-    private mutating func adopt(_ sequence: CanonicalSequence) {
+    private static func decomposing(_ isCompatible: Bool) -> ScalarFlags {
+        isCompatible ? ScalarFlags(rawValue: ScalarFlags.decomposes.rawValue | ScalarFlags.isCompatible.rawValue) : .decomposes
+    }
+
+    /// Takes over other scalars, each with the number of scalars of this text that it takes the place of.
+    mutating func adopt(_ scalars: [UInt32], taken: [Int32]) {
         var result = NormalizedText()
-        result.reserve(sequence.scalars.count)
+        result.reserve(scalars.count)
         var next = 0
-        for (scalar, taken) in zip(sequence.scalars, sequence.taken) {
-            result.append(scalar, origin: origins[taken > 0 ? next : max(next - 1, 0)])
+        for (scalar, taken) in zip(scalars, taken) {
+            result.append(scalar, origin: origins[min(taken > 0 ? next : max(next - 1, 0), count - 1)])
             next += Int(taken)
         }
         self = result

@@ -19,9 +19,14 @@ struct ScalarFlags: OptionSet {
     /// Has a canonical combining class other than 0.
     static let reorders = ScalarFlags(rawValue: 1 << 8)
     static let lowercases = ScalarFlags(rawValue: 1 << 9)
+    /// Has a compatibility decomposition that is not the canonical one.
+    static let isCompatible = ScalarFlags(rawValue: 1 << 10)
+    static let numeric = ScalarFlags(rawValue: 1 << 11)
+    /// Removed by the normalizer Nmt.
+    static let nmtRemoved = ScalarFlags(rawValue: 1 << 12)
+    /// Turned into a space by the normalizer Nmt.
+    static let nmtSpace = ScalarFlags(rawValue: 1 << 13)
 
-    /// What canonical decomposition looks at.
-    static let canonical = ScalarFlags(rawValue: decomposes.rawValue | reorders.rawValue)
     /// What the regular expression of the whitespace splitter looks at.
     static let wordOrSpace = ScalarFlags(rawValue: word.rawValue | whitespace.rawValue)
 
@@ -56,8 +61,14 @@ enum ScalarProperties {
         mark(UnicodeTables.ideograph, .ideograph)
         mark(UnicodeTables.nonspacing, .nonspacing)
         mark(UnicodeTables.mark, .mark)
+        mark(UnicodeTables.numeric, .numeric)
+        mark([0x1, 0x8, 0xB, 0xB, 0xE, 0x1F, 0x7F, 0x7F, 0x8F, 0x8F, 0x9F, 0x9F], .nmtRemoved)
+        mark(
+            [0x9, 0xA, 0xC, 0xD, 0x1680, 0x1680, 0x200B, 0x200F, 0x2028, 0x2029, 0x2581, 0x2581, 0xFEFF, 0xFEFF, 0xFFFD, 0xFFFD],
+            .nmtSpace)
         mark(UnicodeTables.combiningClass, step: 3, .reorders)
         markKeys(UnicodeTables.decomposition, .decomposes)
+        markKeys(UnicodeTables.compatibility, .isCompatible)
         mark([Hangul.syllables.lowerBound, Hangul.syllables.upperBound - 1], .decomposes)
         markKeys(UnicodeTables.lowercaseSeveral, .lowercases)
         let runs = UnicodeTables.lowercaseRuns
@@ -88,13 +99,15 @@ enum ScalarProperties {
     }
 
     private static let decompositionPositions = positions(in: UnicodeTables.decomposition)
+    private static let compatibilityPositions = positions(in: UnicodeTables.compatibility)
     private static let lowercasePositions = positions(in: UnicodeTables.lowercaseSeveral)
 
-    /// The full canonical decomposition of a scalar that ``ScalarFlags/decomposes`` and is not a Hangul syllable.
-    static func decomposition(of scalar: UInt32) -> ArraySlice<UInt32> {
-        guard let position = decompositionPositions[scalar] else { return [scalar] }
-        let count = Int(UnicodeTables.decomposition[position] >> 24)
-        return UnicodeTables.decomposition[position + 1 ..< position + 1 + count]
+    /// The full decomposition of a scalar that is no Hangul syllable: canonical of one that ``ScalarFlags/decomposes``,
+    /// compatible of one that ``ScalarFlags/isCompatible``.
+    static func decomposition(of scalar: UInt32, isCompatible: Bool) -> ArraySlice<UInt32> {
+        let table = isCompatible ? UnicodeTables.compatibility : UnicodeTables.decomposition
+        guard let position = (isCompatible ? compatibilityPositions : decompositionPositions)[scalar] else { return [scalar] }
+        return table[position + 1 ..< position + 1 + Int(table[position] >> 24)]
     }
 
     /// The canonical combining class of any scalar.
@@ -158,6 +171,9 @@ enum Hangul {
         emit(vowel + index / trailings % vowels)
         if index % trailings != 0 { emit(trailing + index % trailings) }
     }
+
+    /// Whether a syllable ends in a trailing consonant.
+    static func hasTrailing(_ syllable: UInt32) -> Bool { (syllable - syllables.lowerBound) % trailings != 0 }
 
     static func composition(of first: UInt32, _ second: UInt32) -> UInt32? {
         if (leading ..< leading + 19).contains(first), (vowel ..< vowel + vowels).contains(second) {

@@ -1,50 +1,8 @@
-// The third stage of a tokenizer: from words to tokens of the vocabulary.
+// WordPiece: the longest piece of the vocabulary, again and again.
 
 import Checkpoints
 
-/// A model of `tokenizer.json`.
-enum TokenModel: Sendable {
-    case wordPiece(WordPiece)
-
-    private static let supported = ["WordPiece"]
-
-    init(_ component: Component) throws(FileError) {
-        switch component.json["type"]?.string {
-        case "WordPiece": self = .wordPiece(try WordPiece(component))
-        // Older files do not name the type; no other model has this member beside this vocabulary.
-        case nil where component.json["max_input_chars_per_word"] != nil: self = .wordPiece(try WordPiece(component))
-        case let other: throw component.unsupported(other ?? "a model without a type", supported: Self.supported)
-        }
-    }
-
-    var vocabulary: Vocabulary {
-        switch self {
-        case .wordPiece(let model): model.vocabulary
-        }
-    }
-
-    /// What pieces inside a word begin with in the vocabulary, or nil.
-    var continuingSubwordPrefix: String? {
-        switch self {
-        case .wordPiece(let model): model.continuationPrefix.isEmpty ? nil : NormalizedText.string(model.continuationPrefix)
-        }
-    }
-
-    /// Calls `emit` with the id, the range and the word's number of each token of the words, ranges of `text`.
-    func tokenize(_ words: [Range<Int>], of text: NormalizedText, _ emit: (Int32, Range<Int>, Int) -> Void) {
-        switch self {
-        case .wordPiece(let model):
-            text.scalars.withUnsafeBufferPointer { scalars in
-                var pieces = WordPiece.Pieces()
-                for (number, word) in words.enumerated() {
-                    model.tokenize(scalars, word, &pieces) { emit($0, $1, number) }
-                }
-            }
-        }
-    }
-}
-
-/// Greedy longest-match-first pieces of words, as in BERT.
+/// Greedy longest-match-first pieces of words, as in BERT (Devlin and others, 2019).
 struct WordPiece: Sendable {
     let vocabulary: Vocabulary
     private let unknownId: Int32
@@ -70,20 +28,8 @@ struct WordPiece: Sendable {
         guard let limit = limit.int, limit >= 0 else { throw component.malformed("'max_input_chars_per_word' is not a count") }
         wordLimit = limit
 
-        guard let entries = component.json["vocab"]?.object else { throw component.malformed("has no object 'vocab'") }
-        guard entries.count <= 1 << 28 else { throw component.malformed("has \(entries.count) tokens, more than can be addressed") }
-        var vocabulary = Vocabulary(capacity: entries.count)
-        for entry in entries.members {
-            guard let value = entry.value.int, let id = Int32(exactly: value), id >= 0 else {
-                throw component.malformed("vocab: '\(entry.key)' has no token id")
-            }
-            vocabulary.add(entry.key, id: id)
-        }
-        guard let unknownId = vocabulary.id(of: unknown) else {
-            throw component.malformed("the unknown token '\(unknown)' is not in the vocabulary")
-        }
-        self.vocabulary = vocabulary
-        self.unknownId = unknownId
+        vocabulary = try Vocabulary(component)
+        unknownId = try vocabulary.unknownId(unknown, component)
     }
 
     /// Tokens of one word, a range of `scalars`. Time is at most the word's length, which is limited, times the

@@ -1,5 +1,7 @@
 // Tokens and their ids, found by scalars without making strings.
 
+import Checkpoints
+
 /// A vocabulary: a hash table from scalars to ids.
 ///
 /// The hash can be carried on scalar by scalar, so all beginnings of a word are hashed in one pass over it.
@@ -37,9 +39,33 @@ struct Vocabulary: Sendable {
         starts.reserveCapacity(capacity + 1)
     }
 
+    /// The most tokens that can be addressed.
+    static let limit = 1 << 28
+
+    /// The object `vocab` of a model, token to id.
+    init(_ component: Component) throws(FileError) {
+        guard let entries = component.json["vocab"]?.object else { throw component.malformed("has no object 'vocab'") }
+        guard entries.count <= Self.limit else { throw component.malformed("has \(entries.count) tokens, more than can be addressed") }
+        self.init(capacity: entries.count)
+        for entry in entries.members {
+            guard let value = entry.value.int, let id = Int32(exactly: value), id >= 0 else {
+                throw component.malformed("vocab: '\(entry.key)' has no token id")
+            }
+            add(entry.key, id: id)
+        }
+    }
+
+    /// The id of the token for what is not in the vocabulary, which must be there: encoding never fails.
+    func unknownId(_ token: String, _ component: Component) throws(FileError) -> Int32 {
+        guard let id = id(of: token) else {
+            throw component.malformed("the unknown token '\(token)' is not in the vocabulary")
+        }
+        return id
+    }
+
     var count: Int { ids.count }
 
-    /// Adds a token that is not there yet.
+    /// Adds a token; of equal ones the last counts when one is looked for.
     mutating func add(_ token: String, id: Int32) {
         var hash = Hash()
         for scalar in token.unicodeScalars {
@@ -53,8 +79,12 @@ struct Vocabulary: Sendable {
         largestId = max(largestId, id)
         tokensById[id] = position
         var slot = hash.value & (slots.count - 1)
-        while slots[slot] >= 0 { slot = (slot + 1) & (slots.count - 1) }
+        while slots[slot] >= 0, !isEqual(Int(slots[slot]), Int(position)) { slot = (slot + 1) & (slots.count - 1) }
         slots[slot] = position
+    }
+
+    private func isEqual(_ first: Int, _ second: Int) -> Bool {
+        scalars[starts[first] ..< starts[first + 1]].elementsEqual(scalars[starts[second] ..< starts[second + 1]])
     }
 
     /// The id of the token made of `prefix` and then `scalars[range]`, whose hash is `hash`.
@@ -77,11 +107,33 @@ struct Vocabulary: Sendable {
         return true
     }
 
-    func id(of token: String) -> Int32? {
-        let scalars = token.unicodeScalars.map(\.value)
+    func id(of token: String) -> Int32? { id(of: token.unicodeScalars.map(\.value)) }
+
+    func id(of token: [UInt32]) -> Int32? {
+        token.withUnsafeBufferPointer { id(of: $0, 0 ..< $0.count) }
+    }
+
+    /// The id of the token made of `scalars[range]`.
+    func id(of scalars: UnsafeBufferPointer<UInt32>, _ range: Range<Int>) -> Int32? {
+        guard range.count <= longest else { return nil }
         var hash = Hash()
-        for scalar in scalars { hash.add(scalar) }
-        return scalars.withUnsafeBufferPointer { id(hash: hash, prefix: [], $0, 0 ..< $0.count) }
+        for index in range { hash.add(scalars[index]) }
+        return id(hash: hash, prefix: [], scalars, range)
+    }
+
+    /// How many whitespace scalars the token with that id begins and ends with.
+    func margins(of id: Int32) -> (leading: Int32, trailing: Int32) {
+        guard let position = tokensById[id] else { return (0, 0) }
+        let token = scalars[starts[Int(position)] ..< starts[Int(position) + 1]]
+        return NormalizedText.margins(of: token)
+    }
+
+    /// Ids of the tokens `<0x00>` to `<0xFF>`; −1 where there is none.
+    var byteIds: [Int32] {
+        (0 ..< 256).map { byte in
+            let digits = String(byte, radix: 16, uppercase: true)
+            return id(of: "<0x\(byte < 16 ? "0" : "")\(digits)>") ?? -1
+        }
     }
 
     func token(of id: Int32) -> String? {

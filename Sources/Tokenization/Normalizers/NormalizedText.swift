@@ -59,19 +59,11 @@ struct NormalizedText: Sendable, Equatable {
         origins[range.lowerBound] ..< origins[range.upperBound - 1] + 1
     }
 
-    /// How many whitespace scalars, or bytes that stand for a space, a run begins with.
-    func leadingWhitespace(of range: Range<Int>) -> Int32 {
-        Int32(scalars[range].prefix { Self.isMargin($0) }.count)
-    }
-
-    /// How many whitespace scalars, or bytes that stand for a space, a run ends with.
-    func trailingWhitespace(of range: Range<Int>) -> Int32 {
-        Int32(scalars[range].reversed().prefix { Self.isMargin($0) }.count)
-    }
-
-    /// Whether a scalar is whitespace or Ġ, which stands for a space in byte-level vocabularies.
-    static func isMargin(_ scalar: UInt32) -> Bool {
-        scalar == 0x120 || ScalarProperties.flags(of: scalar).hasAny(.whitespace)
+    /// How many scalars at either end of a token's string are whitespace, or Ġ, which stands for a space in byte-level
+    /// vocabularies.
+    static func margins(of token: ArraySlice<UInt32>) -> (leading: Int32, trailing: Int32) {
+        func isMargin(_ scalar: UInt32) -> Bool { scalar == 0x120 || ScalarProperties.flags(of: scalar).hasAny(.whitespace) }
+        return (Int32(token.prefix(while: isMargin).count), Int32(token.reversed().prefix(while: isMargin).count))
     }
 
     mutating func reserve(_ count: Int) {
@@ -128,6 +120,19 @@ struct NormalizedText: Sendable, Equatable {
             }
         }
         self = result
+    }
+
+    /// Puts scalars in front; they come from where the first scalar does. An empty text stays empty.
+    mutating func prepend(_ prefix: [UInt32]) {
+        guard let origin = origins.first else { return }
+        scalars.insert(contentsOf: prefix, at: 0)
+        origins.insert(contentsOf: repeatElement(origin, count: prefix.count), at: 0)
+    }
+
+    /// Appends a stretch of another text.
+    mutating func append(_ range: Range<Int>, of other: NormalizedText) {
+        scalars += other.scalars[range]
+        origins += other.origins[range]
     }
 
     /// Drops whitespace at the start, the end, or both.

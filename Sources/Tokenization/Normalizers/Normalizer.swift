@@ -3,27 +3,48 @@
 import Checkpoints
 
 /// A normalizer of `tokenizer.json`.
-enum Normalizer: Sendable, Equatable {
+enum Normalizer: Sendable {
     case bert(BertNormalizer)
     case lowercase
-    /// Canonical decomposition.
-    case decompose
-    /// Canonical composition.
-    case compose
+    /// Forms D and KD of UAX #15.
+    case decompose(isCompatible: Bool)
+    /// Forms C and KC of UAX #15.
+    case compose(isCompatible: Bool)
     /// Removes all marks of what is there; does not decompose first.
     case stripAccents
     /// Removes whitespace at the ends.
     case strip(left: Bool, right: Bool)
+    /// Puts scalars in front of a text that is not empty.
+    case prepend([UInt32])
+    case replace(Replacement)
+    /// Removes controls and turns unusual spaces into spaces, as in sentencepiece's rules `nmt`.
+    case nmt
+    case precompiled(PrecompiledNormalizer)
+    /// Turns every byte of UTF-8 into a printable scalar.
+    case byteLevel
     case sequence([Normalizer])
 
-    private static let supported = ["BertNormalizer", "Lowercase", "NFC", "NFD", "Sequence", "Strip", "StripAccents"]
+    private static let supported = [
+        "BertNormalizer", "ByteLevel", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Prepend", "Replace",
+        "Sequence", "Strip", "StripAccents",
+    ]
 
     init(_ component: Component) throws(FileError) {
         switch try component.type() {
         case "BertNormalizer": self = .bert(try BertNormalizer(component))
+        case "ByteLevel": self = .byteLevel
         case "Lowercase": self = .lowercase
-        case "NFD": self = .decompose
-        case "NFC": self = .compose
+        case "NFC": self = .compose(isCompatible: false)
+        case "NFD": self = .decompose(isCompatible: false)
+        case "NFKC": self = .compose(isCompatible: true)
+        case "NFKD": self = .decompose(isCompatible: true)
+        case "Nmt": self = .nmt
+        case "Precompiled": self = .precompiled(try PrecompiledNormalizer(component))
+        case "Prepend":
+            let text = try component.string("prepend")
+            guard !text.isEmpty else { throw component.malformed("prepends nothing") }
+            self = .prepend(text.unicodeScalars.map(\.value))
+        case "Replace": self = .replace(try Replacement(component))
         case "StripAccents": self = .stripAccents
         case "Strip": self = .strip(left: try component.bool("strip_left"), right: try component.bool("strip_right"))
         case "Sequence":
@@ -37,9 +58,16 @@ enum Normalizer: Sendable, Equatable {
     func apply(to text: inout NormalizedText) {
         switch self {
         case .bert(let normalizer): normalizer.apply(to: &text)
+        case .byteLevel: ByteAlphabet.spell(&text)
         case .lowercase: text.lowercase()
-        case .decompose: text.decompose()
-        case .compose: text.compose()
+        case .decompose(let isCompatible): text.decompose(isCompatible: isCompatible)
+        case .compose(let isCompatible): text.compose(isCompatible: isCompatible)
+        case .nmt:
+            text.removeAll(.nmtRemoved)
+            text.replaceAll(.nmtSpace, with: 0x20)
+        case .precompiled(let normalizer): normalizer.apply(to: &text)
+        case .prepend(let scalars): text.prepend(scalars)
+        case .replace(let replacement): replacement.apply(to: &text)
         case .stripAccents: text.removeAll(.mark)
         case .strip(let left, let right): text.strip(left: left, right: right)
         case .sequence(let parts):
