@@ -109,7 +109,7 @@ import Tokenization
     func unknownComponentsAreRefusedByName(_ text: String, _ name: String) throws {
         let model = #"{"type":"WordPiece","unk_token":"?","vocab":{"?":0}}"#
         let template =
-            #"{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"?","type_id":0}},{"Sequence":{"id":"A","type_id":0}}],"special_tokens":{"?":{"id":"?","ids":[0],"tokens":["?"]}}}"#
+            #"{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"?","type_id":0}},{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"?","type_id":0}}],"special_tokens":{"?":{"id":"?","ids":[0],"tokens":["?"]}}}"#
         let json = try JSON.parse(Array(text.replacing("MODEL", with: model).replacing("TEMPLATE", with: template).utf8), path: "t")
         let error = try #require(throws: FileError.self) { try Tokenizer(json: json, path: "folder/tokenizer.json") }
         #expect(error.kind == .malformed)

@@ -117,6 +117,8 @@ struct PatternProgram: Sendable {
                 try emit(body, isAtomic: isAtomic)
             }
         } else {
+            // Oniguruma leaves the loop behind such a turn, which needs to know where the turn began.
+            if body.matchesEmpty { throw PatternParser.Refusal(reason: "an unlimited repetition of what may match nothing") }
             // What is remembered of a loop would cross the border of the atomic group.
             if isAtomic { throw PatternParser.Refusal(reason: "an atomic or possessive group with a repeated group in it") }
             let loop = reserve()
