@@ -49,13 +49,15 @@ struct Component {
 
     /// A pattern under `key`: `{"String": "…"}`, taken literally, or `{"Regex": "…"}`.
     func pattern(_ key: String) throws(FileError) -> RegularExpression {
-        if let text = json[key]?["String"]?.string { return RegularExpression(literal: text) }
-        guard let text = json[key]?["Regex"]?.string else { throw malformed("has no '\(key)' with a String or a Regex") }
         do {
-            return try RegularExpression(text)
+            if let text = json[key]?["String"]?.string { return try RegularExpression(literal: text) }
+            if let text = json[key]?["Regex"]?.string { return try RegularExpression(text) }
         } catch {
-            throw FileError(.malformed, path: path, "\(place).\(key): the regular expression has \(error.reason), which is not supported; use a model without")
+            throw FileError(
+                .malformed, path: path,
+                "\(place).\(key): the pattern has \(error.reason), which is not supported; use a model without")
         }
+        throw malformed("has no '\(key)' with a String or a Regex")
     }
 
     /// A single character under `key`.

@@ -123,7 +123,7 @@ public struct Tokenizer: Sendable {
     /// The tokens of `text`.
     ///
     /// - Parameter addSpecialTokens: whether ``prefixIds`` and ``suffixIds`` are put around.
-    /// - Precondition: the text has fewer than 2³¹ scalars.
+    /// - Precondition: the text has fewer than 2³¹ scalars, normalised and, where the tokenizer spells bytes, spelled.
     public func encode(_ text: String, addSpecialTokens: Bool = true) -> Encoding {
         lay([tokens(of: text)], addSpecialTokens: addSpecialTokens)
     }
@@ -132,7 +132,7 @@ public struct Tokenizer: Sendable {
     /// and between them.
     ///
     /// - Parameter addSpecialTokens: whether special tokens are put around and between.
-    /// - Precondition: each text has fewer than 2³¹ scalars.
+    /// - Precondition: each text has fewer than 2³¹ scalars, normalised and spelled as well.
     public func encode(_ first: String, pair second: String, addSpecialTokens: Bool = true) -> Encoding {
         lay([tokens(of: first), tokens(of: second)], addSpecialTokens: addSpecialTokens)
     }

@@ -1,7 +1,7 @@
 // The syntax tree of a regular expression.
 
 /// A regular expression as read.
-indirect enum Pattern: Equatable, Sendable {
+indirect enum Pattern: Sendable {
     case empty
     /// One scalar of the set.
     case set(ScalarSet)

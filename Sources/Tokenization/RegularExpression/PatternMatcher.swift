@@ -122,13 +122,17 @@ struct PatternMatcher {
     ) -> Int? {
         let longest = maximum < text.count - position ? position + maximum : text.count
         let bitmap = program.sets[set]
+        let extent = runs[memory].extent
         var end = position
-        if runs[memory].extent.contains(position) {
-            end = min(longest, runs[memory].extent.upperBound)
-        } else {
-            while end < longest, bitmap.contains(text[end]) { end += 1 }
-            if end < longest || end == text.count { runs[memory].extent = position ..< end }
+        while end < longest {
+            if extent.contains(end) {
+                end = min(longest, extent.upperBound)
+                break
+            }
+            guard bitmap.contains(text[end]) else { break }
+            end += 1
         }
+        if end < longest || end == text.count { runs[memory].extent = (extent.contains(position) ? extent.lowerBound : position) ..< end }
         guard end - position >= minimum else { return nil }
         let shortest = position + minimum
         switch greed {

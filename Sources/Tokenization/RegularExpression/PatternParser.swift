@@ -21,6 +21,8 @@ struct PatternParser {
 
     /// Deeper groups are refused, so that reading and compiling need no deep stack.
     private static let depthLimit = 64
+    /// More quantifiers in a row are refused, for the same reason.
+    private static let quantifierLimit = 3
     /// Larger counts are refused.
     private static let countLimit = 1000
 
@@ -69,9 +71,9 @@ struct PatternParser {
             let atom = try atom(flags)
             let current = flags.ignoresCase && position == start + 1 && scalar.isASCII ? lowercased(scalar) : nil
             if let literal, let current { try refuseExpansions(literal, current) }
-            let quantified = try quantified(atom)
-            literal = quantified == atom ? current : nil
-            if quantified != .empty { parts.append(quantified) }
+            let (quantified, count) = try quantified(atom)
+            literal = count == 0 ? current : nil
+            parts.append(quantified)
         }
         return parts.count == 1 ? parts[0] : parts.isEmpty ? .empty : .sequence(parts)
     }
@@ -88,8 +90,10 @@ struct PatternParser {
         }
     }
 
-    private mutating func quantified(_ atom: Pattern) throws(Refusal) -> Pattern {
+    /// An atom with the quantifiers behind it, and how many these are.
+    private mutating func quantified(_ atom: Pattern) throws(Refusal) -> (Pattern, count: Int) {
         var result = atom
+        var count = 0
         while let (minimum, maximum, isInterval) = try quantifier() {
             if case .assertion = result { throw Refusal(reason: "a repeated anchor") }
             if case .look = result { throw Refusal(reason: "a repeated lookaround") }
@@ -100,9 +104,11 @@ struct PatternParser {
             } else if !isInterval, take("+") {
                 greed = .possessive
             }
+            count += 1
+            guard count <= Self.quantifierLimit else { throw Refusal(reason: "more than \(Self.quantifierLimit) quantifiers in a row") }
             result = .repetition(result, minimum: minimum, maximum: maximum, greed)
         }
-        return result
+        return (result, count)
     }
 
     private mutating func quantifier() throws(Refusal) -> (minimum: Int, maximum: Int?, isInterval: Bool)? {

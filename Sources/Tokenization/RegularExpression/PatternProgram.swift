@@ -33,10 +33,10 @@ struct PatternProgram: Sendable {
     /// The scalars that a match can begin with; nil where a match may be empty.
     private(set) var firstScalars: ScalarBitmap?
 
-    private var knownSets: [ScalarSet] = []
+    private var knownSets: [ScalarSet: Int] = [:]
 
     /// Larger programs are refused.
-    private static let limit = 20_000
+    static let limit = 5000
 
     init(_ pattern: Pattern) throws(PatternParser.Refusal) {
         try emit(pattern, isAtomic: false)
@@ -46,15 +46,16 @@ struct PatternProgram: Sendable {
     }
 
     /// One scalar of each set, one after the other.
-    init(literal sets: [ScalarSet]) {
+    init(literal sets: [ScalarSet]) throws(PatternParser.Refusal) {
+        guard sets.count <= Self.limit else { throw PatternParser.Refusal(reason: "more than \(Self.limit) characters") }
         for set in sets { instructions.append(.set(number(of: set))) }
         instructions.append(.match)
         firstScalars = sets.first.map { ScalarBitmap($0) }
     }
 
     private mutating func number(of set: ScalarSet) -> Int {
-        if let number = knownSets.firstIndex(of: set) { return number }
-        knownSets.append(set)
+        if let number = knownSets[set] { return number }
+        knownSets[set] = sets.count
         sets.append(ScalarBitmap(set))
         return sets.count - 1
     }

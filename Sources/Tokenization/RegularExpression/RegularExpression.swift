@@ -13,9 +13,9 @@ struct RegularExpression: Sendable {
     }
 
     /// What matches `literal` and nothing else.
-    init(literal: String) {
+    init(literal: String) throws(PatternParser.Refusal) {
         let sets = literal.unicodeScalars.map { ScalarSet([$0.value ... $0.value]) }
-        program = PatternProgram(literal: sets)
+        program = try PatternProgram(literal: sets)
         matchesEmpty = sets.isEmpty
     }
 

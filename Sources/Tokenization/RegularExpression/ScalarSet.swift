@@ -1,7 +1,7 @@
 // Sets of Unicode scalars: built from ranges, asked scalar by scalar.
 
 /// A set of scalars as sorted, disjoint, inclusive ranges that do not touch.
-struct ScalarSet: Equatable, Sendable {
+struct ScalarSet: Hashable, Sendable {
     private(set) var ranges: [ClosedRange<UInt32>] = []
 
     static let all = ScalarSet([0 ... 0x10FFFF])
