@@ -42,6 +42,18 @@ import Tokenization
         #expect(unigram.encode("xaxx").offsets == [0 ..< 1, 1 ..< 2, 2 ..< 4])
     }
 
+    @Test(arguments: [
+        ("-9.302946221249993", "-0.369478829182758", "-0.5979996682778017", [3, 3, 3, 3, 1, 2, 3, 3, 2, 1] as [Int32]),
+        ("-3.7913699942177286", "-7.24931058782677", "-3.7152600854911118", [3, 3, 3, 3, 2, 1, 3, 3, 1, 2]),
+        ("-11.723720091200919", "-5.493041080650253", "-3.592842301342072", [3, 3, 3, 3, 1, 2, 3, 3, 1, 2]),
+    ])
+    func sumsThatTieAreRoundedAsInTheReference(_ a: String, _ aa: String, _ b: String, _ ids: [Int32]) throws {
+        // Ids by tokenizers 0.23.3. Scores read to the nearest double give others.
+        let vocabulary = #"[["?",-30.0],["a",\#(a)],["aa",\#(aa)],["b",\#(b)]]"#
+        let unigram = try tokenizer(#"{"model":{"type":"Unigram","unk_id":0,"vocab":\#(vocabulary)}}"#)
+        #expect(unigram.encode("bbbbaaabbaaa").ids == ids)
+    }
+
     /// Quadratic work, or a stack as deep as the text, would not come back from these.
     @Test(.timeLimit(.minutes(5)), arguments: ["roberta", "cl100k", "llama", "bpe-prefix", "xlm-roberta", "albert", "unigram-bytes", "clip", "words"])
     func wordsWithoutEndAreEncoded(_ name: String) throws {
