@@ -49,3 +49,7 @@ enum Goldens {
 
     static let hasMinilm = FileBytes.exists(minilm + "/tokenizer.json")
 }
+
+extension JSONObject {
+    mutating func append(_ key: String, _ value: JSON) { set(key, value) }
+}

@@ -106,6 +106,22 @@ import Tokenization
         #expect(error.kind == .malformed && !error.description.contains("\n"))
     }
 
+    @Test func clustersAreReplacedAsInTheReference() throws {
+        let goldens = try Goldens.load("clusters.json")
+        let texts = goldens["texts"]?.array?.compactMap(\.string) ?? []
+        let digests = Goldens.digests(goldens["digests"]?.string ?? "")
+        #expect(texts.count == 412 && digests.count == texts.count)
+        var json = JSONObject()
+        json.append("normalizer", try #require(goldens["component"]))
+        let model = #"{"type":"WordLevel","unk_token":"?","vocab":{"?":0}}"#
+        json.append("model", try JSON.parse(Array(model.utf8), path: "t"))
+        let tokenizer = try Tokenizer(json: .object(json), path: "t")
+        for (text, expected) in zip(texts, digests) {
+            let normalized = tokenizer.normalized(text)
+            #expect(Goldens.digest(normalized.utf8) == expected, "\(text.debugDescription) gave \(normalized.debugDescription)")
+        }
+    }
+
     @Test func hostileCharacterMapsDoNoHarm() throws {
         // Units that point anywhere: every lookup must stay in the array.
         var state: UInt64 = 7

@@ -88,7 +88,3 @@ import Tokenization
         #expect(words.joined().utf8.count == count)
     }
 }
-
-extension JSONObject {
-    fileprivate mutating func append(_ key: String, _ value: JSON) { set(key, value) }
-}
