@@ -49,10 +49,12 @@ public final class RingExecutor {
 
     /// - Parameters:
     ///   - modifiers: what is done to the scores; lists have an entry for each query head.
+    ///   - sharing: an executor of the same keys and heads whose packed tiles this one uses too: what was packed for one
+    ///     is gone when the other packs. For layers that differ in what they see.
     ///   - progressed: called now and then, on any thread of the rank, while work gets done.
     public init(
         plan: Plan, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport, threads: ThreadPool,
-        kernels: KernelSet, progressed: @escaping @Sendable () -> Void = {}
+        kernels: KernelSet, sharing other: RingExecutor? = nil, progressed: @escaping @Sendable () -> Void = {}
     ) {
         let job = plan.job
         let packed = PackedTile(job.heads, job.element)
@@ -66,7 +68,8 @@ public final class RingExecutor {
         workers = (0..<threads.threads).map { _ in
             TileKernel(heads: job.heads, element: job.element, mask: job.mask, modifiers: modifiers, kernels: kernels)
         }
-        own = Slab(
+        precondition(other.map { $0.packed == packed && $0.own.tiles == job.keys.tiles(of: plan.rank) } ?? true, "shared tiles are of the same keys and heads")
+        own = other?.own ?? Slab(
             tiles: job.keys.tiles(of: plan.rank), heads: 0..<job.heads.keyValueHeads,
             tileFloats: { packed.floats(keys: job.keys.numbering.tokens(of: $0).count) }, memory: { AlignedBuffer(count: $0) })
         tiles = Self.queryTiles(of: plan)
