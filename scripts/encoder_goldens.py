@@ -24,6 +24,9 @@ import torch
 import transformers
 from safetensors.numpy import load_file, save_file
 
+# One thread, so that every run rounds alike.
+torch.set_num_threads(1)
+
 LENGTHS = [1, 2, 17, 64, 255, 256, 257, 300]
 SMALL = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=40, vocab_size=48)
 POSITIONS = 304
@@ -84,6 +87,24 @@ def tiny_families():
                 max_position_embeddings=POSITIONS, emb_layer_norm_before=False,
             ),
             torch.float16,
+        ),
+        # As published: shared projections, logarithmic buckets, no absolute positions.
+        "tiny-deberta-v3": (
+            t.DebertaV2Model,
+            t.DebertaV2Config(
+                **SMALL, max_position_embeddings=512, relative_attention=True, position_buckets=16, max_relative_positions=100,
+                norm_rel_ebd="layer_norm", share_att_key=True, pos_att_type="p2c|c2p", position_biased_input=False,
+            ),
+            torch.float16,
+        ),
+        # Everything the other way round.
+        "tiny-deberta-v2": (
+            t.DebertaV2Model,
+            t.DebertaV2Config(
+                **SMALL, embedding_size=16, max_position_embeddings=POSITIONS, relative_attention=True, max_relative_positions=20,
+                share_att_key=False, pos_att_type=["c2p", "p2c"], position_biased_input=True, type_vocab_size=2,
+            ),
+            torch.bfloat16,
         ),
         "tiny-jina-bert": (JinaReference, jina_config(), torch.float16),
     }
@@ -261,10 +282,20 @@ def store(model, folder, dtype, config=None):
     return weights
 
 
+def published_deberta_rows():
+    """The row of the table for distances −700 … 700 with the 256 buckets of the published models."""
+    from transformers.models.deberta_v2.modeling_deberta_v2 import make_log_bucket_position
+
+    distances = torch.arange(-700, 701)
+    return torch.clamp(make_log_bucket_position(distances, 256, 512).long() + 256, 0, 511).numpy().astype(np.int32)
+
+
 def write_states(folder, name, model, generator):
     """For each document NAME.input_ids, NAME.rows and NAME.last_hidden_state of those rows."""
     double = in_double(model)
     goldens, error, scale = {}, 0.0, 0.0
+    if name == "tiny-deberta-v3":
+        goldens["published_rows"] = published_deberta_rows()
     for document, ids in documents(name, model.config, generator).items():
         exact, rounded = double_states(double, ids), states(model, ids)
         rows = evenly_spaced(len(ids))

@@ -31,6 +31,11 @@ struct ConfigurationReader {
         return number
     }
 
+    /// A number of things that may be none.
+    func count(_ key: String, default standard: Int) throws(FileError) -> Int {
+        config[key]?.int == 0 ? 0 : try size(key, default: standard)
+    }
+
     /// The id of a token; nil where there is none.
     func tokenId(_ key: String) throws(FileError) -> Int? {
         guard let (_, value) = find([key]) else { return nil }

@@ -28,6 +28,8 @@ public struct Encoder: Sendable {
         let norm: LayerNorm?
         /// From embeddingSize to hiddenSize; nil where they are the same.
         let projection: Dense?
+        /// Whether the norm stands behind the projection.
+        let normIsLast: Bool
     }
 
     /// Loads the weights of a checkpoint.
@@ -49,6 +51,8 @@ public struct Encoder: Sendable {
         self.kernels = kernels
         self.element = element
         embeddings = try Embeddings(root, configuration, names, element, kernels)
+        var positions: PositionEmbeddings?
+        if let shape = configuration.disentangled { positions = try PositionEmbeddings(root, shape, configuration, kernels) }
         var distinct: [Int: EncoderLayer] = [:]
         var layers: [EncoderLayer] = []
         for (index, source) in configuration.layerSources.enumerated() {
@@ -57,7 +61,7 @@ public struct Encoder: Sendable {
                 continue
             }
             let layer = try EncoderLayer(
-                root[names.layer(source, configuration)], configuration, names, isFirst: index == 0, element, kernels)
+                root[names.layer(source, configuration)], configuration, names, isFirst: index == 0, positions: positions, element, kernels)
             distinct[source] = layer
             layers.append(layer)
         }
@@ -66,7 +70,9 @@ public struct Encoder: Sendable {
             ? try LayerNorm(
                 root[names.finalNorm], width: configuration.hiddenSize, epsilon: configuration.layerNormEpsilon,
                 hasBias: configuration.biases.norms) : nil
-        modifiers = try ScoreModifiers(configuration, root[names.distanceBias])
+        var modifiers = try ScoreModifiers(configuration, root[names.distanceBias])
+        modifiers.relativePositions = positions?.positions
+        self.modifiers = modifiers
         rotary = try RotaryFrequencies(configuration, root)
     }
 
@@ -90,11 +96,13 @@ extension Encoder.Embeddings {
             ? nil : try root[names.tokenTypes]["weight"].read(shape: [configuration.tokenTypeCount, width])
         norm = configuration.hasEmbeddingNorm
             ? try LayerNorm(
-                root[names.embeddingNorm], width: width, epsilon: configuration.layerNormEpsilon, hasBias: configuration.biases.norms) : nil
+                root[names.embeddingNorm], width: configuration.normsProjectedEmbeddings ? configuration.hiddenSize : width, epsilon: configuration.layerNormEpsilon, hasBias: configuration.biases.norms) : nil
         // ALBERT has the layer even where the widths are equal.
+        normIsLast = configuration.normsProjectedEmbeddings
         let hasProjection = width != configuration.hiddenSize || configuration.family == .albert
         projection = hasProjection
             ? try Dense(
-                root[names.embeddingProjection], inputs: width, outputs: configuration.hiddenSize, element: element, kernels: kernels) : nil
+                root[names.embeddingProjection], inputs: width, outputs: configuration.hiddenSize,
+                hasBias: !configuration.normsProjectedEmbeddings, element: element, kernels: kernels) : nil
     }
 }

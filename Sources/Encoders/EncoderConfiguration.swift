@@ -23,6 +23,8 @@ public struct EncoderConfiguration: Sendable, Hashable {
     public var positions = PositionTable.none
     /// Whether a norm follows the sum of the embeddings.
     public var hasEmbeddingNorm = true
+    /// Whether that norm stands behind the dense layer which widens the embeddings, which then has no bias.
+    public var normsProjectedEmbeddings = false
     /// The token-dropout rule of ESM, where the model was trained with it.
     public var maskedTokens: MaskedTokenRule?
 
@@ -49,8 +51,15 @@ public struct EncoderConfiguration: Sendable, Hashable {
     public var rotaryDimension = 0
     /// What is added to scores by the distance of query and key.
     public var distanceBias: DistanceBias?
+    /// How many kinds of scores the scale of their sum reckons with.
+    public var scoreTerms = 1
+    /// The relative positions that contents meet, where attention is disentangled.
+    public var disentangled: DisentangledPositions?
 
     public var headDimension: Int { hiddenSize / headCount }
+
+    /// What scores are multiplied by: one over the root of the head's width times the kinds of scores that are summed.
+    var scoreScale: Float { 1 / Float(headDimension * scoreTerms).squareRoot() }
 
     /// The rows of the table of learned positions.
     var positionRows: Int { positionCount + positions.firstRow }
@@ -125,6 +134,24 @@ public enum DistanceBias: Sendable, Hashable {
     case alibi
     /// A learned bias for each head and bucket of distances, logarithmic beyond the first (Raffel et al. 2020).
     case buckets(count: Int, maximumDistance: Int)
+}
+
+/// Disentangled attention (He et al. 2021): scores of contents against a table of relative positions.
+public struct DisentangledPositions: Sendable, Hashable {
+    /// Half the rows of the table: one for each position on either side.
+    public var span: Int
+    /// Up to half of these many distances have a position of their own, the others share by their logarithm; nil: all have.
+    public var buckets: Int?
+    /// The distance at which the last position begins.
+    public var maximumDistance: Int
+    /// Whether queries meet the keys of positions (content to position).
+    public var hasKeys: Bool
+    /// Whether keys meet the queries of positions (position to content).
+    public var hasQueries: Bool
+    /// Whether positions are projected as contents are.
+    public var sharesProjections: Bool
+    /// Whether a norm goes over the table.
+    public var hasNorm: Bool
 }
 
 /// ESM's token dropout (Lin et al. 2023): the embeddings of mask tokens are zero, and all are scaled by

@@ -134,7 +134,7 @@ public final class EncoderRun {
         project(layer, pattern, executor)
         let dimension = encoder.configuration.headDimension
         let rows = HeadRows(queries, tokenStride: encoder.configuration.hiddenSize, headStride: dimension)
-        try executor.attend(queries: rows, scale: 1 / Float(dimension).squareRoot(), output: rows)
+        try executor.attend(queries: rows, scale: encoder.configuration.scoreScale, output: rows, contents: layer.contents)
         finish(layer)
     }
 
@@ -164,9 +164,10 @@ public final class EncoderRun {
                     if let positions = tables.positions { Self.add(positions, row: rows.row(of: position, in: sequence), width, to: sum) }
                 }
             }
-            tables.norm?.apply(rows: block.count, target, into: target, kernels: encoder.kernels)
-            tables.projection?.apply(
-                rows: block.count, target, into: hidden.pointer + block.firstRow * encoder.configuration.hiddenSize, kernels: encoder.kernels)
+            let rows = hidden.pointer + block.firstRow * encoder.configuration.hiddenSize
+            if !tables.normIsLast { tables.norm?.apply(rows: block.count, target, into: target, kernels: encoder.kernels) }
+            tables.projection?.apply(rows: block.count, target, into: rows, kernels: encoder.kernels)
+            if tables.normIsLast { tables.norm?.apply(rows: block.count, rows, into: rows, kernels: encoder.kernels) }
         }
     }
 

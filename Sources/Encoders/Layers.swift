@@ -1,5 +1,6 @@
 // The parts that every family's layers are made of: norms, dense layers, and a block of both around attention.
 
+import Attention
 import Checkpoints
 import Matrices
 
@@ -123,10 +124,12 @@ struct EncoderLayer: Sendable {
     let inner: Dense
     let output: Dense
     let outputNorm: LayerNorm
+    /// What relative positions are to this layer, where attention is disentangled.
+    let contents: PositionContents?
 
     init(
         _ path: ParameterPath, _ configuration: EncoderConfiguration, _ names: ParameterNames, isFirst: Bool,
-        _ element: ElementKind, _ kernels: KernelSet
+        positions: PositionEmbeddings?, _ element: ElementKind, _ kernels: KernelSet
     ) throws(FileError) {
         let hidden = configuration.hiddenSize
         let biases = configuration.biases
@@ -144,6 +147,7 @@ struct EncoderLayer: Sendable {
             }
         }
         (query, key, value) = (projections[0], projections[1], projections[2])
+        contents = try positions?.contents(path, query: query, key: key, configuration, element, kernels)
         attentionOutput = try Dense(
             path[names.attentionOutput], inputs: hidden, outputs: hidden, hasBias: biases.attention, element: element, kernels: kernels)
         attentionNorm = isFirst && configuration.skipsFirstNorm ? nil : try norm(names.attentionNorm)

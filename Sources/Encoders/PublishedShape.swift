@@ -57,6 +57,10 @@ public struct PublishedShape: Sendable {
             positionKey: "max_position_embeddings", positions: 512, firstRow: 0),
         albert("albert-base", 768, 12, 12, 3072),
         albert("albert-large", 1024, 24, 16, 4096),
+        deberta("deberta-v3-xsmall", 384, 12, 6, 1536),
+        deberta("deberta-v3-small", 768, 6, 12, 3072),
+        deberta("deberta-v3-base", 768, 12, 12, 3072),
+        deberta("deberta-v3-large", 1024, 24, 16, 4096),
         electra("electra-small", embedding: 128, 256, 12, 4, 1024),
         electra("electra-base", embedding: 768, 768, 12, 12, 3072),
         electra("electra-large", embedding: 1024, 1024, 24, 16, 4096),
@@ -173,6 +177,25 @@ public struct PublishedShape: Sendable {
                 "hidden_act": "gelu"
                 "type_vocab_size": 2
                 "embedding_size": \(embedding)
+                "pad_token_id": 0
+                """,
+            positionKey: "max_position_embeddings", positions: 512, firstRow: 0)
+    }
+
+    private static func deberta(_ name: String, _ hidden: Int, _ layers: Int, _ heads: Int, _ inner: Int) -> PublishedShape {
+        PublishedShape(
+            name: name,
+            members: Self.layers("deberta-v2", "DebertaV2Model", hidden, layers, heads, inner, vocabulary: 128_100, epsilon: "1e-07") + """
+
+                "hidden_act": "gelu"
+                "type_vocab_size": 0
+                "relative_attention": true
+                "max_relative_positions": -1
+                "position_buckets": 256
+                "norm_rel_ebd": "layer_norm"
+                "share_att_key": true
+                "pos_att_type": "p2c|c2p"
+                "position_biased_input": false
                 "pad_token_id": 0
                 """,
             positionKey: "max_position_embeddings", positions: 512, firstRow: 0)

@@ -124,9 +124,12 @@ public final class RingExecutor {
     ///   - scale: what scores are multiplied by, 1/√d as a rule.
     ///   - output: where O/ℓ goes; may be the memory of `queries`, a head's rows being written only after their last use.
     ///   - logSumExp: where m + ln ℓ goes, if anywhere.
+    ///   - contents: what the relative positions of the modifiers are to this attention, where there are any.
     /// - Throws: what the transport throws.
-    public func attend(queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil) throws {
-        let work = Work(self, queries: queries, scale: scale, output: output, logSumExp: logSumExp)
+    public func attend(
+        queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil, contents: PositionContents? = nil
+    ) throws {
+        let work = Work(self, queries: queries, scale: scale, output: output, logSumExp: logSumExp, contents: contents)
         work.writeUnseeing()
         for step in plan.steps {
             let (arriving, leaving) = (work.room(for: step.receives), work.messages(for: step.sends))
@@ -171,17 +174,21 @@ public final class RingExecutor {
         private let scale: Float
         private let output: HeadRows
         private let logSumExp: HeadRows?
+        private let contents: PositionContents?
         private var keyValues = ResidentSlabs()
         private var foreignQueries = ResidentSlabs()
         private let reductions: Reductions
 
-        init(_ executor: RingExecutor, queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows?) {
+        init(
+            _ executor: RingExecutor, queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows?, contents: PositionContents?
+        ) {
             self.executor = executor
             job = executor.plan.job
             self.queries = queries
             self.scale = scale
             self.output = output
             self.logSumExp = logSumExp
+            self.contents = contents
             reductions = Reductions(tiles: executor.tiles, queryHeads: job.heads.queryHeads)
             keyValues.add(executor.own)
         }
@@ -320,11 +327,13 @@ public final class RingExecutor {
         private func attend(_ reduction: Reduction, to keyTiles: Runs, _ kernel: TileKernel, poll: () -> Void) {
             let (tile, head) = (reduction.tile, reduction.head)
             if tile.firstRow != nil {
-                kernel.load(queries: ownRows(queries, tile, head), stride: queries.tokenStride, rows: tile.rowCount, head: head, scale: scale)
+                kernel.load(
+                    queries: ownRows(queries, tile, head), stride: queries.tokenStride, rows: tile.rowCount, head: head, scale: scale,
+                    contents: contents)
             } else {
                 kernel.load(
                     queries: foreignQueries.tile(tile.number, head: head), stride: job.heads.headDimension, rows: tile.rowCount,
-                    head: head, scale: scale)
+                    head: head, scale: scale, contents: contents)
             }
             let keyHead = head / job.heads.groupSize
             for number in tile.visible.any.intersection(keyTiles).ranges.joined() {

@@ -12,7 +12,7 @@ import Tiles
     /// The tiny checkpoints of `scripts/goldens families`.
     static let names = [
         "tiny-roberta", "tiny-xlm-roberta", "tiny-camembert", "tiny-distilbert", "tiny-albert", "tiny-electra", "tiny-mpnet", "tiny-modernbert",
-        "tiny-nomic-bert", "tiny-esm", "tiny-esm-absolute", "tiny-jina-bert",
+        "tiny-deberta-v3", "tiny-deberta-v2", "tiny-nomic-bert", "tiny-esm", "tiny-esm-absolute", "tiny-jina-bert",
     ]
 
     @Test(arguments: names) func hiddenStatesEqualTransformers(name: String) throws {
@@ -72,6 +72,13 @@ import Tiles
     @Test func albertSharesLayersByGroup() throws {
         let configuration = try EncoderConfiguration(JSON.load(path: golden("tiny-albert") + "/config.json"), path: "albert")
         #expect(configuration.layerSources == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3])
+    }
+
+    @Test func bucketsOfThePublishedDeBERTaAreThoseOfTransformers() throws {
+        let rows = try SafetensorsFile(path: golden("tiny-deberta-v3") + "/goldens.safetensors").readIntegers("published_rows")
+        let shape = try #require(try PublishedShape.named("deberta-v3-base")?.configuration().disentangled)
+        #expect(rows.count == 1401)
+        for (place, row) in rows.enumerated() { #expect(shape.row(place - 700) == Int(row), "distance \(place - 700)") }
     }
 
     @Test func tokenTypesCount() throws {

@@ -5,6 +5,7 @@ import Checkpoints
 /// The families of models that can be run.
 public enum ModelFamily: String, Sendable, CaseIterable {
     case albert, bert, camembert
+    case debertaV2 = "deberta-v2"
     case distilbert, electra, esm
     /// Jina BERT v2, whose `config.json` says `bert` and `alibi`.
     case jinaBert = "jina_bert"
@@ -42,6 +43,7 @@ extension EncoderConfiguration {
         case .modernbert: self = try .modernbert(reader)
         case .nomicBert: self = try .nomicBert(reader)
         case .esm: self = try .esm(reader)
+        case .debertaV2: self = try .debertaV2(reader)
         }
         guard hiddenSize % headCount == 0 else {
             throw reader.refuse("the heads (\(headCount)) do not divide the hidden size (\(hiddenSize)); the file is damaged or edited")

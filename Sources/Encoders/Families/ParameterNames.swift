@@ -40,6 +40,9 @@ struct ParameterNames: Sendable {
             inner = ["ffn"]
             output = "ffn_output"
             outputNorm = "full_layer_layer_norm"
+        case .debertaV2:
+            embeddingProjection = "embeddings.embed_proj"
+            projections = ["attention.self.query_proj", "attention.self.key_proj", "attention.self.value_proj"]
         case .distilbert:
             layers = "transformer.layer"
             projections = ["attention.q_lin", "attention.k_lin", "attention.v_lin"]

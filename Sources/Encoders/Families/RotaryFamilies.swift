@@ -96,7 +96,7 @@ extension EncoderConfiguration {
         // The vocabulary is padded to a multiple; the file's count may be from before.
         let multiple = try reader.size("pad_vocab_size_multiple", default: 1)
         configuration.vocabularySize = (configuration.vocabularySize + multiple - 1) / multiple * multiple
-        configuration.tokenTypeCount = reader.config["type_vocab_size"]?.int == 0 ? 0 : try reader.size("type_vocab_size", default: 2)
+        configuration.tokenTypeCount = try reader.count("type_vocab_size", default: 2)
         if reader.has("activation_function") {
             switch try reader.text("activation_function", default: "swiglu") {
             case "swiglu": configuration.activation = .silu
