@@ -67,10 +67,11 @@ public final class EncoderRun {
         }
     }
 
+    /// - Parameter topology: which ranks share memory; none do by default. Collective where some do.
     public init(
-        encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, transport: any Transport, threads: ThreadPool,
-        progressed: @escaping @Sendable () -> Void = {}
-    ) {
+        encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil,
+        transport: any Transport, threads: ThreadPool, progressed: @escaping @Sendable () -> Void = {}
+    ) throws {
         self.encoder = encoder
         self.sharding = sharding
         self.threads = threads
@@ -95,17 +96,24 @@ public final class EncoderRun {
         scratch = (0..<threads.threads).map { _ in Scratch(configuration, rows: blockRows) }
         rotations = Self.rotations(encoder, tiles, rows: row, threads: threads)
         var executors: [Int?: RingExecutor] = [:]
+        var first: RingExecutor?
         for window in configuration.windows {
             var job = AttentionJob(
                 shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding,
                 mask: EncoderConfiguration.mask(window: window), heads: encoder.heads)
             job.element = encoder.element
-            executors[window] = RingExecutor(
-                plan: strategy.plan(job, rank: transport.rank), modifiers: encoder.modifiers, transport: transport, threads: threads,
-                kernels: encoder.kernels, sharing: executors.values.first, progressed: progressed)
+            if let topology { job.topology = topology }
+            let executor = try RingExecutor(
+                job, strategy, modifiers: encoder.modifiers, transport: transport, threads: threads, kernels: encoder.kernels,
+                sharing: first, progressed: progressed)
+            executors[window] = executor
+            first = first ?? executor
         }
         self.executors = executors
     }
+
+    /// The nodes that send messages for want of shared memory.
+    public var shortages: [SharedMemoryShortage] { encoder.configuration.windows.flatMap { executors[$0]?.shortages ?? [] } }
 
     /// The time so far in which this rank waited for messages with nothing left to attend.
     public var exposed: Duration { executors.values.reduce(.zero) { $0 + $1.exposed } }

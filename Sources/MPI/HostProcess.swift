@@ -34,4 +34,18 @@ public enum HostProcess {
         return true
         #endif
     }
+
+    /// The bytes that are free where the library keeps memory that processes share, which containers often limit to 64 MiB;
+    /// nil where there is no such place.
+    ///
+    /// The corresponding C function is `statvfs`, asked of `/dev/shm`.
+    public static var freeSharedMemory: Int? {
+        #if os(Linux)
+        var status = statvfs()
+        guard statvfs("/dev/shm", &status) == 0 else { return nil }
+        return Int(status.f_bavail) * Int(status.f_frsize)
+        #else
+        return nil
+        #endif
+    }
 }

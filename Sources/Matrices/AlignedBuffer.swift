@@ -18,6 +18,8 @@ public final class AlignedBuffer {
     /// Floats in the buffer.
     public let count: Int
     private let mappedBytes: Int
+    /// Whose memory it is, where it is not the buffer's own.
+    private let lender: AnyObject?
 
     private static let mapThreshold = 1 << 20
 
@@ -27,6 +29,7 @@ public final class AlignedBuffer {
     public init(count: Int) {
         precondition(count >= 0, "a buffer holds at least 0 floats")
         self.count = count
+        lender = nil
         let bytes = max(count, 1) * MemoryLayout<Float>.stride
         if bytes >= Self.mapThreshold {
             let pages = (bytes + 4095) & ~4095
@@ -44,7 +47,19 @@ public final class AlignedBuffer {
         }
     }
 
+    /// A part of memory that `lender` owns, and that others may see too; not zeroed.
+    public init(_ pointer: UnsafeMutablePointer<Float>, count: Int, of lender: AnyObject) {
+        self.pointer = pointer
+        self.count = count
+        self.lender = lender
+        mappedBytes = 0
+    }
+
+    /// Whether the memory is somebody else's.
+    public var isBorrowed: Bool { lender != nil }
+
     deinit {
+        if isBorrowed { return }
         if mappedBytes > 0 {
             munmap(pointer, mappedBytes)
         } else {

@@ -16,6 +16,8 @@ public struct AttentionJob: Sendable {
     public let heads: HeadShape
     /// What keys and values are stored in, in memory and in messages.
     public var element = ElementKind.float32
+    /// Which ranks share memory; at first none do.
+    public var topology: Topology
 
     /// - Precondition: the shardings are of these sequences, over equally many ranks.
     public init(shapes: [SequenceShape], queries: Sharding, keys: Sharding, mask: Mask, heads: HeadShape) {
@@ -26,6 +28,7 @@ public struct AttentionJob: Sendable {
         self.keys = keys
         self.mask = mask
         self.heads = heads
+        topology = Topology(separate: queries.rankCount)
     }
 
     /// Deals the sequences out to ranks.

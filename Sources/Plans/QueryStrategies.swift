@@ -11,7 +11,8 @@ extension Planner {
     /// a partial for each such subtree: few where a rank's keys are one run, at most about 2·log₂ of the tiles.
     public static func passQueries(_ needs: Needs) -> Planner {
         let job = needs.job
-        let route = RingRoute(owned: needs.queries, needed: needs.readers())
+        let route = RingRoute(
+            owned: needs.queries, needed: needs.readers(), topology: Topology(separate: job.rankCount))
         let mostRows = needs.ranks.map { job.queries.tokenCount(of: $0) }.max() ?? 0
         let shares = needs.headShares(ranks: 1, tokensArriving: mostRows).map { $0[0] }
         return Planner(needs, .passQueries, rounds: shares.count) { rank, rounds in

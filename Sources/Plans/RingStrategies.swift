@@ -7,20 +7,23 @@ extension Planner {
     /// `pass-kv`: a unit runs where its queries live, and a key tile travels from its owner along the ranks that need it,
     /// in ring order (Ring Attention, Liu and others 2023; zhuzilin's zigzag ring, with the folded layouts).
     ///
-    /// Bytes: Σ over key tiles of bytes × (ranks other than the owner that need it), which is the least possible.
+    /// Bytes: Σ over key tiles of bytes × (nodes other than the owner's with a rank that needs it), which is the least
+    /// possible. Where no ranks share memory, each is a node.
     public static func passKeyValue(_ needs: Needs) -> Planner { headExchangeRing(needs, .passKeyValue, degree: 1) }
 
     /// `head-exchange`: each rank takes some heads and gets the queries, keys and values of all ranks for them
     /// (DeepSpeed-Ulysses, Jacobs and others 2023). Heads need not divide evenly, and there may be more ranks than heads.
     ///
-    /// Bytes: Σ over ranks r of the bytes, for the heads that r takes, of the queries that see a key and the keys and
-    /// values that are seen, other than r's own; and of one partial for each of these queries on its way back.
+    /// Bytes: Σ over ranks r of the bytes, for the heads that r takes, of the queries that see a key, other than r's own,
+    /// and the keys and values that are seen, other than those of r's node; and of one partial for each of these queries on
+    /// its way back.
     public static func headExchange(_ needs: Needs) -> Planner { headExchangeRing(needs, .headExchange, degree: needs.job.rankCount) }
 
     /// `hybrid`: head exchange in groups of consecutive ranks, rings across the groups (USP, Fang and Zhao 2024).
     ///
     /// Bytes: those of `head-exchange`, summed over the groups, each with its own queries and keys; and Σ over key tiles
-    /// of bytes, for the key/value heads that the members of a group take, × (groups other than the owner's that need it).
+    /// of bytes × Σ over members of a group of the key/value heads that the member takes × (nodes of the ring of these
+    /// members, other than that of the owner's group, with a group that needs it).
     /// - Parameter degree: the ranks of a group, a divisor of the rank count; 1 is `pass-kv`, all ranks `head-exchange`.
     ///   Nil takes `hybridDegree`.
     public static func hybrid(_ needs: Needs, degree: Int? = nil) -> Planner {
@@ -36,14 +39,18 @@ extension Planner {
     public static func allGather(_ needs: Needs) -> Planner {
         let job = needs.job
         let shares = needs.headShares(ranks: 1, tokensArriving: job.keys.numbering.lengths.reduce(0, +)).map { $0[0] }
+        let entering = job.topology.entering(owned: needs.keys, needed: needs.needed)
         return Planner(needs, .allGather, rounds: shares.count) { rank, rounds in
             let (own, needed) = (needs.keys[rank.index], needs.needed[rank.index])
+            let mates = job.topology.mates(of: rank)
+            // What is here when a round starts: what this rank or a mate has.
+            let here = mates.count > 1 ? Runs(mates.flatMap { needs.keys[$0].ranges }) : own
             var schedule = Schedule(job, rank: rank, stepCount: rounds + 1)
             // Each rank begins with its neighbour, so that not all send to one.
             for offset in 1..<max(1, job.rankCount) {
                 let peer = rank.advanced(by: offset, count: job.rankCount)
-                let sent = needs.needed[peer.index].intersection(own)
-                let received = needed.intersection(needs.keys[peer.index])
+                let sent = entering[peer.index].intersection(own)
+                let received = entering[rank.index].intersection(needs.keys[peer.index])
                 for (round, heads) in shares[..<rounds].enumerated() {
                     let keyHeads = job.heads.keyValueHeads(of: heads)
                     schedule.send(.keyValues(sent, heads: keyHeads), to: peer, at: round)
@@ -52,8 +59,10 @@ extension Planner {
             }
             for (round, heads) in shares[..<rounds].enumerated() {
                 let queries = needs.asking[rank.index]
-                schedule.attend(Units(queries: queries, heads: heads, keys: needed.intersection(own)), at: round)
-                schedule.attend(Units(queries: queries, heads: heads, keys: needed.subtracting(own)), at: round + 1)
+                schedule.attend(Units(queries: queries, heads: heads, keys: needed.intersection(here)), at: round)
+                schedule.attend(Units(queries: queries, heads: heads, keys: needed.subtracting(here)), at: round + 1)
+                // What entered here is read by the whole node.
+                schedule.lend(.keyValues(entering[rank.index], heads: job.heads.keyValueHeads(of: heads)), at: round + 1)
             }
             return schedule
         }
@@ -80,14 +89,19 @@ extension Planner {
         let ranks = needs.ranks
         let groups = stride(from: 0, to: ranks.count, by: degree).map { Array(ranks[$0..<$0 + degree]) }
         let asking = groups.map { Runs($0.flatMap { needs.asking[$0.index].ranges }) }
-        let route = RingRoute(
-            owned: groups.map { Runs($0.flatMap { needs.keys[$0.index].ranges }) },
-            needed: groups.map { Runs($0.flatMap { needs.needed[$0.index].ranges }) })
+        // The ring of each member of a group: its own ranks, and the same tiles.
+        let (owned, needed) = (
+            groups.map { Runs($0.flatMap { needs.keys[$0.index].ranges }) },
+            groups.map { Runs($0.flatMap { needs.needed[$0.index].ranges }) })
+        let routes = (0..<degree).map { member in
+            RingRoute(owned: owned, needed: needed, topology: job.topology.ring(of: groups.map { $0[member] }))
+        }
         let shares = needs.headShares(
             ranks: degree, tokensArriving: groups.map { $0.reduce(0) { $0 + job.keys.tokenCount(of: $1) } }.max() ?? 0)
         let exchanges = degree > 1 ? 1 : 0
         return Planner(needs, strategy, rounds: shares.count) { rank, rounds in
             let (group, member) = (rank.index / degree, rank.index % degree)
+            let route = routes[member]
             let (arrivals, departures) = (route.arrivals(at: group), route.departures(from: group))
             let used = groups.indices.map { route.used(at: group, stage: $0) }
             let keys = route.needed[group]
@@ -103,8 +117,13 @@ extension Planner {
                     let (peer, theirs) = (groups[group][other], shares[other])
                     // What anyone in any group sees.
                     func wanted(_ rank: Rank) -> Runs { needs.keys[rank.index].intersection(route.needed.whole) }
-                    schedule.send(.keyValues(wanted(rank), heads: job.heads.keyValueHeads(of: theirs)), to: peer, at: start)
-                    schedule.receive(.keyValues(wanted(peer), heads: keyHeads), from: peer, at: start)
+                    if !job.topology.areMates(rank, peer) {
+                        schedule.send(.keyValues(wanted(rank), heads: job.heads.keyValueHeads(of: theirs)), to: peer, at: start)
+                        schedule.receive(.keyValues(wanted(peer), heads: keyHeads), from: peer, at: start)
+                        for reading in route.readings(at: group, of: needs.keys[peer.index], stage: 0) {
+                            schedule.lend(.keyValues(reading.tiles, heads: keyHeads), at: first + reading.stage)
+                        }
+                    }
                     let (mine, its) = (needs.asking[rank.index], needs.asking[peer.index])
                     schedule.send(.queries(mine, heads: theirs), to: peer, at: start)
                     schedule.receive(.queries(its, heads: heads), from: peer, at: start)
@@ -116,6 +135,9 @@ extension Planner {
                 }
                 for hop in arrivals {
                     schedule.receive(.keyValues(hop.tiles, heads: keyHeads), from: groups[hop.peer][member], at: first + hop.stage)
+                    for reading in route.readings(at: group, of: hop.tiles, stage: hop.stage + 1) {
+                        schedule.lend(.keyValues(reading.tiles, heads: keyHeads), at: first + reading.stage)
+                    }
                 }
                 for (stage, keys) in used.enumerated() {
                     schedule.attend(Units(queries: asking[group], heads: heads, keys: keys), at: first + stage)

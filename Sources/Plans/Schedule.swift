@@ -7,11 +7,14 @@ struct Schedule {
     private let job: AttentionJob
     private let rank: Rank
     private var written: [Step]
+    /// What ranks that share memory with this one read of what it received, step by step.
+    private var lent: [[Payload]]
 
     init(_ job: AttentionJob, rank: Rank, stepCount: Int) {
         self.job = job
         self.rank = rank
         written = Array(repeating: Step(), count: stepCount)
+        lent = Array(repeating: [], count: stepCount)
     }
 
     mutating func attend(_ units: Units, at time: Int) {
@@ -24,6 +27,11 @@ struct Schedule {
 
     mutating func receive(_ payload: Payload, from peer: Rank, at time: Int) {
         if !payload.isEmpty { Self.add(payload, peer, &written[time].receives) }
+    }
+
+    /// Keeps what this rank received until a step in which a mate reads it.
+    mutating func lend(_ payload: Payload, at time: Int) {
+        if !payload.isEmpty { lent[time].append(payload) }
     }
 
     /// Everything for one peer in one step is one message.
@@ -42,10 +50,18 @@ struct Schedule {
             for place in steps[index].sends.indices { steps[index].sends[place].payloads.sort { $0.order < $1.order } }
             for place in steps[index].receives.indices { steps[index].receives[place].payloads.sort { $0.order < $1.order } }
         }
-        var keyValues = LastUses(own: job.keys.tiles(of: rank))
-        var queries = LastUses(own: job.queries.tiles(of: rank))
+        var (receivedKeyValues, receivedQueries): (ReceivedTiles, ReceivedTiles) = ([:], [:])
+        for payload in steps.lazy.flatMap(\.receives).flatMap(\.payloads) {
+            switch payload {
+            case .keyValues(let tiles, let heads): for head in heads { receivedKeyValues[head, default: []] += tiles.ranges }
+            case .queries(let tiles, let heads): for head in heads { receivedQueries[head, default: []] += tiles.ranges }
+            case .partials: break
+            }
+        }
+        var keyValues = LastUses(receivedKeyValues)
+        var queries = LastUses(receivedQueries)
         for index in steps.indices.reversed() {
-            for payload in steps[index].sends.flatMap(\.payloads) {
+            for payload in steps[index].sends.flatMap(\.payloads) + lent[index] {
                 switch payload {
                 case .keyValues(let tiles, let heads): keyValues.use(tiles, heads)
                 case .queries(let tiles, let heads): queries.use(tiles, heads)
@@ -63,18 +79,20 @@ struct Schedule {
     }
 }
 
-/// Which tiles of which heads a later step still uses, as the steps are gone through from the last to the first.
+/// The runs of tiles that a rank receives, of each head.
+private typealias ReceivedTiles = [Int: [Range<Int>]]
+
+/// Which received tiles of which heads a later step still uses, as the steps are gone through from the last to the first.
 private struct LastUses {
-    private let own: Runs
+    private let received: [Int: Runs]
     private var later: [Int: Runs] = [:]
     private var fresh: [Int: Runs] = [:]
 
-    init(own: Runs) { self.own = own }
+    init(_ received: ReceivedTiles) { self.received = received.mapValues { Runs($0) } }
 
     mutating func use(_ tiles: Runs, _ heads: Range<Int>) {
-        let foreign = tiles.subtracting(own)
-        if foreign.isEmpty { return }
         for head in heads {
+            guard let foreign = received[head]?.intersection(tiles), !foreign.isEmpty else { continue }
             let new = foreign.subtracting(later[head] ?? Runs())
             if new.isEmpty { continue }
             fresh[head] = (fresh[head] ?? Runs()).union(new)

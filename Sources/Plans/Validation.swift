@@ -13,34 +13,53 @@ extension Plan {
     }
 
     /// Checks the plans of all ranks together, whatever their strategy: every send has exactly one matching receive in the
-    /// same step; what is sent or attended is there by then; every query tile and head ends at its owner with the partials
-    /// of all key tiles that it sees, each computed once; nothing is left behind.
+    /// same step; what is sent or attended is there by then, keys and values at the rank or at one that shares memory with
+    /// it; every query tile and head ends at its owner with the partials of all key tiles that it sees, each computed once;
+    /// nothing is left behind.
     ///
     /// All ranks pass through the same steps; within one, receives are posted before sends, and nothing
-    /// waits for the computation of another rank's step. So matching sends are the absence of deadlock.
+    /// waits for the computation of another rank's step: what is read in a mate's memory got there in an earlier one. So
+    /// matching sends are the absence of deadlock.
     public static func validate(_ plans: [Plan]) throws(Violation) {
         guard let job = plans.first?.job else { return }
         let seen = Needs(job).seen
         for (index, plan) in plans.enumerated() {
-            guard plan.rank.index == index, plan.job.rankCount == plans.count, plan.steps.count == plans[0].steps.count else {
-                throw Violation(rank: plan.rank, step: 0, reason: "the ranks disagree on ranks or steps")
-            }
-            try plan.checkMatches(plans)
-            var holdings = Holdings(plan, seen: seen)
-            for (number, step) in plan.steps.enumerated() {
-                do throws(Fault) {
-                    try holdings.run(step)
-                } catch {
-                    throw Violation(rank: plan.rank, step: number, reason: error.reason)
+            guard plan.rank.index == index, plan.job.rankCount == plans.count, plan.steps.count == plans[0].steps.count,
+                plan.job.topology == job.topology
+            else { throw Violation(rank: plan.rank, step: 0, reason: "the ranks disagree on ranks, nodes or steps") }
+        }
+        for plan in plans { try plan.checkMatches(plans) }
+        var holdings = plans.map { Holdings($0, seen: seen) }
+        var keyValues = plans.map { plan in
+            ResidentTiles(
+                "key", own: job.keys.tiles(of: plan.rank), heads: job.heads.keyValueHeads, tileCount: job.keys.numbering.tileCount)
+        }
+        for number in plans[0].steps.indices {
+            func check(_ body: (Plan) throws(Fault) -> Void) throws(Violation) {
+                for plan in plans {
+                    do throws(Fault) {
+                        try body(plan)
+                    } catch {
+                        throw Violation(rank: plan.rank, step: number, reason: error.reason)
+                    }
                 }
             }
-            if let reason = holdings.leftover {
+            // What a rank lets go of or gets in a step concerns its mates from the next one on.
+            try check { plan throws(Fault) in
+                try holdings[plan.rank.index].use(plan.steps[number], &keyValues[job.topology.mates(of: plan.rank)])
+            }
+            try check { plan throws(Fault) in
+                try holdings[plan.rank.index].change(plan.steps[number], &keyValues[plan.rank.index])
+            }
+        }
+        for plan in plans {
+            if let reason = holdings[plan.rank.index].leftover ?? keyValues[plan.rank.index].leftover {
                 throw Violation(rank: plan.rank, step: plan.steps.count, reason: reason)
             }
         }
     }
 
-    private struct Fault: Error {
+    fileprivate struct Fault: Error {
         let reason: String
         init(_ reason: String) { self.reason = reason }
     }
@@ -71,7 +90,6 @@ extension Plan {
     private struct Holdings {
         private let plan: Plan
         private let heads: HeadShape
-        private var keyValues: ResidentTiles
         private var queries: ResidentTiles
         private let visible: [Runs]
         /// The key tiles whose partials are here, of each query tile and head.
@@ -85,15 +103,15 @@ extension Plan {
         init(_ plan: Plan, seen: [Runs]) {
             self.plan = plan
             heads = plan.job.heads
-            keyValues = ResidentTiles(
-                "key", own: plan.job.keys.tiles(of: plan.rank), heads: heads.keyValueHeads, tileCount: plan.job.keys.numbering.tileCount)
             queries = ResidentTiles(
                 "query", own: plan.job.queries.tiles(of: plan.rank), heads: heads.queryHeads,
                 tileCount: plan.job.queries.numbering.tileCount)
             visible = seen
         }
 
-        mutating func run(_ step: Step) throws(Fault) {
+        /// What a step reads is there.
+        /// - Parameter keyValues: the keys and values of the ranks of the node.
+        mutating func use(_ step: Step, _ keyValues: inout ArraySlice<ResidentTiles>) throws(Fault) {
             var busy = Set<Unit>()
             for payload in step.sends.flatMap(\.payloads) {
                 switch payload {
@@ -118,6 +136,10 @@ extension Plan {
                     try merge(unit, tiles, "attends a key tile twice")
                 }
             }
+        }
+
+        /// What a step leaves behind, lets go of and gets.
+        mutating func change(_ step: Step, _ keyValues: inout ResidentTiles) throws(Fault) {
             for payload in step.sends.flatMap(\.payloads) {
                 if case .partials(let units) = payload { for (unit, _) in expected(units) { merged[unit] = nil } }
             }
@@ -148,7 +170,7 @@ extension Plan {
                     return "lacks partials of key tiles that its queries see"
                 }
             }
-            return keyValues.leftover ?? queries.leftover
+            return queries.leftover
         }
 
         private func check(_ units: Units) throws(Fault) {
@@ -173,12 +195,12 @@ extension Plan {
     }
 
     /// The tiles of one kind, head by head, that a rank can read.
-    private struct ResidentTiles {
-        private let kind: String
+    fileprivate struct ResidentTiles {
+        fileprivate let kind: String
         private let own: Runs
         private let all: Runs
         private var arrived: [Runs]
-        private var unused: [Runs]
+        fileprivate var unused: [Runs]
 
         init(_ kind: String, own: Runs, heads: Int, tileCount: Int) {
             self.kind = kind
@@ -188,23 +210,24 @@ extension Plan {
             unused = arrived
         }
 
-        private func check(_ tiles: Runs, _ heads: Range<Int>) throws(Fault) {
+        /// What can be read of a head.
+        fileprivate func here(_ head: Int) -> Runs { own.union(arrived[head]) }
+
+        fileprivate func check(_ tiles: Runs, _ heads: Range<Int>) throws(Fault) {
             guard arrived.indices.contains(heads) else { throw Fault("names a head that does not exist") }
             guard all.contains(tiles) else { throw Fault("names a \(kind) tile that does not exist") }
         }
 
         mutating func use(_ tiles: Runs, _ heads: Range<Int>, _ verb: String) throws(Fault) {
-            try check(tiles, heads)
-            for head in heads {
-                guard own.union(arrived[head]).contains(tiles) else { throw Fault("\(verb) a \(kind) tile that is not resident") }
-                unused[head] = unused[head].subtracting(tiles)
-            }
+            var one = [self][...]
+            try one.use(tiles, heads, verb)
+            self = one[0]
         }
 
         mutating func receive(_ tiles: Runs, _ heads: Range<Int>) throws(Fault) {
             try check(tiles, heads)
             for head in heads {
-                guard !own.union(arrived[head]).intersects(tiles) else { throw Fault("receives a \(kind) tile that is resident") }
+                guard !here(head).intersects(tiles) else { throw Fault("receives a \(kind) tile that is resident") }
                 arrived[head] = arrived[head].union(tiles)
                 unused[head] = unused[head].union(tiles)
             }
@@ -220,5 +243,18 @@ extension Plan {
         }
 
         var leftover: String? { arrived.allSatisfy(\.isEmpty) ? nil : "keeps a \(kind) tile of another rank" }
+    }
+}
+
+extension ArraySlice<Plan.ResidentTiles> {
+    /// Reads tiles wherever in a node they are.
+    fileprivate mutating func use(_ tiles: Runs, _ heads: Range<Int>, _ verb: String) throws(Plan.Fault) {
+        guard let first else { return }
+        try first.check(tiles, heads)
+        for head in heads {
+            let here = count == 1 ? first.here(head) : Runs(flatMap { $0.here(head).ranges })
+            guard here.contains(tiles) else { throw Plan.Fault("\(verb) a \(first.kind) tile that is not resident") }
+            for place in indices { self[place].unused[head] = self[place].unused[head].subtracting(tiles) }
+        }
     }
 }

@@ -18,6 +18,8 @@ public final class MPITransport: Transport {
     private let communicator: Communicator
     private let partLimit: Int
     private var requests: RequestSet
+    // Windows are made and freed by all ranks of a node together, so they are freed where the next one is made.
+    private let retired = RetiredWindows()
 
     /// How long messages are still moved after `work` has thrown, so that ranks that did not fail can finish theirs.
     private static let drainLimit = Duration.seconds(2)
@@ -75,6 +77,30 @@ public final class MPITransport: Transport {
         return try communicator.allGather(bytes, counts: counts)
     }
 
+    public func hosts() throws -> [Int] {
+        let node = try communicator.splitBySharedMemory()
+        // A host is known by its first rank.
+        let first = try node.allGather(withUnsafeBytes(of: Int64(rank.index)) { Array($0) }).withUnsafeBytes {
+            $0.loadUnaligned(as: Int64.self)
+        }
+        return try allGather(withUnsafeBytes(of: first) { Array($0) }).map { bytes in
+            Int(bytes.withUnsafeBytes { $0.loadUnaligned(as: Int64.self) })
+        }
+    }
+
+    public var freeSharedMemory: Int? { HostProcess.freeSharedMemory }
+
+    public func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory {
+        try retired.free()
+        // The library aligns no segment but the first.
+        let bytes = (SharedMemory.byteCount(floats: floats) + 63) & ~63
+        let node = try communicator.split(color: ranks.lowerBound)
+        let window = NodeWindow(try SharedWindow(byteCount: bytes + 64, over: node), over: node, in: retired)
+        return SharedMemory(
+            ranks: ranks, segments: window.segments.map { $0.baseAddress!.alignedUp(toMultipleOf: 64) }, owner: window,
+            pulse: yieldProcessor)
+    }
+
     /// Moves messages along, keeping the first failure for the end of the exchange.
     private func advance(_ failure: inout (any Error)?) {
         guard failure == nil, requests.active > 0 else { return }
@@ -113,4 +139,46 @@ public final class MPITransport: Transport {
         requests.abandonSends()
         requests.removeAll()
     }
+}
+
+/// A window with the communicator that it was made over; put aside when nobody uses it any more, for freeing it takes all
+/// ranks of the node.
+private final class NodeWindow {
+    let segments: [UnsafeMutableRawBufferPointer]
+    private var parts: Parts?
+    private let retired: RetiredWindows
+
+    struct Parts: ~Copyable {
+        let window: SharedWindow
+        let node: Communicator
+    }
+
+    init(_ window: consuming SharedWindow, over node: consuming Communicator, in retired: RetiredWindows) {
+        segments = window.segments
+        parts = Parts(window: window, node: node)
+        self.retired = retired
+    }
+
+    deinit { retired.add(parts.take()) }
+}
+
+/// Windows to be freed, in the order in which they were put aside, which is the same on every rank.
+private final class RetiredWindows {
+    private final class Entry {
+        var parts: NodeWindow.Parts?
+        init(_ parts: consuming NodeWindow.Parts?) { self.parts = parts }
+    }
+
+    private var entries: [Entry] = []
+
+    func add(_ parts: consuming NodeWindow.Parts?) { entries.append(Entry(parts)) }
+
+    func free() throws {
+        defer { entries.removeAll() }
+        for entry in entries { try entry.parts.take()?.free() }
+    }
+}
+
+extension NodeWindow.Parts {
+    consuming func free() throws { try window.free() }
 }

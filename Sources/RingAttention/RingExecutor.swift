@@ -39,15 +39,21 @@ public final class RingExecutor {
     private let kernels: KernelSet
     private let partials: PartialPool
     private let own: Slab
+    /// The memory that the ranks of the node share, where there are several.
+    private let node: NodeOperands?
     private let workers: [TileKernel]
     private let tiles: [Int: QueryTile]
     private let sinks: [Float]?
     private var spare: [AlignedBuffer] = []
     private let progressed: () -> Void
+    /// The nodes that send messages for want of shared memory.
+    public private(set) var shortages: [SharedMemoryShortage] = []
     /// The time so far in which this rank had nothing left to attend and waited for messages.
     public private(set) var exposed = Duration.zero
 
+    /// Collective where ranks share memory.
     /// - Parameters:
+    ///   - plan: a rank's own; its job's topology names ranks that share memory.
     ///   - modifiers: what is done to the scores; lists have an entry for each query head.
     ///   - sharing: an executor of the same keys and heads whose packed tiles this one uses too: what was packed for one
     ///     is gone when the other packs. For layers that differ in what they see.
@@ -55,7 +61,7 @@ public final class RingExecutor {
     public init(
         plan: Plan, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport, threads: ThreadPool,
         kernels: KernelSet, sharing other: RingExecutor? = nil, progressed: @escaping @Sendable () -> Void = {}
-    ) {
+    ) throws {
         let job = plan.job
         let packed = PackedTile(job.heads, job.element)
         self.plan = plan
@@ -68,12 +74,32 @@ public final class RingExecutor {
         workers = (0..<threads.threads).map { _ in
             TileKernel(heads: job.heads, element: job.element, mask: job.mask, modifiers: modifiers, kernels: kernels)
         }
+        node = job.topology.isShared ? try NodeOperands(plan, transport) : nil
         precondition(other.map { $0.packed == packed && $0.own.tiles == job.keys.tiles(of: plan.rank) } ?? true, "shared tiles are of the same keys and heads")
-        own = other?.own ?? Slab(
-            tiles: job.keys.tiles(of: plan.rank), heads: 0..<job.heads.keyValueHeads,
-            tileFloats: { packed.floats(keys: job.keys.numbering.tokens(of: $0).count) }, memory: { AlignedBuffer(count: $0) })
+        // Memory that a node shares is watched by the steps of one plan.
+        let shared = node == nil && other?.node == nil ? other?.own : nil
+        own = node?.own ?? shared ?? Slab(keyValues: job.keys.tiles(of: plan.rank), heads: 0..<job.heads.keyValueHeads, of: job) {
+            AlignedBuffer(count: $0)
+        }
         tiles = Self.queryTiles(of: plan)
         sinks = modifiers.sinks
+    }
+
+    /// Plans a job, with shared memory for those nodes of its topology that have room for it. Collective.
+    public convenience init(
+        _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport,
+        threads: ThreadPool, kernels: KernelSet, sharing other: RingExecutor? = nil, progressed: @escaping @Sendable () -> Void = {}
+    ) throws {
+        var plan = strategy.plan(job, rank: transport.rank)
+        var shortages: [SharedMemoryShortage] = []
+        if job.topology.isShared {
+            var roomy = job
+            (roomy.topology, shortages) = try job.topology.withRoom(SegmentMap(plan).floats, over: transport)
+            if !shortages.isEmpty { plan = strategy.plan(roomy, rank: transport.rank) }
+        }
+        try self.init(
+            plan: plan, modifiers: modifiers, transport: transport, threads: threads, kernels: kernels, sharing: other, progressed: progressed)
+        self.shortages = shortages
     }
 
     /// Every query tile that the plan names, and all of the rank's own.
@@ -107,6 +133,8 @@ public final class RingExecutor {
     ///   - rows: which of its rows; starts at a multiple of 64, ends at one or at the tile's end.
     ///   - keys, values: the first element of row `rows.lowerBound`, head 0.
     public func pack(tile: Int, rows: Range<Int>, keys: HeadRows, values: HeadRows) {
+        // Where a reader has failed nobody reads any more, and `attend` will throw.
+        try? node?.waitForReaders()
         let count = plan.job.keys.numbering.tokens(of: tile).count
         for head in own.heads {
             packed.pack(
@@ -131,16 +159,25 @@ public final class RingExecutor {
     ) throws {
         let work = Work(self, queries: queries, scale: scale, output: output, logSumExp: logSumExp, contents: contents)
         work.writeUnseeing()
-        for step in plan.steps {
-            let (arriving, leaving) = (work.room(for: step.receives), work.messages(for: step.sends))
+        try node?.begin()
+        for (number, step) in plan.steps.enumerated() {
+            try node?.waitForRoom(number)
+            let borrowed = node?.borrowed(number) ?? []
+            // What is sent from a mate's memory must be there before the message starts.
+            if !step.sends.isEmpty { exposed += try node?.wait(for: borrowed, sending: step.sends) ?? .zero }
+            borrowed.forEach { work.borrow($0.slab) }
+            let (arriving, leaving) = (work.room(for: step, number), work.messages(for: step.sends))
             var attended = ContinuousClock.now
             try transport.exchange(receive: arriving.messages, send: leaving.messages) { poll in
+                exposed += try node?.wait(for: borrowed, poll: poll) ?? .zero
                 work.attend(step.attend, poll: poll)
                 attended = .now
             }
             exposed += .now - attended
+            borrowed.forEach { work.giveBack($0.slab) }
             work.release(step.release, and: leaving)
             work.take(arriving)
+            node?.finish(number)
         }
     }
 
@@ -195,20 +232,25 @@ public final class RingExecutor {
 
         // MARK: Exchange
 
+        /// A slab of a mate's, for a step.
+        func borrow(_ slab: Slab) { keyValues.add(slab) }
+
+        func giveBack(_ slab: Slab) { keyValues.remove(slab) }
+
         /// Memory for what arrives, as its messages name it.
-        func room(for receives: [Transfer]) -> Arrivals {
+        func room(for step: Step, _ number: Int) -> Arrivals {
             var arrivals = Arrivals()
-            let packed = executor.packed
+            let receives = step.receives
             // One slab for all tiles of the same heads.
             func slabs(_ payloads: [(Runs, Range<Int>)], tileFloats: (Int) -> Int) -> [Slab] {
                 Dictionary(grouping: payloads, by: { $0.1 }).map { heads, tiles in
                     Slab(tiles: Runs(tiles.flatMap(\.0.ranges)), heads: heads, tileFloats: tileFloats, memory: executor.memory)
                 }
             }
-            let payloads = receives.flatMap(\.payloads)
-            arrivals.keyValues = slabs(payloads.compactMap { if case .keyValues(let tiles, let heads) = $0 { (tiles, heads) } else { nil } }) {
-                packed.floats(keys: job.keys.numbering.tokens(of: $0).count)
+            arrivals.keyValues = executor.node?.arriving(number) ?? step.arrivingKeyValues.map {
+                Slab(keyValues: $0.tiles, heads: $0.heads, of: job, memory: executor.memory)
             }
+            let payloads = receives.flatMap(\.payloads)
             arrivals.queries = slabs(payloads.compactMap { if case .queries(let tiles, let heads) = $0 { (tiles, heads) } else { nil } }) {
                 job.queries.numbering.tokens(of: $0).count * job.heads.headDimension
             }
@@ -284,7 +326,8 @@ public final class RingExecutor {
         func release(_ payloads: [Payload], and departures: Departures) {
             for payload in payloads {
                 switch payload {
-                case .keyValues(let tiles, let heads): executor.spare += keyValues.release(tiles, heads: heads)
+                case .keyValues(let tiles, let heads):
+                    executor.spare += keyValues.release(tiles, heads: heads).filter { !$0.isBorrowed }
                 case .queries(let tiles, let heads): executor.spare += foreignQueries.release(tiles, heads: heads)
                 case .partials: break
                 }

@@ -37,6 +37,13 @@ final class Slab {
         storage = memory(max(1, starts[starts.count - 1] * heads.count))
     }
 
+    /// Packed keys and values of some tiles and key/value heads.
+    convenience init(keyValues tiles: Runs, heads: Range<Int>, of job: AttentionJob, memory: (_ floats: Int) -> AlignedBuffer) {
+        let packed = PackedTile(job.heads, job.element)
+        self.init(
+            tiles: tiles, heads: heads, tileFloats: { packed.floats(keys: job.keys.numbering.tokens(of: $0).count) }, memory: memory)
+    }
+
     private func place(of tile: Int) -> Int {
         for (run, range) in tiles.ranges.enumerated() where range.contains(tile) {
             return firstPlace[run] + tile - range.lowerBound

@@ -83,6 +83,17 @@ public protocol Transport: AnyObject {
 
     /// What this rank sent so far.
     var traffic: Traffic { get }
+
+    /// Memory in which the ranks of a node see what each other writes: so many floats of this rank's. Collective over all
+    /// ranks, each naming the ranks of its own node.
+    /// - Throws: the carrier's own error, where these ranks have no memory in common or not enough.
+    func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory
+
+    /// What tells the hosts apart that the ranks run on, in rank order. Collective.
+    func hosts() throws -> [Int]
+
+    /// The bytes that this host has left for shared memory; nil where there is no limit but that of all memory.
+    var freeSharedMemory: Int? { get }
 }
 
 extension Transport {

@@ -2,6 +2,7 @@
 
 import Dispatch
 import Foundation
+import Matrices
 import Synchronization
 import Tiles
 
@@ -73,6 +74,21 @@ public final class VirtualTransport: Transport {
         gathers += 1
         return try mailboxes.gather(bytes, from: rank, turn: gathers - 1)
     }
+
+    public func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory {
+        let mine = AlignedBuffer(count: SharedMemory.byteCount(floats: floats) / MemoryLayout<Float>.stride)
+        let all = try mailboxes.share(mine, of: rank) { try barrier() }
+        return SharedMemory(
+            ranks: ranks, segments: ranks.map { UnsafeMutableRawPointer(all.buffers[$0].pointer) }, owner: all,
+            pulse: { [mailboxes] in
+                try mailboxes.checkForFailure()
+                yieldProcessor()
+            })
+    }
+
+    public func hosts() -> [Int] { Array(repeating: 0, count: size) }
+
+    public var freeSharedMemory: Int? { nil }
 
     private func deliver(_ bytes: [UInt8], to message: Incoming) throws(TransportError) {
         guard bytes.count == message.byteCount else {
@@ -159,6 +175,13 @@ private final class ResultTable<Value: Sendable>: Sendable {
     }
 }
 
+/// Memory of several virtual ranks. Each writes its own buffer only, and reads another's only once that one's clock says so
+/// (``SharedMemory``).
+final class SharedBuffers: @unchecked Sendable {
+    let buffers: [AlignedBuffer]
+    init(_ buffers: [AlignedBuffer]) { self.buffers = buffers }
+}
+
 /// The messages between the virtual ranks of a process.
 ///
 /// One lock guards all; each rank sleeps on a semaphore of its own. A rank marks itself as waiting under the lock,
@@ -175,6 +198,8 @@ final class Mailboxes: Sendable {
         var queues: [[[UInt8]]]
         var gathers: [Int: [[UInt8]?]] = [:]
         var gathersRead: [Int: Int] = [:]
+        // What each rank shares in the round of sharing that is under way.
+        var shared: [SharedBuffers?]
         var failure: TransportError?
     }
 
@@ -187,8 +212,25 @@ final class Mailboxes: Sendable {
         state = Mutex(
             State(
                 status: Array(repeating: .running, count: size),
-                queues: Array(repeating: [], count: size * size)))
+                queues: Array(repeating: [], count: size * size), shared: Array(repeating: nil, count: size)))
         wakeUps = (0..<size).map { _ in DispatchSemaphore(value: 0) }
+    }
+
+    /// The buffers of all ranks, this one's among them.
+    /// - Parameter barrier: waits for all ranks.
+    func share(_ buffer: AlignedBuffer, of rank: Rank, barrier: () throws -> Void) throws -> SharedBuffers {
+        let mine = SharedBuffers([buffer])
+        state.withLock { $0.shared[rank.index] = mine }
+        try barrier()
+        let all = state.withLock { $0.shared }
+        // Nobody begins another round before all have read this one.
+        try barrier()
+        return SharedBuffers(all.map { $0!.buffers[0] })
+    }
+
+    /// - Throws: where a rank has failed.
+    func checkForFailure() throws(TransportError) {
+        if let failure = state.withLock({ $0.failure }) { throw failure }
     }
 
     func post(_ bytes: [UInt8], from: Rank, to: Rank) {

@@ -56,9 +56,10 @@ extension Session {
             let sharding = EncoderRun.sharding(
                 lengths: ids.map(\.count), encoder: encoder, layout: options.layout, rankCount: transport.size, speeds: speeds)
             let watchdog = watchdog
-            let run = EncoderRun(
-                encoder: encoder, sharding: sharding, strategy: options.strategy.chosen, transport: transport, threads: threads,
-                progressed: { watchdog.progress() })
+            let run = try EncoderRun(
+                encoder: encoder, sharding: sharding, strategy: options.strategy.chosen, topology: topology,
+                transport: transport, threads: threads, progressed: { watchdog.progress() })
+            warn(run.shortages)
             try run.run(ids: ids) { layer in
                 watchdog.progress(.encoding, layer: layer)
                 line.advance(to: Int((done + batch * Double(layer) / Double(configuration.layerCount)) * 1e-9))

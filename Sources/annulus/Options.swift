@@ -13,6 +13,12 @@ struct RunOptions: ParsableArguments {
     @Option(help: "Run P ranks inside this process instead of under mpirun.")
     var virtualRanks: Int?
 
+    @Option(help: """
+        Let at most so many neighbouring ranks of a host share memory, which saves them messages; 1: none. Default: all ranks \
+        of a host, and virtual ranks none.
+        """)
+    var ranksPerNode: Int?
+
     @Option(help: "How tiles are dealt out to ranks: contiguous, zigzag, or balanced (equal modelled cost, ranks weighted by measured speed).")
     var layout: Layout = .contiguous
 
@@ -43,6 +49,7 @@ struct RunOptions: ParsableArguments {
         if let virtualRanks, !(1...1024).contains(virtualRanks) {
             throw ValidationError("--virtual-ranks takes 1 to 1024, not \(virtualRanks)")
         }
+        if let ranksPerNode, ranksPerNode < 1 { throw ValidationError("--ranks-per-node takes a positive number, not \(ranksPerNode)") }
         if let wire, wire != dtype {
             throw ValidationError("--wire \(wire.rawValue) with --dtype \(dtype.rawValue): tiles travel as they are stored; leave --wire out")
         }

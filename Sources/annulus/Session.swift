@@ -5,6 +5,7 @@ import Checkpoints
 import Foundation
 import Logging
 import Matrices
+import Plans
 import RingAttention
 import Tiles
 
@@ -15,13 +16,17 @@ final class Session {
     let threads: ThreadPool
     let kernels: KernelSet
     let log: Logger
+    /// Which ranks share memory.
+    let topology: Topology
+    private var warnings: Set<String> = []
 
     var transport: any Transport { context.transport }
     var watchdog: Watchdog { context.watchdog }
     var isRoot: Bool { context.isRoot }
 
-    private init(_ context: JobContext, _ options: RunOptions, _ kernels: KernelSet) {
+    private init(_ context: JobContext, _ options: RunOptions, _ kernels: KernelSet, _ topology: Topology) {
         self.context = context
+        self.topology = topology
         self.options = options
         self.kernels = kernels
         threads = ThreadPool(threads: context.threads)
@@ -34,7 +39,10 @@ final class Session {
     static func run(_ options: RunOptions, body: @escaping @Sendable (Session) throws -> Void) throws {
         let status = Job.run(options.job) { context in
             let kernels = try chosenKernels(context)
-            try body(Session(context, options, kernels))
+            let hosts = Topology(hosts: try context.transport.hosts())
+            // Virtual ranks stand for ranks of hosts of their own, unless asked to be neighbours.
+            let neighbours = options.ranksPerNode ?? (options.virtualRanks == nil ? nil : 1)
+            try body(Session(context, options, kernels, neighbours.map { hosts.split(ranksPerNode: $0) } ?? hosts))
         }
         if status != 0 { throw EndedJob(status: status) }
     }
@@ -83,6 +91,7 @@ final class Session {
     /// One line on how the job runs.
     func logHeader(_ what: String) {
         let ranks = transport.size == 1 ? "1 rank" : "\(transport.size) ranks"
+            + (topology.isShared ? " on \(topology.nodeCount) node\(topology.nodeCount == 1 ? "" : "s")" : "")
         let threads = context.threads == 1 ? "1 thread" : "\(context.threads) threads"
         log.notice("""
             \(what): \(ranks) of \(threads), kernel \(kernels.name), \(options.dtype.rawValue), \(options.strategy.chosen.rawValue), \
@@ -91,6 +100,11 @@ final class Session {
         if options.dtype == .bfloat16, !kernels.hasNativeBFloat16 {
             log.warning("kernel \(kernels.name) has no bfloat16 instructions here: the bits are the same, but float32 would be faster")
         }
+    }
+
+    /// Says once where shared memory is short.
+    func warn(_ shortages: [SharedMemoryShortage]) {
+        for shortage in shortages where warnings.insert(shortage.description).inserted { log.warning("\(shortage)") }
     }
 
     /// Writes lines to standard output on rank 0.

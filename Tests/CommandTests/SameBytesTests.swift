@@ -135,4 +135,52 @@ import Testing
             }
         }
     }
+
+    /// Ranks of one host send no keys and values; as if on hosts of their own they do; the output is the same.
+    @Test func ranksOfANodeShareMemory() throws {
+        func bench(_ arguments: [String], _ spread: Spread) throws -> (bytes: Int, sha256: String) {
+            let run = try CommandRun.annulus(
+                ["bench", "attention", "--length", "2000", "--heads", "2", "--head-dim", "16", "--repetitions", "2", "--format", "json",
+                    "--threads", "1", "--strategy", "pass-kv"] + arguments, spread)
+            try #require(run.status == 0, "\(spread): \(run.errors)")
+            let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+            return (try #require(row["bytes_sent"] as? Int), try #require(row["sha256"] as? String))
+        }
+        let apart = try bench(["--ranks-per-node", "1"], .mpirun(4))
+        let pairs = try bench(["--ranks-per-node", "2"], .mpirun(4))
+        let together = try bench([], .mpirun(4))
+        // Each tile goes to three ranks, or to one node, or nowhere.
+        #expect(apart.bytes == 3 * pairs.bytes && pairs.bytes > 0 && together.bytes == 0)
+        let virtual = [try bench([], .virtual(4)), try bench(["--ranks-per-node", "2"], .virtual(4))]
+        #expect(virtual.map(\.bytes) == [apart.bytes, pairs.bytes])
+        #expect(Set([apart, pairs, together, virtual[0], virtual[1]].map(\.sha256)).count == 1)
+        let refused = try CommandRun.annulus(["bench", "attention", "--ranks-per-node", "0"])
+        #expect(refused.status == 64 && refused.errors.contains("--ranks-per-node"))
+    }
+
+    /// Cross-attention and each modifier change the output, and ranks do not.
+    @Test func benchAttentionReachesEveryModifier() throws {
+        let small = ["--length", "600", "--heads", "4", "--kv-heads", "2", "--head-dim", "16"]
+        var hashes: [String: [String]] = [:]
+        for options in [
+            [], ["--query-length", "301", "--mask", "causal"], ["--value-dim", "24"], ["--softcap", "3"], ["--alibi"],
+            ["--relative-bias", "40"], ["--sinks"],
+        ] {
+            for spread: Spread in [.alone, .mpirun(3), .virtual(7)] {
+                let run = try CommandRun.annulus(
+                    ["bench", "attention"] + small + options + ["--repetitions", "1", "--format", "json", "--threads", "1"], spread)
+                try #require(run.status == 0, "\(spread): \(run.errors)")
+                let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+                hashes[try #require(row["sha256"] as? String), default: []].append("\(options), \(spread)")
+            }
+        }
+        #expect(hashes.count == 7 && hashes.values.allSatisfy { $0.count == 3 }, "\(hashes)")
+        for (options, named) in [
+            (["--softcap", "-1"], "--softcap"), (["--relative-bias", "-1"], "--relative-bias"), (["--query-length", "0"], "--query-length"),
+            (["--query-length", "30", "--mask", "global(1)"], "self-attention"),
+        ] {
+            let run = try CommandRun.annulus(["bench", "attention"] + small + options, .virtual(2))
+            #expect(run.status == 64 && run.errors.contains(named), "\(run.errors)")
+        }
+    }
 }

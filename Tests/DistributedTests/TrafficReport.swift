@@ -10,7 +10,7 @@ import Tiles
 /// Attends a sequence of `length` tokens under the mask and prints a line for each rank, "rank bytes messages", of what
 /// the transport counted, then "formula bytes", by the strategy's. Point-to-point messages of this process are those of the
 /// exchange and no others: there is no control thread, and everything else is collective.
-func reportTraffic(_ strategy: Strategy, mask expression: String, length: Int) throws {
+func reportTraffic(_ strategy: Strategy, mask expression: String, length: Int, ranksPerNode: Int) throws {
     try MPIEnvironment.run { world in
         let transport = try MPITransport(world)
         // A block matrix without a file: every third block is hidden.
@@ -21,6 +21,7 @@ func reportTraffic(_ strategy: Strategy, mask expression: String, length: Int) t
         let heads = HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 20, valueDimension: 24)
         var ringCase = RingCase([SequenceShape(length: length)], heads: heads, mask: mask, layout: .zigzag)
         ringCase.strategy = strategy
+        ringCase.ranksPerNode = ranksPerNode
         _ = try ringCase.run(on: transport)
         let mine = "\(transport.rank.index) \(transport.traffic.bytes) \(transport.traffic.messages)"
         let lines = try transport.allGather(Array(mine.utf8)).map { String(decoding: $0, as: UTF8.self) }

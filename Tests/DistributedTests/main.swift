@@ -17,10 +17,11 @@ if CommandLine.arguments.count > 2, CommandLine.arguments[1] == "--scenario" {
     exit(scenario.run(folder: CommandLine.arguments.dropFirst(3).first ?? ""))
 }
 
-if CommandLine.arguments.count == 5, CommandLine.arguments[1] == "--traffic",
-    let strategy = Strategy(rawValue: CommandLine.arguments[2]), let length = Int(CommandLine.arguments[4])
+if CommandLine.arguments.count == 6, CommandLine.arguments[1] == "--traffic",
+    let strategy = Strategy(rawValue: CommandLine.arguments[2]), let length = Int(CommandLine.arguments[4]),
+    let ranksPerNode = Int(CommandLine.arguments[5])
 {
-    try reportTraffic(strategy, mask: CommandLine.arguments[3], length: length)
+    try reportTraffic(strategy, mask: CommandLine.arguments[3], length: length, ranksPerNode: ranksPerNode)
     exit(0)
 }
 

@@ -21,7 +21,7 @@ func hiddenStates(
     let width = encoder.configuration.hiddenSize
     let sharding = Sharding(lengths: ids.map(\.count), layout: layout, rankCount: ranks)
     let parts = try VirtualRanks.run(count: ranks, seed: UInt64(ranks)) { transport in
-        let run = EncoderRun(encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: threads))
+        let run = try EncoderRun(encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: threads))
         try run.run(ids: ids, typeIds: typeIds)
         return withExtendedLifetime(run) {
             run.tiles.map { tile in

@@ -22,7 +22,7 @@ import Tiles
         for ranks in [1, 2, 3, 5] {
             let sharding = Sharding(lengths: lengths, layout: .zigzag, rankCount: ranks)
             let parts = try VirtualRanks.run(count: ranks, seed: 3) { transport in
-                let run = EncoderRun(encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: 1))
+                let run = try EncoderRun(encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: 1))
                 try run.run(ids: ids)
                 return try run.pool(spans, mode: mode, transport: transport)
             }
@@ -69,7 +69,7 @@ import Tiles
         let ids = try file.readIntegers("17.input_ids").map { Int32($0) }
         let sharding = Sharding(lengths: [17], layout: .contiguous, rankCount: 1)
         let vectors = try VirtualRanks.run(count: 1, seed: 0) { transport in
-            let run = EncoderRun(encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: 1))
+            let run = try EncoderRun(encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: 1))
             try run.run(ids: [ids])
             return try run.pool([Span(sequence: 0, tokens: 0..<17)], mode: settings.pooling, transport: transport)
         }[0]

@@ -9,15 +9,21 @@ import Tiles
 struct Breakage: Sendable, CustomStringConvertible {
     let name: String
     let strategy: Strategy
+    /// How many neighbouring ranks share memory.
+    let ranksPerNode: Int
     /// A part of the reason that validation gives.
     let reason: String
     let apply: @Sendable (inout [Plan]) -> Void
 
     var description: String { name }
 
-    init(_ name: String, in strategy: Strategy = .passKeyValue, _ reason: String, _ apply: @escaping @Sendable (inout [Plan]) -> Void) {
+    init(
+        _ name: String, in strategy: Strategy = .passKeyValue, ranksPerNode: Int = 1, _ reason: String,
+        _ apply: @escaping @Sendable (inout [Plan]) -> Void
+    ) {
         self.name = name
         self.strategy = strategy
+        self.ranksPerNode = ranksPerNode
         self.reason = reason
         self.apply = apply
     }
@@ -25,10 +31,11 @@ struct Breakage: Sendable, CustomStringConvertible {
 
 @Suite struct BrokenPlansTests {
     /// Six tiles over four ranks, four query heads that share two of keys; every query sees every key.
-    static func plans(_ strategy: Strategy) -> [Plan] {
-        let job = AttentionJob(
+    static func plans(_ strategy: Strategy, ranksPerNode: Int = 1) -> [Plan] {
+        var job = AttentionJob(
             shapes: [SequenceShape(length: 6 * 256)], mask: .full,
             heads: HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 8, valueDimension: 8), layout: .contiguous, rankCount: 4)
+        job.topology = Topology(hosts: (0..<4).map { $0 / ranksPerNode })
         return (0..<4).map { strategy.plan(job, rank: Rank($0)) }
     }
 
@@ -196,6 +203,23 @@ struct Breakage: Sendable, CustomStringConvertible {
         Breakage("a key tile that does not exist", "names a key tile that does not exist") { $0[1].steps[0].attend[0].keys = Runs(0..<7) },
         Breakage("a query tile that does not exist", "names a query tile that does not exist") { $0[1].steps[0].attend[0].queries = Runs(0..<7) },
         Breakage("partials are let go", in: .passQueries, "releases partials") { $0[1].steps[0].release.append(.partials($0[1].steps[0].attend[0])) },
+        // Ranks 0 and 1, and 2 and 3, share memory: tiles 0 to 2 and 3 to 5 are theirs.
+        Breakage("a mate's arrival is read before it is there", ranksPerNode: 2, "attends a key tile that is not resident") {
+            $0[3].steps[0].attend += $0[3].steps[2].attend
+            $0[3].steps[2].attend = []
+        },
+        Breakage("a mate's arrival is let go before it is read", ranksPerNode: 2, "attends a key tile that is not resident") { plans in
+            let last = plans[2].steps.lastIndex { !$0.release.isEmpty }!
+            plans[2].steps[last - 1].release += plans[2].steps[last].release
+            plans[2].steps[last].release = []
+        },
+        Breakage("an arrival is read by no mate either", in: .allGather, ranksPerNode: 2, "before its use") { plans in
+            plans[2].steps[1].attend = []
+            plans[3].steps[1].attend = []
+        },
+        Breakage("the ranks disagree on who shares memory", "disagree") { plans in
+            plans[3] = Self.plans(.passKeyValue, ranksPerNode: 2)[3]
+        },
         Breakage("two ranks have changed places", "disagree") { $0.swapAt(0, 1) },
         Breakage("a rank is missing", "disagree") { $0.removeLast() },
         Breakage("a rank has a step more", "disagree") { $0[2].steps.append(Step()) },
@@ -210,10 +234,12 @@ struct Breakage: Sendable, CustomStringConvertible {
         }
     }
 
-    @Test(arguments: Strategy.allCases) func thePlansAreValid(strategy: Strategy) throws { try Plan.validate(Self.plans(strategy)) }
+    @Test(arguments: Strategy.allCases, [1, 2, 4]) func thePlansAreValid(strategy: Strategy, ranksPerNode: Int) throws {
+        try Plan.validate(Self.plans(strategy, ranksPerNode: ranksPerNode))
+    }
 
     @Test(arguments: breakages) func aBrokenPlanIsRefused(breakage: Breakage) throws {
-        var plans = Self.plans(breakage.strategy)
+        var plans = Self.plans(breakage.strategy, ranksPerNode: breakage.ranksPerNode)
         breakage.apply(&plans)
         do {
             try Plan.validate(plans)

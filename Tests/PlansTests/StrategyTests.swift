@@ -8,9 +8,10 @@ import Tiles
 @Suite struct StrategyTests {
     static let heads = HeadShape(queryHeads: 12, keyValueHeads: 4, headDimension: 16, valueDimension: 16)
 
-    private func plans(_ strategy: Strategy, queries: Int, keys: Int, ranks: Int) throws -> [Plan] {
-        let job = AttentionJob(
+    private func plans(_ strategy: Strategy, queries: Int, keys: Int, ranks: Int, ranksPerNode: Int = 1) throws -> [Plan] {
+        var job = AttentionJob(
             shapes: [SequenceShape(queries: queries, keys: keys)], mask: .full, heads: Self.heads, layout: .contiguous, rankCount: ranks)
+        job.topology = Topology(hosts: (0..<ranks).map { $0 / ranksPerNode })
         let planner = strategy.planner(Needs(job))
         let plans = (0..<ranks).map { planner.plan(Rank($0)) }
         try Plan.validate(plans)
@@ -61,6 +62,43 @@ import Tiles
         let fewQueries = try Strategy.allCases.map { (try bytes($0, queries: 4, keys: 64 * 256), $0) }.min { $0.0 < $1.0 }
         #expect(fewQueries?.1 == .tree || fewQueries?.1 == .passQueries)
         #expect(try bytes(.headExchange, queries: 64 * 256, keys: 64 * 256) < bytes(.passKeyValue, queries: 64 * 256, keys: 64 * 256))
+    }
+
+    /// The bytes of keys and values that a set of plans sends, and from node to node alone.
+    private func keyValueBytes(_ plans: [Plan]) -> (all: Int, betweenNodes: Int) {
+        var (all, betweenNodes) = (0, 0)
+        for plan in plans {
+            for transfer in plan.steps.flatMap(\.sends) {
+                for case .keyValues(let tiles, let heads) in transfer.payloads {
+                    let bytes = plan.job.bytes(of: .keyValues(tiles, heads: heads))
+                    all += bytes
+                    if !plan.job.topology.areMates(plan.rank, transfer.peer) { betweenNodes += bytes }
+                }
+            }
+        }
+        return (all, betweenNodes)
+    }
+
+    /// Ranks of one node send each other no keys and values; where there are several nodes, each tile enters each once.
+    @Test(arguments: Strategy.allCases, [1, 2, 3, 4, 6, 12]) func nodesShareKeysAndValues(strategy: Strategy, ranksPerNode: Int) throws {
+        let plans = try plans(strategy, queries: 24 * 256, keys: 24 * 256, ranks: 12, ranksPerNode: ranksPerNode)
+        let sent = keyValueBytes(plans)
+        #expect(sent.all == sent.betweenNodes)
+        if ranksPerNode == 12 { #expect(sent.all == 0) }
+        if [.passKeyValue, .allGather].contains(strategy) {
+            let every = plans[0].job.bytes(of: .keyValues(Runs(0..<24), heads: 0..<4))
+            #expect(sent.all == every * (12 / ranksPerNode - 1))
+        }
+    }
+
+    /// Ranks that come back to a host count as another node, and nodes can be cut.
+    @Test func neighboursOfOneHostAreANode() {
+        let topology = Topology(hosts: ["a", "a", "b", "a", "a", "a"])
+        #expect((0..<6).map { topology.mates(of: Rank($0)) } == [0..<2, 0..<2, 2..<3, 3..<6, 3..<6, 3..<6])
+        #expect(topology.isShared && topology.nodeCount == 3)
+        let cut = topology.split(ranksPerNode: 2)
+        #expect((0..<6).map { cut.mates(of: Rank($0)) } == [0..<2, 0..<2, 2..<3, 3..<5, 3..<5, 5..<6])
+        #expect(topology.split(ranksPerNode: 1) == Topology(separate: 6) && !Topology(separate: 6).isShared)
     }
 
     /// The queries of one tile: a message down and one up for each edge of the tree, over a depth of log₂ ranks.

@@ -44,6 +44,9 @@ public struct ByteFormula {
         return forest.pendingCount
     }
 
+    /// The number of a rank's node: keys and values that are there already are not sent.
+    private func node(_ rank: Int) -> Int { job.topology.mates(of: Rank(rank)).lowerBound }
+
     /// Head exchange in groups, rings across them.
     private func exchangeRing(degree: Int) -> Int {
         let (keyHeads, queryHeads, size) = (job.heads.keyValueHeads, job.heads.queryHeads, job.heads.groupSize)
@@ -54,8 +57,10 @@ public struct ByteFormula {
             let keysOfHeads = Set(heads.map { $0 / size }).count
             for tile in keyOwner.indices {
                 let groups = Set(seen.indices.filter { seen[$0].contains(tile) }.map { queryOwner[$0] / degree })
-                if !groups.isEmpty && keyOwner[tile] % degree != member { total += keyBytes(tile) * keysOfHeads }
-                total += groups.subtracting([keyOwner[tile] / degree]).count * keyBytes(tile) * keysOfHeads
+                let home = node(keyOwner[tile] / degree * degree + member)
+                if !groups.isEmpty && node(keyOwner[tile]) != home { total += keyBytes(tile) * keysOfHeads }
+                let others = Set(groups.map { node($0 * degree + member) }).subtracting([home])
+                total += others.count * keyBytes(tile) * keysOfHeads
             }
             for tile in queryOwner.indices where !seen[tile].isEmpty && queryOwner[tile] % degree != member {
                 total += (queryBytes(tile) + partialBytes(tile)) * heads.count

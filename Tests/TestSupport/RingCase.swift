@@ -18,6 +18,8 @@ public struct RingCase: Sendable, CustomStringConvertible {
     public var sharpness: Float = 1
     public var modifiers = ScoreModifiers()
     public var element = ElementKind.float32
+    /// The ranks that share memory: so many neighbours.
+    public var ranksPerNode = 1
 
     public init(
         _ sequences: [SequenceShape], heads: HeadShape, mask: Mask, layout: Layout = .contiguous, seed: UInt64 = 1,
@@ -32,7 +34,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
     }
 
     public var description: String {
-        "\(sequences.map { "\($0.queries)×\($0.keys)" }) \(heads) \(mask) \(modifiers) \(layout) \(strategy.rawValue) \(element) seed \(seed)"
+        "\(sequences.map { "\($0.queries)×\($0.keys)" }) \(heads) \(mask) \(modifiers) \(layout) \(strategy.rawValue) \(element) \(ranksPerNode) a node seed \(seed)"
     }
 
     public var scale: Float { 1 / Float(heads.headDimension).squareRoot() }
@@ -49,6 +51,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
             shapes: pieces.shapes, mask: pieces.mask, heads: heads, layout: layout, rankCount: ranks,
             denseFlopPerToken: 100, speeds: (0..<ranks).map { 1 + Double($0 % 3) })
         job.element = element
+        job.topology = Topology(hosts: (0..<ranks).map { $0 / ranksPerNode })
         return job
     }
 
@@ -91,7 +94,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
         inputs given: (queries: [Float], keys: [Float], values: [Float])? = nil
     ) throws -> Outcome {
         let job = job(ranks: transport.size)
-        let executor = RingExecutor(
+        let executor = try RingExecutor(
             plan: strategy.plan(job, rank: transport.rank), modifiers: modifiers, transport: transport,
             threads: ThreadPool(threads: threads), kernels: kernels)
         let (allQueries, allKeys, allValues) = given ?? inputs()

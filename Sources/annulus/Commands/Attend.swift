@@ -41,7 +41,7 @@ struct Attend: ParsableCommand {
 
     mutating func validate() throws {
         try MaskInput.check(mask)
-        if let softcap, !(softcap.isFinite && softcap > 0) { throw ValidationError("--softcap takes a positive number, not \(softcap)") }
+        try ScoreInput.check(softcap: softcap)
         if let scale, !scale.isFinite { throw ValidationError("--scale takes a finite number, not \(scale)") }
         if !output.hasSuffix(".safetensors") { throw ValidationError("--output '\(output)' needs a name that ends in .safetensors") }
     }
@@ -63,10 +63,12 @@ struct Attend: ParsableCommand {
             shapes: pieces, mask: maskWithin, heads: heads, layout: session.options.layout, rankCount: transport.size,
             speeds: try session.relativeSpeeds())
         job.element = session.options.dtype
+        job.topology = session.topology
         let watchdog = session.watchdog
-        let executor = RingExecutor(
-            plan: session.options.strategy.chosen.plan(job, rank: transport.rank), modifiers: modifiers, transport: transport, threads: session.threads,
+        let executor = try RingExecutor(
+            job, session.options.strategy.chosen, modifiers: modifiers, transport: transport, threads: session.threads,
             kernels: session.kernels, progressed: { watchdog.progress() })
+        session.warn(executor.shortages)
         let rows = job.queries.tokenCount(of: transport.rank)
         let queries = AlignedBuffer(count: heads.queryHeads * rows * heads.headDimension)
         let result = AlignedBuffer(count: heads.queryHeads * rows * heads.valueDimension)
@@ -148,7 +150,7 @@ struct Attend: ParsableCommand {
         let firstQueries = job.shapes.map(\.firstQuery)
         var row = 0
         for tile in job.queries.tiles(of: rank).ranges.joined() {
-            let tokens = Self.tokens(of: tile, job.queries, firstQueries)
+            let tokens = job.queries.tokens(of: tile, first: firstQueries)
             try readHeads(
                 "q", heads.queryHeads, tokens, of: queryCount, heads.headDimension, queries.pointer + row * heads.headDimension,
                 rows * heads.headDimension)
@@ -159,7 +161,7 @@ struct Attend: ParsableCommand {
         let firstKeys = job.shapes.map(\.firstKey)
         try withExtendedLifetime((keys, values)) {
             for tile in job.keys.tiles(of: rank).ranges.joined() {
-                let tokens = Self.tokens(of: tile, job.keys, firstKeys)
+                let tokens = job.keys.tokens(of: tile, first: firstKeys)
                 try readHeads("k", heads.keyValueHeads, tokens, of: keyCount, heads.headDimension, keys.pointer, TileGrid.tileSize * heads.headDimension)
                 try readHeads("v", heads.keyValueHeads, tokens, of: keyCount, heads.valueDimension, values.pointer, TileGrid.tileSize * heads.valueDimension)
                 executor.pack(
@@ -187,7 +189,7 @@ struct Attend: ParsableCommand {
         }
         var row = 0
         for tile in job.queries.tiles(of: session.transport.rank).ranges.joined() {
-            let tokens = Self.tokens(of: tile, job.queries, firstQueries)
+            let tokens = job.queries.tokens(of: tile, first: firstQueries)
             for head in 0..<heads.queryHeads {
                 add("output", result.pointer, width: heads.valueDimension, head: head, row: row, tokens: tokens)
                 add("lse", sums.pointer, width: 1, head: head, row: row, tokens: tokens)
@@ -196,12 +198,5 @@ struct Attend: ParsableCommand {
         }
         try file.write(pieces)
         try file.commit()
-    }
-
-    /// Where a tile's tokens stand in the arrays.
-    private static func tokens(of tile: Int, _ sharding: Sharding, _ first: [Int]) -> Range<Int> {
-        let start = first[sharding.numbering.sequence(of: tile)]
-        let tokens = sharding.numbering.tokens(of: tile)
-        return start + tokens.lowerBound..<start + tokens.upperBound
     }
 }

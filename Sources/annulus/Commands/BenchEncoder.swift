@@ -50,9 +50,10 @@ struct BenchEncoder: ParsableCommand {
             lengths: [length], encoder: encoder, layout: session.options.layout, rankCount: session.transport.size,
             speeds: try session.relativeSpeeds())
         let watchdog = session.watchdog
-        let run = EncoderRun(
-            encoder: encoder, sharding: sharding, strategy: session.options.strategy.chosen, transport: session.transport, threads: session.threads,
-            progressed: { watchdog.progress() })
+        let run = try EncoderRun(
+            encoder: encoder, sharding: sharding, strategy: session.options.strategy.chosen, topology: session.topology,
+            transport: session.transport, threads: session.threads, progressed: { watchdog.progress() })
+        session.warn(run.shortages)
         let measurement = try session.measure(repetitions: bench.repetitions) {
             let before = run.exposed
             try run.run(ids: [ids]) { watchdog.progress(.encoding, layer: $0) }

@@ -1,8 +1,10 @@
 // Masks and modifiers from the command line and from files, checked against the arrays they apply to.
 
+import ArgumentParser
 import Attention
 import Checkpoints
 import Foundation
+import Plans
 
 enum MaskInput {
     static let help = """
@@ -35,6 +37,23 @@ enum MaskInput {
             throw FileError(.malformed, path: path, "has the shape \(array.shape), and a block mask has two dimensions")
         }
         return BlockMask(size: size, rows: array.shape[0], columns: array.shape[1], cells: array.bytes.map { $0 != 0 })
+    }
+}
+
+enum ScoreInput {
+    /// - Throws: `ValidationError` where a cap could not be one.
+    static func check(softcap: Float?) throws {
+        if let softcap, !(softcap.isFinite && softcap > 0) { throw ValidationError("--softcap takes a positive number, not \(softcap)") }
+    }
+}
+
+extension Sharding {
+    /// Where a tile's tokens stand in arrays that hold pieces one after another.
+    /// - Parameter first: where each piece starts.
+    func tokens(of tile: Int, first: [Int]) -> Range<Int> {
+        let start = first[numbering.sequence(of: tile)]
+        let tokens = numbering.tokens(of: tile)
+        return start + tokens.lowerBound..<start + tokens.upperBound
     }
 }
 

@@ -14,7 +14,7 @@ let width = 4 * 32
     let job = AttentionJob(
         shapes: [SequenceShape(length: length)], mask: .causal, heads: heads, layout: .zigzag, rankCount: transport.size)
     let sharding = job.queries
-    let executor = RingExecutor(
+    let executor = try RingExecutor(
         plan: Strategy.passKeyValue.plan(job, rank: transport.rank), transport: transport, threads: ThreadPool(threads: 1), kernels: .best)
 
     // (tokens of this rank, heads, headDimension), tile after tile; zero at first.

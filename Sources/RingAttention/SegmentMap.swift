@@ -1,0 +1,80 @@
+// Where a rank's keys and values lie in the memory that it shares with its node.
+
+import Attention
+import Plans
+import Tiles
+
+/// The places of a rank's keys and values in its segment, its own first, then what arrives step by step.
+///
+/// A pure function of the rank's plan, so that every rank of the node knows where to read.
+struct SegmentMap {
+    /// Tiles that arrive in a step, of the same heads.
+    struct Arrival {
+        let tiles: Runs
+        let heads: Range<Int>
+        /// The step in which they arrive: they can be read from the next one on.
+        let step: Int
+        /// The last step in which they are read.
+        fileprivate(set) var lastStep: Int
+        /// In floats, from the start of the segment.
+        fileprivate(set) var offset = 0
+        let floats: Int
+
+        /// The memory is written in `step`; a step after the last reading the next may come, so that a rank that is one
+        /// step ahead of its mates does not wait for them.
+        fileprivate func overlaps(_ other: Arrival) -> Bool { step <= other.lastStep + 1 && other.step <= lastStep + 1 }
+    }
+
+    private(set) var arrivals: [Arrival] = []
+    /// The floats of the segment.
+    private(set) var floats: Int
+
+    init(_ plan: Plan) {
+        let job = plan.job
+        let packed = PackedTile(job.heads, job.element)
+        func size(_ tiles: Runs, _ heads: Int) -> Int {
+            tiles.ranges.joined().reduce(0) { $0 + packed.floats(keys: job.keys.numbering.tokens(of: $1).count) } * heads
+        }
+        floats = size(job.keys.tiles(of: plan.rank), job.heads.keyValueHeads)
+        // Of each arrival that is here: the (tile, head) pairs not yet released.
+        var here: [(arrival: Int, pairs: Int)] = []
+        for (number, step) in plan.steps.enumerated() {
+            for case .keyValues(let tiles, let heads) in step.release {
+                for place in here.indices {
+                    let arrival = arrivals[here[place].arrival]
+                    let released = arrival.tiles.intersection(tiles).count * arrival.heads.clamped(to: heads).count
+                    here[place].pairs -= released
+                    if released > 0 { arrivals[here[place].arrival].lastStep = number }
+                }
+                here.removeAll { $0.pairs == 0 }
+            }
+            for (tiles, heads) in step.arrivingKeyValues {
+                here.append((arrivals.count, tiles.count * heads.count))
+                arrivals.append(Arrival(
+                    tiles: tiles, heads: heads, step: number, lastStep: plan.steps.count, floats: size(tiles, heads.count)))
+            }
+        }
+        place()
+    }
+
+    /// Each arrival at the lowest place that is free while it is there.
+    private mutating func place() {
+        let first = floats
+        for index in arrivals.indices {
+            let taken = arrivals[..<index].filter { $0.overlaps(arrivals[index]) }.sorted { $0.offset < $1.offset }
+            var offset = first
+            for other in taken where other.offset < offset + arrivals[index].floats { offset = max(offset, other.offset + other.floats) }
+            arrivals[index].offset = offset
+            floats = max(floats, offset + arrivals[index].floats)
+        }
+    }
+}
+
+extension Step {
+    /// What key and value tiles arrive, those of the same heads together.
+    var arrivingKeyValues: [(tiles: Runs, heads: Range<Int>)] {
+        var byHeads: [Range<Int>: [Range<Int>]] = [:]
+        for case .keyValues(let tiles, let heads) in receives.lazy.flatMap(\.payloads) { byHeads[heads, default: []] += tiles.ranges }
+        return byHeads.map { (Runs($1), $0) }.sorted { ($0.1.lowerBound, $0.1.upperBound) < ($1.1.lowerBound, $1.1.upperBound) }
+    }
+}

@@ -1,0 +1,91 @@
+// Memory that the ranks of one node share, and the clocks by which they take turns in it.
+
+import Plans
+import Synchronization
+import Tiles
+
+/// A segment for each rank of a node, which its rank writes and all of them read.
+///
+/// Each segment begins with its rank's clock: what the rank has written before it set the clock to a time is seen by those
+/// that have seen the time.
+public final class SharedMemory {
+    /// The ranks of the node.
+    public let ranks: Range<Int>
+    private let segments: [UnsafeMutableRawPointer]
+    private let owner: AnyObject
+    private let pulse: @Sendable () throws -> Void
+
+    /// The bytes before what a segment is for.
+    private static let header = 64
+
+    /// The bytes of a segment for so many floats.
+    static func byteCount(floats: Int) -> Int { header + floats * MemoryLayout<Float>.stride }
+
+    /// - Parameters:
+    ///   - segments: the memory of each rank, aligned to 64 bytes and zero.
+    ///   - owner: what keeps it.
+    ///   - pulse: called again and again while a rank waits for another: lets others run, and throws where it waits in vain.
+    init(ranks: Range<Int>, segments: [UnsafeMutableRawPointer], owner: AnyObject, pulse: @escaping @Sendable () throws -> Void) {
+        precondition(ranks.count == segments.count)
+        self.ranks = ranks
+        self.segments = segments
+        self.owner = owner
+        self.pulse = pulse
+    }
+
+    /// The floats of a rank's segment.
+    func floats(of rank: Rank) -> UnsafeMutablePointer<Float> {
+        (segments[rank.index - ranks.lowerBound] + Self.header).assumingMemoryBound(to: Float.self)
+    }
+
+    private func clock(of rank: Rank) -> UnsafeMutablePointer<Atomic<Int>> {
+        segments[rank.index - ranks.lowerBound].assumingMemoryBound(to: Atomic<Int>.self)
+    }
+
+    /// Sets this rank's clock.
+    func setClock(of rank: Rank, to time: Int) { clock(of: rank).pointee.store(time, ordering: .releasing) }
+
+    /// Returns once a rank's clock has reached a time.
+    /// - Throws: where the carrier knows that it never will.
+    func wait(for rank: Rank, toReach time: Int, poll: () -> Void = {}) throws {
+        while clock(of: rank).pointee.load(ordering: .acquiring) < time {
+            poll()
+            try pulse()
+        }
+    }
+}
+
+/// A node whose ranks send each other messages, because its host has not the shared memory that it would take.
+public struct SharedMemoryShortage: Sendable, Hashable, CustomStringConvertible {
+    public let ranks: Range<Int>
+    /// In bytes.
+    public let needed: Int
+    public let free: Int
+
+    public var description: String {
+        "ranks \(ranks.lowerBound) to \(ranks.upperBound - 1) send each other their keys and values, since sharing them would take "
+            + "\(needed >> 20) MiB and /dev/shm has \(free >> 20); enlarge it (Docker: --shm-size) to save the messages"
+    }
+}
+
+extension Topology {
+    /// The same nodes, but for those that have not the memory for it: their ranks share nothing. Collective.
+    /// - Parameter floats: what this rank's segment takes.
+    func withRoom(_ floats: Int, over transport: any Transport) throws -> (topology: Topology, shortages: [SharedMemoryShortage]) {
+        let mine = [SharedMemory.byteCount(floats: floats), transport.freeSharedMemory ?? .max]
+        let all = try transport.allGather(mine.withUnsafeBytes { Array($0) }).map { bytes in
+            bytes.withUnsafeBytes { ($0.loadUnaligned(as: Int.self), $0.loadUnaligned(fromByteOffset: 8, as: Int.self)) }
+        }
+        var shortages: [SharedMemoryShortage] = []
+        var hosts: [[Int]] = []
+        for rank in all.indices {
+            let node = mates(of: Rank(rank))
+            let (needed, free) = (node.reduce(0) { $0 + all[$1].0 }, all[node.lowerBound].1)
+            // Other programs may take some meanwhile.
+            let hasRoom = node.count == 1 || needed <= free - free / 16
+            hosts.append(hasRoom ? [node.lowerBound] : [node.lowerBound, rank])
+            if !hasRoom, rank == node.lowerBound { shortages.append(SharedMemoryShortage(ranks: node, needed: needed, free: free)) }
+        }
+        return (Topology(hosts: hosts), shortages)
+    }
+}
