@@ -28,16 +28,12 @@ struct AddedToken: Sendable, Equatable {
 }
 
 /// Finds a set of added tokens in text: of those that start leftmost, the longest; then on behind it.
+///
+/// Time is at most the text's length times the longest token's.
 struct AddedTokenMatcher: Sendable {
-    private struct Pattern: Sendable {
-        let scalars: [UInt32]
-        let token: AddedToken
-    }
-
-    /// Patterns by first scalar, longest first.
-    private var patterns: [UInt32: [Pattern]] = [:]
-    /// Whether any pattern starts with an ASCII scalar, the common case, without hashing.
-    private var startsInASCII = [Bool](repeating: false, count: 128)
+    private var tokens: [AddedToken] = []
+    /// Positions in ``tokens`` by what stands for them in the text.
+    private var patterns = PieceTrie()
 
     /// A stretch of the text: an added token, or text between them.
     struct Segment: Equatable {
@@ -46,36 +42,32 @@ struct AddedTokenMatcher: Sendable {
         let id: Int32?
     }
 
-    /// - Parameter tokens: tokens with the scalars that stand for them in the text to be searched.
+    /// - Parameter tokens: tokens with the scalars that stand for them in the text to be searched; of equal ones the
+    ///   last counts.
     init(_ tokens: [(token: AddedToken, scalars: [UInt32])]) {
-        for (token, scalars) in tokens {
-            guard let first = scalars.first else { continue }
-            var same = patterns[first, default: []]
-            same.removeAll { $0.scalars == scalars }
-            same.append(Pattern(scalars: scalars, token: token))
-            same.sort { $0.scalars.count > $1.scalars.count }
-            patterns[first] = same
-            if first < 128 { startsInASCII[Int(first)] = true }
+        for (token, scalars) in tokens where !scalars.isEmpty {
+            // Beyond what a trie can address nothing is found; no vocabulary comes near.
+            _ = patterns.add(scalars, id: Int32(self.tokens.count))
+            self.tokens.append(token)
         }
     }
 
     /// The text cut at every match.
     func segments(of text: [UInt32]) -> [Segment] {
-        guard !patterns.isEmpty else { return text.isEmpty ? [] : [Segment(range: 0 ..< text.count, id: nil)] }
+        guard !tokens.isEmpty else { return text.isEmpty ? [] : [Segment(range: 0 ..< text.count, id: nil)] }
         var segments: [Segment] = []
         var done = 0
         var position = 0
         // The end of the whitespace last looked through, so that no stretch is looked through twice.
         var spaceEnd = 0
         while position < text.count {
-            guard let pattern = match(in: text, at: position) else {
+            guard let (token, length) = match(in: text, at: position) else {
                 position += 1
                 continue
             }
             var start = position
-            var end = position + pattern.scalars.count
+            var end = position + length
             position = end
-            let token = pattern.token
             if token.isSingleWord, start > 0 && has(.word, text[start - 1]) || end < text.count && has(.word, text[end]) { continue }
             if token.stripsLeft {
                 while start > done, has(.whitespace, text[start - 1]) { start -= 1 }
@@ -99,11 +91,15 @@ struct AddedTokenMatcher: Sendable {
         ScalarProperties.flags(of: scalar).hasAny(flag)
     }
 
-    private func match(in text: [UInt32], at position: Int) -> Pattern? {
-        let first = text[position]
-        if first < 128, !startsInASCII[Int(first)] { return nil }
-        return patterns[first]?.first { pattern in
-            position + pattern.scalars.count <= text.count && text[position ..< position + pattern.scalars.count].elementsEqual(pattern.scalars)
+    private func match(in text: [UInt32], at start: Int) -> (AddedToken, length: Int)? {
+        var node = PieceTrie.root
+        var position = start
+        var longest: (Int32, length: Int)?
+        while position < text.count, let child = patterns.child(of: node, text[position]) {
+            node = child
+            position += 1
+            if let token = patterns.id(at: node) { longest = (token, position - start) }
         }
+        return longest.map { (tokens[Int($0)], $1) }
     }
 }

@@ -47,6 +47,27 @@ struct Component {
         return fallback
     }
 
+    /// A pattern under `key`: `{"String": "…"}`, taken literally, or `{"Regex": "…"}`.
+    func pattern(_ key: String) throws(FileError) -> RegularExpression {
+        do {
+            if let text = json[key]?["String"]?.string { return try RegularExpression(literal: text) }
+            if let text = json[key]?["Regex"]?.string { return try RegularExpression(text) }
+        } catch {
+            throw FileError(
+                .malformed, path: path,
+                "\(place).\(key): the pattern has \(error.reason), which is not supported; use a model without")
+        }
+        throw malformed("has no '\(key)' with a String or a Regex")
+    }
+
+    /// A single character under `key`.
+    func scalar(_ key: String) throws(FileError) -> UInt32 {
+        guard let text = json[key]?.string, text.unicodeScalars.count == 1, let scalar = text.unicodeScalars.first else {
+            throw malformed("has no single character '\(key)'")
+        }
+        return scalar.value
+    }
+
     /// A token id under `key`: a whole number that fits 32 bits.
     func id(_ key: String) throws(FileError) -> Int32 {
         guard let value = json[key]?.int, let id = Int32(exactly: value), id >= 0 else { throw malformed("has no token id '\(key)'") }

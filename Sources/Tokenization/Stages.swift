@@ -5,21 +5,13 @@ extension Tokenizer {
     package func normalized(_ text: String) -> String {
         var normalized = NormalizedText(text)
         normalizer?.apply(to: &normalized)
-        return Self.string(normalized.scalars)
+        return NormalizedText.string(normalized.scalars)
     }
 
     /// The words that the pre-tokenizer makes of `text`, which is not normalised first.
     package func words(of text: String) -> [String] {
-        let text = NormalizedText(text)
-        guard text.count > 0 else { return [] }
-        var words = [0 ..< text.count]
-        preTokenizer?.apply(to: &words, of: text)
-        return words.map { Self.string(text.scalars[$0]) }
-    }
-
-    private static func string(_ scalars: some Sequence<UInt32>) -> String {
-        var view = String.UnicodeScalarView()
-        for scalar in scalars { if let scalar = Unicode.Scalar(scalar) { view.append(scalar) } }
-        return String(view)
+        var words = Words(NormalizedText(text))
+        preTokenizer?.apply(to: &words)
+        return words.ranges.map { NormalizedText.string(words.text.scalars[$0]) }
     }
 }

@@ -50,7 +50,7 @@ public struct Tokenizer: Sendable {
         model = try TokenModel(modelComponent)
         if let part = component("normalizer") { normalizer = try Normalizer(part) } else { normalizer = nil }
         if let part = component("pre_tokenizer") { preTokenizer = try PreTokenizer(part) } else { preTokenizer = nil }
-        if let part = component("post_processor") { postProcessor = try PostProcessor(part) } else { postProcessor = PostProcessor() }
+        postProcessor = try PostProcessor(component("post_processor"))
 
         let tokens = try Self.addedTokens(root, model.vocabulary)
         var given: [(AddedToken, [UInt32])] = []
@@ -70,9 +70,10 @@ public struct Tokenizer: Sendable {
         addedTokens = Dictionary(tokens.map { ($0.id, $0.content) }) { $1 }
         let vocabulary = model.vocabulary
         vocabularySize = vocabulary.count + addedIds.keys.count { vocabulary.id(of: $0.string) == nil }
-        prefixIds = postProcessor.prefix.map(\.id)
-        suffixIds = postProcessor.suffix.map(\.id)
-        largestId = max(vocabulary.largestId, tokens.map(\.id).max() ?? -1, prefixIds.max() ?? -1, suffixIds.max() ?? -1)
+        let single = postProcessor.layout(texts: 1, addSpecialTokens: true)
+        prefixIds = single.prefix.map(\.id)
+        suffixIds = single.suffix.map(\.id)
+        largestId = max(vocabulary.largestId, tokens.map(\.id).max() ?? -1, postProcessor.largestId)
     }
 
     /// The added tokens with the ids that they really have: that of the vocabulary for a token in it, otherwise the
@@ -116,48 +117,102 @@ public struct Tokenizer: Sendable {
     /// How many special tokens are put around a single sequence.
     public var specialTokenCount: Int { prefixIds.count + suffixIds.count }
 
-    /// The tokens of `text`, in time linear in it.
+    /// What pieces inside a word begin with in the vocabulary, as `##`; nil where they bear no mark.
+    public var continuingSubwordPrefix: String? { model.continuingSubwordPrefix }
+
+    /// The tokens of `text`.
     ///
     /// - Parameter addSpecialTokens: whether ``prefixIds`` and ``suffixIds`` are put around.
-    /// - Precondition: the text has fewer than 2³¹ scalars.
+    /// - Precondition: the text has fewer than 2³¹ scalars, normalised and, where the tokenizer spells bytes, spelled.
     public func encode(_ text: String, addSpecialTokens: Bool = true) -> Encoding {
-        var encoding = Encoding()
-        if addSpecialTokens {
-            for token in postProcessor.prefix { encoding.append(token.id, 0 ..< 0, isSpecial: true, typeId: token.typeId) }
-        }
-        let given = NormalizedText(text)
-        for segment in givenMatcher.segments(of: given.scalars) {
-            if let id = segment.id {
-                encoding.append(id, given.offsets(of: segment.range), isSpecial: false, typeId: postProcessor.typeId)
-            } else {
-                encodeText(given.slice(segment.range), into: &encoding)
-            }
-        }
-        if addSpecialTokens {
-            for token in postProcessor.suffix { encoding.append(token.id, 0 ..< 0, isSpecial: true, typeId: token.typeId) }
-        }
-        return encoding
+        lay([tokens(of: text)], addSpecialTokens: addSpecialTokens)
+    }
+
+    /// The tokens of a pair of texts, as a question and a passage, with the special tokens that the file puts around
+    /// and between them.
+    ///
+    /// - Parameter addSpecialTokens: whether special tokens are put around and between.
+    /// - Precondition: each text has fewer than 2³¹ scalars, normalised and spelled as well.
+    public func encode(_ first: String, pair second: String, addSpecialTokens: Bool = true) -> Encoding {
+        lay([tokens(of: first), tokens(of: second)], addSpecialTokens: addSpecialTokens)
     }
 
     /// The number of tokens that ``encode(_:addSpecialTokens:)`` gives.
     public func tokenCount(_ text: String, addSpecialTokens: Bool = true) -> Int {
-        encode(text, addSpecialTokens: addSpecialTokens).count
+        tokens(of: text).count + (addSpecialTokens ? specialTokenCount : 0)
+    }
+
+    /// Texts with what stands around and between them.
+    private func lay(_ texts: [TextTokens], addSpecialTokens: Bool) -> Encoding {
+        let layout = postProcessor.layout(texts: texts.count, addSpecialTokens: addSpecialTokens)
+        var encoding = Encoding()
+        for part in layout.parts {
+            switch part {
+            case .special(let token):
+                encoding.ids.append(token.id)
+                encoding.offsets.append(0 ..< 0)
+                encoding.specialTokensMask.append(true)
+                encoding.typeIds.append(token.typeId)
+                encoding.words.append(-1)
+                encoding.sequences.append(-1)
+            case .text(let text, let typeId, let trimmings):
+                var tokens = texts[text]
+                for trimming in trimmings { tokens.trim(trimming) }
+                encoding.ids += tokens.ids
+                encoding.offsets += zip(tokens.starts, tokens.ends).lazy.map { Int($0) ..< Int($1) }
+                encoding.specialTokensMask += repeatElement(false, count: tokens.count)
+                encoding.typeIds += repeatElement(typeId, count: tokens.count)
+                encoding.words += tokens.words
+                encoding.sequences += repeatElement(Int8(text), count: tokens.count)
+            }
+        }
+        return encoding
+    }
+
+    /// The tokens of a text alone, in time linear in it.
+    private func tokens(of text: String) -> TextTokens {
+        var tokens = TextTokens()
+        var word: Int32 = 0
+        let given = NormalizedText(text)
+        for segment in givenMatcher.segments(of: given.scalars) {
+            if let id = segment.id {
+                append(id, segment.range, of: given, word: word, to: &tokens)
+                word += 1
+            } else {
+                encodeText(given.slice(segment.range), &word, into: &tokens)
+            }
+        }
+        return tokens
     }
 
     /// Text without added tokens as given; normalised ones may still be in it.
-    private func encodeText(_ given: NormalizedText, into encoding: inout Encoding) {
+    private func encodeText(_ given: NormalizedText, _ word: inout Int32, into tokens: inout TextTokens) {
         var text = given
         normalizer?.apply(to: &text)
         for segment in normalizedMatcher.segments(of: text.scalars) {
             if let id = segment.id {
-                encoding.append(id, text.offsets(of: segment.range), isSpecial: false, typeId: postProcessor.typeId)
+                append(id, segment.range, of: text, word: word, to: &tokens)
+                word += 1
                 continue
             }
-            var words = [segment.range]
-            preTokenizer?.apply(to: &words, of: text)
-            model.tokenize(words, of: text) { id, range in
-                encoding.append(id, text.offsets(of: range), isSpecial: false, typeId: postProcessor.typeId)
+            var words = Words(text.slice(segment.range))
+            preTokenizer?.apply(to: &words)
+            model.tokenize(words) { id, range, number in
+                tokens.append(id, words.text.offsets(of: range), word: word + Int32(number))
+                if postProcessor.trims {
+                    tokens.addMargins(
+                        model.standsForText(id) ? NormalizedText.margins(of: words.text.scalars[range]) : model.vocabulary.margins(of: id))
+                }
             }
+            word += Int32(words.ranges.count)
+        }
+    }
+
+    /// Appends an added token found in the text.
+    private func append(_ id: Int32, _ range: Range<Int>, of text: NormalizedText, word: Int32, to tokens: inout TextTokens) {
+        tokens.append(id, text.offsets(of: range), word: word)
+        if postProcessor.trims {
+            tokens.addMargins(NormalizedText.margins(of: text.scalars[range]))
         }
     }
 }

@@ -1,4 +1,4 @@
-// Ids, offsets and masks are those of the Python package, text by text.
+// Ids, offsets, masks, type ids, words and sequences are those of the Python package, text by text.
 
 import Checkpoints
 import Testing
@@ -17,6 +17,11 @@ import Tokenization
         try checkFuzz(Tokenizer.load(folder: Goldens.folder + "/" + name), name)
     }
 
+    @Test(arguments: small)
+    func pairsEncodeAsTheReferenceDoes(_ name: String) throws {
+        try checkPairs(Tokenizer.load(folder: Goldens.folder + "/" + name), name)
+    }
+
     @Test(.enabled(if: Goldens.hasMinilm, "all-MiniLM-L6-v2 is not in the cache; scripts/fetch-minilm gets it"))
     func minilmEncodesAsTheReferenceDoes() throws {
         let tokenizer = try Tokenizer.load(folder: Goldens.minilm)
@@ -25,6 +30,7 @@ import Tokenization
         #expect(tokenizer.prefixIds == [101] && tokenizer.suffixIds == [102])
         try checkTexts(tokenizer, "minilm")
         try checkFuzz(tokenizer, "minilm")
+        try checkPairs(tokenizer, "minilm")
     }
 
     private func checkTexts(_ tokenizer: Tokenizer, _ name: String) throws {
@@ -47,17 +53,22 @@ import Tokenization
         #expect(lines.count >= 2000 && digests.count == lines.count)
         for (index, (line, expected)) in zip(lines, digests).enumerated() {
             let encoding = tokenizer.encode(line)
-            var digest = Goldens.digest([])
-            for token in 0 ..< encoding.count {
-                let numbers = [
-                    encoding.ids[token], Int32(encoding.offsets[token].lowerBound), Int32(encoding.offsets[token].upperBound),
-                    encoding.specialTokensMask[token] ? 1 : 0,
-                ]
-                for number in numbers {
-                    digest = Goldens.digest((0 ..< 4).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }, from: digest)
-                }
+            #expect(Goldens.digest(of: encoding) == expected, "fuzz line \(index) \(line.debugDescription) gave \(encoding)")
+        }
+    }
+
+    /// Every text with the one behind it, with special tokens and without.
+    private func checkPairs(_ tokenizer: Tokenizer, _ name: String) throws {
+        let texts = try Goldens.strings("texts.json")
+        let goldens = try Goldens.load(name + "/goldens.json")
+        for (key, addSpecialTokens) in [("pairs", true), ("bare", false)] {
+            let digests = Goldens.digests(goldens[key]?.string ?? "")
+            #expect(digests.count == texts.count)
+            for (index, expected) in digests.enumerated() {
+                let (first, second) = (texts[index], texts[(index + 1) % texts.count])
+                let encoding = tokenizer.encode(first, pair: second, addSpecialTokens: addSpecialTokens)
+                #expect(Goldens.digest(of: encoding) == expected, "\(name), \(key): texts \(index) and next gave \(encoding)")
             }
-            #expect(digest == expected, "fuzz line \(index) \(line.debugDescription) gave \(encoding)")
         }
     }
 }

@@ -2,6 +2,7 @@
 
 import Checkpoints
 import Foundation
+import Tokenization
 
 enum Goldens {
     static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Goldens").path
@@ -13,6 +14,22 @@ enum Goldens {
     /// 32-bit FNV-1a, carried on from `value`.
     static func digest(_ bytes: some Sequence<UInt8>, from value: UInt32 = 0x811C_9DC5) -> UInt32 {
         bytes.reduce(value) { ($0 ^ UInt32($1)) &* 0x0100_0193 }
+    }
+
+    /// The digest of all that an encoding says of its tokens.
+    static func digest(of encoding: Encoding) -> UInt32 {
+        var digest = digest([])
+        for token in 0 ..< encoding.count {
+            let numbers = [
+                encoding.ids[token], Int32(encoding.offsets[token].lowerBound), Int32(encoding.offsets[token].upperBound),
+                encoding.specialTokensMask[token] ? 1 : 0, encoding.typeIds[token], encoding.words[token],
+                Int32(encoding.sequences[token]),
+            ]
+            for number in numbers {
+                digest = Self.digest((0 ..< 4).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }, from: digest)
+            }
+        }
+        return digest
     }
 
     /// Digests written as 8 hexadecimal digits each.
@@ -31,4 +48,8 @@ enum Goldens {
     }()
 
     static let hasMinilm = FileBytes.exists(minilm + "/tokenizer.json")
+}
+
+extension JSONObject {
+    mutating func append(_ key: String, _ value: JSON) { set(key, value) }
 }

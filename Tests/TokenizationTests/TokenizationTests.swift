@@ -64,6 +64,10 @@ import Tokenization
         #expect(tokenizer.vocabularySize == 3)
     }
 
+    @Test func theContinuationPrefixIsTheModels() throws {
+        #expect(try tokenizer().continuingSubwordPrefix == "##")
+    }
+
     @Test func wordsBeyondTheLimitAreUnknownAsAWhole() throws {
         let text = ###"{"model":{"type":"WordPiece","unk_token":"?","vocab":{"?":0,"a":1,"##a":2},"max_input_chars_per_word":3}}"###
         let tokenizer = try Tokenizer(json: JSON.parse(Array(text.utf8), path: "t"), path: "t")
@@ -91,16 +95,22 @@ import Tokenization
     }
 
     @Test(arguments: [
-        (#"{"model":{"type":"Unigram","vocab":[]}}"#, "Unigram"),
-        (#"{"model":{"type":"BPE","vocab":{}}}"#, "BPE"),
-        (#"{"normalizer":{"type":"Precompiled"},"model":MODEL}"#, "Precompiled"),
-        (#"{"normalizer":{"type":"Sequence","normalizers":[{"type":"NFD"},{"type":"Replace"}]},"model":MODEL}"#, "normalizer.normalizers.1: Replace"),
-        (#"{"pre_tokenizer":{"type":"ByteLevel"},"model":MODEL}"#, "ByteLevel"),
-        (#"{"post_processor":{"type":"RobertaProcessing"},"model":MODEL}"#, "RobertaProcessing"),
+        (#"{"model":{"type":"Trigram","vocab":[]}}"#, "model: Trigram"),
+        (#"{"model":{"vocab":{}}}"#, "a model without a type"),
+        (#"{"model":{"type":"BPE","vocab":{},"merges":[],"dropout":0.1}}"#, "dropout"),
+        (#"{"normalizer":{"type":"Reverse"},"model":MODEL}"#, "normalizer: Reverse"),
+        (#"{"normalizer":{"type":"Sequence","normalizers":[{"type":"NFD"},{"type":"NFX"}]},"model":MODEL}"#, "normalizer.normalizers.1: NFX"),
+        (#"{"normalizer":{"type":"Replace","pattern":{"Regex":"x*"},"content":""},"model":MODEL}"#, "a pattern that matches nothing"),
+        (#"{"pre_tokenizer":{"type":"UnicodeScripts"},"model":MODEL}"#, "UnicodeScripts"),
+        (#"{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a)\\1"},"behavior":"Removed","invert":false},"model":MODEL}"#, "back-reference"),
+        (#"{"post_processor":{"type":"Sequence","processors":[TEMPLATE,TEMPLATE]},"model":MODEL}"#, "a template behind another template"),
+        (#"{"post_processor":{"type":"Sequence","processors":[{"type":"Surround"}]},"model":MODEL}"#, "post_processor.processors.0: Surround"),
     ])
     func unknownComponentsAreRefusedByName(_ text: String, _ name: String) throws {
         let model = #"{"type":"WordPiece","unk_token":"?","vocab":{"?":0}}"#
-        let json = try JSON.parse(Array(text.replacing("MODEL", with: model).utf8), path: "t")
+        let template =
+            #"{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"?","type_id":0}},{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"?","type_id":0}}],"special_tokens":{"?":{"id":"?","ids":[0],"tokens":["?"]}}}"#
+        let json = try JSON.parse(Array(text.replacing("MODEL", with: model).replacing("TEMPLATE", with: template).utf8), path: "t")
         let error = try #require(throws: FileError.self) { try Tokenizer(json: json, path: "folder/tokenizer.json") }
         #expect(error.kind == .malformed)
         #expect(error.description.contains(name) && error.description.hasPrefix("folder/tokenizer.json: "), "\(error)")

@@ -1,0 +1,35 @@
+// Base64, in which character maps are written.
+
+enum Base64 {
+    /// The bytes of a text in base64 (RFC 4648, section 4) with its padding, or nil.
+    static func decode(_ text: String) -> [UInt8]? {
+        let digits = Array(text.utf8)
+        guard digits.count % 4 == 0 else { return nil }
+        let padding = digits.suffix(2).reversed().prefix { $0 == UInt8(ascii: "=") }.count
+        var bytes: [UInt8] = []
+        bytes.reserveCapacity(digits.count / 4 * 3)
+        var bits: UInt32 = 0
+        var count = 0
+        for digit in digits.dropLast(padding) {
+            guard let value = value(of: digit) else { return nil }
+            bits = bits << 6 | UInt32(value)
+            count += 6
+            if count >= 8 {
+                count -= 8
+                bytes.append(UInt8(truncatingIfNeeded: bits >> UInt32(count)))
+            }
+        }
+        return bytes
+    }
+
+    private static func value(of digit: UInt8) -> UInt8? {
+        switch digit {
+        case UInt8(ascii: "A") ... UInt8(ascii: "Z"): digit - 65
+        case UInt8(ascii: "a") ... UInt8(ascii: "z"): digit - 97 + 26
+        case UInt8(ascii: "0") ... UInt8(ascii: "9"): digit - 48 + 52
+        case UInt8(ascii: "+"): 62
+        case UInt8(ascii: "/"): 63
+        default: nil
+        }
+    }
+}
