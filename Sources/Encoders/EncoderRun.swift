@@ -137,6 +137,27 @@ public final class EncoderRun {
         }
     }
 
+    /// The logits that a head gives for some of this rank's rows, by tile and in ascending order.
+    /// - Parameter wanted: the rows of a tile, counted from its first token.
+    /// - Returns: (number of the tile, row, outputs values).
+    public func logits(_ head: TaskHead, wanted: (LocalTile) -> [Int]) -> [(tile: LocalTile, row: Int, values: [Float])] {
+        let width = encoder.configuration.hiddenSize
+        var rows: [(tile: LocalTile, row: Int)] = []
+        for tile in tiles { rows += wanted(tile).map { (tile, $0) } }
+        var results = Array(repeating: [Float](), count: rows.count)
+        let step = 16
+        results.withUnsafeMutableBufferPointer { results in
+            threads.forEach((rows.count + step - 1) / step) { index, _ in
+                for number in index * step..<min(rows.count, (index + 1) * step) {
+                    let (tile, row) = rows[number]
+                    // Disjoint: each index has its own rows of the result.
+                    results[number] = head.logits(rows: 1, hidden.pointer + (tile.firstRow + row) * width, width: width)
+                }
+            }
+        }
+        return zip(rows, results).map { ($0.tile, $0.row, $1) }
+    }
+
     private func run(_ layer: EncoderLayer, _ pattern: AttentionPattern) throws {
         guard let executor = executors[pattern.window] else { preconditionFailure("no executor for the window of a layer") }
         project(layer, pattern, executor)
