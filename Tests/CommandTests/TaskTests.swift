@@ -91,3 +91,21 @@ import Testing
         }
     }
 }
+
+@Suite struct InitTests {
+    @Test func aRandomModelIsWrittenAndRuns() throws {
+        let folder = try TemporaryFolder()
+        let model = folder.path("model")
+        let made = try CommandRun.annulus(["init", "--shape", "esm2-8m", "--positions", "40", "-o", model])
+        #expect(made.status == 0, "\(made.errors)")
+        let again = try CommandRun.annulus(["init", "--shape", "esm2-8m", "-o", model])
+        #expect(again.status == 73 && again.errors.contains("--force"))
+        let run = try CommandRun.annulus(["embed", "-m", model, "--input-format", "ids", "--quiet"], .virtual(2), input: "[0, 5, 6, 7, 2]\n")
+        #expect(run.status == 0 && run.output.starts(with: Data("{\"embedding\": [".utf8)), "\(run.errors)")
+        let long = try CommandRun.annulus(["embed", "-m", model, "--input-format", "ids"], input: "\(Array(repeating: 5, count: 41))\n")
+        #expect(long.status == 65 && long.errors.contains("limit is 40"), "\(long.errors)")
+        let first = try Data(contentsOf: URL(fileURLWithPath: model + "/model.safetensors"))
+        _ = try CommandRun.annulus(["init", "--shape", "esm2-8m", "--positions", "40", "-o", model, "--force"])
+        #expect(try Data(contentsOf: URL(fileURLWithPath: model + "/model.safetensors")) == first)
+    }
+}
