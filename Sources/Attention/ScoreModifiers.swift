@@ -1,6 +1,6 @@
 // What is done to scores between the product and the softmax: cap, biases, sinks.
 
-/// Changes to the scores, applied in this order: scale, softcap, bias, mask, sink.
+/// Changes to the scores, applied in this order: relative positions, scale, softcap, bias, mask, sink.
 public struct ScoreModifiers: Sendable, Hashable {
     /// Scores become `cap·tanh(score / cap)` (Gemma Team 2024).
     public var softcap: Float?
@@ -11,6 +11,8 @@ public struct ScoreModifiers: Sendable, Hashable {
     /// For each query head, the logit of a sink: a key without a value that takes its share of every softmax, merged
     /// once, at the root (Xiao et al. 2024).
     public var sinks: [Float]?
+    /// The relative positions whose keys queries meet, and whose queries keys meet; what those are comes with each attention.
+    public var relativePositions: RelativePositions?
 
     /// A table over distances, clamped at both ends.
     public struct RelativeBias: Sendable, Hashable {
@@ -27,13 +29,17 @@ public struct ScoreModifiers: Sendable, Hashable {
         }
     }
 
-    public init(softcap: Float? = nil, alibiSlopes: [Float]? = nil, relativeBias: RelativeBias? = nil, sinks: [Float]? = nil) {
+    public init(
+        softcap: Float? = nil, alibiSlopes: [Float]? = nil, relativeBias: RelativeBias? = nil, sinks: [Float]? = nil,
+        relativePositions: RelativePositions? = nil
+    ) {
         self.softcap = softcap
         self.alibiSlopes = alibiSlopes
         self.relativeBias = relativeBias
         self.sinks = sinks
+        self.relativePositions = relativePositions
     }
 
     /// Whether scores are used as they come from the product.
-    var leavesScores: Bool { softcap == nil && alibiSlopes == nil && relativeBias == nil }
+    var leavesScores: Bool { softcap == nil && alibiSlopes == nil && relativeBias == nil && relativePositions == nil }
 }

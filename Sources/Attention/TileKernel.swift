@@ -43,11 +43,7 @@ public struct PackedTile: Sendable, Hashable {
     ) {
         let functions = kernels.functions
         let bfloat16 = kernels.bfloat16Functions
-        let keyPanels = tile + rows.lowerBound * element.slots(headDimension)
-        switch element {
-        case .float32: functions.pack_transposed(keys, keyStride, rows.count, headDimension, keyPanels)
-        case .bfloat16: bfloat16.pack_transposed(keys, keyStride, rows.count, headDimension, keyPanels)
-        }
+        packKeys(rows: rows.count, keys, stride: keyStride, into: tile + rows.lowerBound * element.slots(headDimension), kernels: kernels)
         let packedValues = tile + keyFloats(keys: tileKeys)
         for column in stride(from: 0, to: valueDimension, by: 64) {
             let columns = min(64, valueDimension - column)
@@ -56,6 +52,16 @@ public struct PackedTile: Sendable, Hashable {
             case .float32: functions.pack_columns(values + column, valueStride, rows.count, columns, panel)
             case .bfloat16: bfloat16.pack_columns(values + column, valueStride, rows.count, columns, panel)
             }
+        }
+    }
+}
+
+extension PackedTile {
+    /// Packs keys alone, from the start of a panel on.
+    func packKeys(rows: Int, _ keys: UnsafePointer<Float>, stride: Int, into panels: UnsafeMutablePointer<Float>, kernels: KernelSet) {
+        switch element {
+        case .float32: kernels.functions.pack_transposed(keys, stride, rows, headDimension, panels)
+        case .bfloat16: kernels.bfloat16Functions.pack_transposed(keys, stride, rows, headDimension, panels)
         }
     }
 }
@@ -77,6 +83,8 @@ public final class TileKernel {
     private let mask: Mask
     private let modifiers: ScoreModifiers
     private var head = 0
+    private let positions: PositionScores?
+    private var contents: PositionContents?
 
     public init(
         heads: HeadShape, element: ElementKind = .float32, mask: Mask, modifiers: ScoreModifiers = ScoreModifiers(),
@@ -90,11 +98,20 @@ public final class TileKernel {
         arithmetic = TileArithmetic(layout: layout, modified: !modifiers.leavesScores, kernels: kernels)
         scores = AlignedBuffer(count: Self.fusedRows * TileGrid.tileSize)
         queries = AlignedBuffer(count: TileGrid.tileSize * layout.queryStride)
+        let (layout, arithmetic) = (layout, arithmetic)
+        positions = modifiers.relativePositions.map {
+            PositionScores($0, rows: Self.maskedRows, layout: layout, arithmetic: arithmetic)
+        }
     }
 
     /// Takes the queries of one tile and head, multiplied by the score scale, for the calls of `attend` that follow.
-    public func load(queries source: UnsafePointer<Float>, stride: Int, rows: Int, head: Int, scale: Float) {
+    /// - Parameter contents: what the relative positions are to this attention, where its modifiers have them.
+    public func load(
+        queries source: UnsafePointer<Float>, stride: Int, rows: Int, head: Int, scale: Float, contents: PositionContents? = nil
+    ) {
+        precondition((contents != nil) == (positions != nil), "relative positions come with their contents")
         self.head = head
+        self.contents = contents
         self.scale = arithmetic.load(queries: source, stride: stride, rows: rows, scale: scale, into: queries.pointer)
     }
 
@@ -117,6 +134,9 @@ public final class TileKernel {
         let visible = isWhole ? nil : masks.mask(mask, queryTile: queryTile, keyTile: keyTile, in: shape)
         let rows = TileGrid.tokens(of: queryTile, length: shape.queries)
         let distance = shape.position(ofKey: keys.lowerBound) - shape.position(ofQuery: rows.lowerBound)
+        if let positions, let contents {
+            positions.load(contents, head: head, tile: tile, keys: keys.count, rows: partial.rows, distance: distance)
+        }
         withExtendedLifetime(visible) {
             for row in Swift.stride(from: 0, to: partial.rows, by: Self.maskedRows) {
                 attendStrip(
@@ -134,11 +154,19 @@ public final class TileKernel {
     ) {
         let values = tile + layout.keyFloats(keys: keys)
         let words = TileMask.wordsPerRow
+        if let positions, let contents {
+            positions.load(contents, head: head, queries: queries.pointer + row * layout.queryStride, rows: rows)
+        }
         for key in Swift.stride(from: 0, to: keys, by: 64) {
             let any = panelBits(bits, rows, key).any
             if any == 0 { continue }
             let granules = Self.granules(any, width: layout.padded(min(64, keys - key)))
             scoreBlock(row: row, rows: rows, key: key, keys: keys, granules: granules, tile: tile)
+            if let positions, let contents {
+                positions.add(
+                    contents, to: scores.pointer, stride: TileGrid.tileSize, row: row, rows: rows,
+                    keys: key + granules.lowerBound..<min(key + granules.upperBound, keys))
+            }
             modify(
                 rows: rows, key: key + granules.lowerBound, keys: min(granules.upperBound, keys - key) - granules.lowerBound,
                 distance: distance + key + granules.lowerBound)

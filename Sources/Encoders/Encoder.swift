@@ -12,16 +12,24 @@ public struct Encoder: Sendable {
     public let element: ElementKind
     let embeddings: Embeddings
     let layers: [EncoderLayer]
+    let finalNorm: LayerNorm?
+    /// What is done to the scores of every layer.
+    let modifiers: ScoreModifiers
+    let rotary: RotaryFrequencies
 
-    /// Word, position and token-type tables and the norm over their sum.
+    /// The tables whose rows are summed for each token, the norm over their sum, and the dense layer behind it.
     struct Embeddings: Sendable {
-        /// (vocabulary, hidden)
+        /// (vocabulary, embeddingSize)
         let words: [Float]
-        /// (positions, hidden)
-        let positions: [Float]
-        /// (token types, hidden); only type 0 is used, for single sequences.
-        let tokenTypes: [Float]
-        let norm: LayerNorm
+        /// (positionRows, embeddingSize); nil where positions are not learned.
+        let positions: [Float]?
+        /// (token types, embeddingSize); nil where there are none.
+        let tokenTypes: [Float]?
+        let norm: LayerNorm?
+        /// From embeddingSize to hiddenSize; nil where they are the same.
+        let projection: Dense?
+        /// Whether the norm stands behind the projection.
+        let normIsLast: Bool
     }
 
     /// Loads the weights of a checkpoint.
@@ -37,84 +45,64 @@ public struct Encoder: Sendable {
         _ configuration: EncoderConfiguration, parameters: any ParameterSource, element: ElementKind = .float32,
         kernels: KernelSet
     ) throws(FileError) {
-        let hidden = configuration.hiddenSize
+        let names = ParameterNames(configuration.family, isGated: configuration.isGated)
         let root = ParameterPath(source: parameters, name: "")
-        let path = root["embeddings"]
         self.configuration = configuration
         self.kernels = kernels
         self.element = element
-        embeddings = Embeddings(
-            words: try path["word_embeddings"]["weight"].read(shape: [configuration.vocabularySize, hidden]),
-            positions: try path["position_embeddings"]["weight"].read(shape: [configuration.positionCount, hidden]),
-            tokenTypes: try path["token_type_embeddings"]["weight"].read(shape: [configuration.tokenTypeCount, hidden]),
-            norm: try LayerNorm(path["LayerNorm"], width: hidden, epsilon: configuration.layerNormEpsilon))
+        embeddings = try Embeddings(root, configuration, names, element, kernels)
+        var positions: PositionEmbeddings?
+        if let shape = configuration.disentangled { positions = try PositionEmbeddings(root, shape, configuration, kernels) }
+        var distinct: [Int: EncoderLayer] = [:]
         var layers: [EncoderLayer] = []
-        for index in 0..<configuration.layerCount {
-            layers.append(try EncoderLayer(root["encoder"]["layer"][index], configuration, element, kernels))
+        for (index, source) in configuration.layerSources.enumerated() {
+            if let shared = distinct[source] {
+                layers.append(shared)
+                continue
+            }
+            let layer = try EncoderLayer(
+                root[names.layer(source, configuration)], configuration, names, isFirst: index == 0, positions: positions, element, kernels)
+            distinct[source] = layer
+            layers.append(layer)
         }
         self.layers = layers
+        finalNorm = configuration.hasFinalNorm
+            ? try LayerNorm(
+                root[names.finalNorm], width: configuration.hiddenSize, epsilon: configuration.layerNormEpsilon,
+                hasBias: configuration.biases.norms) : nil
+        var modifiers = try ScoreModifiers(configuration, root[names.distanceBias])
+        modifiers.relativePositions = positions?.positions
+        self.modifiers = modifiers
+        rotary = try RotaryFrequencies(configuration, root)
     }
 
     /// The head shape of its self-attention.
-    public var heads: HeadShape { HeadShape(heads: configuration.headCount, headDimension: configuration.headDimension) }
+    public var heads: HeadShape { configuration.heads }
 }
 
-/// Scale and shift over a normalised row.
-struct LayerNorm: Sendable {
-    let weight: [Float]
-    let bias: [Float]
-    let epsilon: Float
-
-    init(_ path: ParameterPath, width: Int, epsilon: Float) throws(FileError) {
-        weight = try path["weight"].read(shape: [width])
-        bias = try path["bias"].read(shape: [width])
-        self.epsilon = epsilon
-    }
+extension EncoderConfiguration {
+    var heads: HeadShape { HeadShape(heads: headCount, headDimension: headDimension) }
 }
 
-/// A dense layer y = x·Wᵀ + b.
-struct Dense: Sendable {
-    let weight: PackedMatrix
-    let bias: [Float]
-
-    init(_ path: ParameterPath, inputs: Int, outputs: Int, element: ElementKind, kernels: KernelSet) throws(FileError) {
-        let rows = try path["weight"].read(shape: [outputs, inputs])
-        weight = rows.withUnsafeBufferPointer {
-            PackedMatrix(weights: $0, inputs: inputs, outputs: outputs, element: element, kernels: kernels)
-        }
-        bias = try path["bias"].read(shape: [outputs])
-    }
-}
-
-/// The weights of one block: self-attention, then two dense layers, each followed by residual and norm
-/// (post-norm; Vaswani et al. 2017, Devlin et al. 2019).
-struct EncoderLayer: Sendable {
-    let query: Dense
-    let key: Dense
-    let value: Dense
-    let attentionOutput: Dense
-    let attentionNorm: LayerNorm
-    let intermediate: Dense
-    let output: Dense
-    let outputNorm: LayerNorm
-
+extension Encoder.Embeddings {
     init(
-        _ path: ParameterPath, _ configuration: EncoderConfiguration, _ element: ElementKind, _ kernels: KernelSet
+        _ root: ParameterPath, _ configuration: EncoderConfiguration, _ names: ParameterNames, _ element: ElementKind, _ kernels: KernelSet
     ) throws(FileError) {
-        func dense(_ path: ParameterPath, inputs: Int, outputs: Int) throws(FileError) -> Dense {
-            try Dense(path, inputs: inputs, outputs: outputs, element: element, kernels: kernels)
-        }
-        let hidden = configuration.hiddenSize
-        let inner = configuration.intermediateSize
-        let epsilon = configuration.layerNormEpsilon
-        let attention = path["attention"]
-        query = try dense(attention["self"]["query"], inputs: hidden, outputs: hidden)
-        key = try dense(attention["self"]["key"], inputs: hidden, outputs: hidden)
-        value = try dense(attention["self"]["value"], inputs: hidden, outputs: hidden)
-        attentionOutput = try dense(attention["output"]["dense"], inputs: hidden, outputs: hidden)
-        attentionNorm = try LayerNorm(attention["output"]["LayerNorm"], width: hidden, epsilon: epsilon)
-        intermediate = try dense(path["intermediate"]["dense"], inputs: hidden, outputs: inner)
-        output = try dense(path["output"]["dense"], inputs: inner, outputs: hidden)
-        outputNorm = try LayerNorm(path["output"]["LayerNorm"], width: hidden, epsilon: epsilon)
+        let width = configuration.embeddingSize
+        words = try root[names.words]["weight"].read(shape: [configuration.vocabularySize, width])
+        positions = configuration.positions == .none
+            ? nil : try root[names.positions]["weight"].read(shape: [configuration.positionRows, width])
+        tokenTypes = configuration.tokenTypeCount == 0
+            ? nil : try root[names.tokenTypes]["weight"].read(shape: [configuration.tokenTypeCount, width])
+        norm = configuration.hasEmbeddingNorm
+            ? try LayerNorm(
+                root[names.embeddingNorm], width: configuration.normsProjectedEmbeddings ? configuration.hiddenSize : width, epsilon: configuration.layerNormEpsilon, hasBias: configuration.biases.norms) : nil
+        // ALBERT has the layer even where the widths are equal.
+        normIsLast = configuration.normsProjectedEmbeddings
+        let hasProjection = width != configuration.hiddenSize || configuration.family == .albert
+        projection = hasProjection
+            ? try Dense(
+                root[names.embeddingProjection], inputs: width, outputs: configuration.hiddenSize,
+                hasBias: !configuration.normsProjectedEmbeddings, element: element, kernels: kernels) : nil
     }
 }

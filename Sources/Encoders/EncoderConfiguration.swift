@@ -1,103 +1,188 @@
-// What a checkpoint's config.json says of the encoder, checked once and refused by name where unsupported.
+// What an encoder is made of: the shape and the options of its shared layers, whatever its family.
 
-import Checkpoints
-
-/// The shape and the options of an encoder, whatever its family.
+/// The shape and the options of an encoder.
+///
+/// A family is a way to read these from `config.json` and a table of parameter names; the layers that they describe
+/// are the same for all.
 public struct EncoderConfiguration: Sendable, Hashable {
     public var family: ModelFamily
     public var hiddenSize: Int
-    public var layerCount: Int
+    /// How many layers run, one after the other.
+    public var layerCount: Int { layerSources.count }
     public var headCount: Int
     public var intermediateSize: Int
     public var vocabularySize: Int
-    public var tokenTypeCount: Int
-    /// The rows of the position table, which is the longest document that the model takes.
+    /// The longest document that the model takes, in tokens.
     public var positionCount: Int
+
+    /// The width of the embedding tables; where it differs from `hiddenSize`, a dense layer follows the sum.
+    public var embeddingSize: Int
+    /// The rows of the token-type table; 0 where there is none.
+    public var tokenTypeCount = 0
+    /// How the table of learned positions is read.
+    public var positions = PositionTable.none
+    /// Whether a norm follows the sum of the embeddings.
+    public var hasEmbeddingNorm = true
+    /// Whether that norm stands behind the dense layer which widens the embeddings, which then has no bias.
+    public var normsProjectedEmbeddings = false
+    /// The token-dropout rule of ESM, where the model was trained with it.
+    public var maskedTokens: MaskedTokenRule?
+
+    /// Where norms stand.
+    public var norms = NormPlacement.afterResidual
+    /// Whether the first layer's attention reads the embeddings as they are, in a model whose norms stand before.
+    public var skipsFirstNorm = false
+    /// Whether a norm follows the last layer.
+    public var hasFinalNorm = false
     public var layerNormEpsilon: Float
-    public var activation: Activation
+    public var biases = Biases()
+
+    public var activation = Activation.gelu
+    /// Whether the inner layer has two halves, of which the second multiplies the activated first (Shazeer 2020).
+    public var isGated = false
+
+    /// Which parameters each layer uses: 0, 1, 2, … unless layers share them.
+    public var layerSources: [Int]
+    /// Layers in a group of shared ones, as ALBERT names them; 0 where layers are numbered one by one.
+    public var layersPerGroup = 0
+    /// What each layer attends to, and how it turns queries and keys.
+    public var attention: [AttentionPattern]
+    /// The channels of a head that are turned by rotary positions, from the first one on.
+    public var rotaryDimension = 0
+    /// What is added to scores by the distance of query and key.
+    public var distanceBias: DistanceBias?
+    /// How many kinds of scores the scale of their sum reckons with.
+    public var scoreTerms = 1
+    /// The relative positions that contents meet, where attention is disentangled.
+    public var disentangled: DisentangledPositions?
 
     public var headDimension: Int { hiddenSize / headCount }
-}
 
-extension EncoderConfiguration {
-    /// The published shapes that can be made without a checkpoint, by name.
-    public static let shapes: [String: EncoderConfiguration] = [
-        "minilm": bert(hidden: 384, layers: 6, heads: 12, intermediate: 1536),
-        "bert-base": bert(hidden: 768, layers: 12, heads: 12, intermediate: 3072),
-        "bert-large": bert(hidden: 1024, layers: 24, heads: 16, intermediate: 4096),
-    ]
+    /// What scores are multiplied by: one over the root of the head's width times the kinds of scores that are summed.
+    var scoreScale: Float { 1 / Float(headDimension * scoreTerms).squareRoot() }
 
-    private static func bert(hidden: Int, layers: Int, heads: Int, intermediate: Int) -> EncoderConfiguration {
-        EncoderConfiguration(
-            family: .bert, hiddenSize: hidden, layerCount: layers, headCount: heads, intermediateSize: intermediate,
-            vocabularySize: 30_522, tokenTypeCount: 2, positionCount: 512, layerNormEpsilon: 1e-12, activation: .gelu)
+    /// The rows of the table of learned positions.
+    var positionRows: Int { positionCount + positions.firstRow }
+
+    /// An encoder of which only the shape is given: the rest is that of BERT without its embedding tables.
+    public init(
+        family: ModelFamily, hiddenSize: Int, layerCount: Int, headCount: Int, intermediateSize: Int, vocabularySize: Int,
+        positionCount: Int, layerNormEpsilon: Float = 1e-12
+    ) {
+        self.family = family
+        self.hiddenSize = hiddenSize
+        self.headCount = headCount
+        self.intermediateSize = intermediateSize
+        self.vocabularySize = vocabularySize
+        self.positionCount = positionCount
+        self.layerNormEpsilon = layerNormEpsilon
+        embeddingSize = hiddenSize
+        layerSources = Array(0..<layerCount)
+        attention = Array(repeating: AttentionPattern(), count: layerCount)
     }
 }
 
-/// The families of models that can be run.
-public enum ModelFamily: String, Sendable, CaseIterable {
-    case bert
+/// How the table of learned positions is read.
+public enum PositionTable: Sendable, Hashable {
+    /// There is no table.
+    case none
+    /// Token t reads row t.
+    case fromZero
+    /// As in fairseq: token t reads row `padding + n`, n being the number of tokens up to and with t that are not the
+    /// padding token; the padding token itself reads row `padding`.
+    case afterPadding(Int)
+
+    /// The row that the first token of a document reads.
+    var firstRow: Int { if case .afterPadding(let id) = self { id + 1 } else { 0 } }
+}
+
+/// Where the norms of a layer stand.
+public enum NormPlacement: Sendable, Hashable {
+    /// After each residual sum (Vaswani et al. 2017).
+    case afterResidual
+    /// Before attention and before the dense layers, the residual sum left as it is (Xiong et al. 2020).
+    case beforeSublayer
+}
+
+/// Which parts of a layer have biases.
+public struct Biases: Sendable, Hashable {
+    /// Queries, keys, values and the attention's output.
+    public var attention = true
+    /// The first of the two dense layers.
+    public var inner = true
+    /// The second one.
+    public var output = true
+    public var norms = true
+}
+
+/// What one layer attends to.
+public struct AttentionPattern: Sendable, Hashable {
+    /// How far a query sees on either side; nil: all keys.
+    public var window: Int?
+    /// The base θ of rotary positions (Su et al. 2021); nil where queries and keys are not turned.
+    public var rotaryBase: Double?
+
+    public init(window: Int? = nil, rotaryBase: Double? = nil) {
+        self.window = window
+        self.rotaryBase = rotaryBase
+    }
+}
+
+/// What is added to scores by the distance of query and key.
+public enum DistanceBias: Sendable, Hashable {
+    /// −slope·|i − j|, a slope a head (Press et al. 2022).
+    case alibi
+    /// A learned bias for each head and bucket of distances, logarithmic beyond the first (Raffel et al. 2020).
+    case buckets(count: Int, maximumDistance: Int)
+}
+
+/// Disentangled attention (He et al. 2021): scores of contents against a table of relative positions.
+public struct DisentangledPositions: Sendable, Hashable {
+    /// Half the rows of the table: one for each position on either side.
+    public var span: Int
+    /// Up to half of these many distances have a position of their own, the others share by their logarithm; nil: all have.
+    public var buckets: Int?
+    /// The distance at which the last position begins.
+    public var maximumDistance: Int
+    /// Whether queries meet the keys of positions (content to position).
+    public var hasKeys: Bool
+    /// Whether keys meet the queries of positions (position to content).
+    public var hasQueries: Bool
+    /// Whether positions are projected as contents are.
+    public var sharesProjections: Bool
+    /// Whether a norm goes over the table.
+    public var hasNorm: Bool
+}
+
+/// ESM's token dropout (Lin et al. 2023): the embeddings of mask tokens are zero, and all are scaled by
+/// (1 − 0.12) / (1 − share of mask tokens), for 0.12 is the share that training masked.
+public struct MaskedTokenRule: Sendable, Hashable {
+    public var maskId: Int
 }
 
 /// The non-linearity between the two dense layers of a block.
 public enum Activation: String, Sendable {
     /// x·Φ(x) through the error function.
     case gelu
-    /// The tanh approximation, under the names `gelu_new` and `gelu_pytorch_tanh`.
+    /// Its tanh approximation.
     case geluTanh
-}
+    /// x·σ(x), also called swish.
+    case silu
+    /// max(x, 0).
+    case relu
+    case tanh
 
-extension EncoderConfiguration {
-    /// Reads `config.json`.
-    /// - Throws: `FileError` naming the file and the key, and what is supported.
-    public init(_ config: JSON, path: String) throws(FileError) {
-        func refuse(_ message: String) -> FileError { FileError(.malformed, path: path, message) }
-        func integer(_ key: String, default standard: Int? = nil) throws(FileError) -> Int {
-            guard let value = config[key], !value.isNull else {
-                if let standard { return standard }
-                throw refuse("'\(key)' is missing; is this the config.json of an encoder?")
-            }
-            guard let number = value.int, number > 0, number < 1 << 32 else {
-                throw refuse("'\(key)' must be a positive integer")
-            }
-            return number
-        }
-        guard let type = config["model_type"]?.string else {
-            throw refuse("'model_type' is missing; supported: \(ModelFamily.list)")
-        }
-        guard let family = ModelFamily(rawValue: type) else {
-            throw refuse("model_type '\(type)' is not supported; supported: \(ModelFamily.list)")
-        }
-        self.family = family
-        hiddenSize = try integer("hidden_size")
-        layerCount = try integer("num_hidden_layers")
-        headCount = try integer("num_attention_heads")
-        intermediateSize = try integer("intermediate_size")
-        vocabularySize = try integer("vocab_size")
-        tokenTypeCount = try integer("type_vocab_size", default: 2)
-        positionCount = try integer("max_position_embeddings")
-        guard hiddenSize % headCount == 0 else {
-            throw refuse(
-                "'num_attention_heads' (\(headCount)) does not divide 'hidden_size' (\(hiddenSize)); the file is damaged or edited")
-        }
-        let epsilon = config["layer_norm_eps"]?.double ?? 1e-12
-        guard epsilon >= 0, epsilon < 1 else { throw refuse("'layer_norm_eps' must be a small number, not \(epsilon)") }
-        layerNormEpsilon = Float(epsilon)
-        switch config["hidden_act"]?.string ?? "gelu" {
-        case "gelu": activation = .gelu
-        case "gelu_new", "gelu_pytorch_tanh": activation = .geluTanh
-        case let other: throw refuse("hidden_act '\(other)' is not supported; supported: gelu, gelu_new, gelu_pytorch_tanh")
-        }
-        if let positions = config["position_embedding_type"]?.string, positions != "absolute" {
-            throw refuse("position_embedding_type '\(positions)' is not supported; supported: absolute")
-        }
-        for key in ["is_decoder", "add_cross_attention"] where config[key]?.bool == true {
-            throw refuse("'\(key)' is true; only bidirectional encoders are supported")
+    /// By the names of `config.json`; nil for any other.
+    init?(published name: String) {
+        switch name {
+        case "gelu", "gelu_python": self = .gelu
+        case "gelu_new", "gelu_fast", "gelu_pytorch_tanh": self = .geluTanh
+        case "silu", "swish": self = .silu
+        case "relu": self = .relu
+        case "tanh": self = .tanh
+        default: return nil
         }
     }
-}
 
-extension ModelFamily {
-    /// The supported families, as error messages list them.
-    public static var list: String { allCases.map(\.rawValue).joined(separator: ", ") }
+    static let published = "gelu, gelu_python, gelu_new, gelu_fast, gelu_pytorch_tanh, silu, swish, relu, tanh"
 }

@@ -19,10 +19,13 @@ public final class EncoderRun {
     /// (rows of this rank, hiddenSize)
     public let hidden: AlignedBuffer
 
-    private let threads: ThreadPool
-    private let executor: RingExecutor
-    private let blocks: [RowBlock]
+    let threads: ThreadPool
+    let blocks: [RowBlock]
+    /// By window: layers that see the same keys share an executor, and all executors their packed tiles.
+    private let executors: [Int?: RingExecutor]
     private let queries: AlignedBuffer
+    /// By base of rotary positions: (rows of this rank, 2, pairs).
+    private let rotations: [Double: AlignedBuffer]
     private let scratch: [Scratch]
     private let progressed: @Sendable () -> Void
 
@@ -39,7 +42,7 @@ public final class EncoderRun {
     }
 
     /// Rows handled by one thread at a time: parts of tiles, cut where packing may cut them.
-    private struct RowBlock {
+    struct RowBlock {
         var parts: [(tile: LocalTile, rows: Range<Int>)] = []
         var firstRow: Int
         var count: Int
@@ -47,16 +50,20 @@ public final class EncoderRun {
 
     /// What a thread needs to carry a block of rows through the dense layers.
     private final class Scratch {
-        /// (block rows, hiddenSize), twice: keys and values, or a dense layer's result.
+        /// (block rows, hiddenSize or embeddingSize), twice: keys and values, or a dense layer's result.
         let first: AlignedBuffer
         let second: AlignedBuffer
-        /// (block rows, intermediateSize)
+        /// (block rows, hiddenSize): rows that a norm has gone over, where norms stand before.
+        let normed: AlignedBuffer
+        /// (block rows, width of the inner layer)
         let inner: AlignedBuffer
 
         init(_ configuration: EncoderConfiguration, rows: Int) {
-            first = AlignedBuffer(count: rows * configuration.hiddenSize)
-            second = AlignedBuffer(count: rows * configuration.hiddenSize)
-            inner = AlignedBuffer(count: rows * configuration.intermediateSize)
+            let width = max(configuration.hiddenSize, configuration.embeddingSize)
+            first = AlignedBuffer(count: rows * width)
+            second = AlignedBuffer(count: rows * width)
+            normed = AlignedBuffer(count: configuration.norms == .beforeSublayer ? rows * width : 0)
+            inner = AlignedBuffer(count: rows * configuration.innerWidth)
         }
     }
 
@@ -80,114 +87,158 @@ public final class EncoderRun {
             }
         }
         self.tiles = tiles
-        let width = encoder.configuration.hiddenSize
+        let configuration = encoder.configuration
+        let width = configuration.hiddenSize
         hidden = AlignedBuffer(count: max(1, row * width))
         queries = AlignedBuffer(count: max(1, row * width))
         let blockRows = Self.blockRows(rows: row, threads: threads.threads)
         blocks = Self.blocks(tiles, rows: blockRows)
-        scratch = (0..<threads.threads).map { _ in Scratch(encoder.configuration, rows: blockRows) }
-        var job = AttentionJob(
-            shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding, mask: .full,
-            heads: encoder.heads)
-        job.element = encoder.element
-        if let topology { job.topology = topology }
-        executor = try RingExecutor(
-            job, strategy, transport: transport, threads: threads, kernels: encoder.kernels, progressed: progressed)
+        scratch = (0..<threads.threads).map { _ in Scratch(configuration, rows: blockRows) }
+        rotations = Self.rotations(encoder, tiles, rows: row, threads: threads)
+        var executors: [Int?: RingExecutor] = [:]
+        var first: RingExecutor?
+        for window in configuration.windows {
+            var job = AttentionJob(
+                shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding,
+                mask: EncoderConfiguration.mask(window: window), heads: encoder.heads)
+            job.element = encoder.element
+            if let topology { job.topology = topology }
+            let executor = try RingExecutor(
+                job, strategy, modifiers: encoder.modifiers, transport: transport, threads: threads, kernels: encoder.kernels,
+                sharing: first, progressed: progressed)
+            executors[window] = executor
+            first = first ?? executor
+        }
+        self.executors = executors
     }
 
     /// The nodes that send messages for want of shared memory.
-    public var shortages: [SharedMemoryShortage] { executor.shortages }
+    public var shortages: [SharedMemoryShortage] { encoder.configuration.windows.flatMap { executors[$0]?.shortages ?? [] } }
 
     /// The time so far in which this rank waited for messages with nothing left to attend.
-    public var exposed: Duration { executor.exposed }
-
-    /// Deals documents out to ranks.
-    /// - Parameter speeds: the ranks' relative speeds, for `balanced`.
-    public static func sharding(
-        lengths: [Int], encoder: Encoder, layout: Layout, rankCount: Int, speeds: [Double]? = nil
-    ) -> Sharding {
-        // One token's dense layers in one block cost this; attention's cost is of one block too.
-        let dense = denseFlop(encoder.configuration)
-        return AttentionJob(
-            shapes: lengths.map { SequenceShape(length: $0) }, mask: .full, heads: encoder.heads, layout: layout,
-            rankCount: rankCount, denseFlopPerToken: dense, speeds: speeds
-        ).queries
-    }
-
-    /// Floating-point operations of one token in the dense layers of one block.
-    private static func denseFlop(_ configuration: EncoderConfiguration) -> Double {
-        let hidden = Double(configuration.hiddenSize)
-        return 2 * (4 * hidden * hidden + 2 * hidden * Double(configuration.intermediateSize))
-    }
-
-    /// Floating-point operations of a batch, all ranks together: dense layers and attention.
-    public static func flop(lengths: [Int], configuration: EncoderConfiguration) -> Double {
-        let hidden = Double(configuration.hiddenSize)
-        let dense = denseFlop(configuration)
-        return lengths.reduce(0.0) { sum, length in
-            let n = Double(length)
-            return sum + n * (dense + 4 * n * hidden)
-        } * Double(configuration.layerCount)
-    }
+    public var exposed: Duration { executors.values.reduce(.zero) { $0 + $1.exposed } }
 
     /// Runs all layers; `hidden` then holds this rank's rows of the last one. Collective.
     /// - Parameters:
     ///   - ids: the token ids of every document of the batch.
+    ///   - typeIds: which of two texts each token is of, 0 or 1; all 0 where nil. A model without token types has no use for them.
     ///   - layerDone: told the number of layers done, for progress.
     /// - Throws: what the transport throws.
-    public func run(ids: [[Int32]], layerDone: (Int) -> Void = { _ in }) throws {
-        embed(ids)
+    public func run(ids: [[Int32]], typeIds: [[Int32]]? = nil, layerDone: (Int) -> Void = { _ in }) throws {
+        embed(ids, typeIds)
         for (index, layer) in encoder.layers.enumerated() {
-            try run(layer)
+            try run(layer, encoder.configuration.attention[index])
             layerDone(index + 1)
+        }
+        guard let norm = encoder.finalNorm else { return }
+        threads.forEach(blocks.count) { index, _ in
+            let rows = hidden.pointer + blocks[index].firstRow * encoder.configuration.hiddenSize
+            norm.apply(rows: blocks[index].count, rows, into: rows, kernels: encoder.kernels)
         }
     }
 
-    private func run(_ layer: EncoderLayer) throws {
-        project(layer)
+    /// The logits that a head gives for some of this rank's rows, by tile and in ascending order.
+    /// - Parameter wanted: the rows of a tile, counted from its first token.
+    /// - Returns: (number of the tile, row, outputs values).
+    public func logits(_ head: TaskHead, wanted: (LocalTile) -> [Int]) -> [(tile: LocalTile, row: Int, values: [Float])] {
+        let width = encoder.configuration.hiddenSize
+        var rows: [(tile: LocalTile, row: Int)] = []
+        for tile in tiles { rows += wanted(tile).map { (tile, $0) } }
+        var results = Array(repeating: [Float](), count: rows.count)
+        let step = 16
+        results.withUnsafeMutableBufferPointer { results in
+            threads.forEach((rows.count + step - 1) / step) { index, _ in
+                for number in index * step..<min(rows.count, (index + 1) * step) {
+                    let (tile, row) = rows[number]
+                    // Disjoint: each index has its own rows of the result.
+                    results[number] = head.logits(rows: 1, hidden.pointer + (tile.firstRow + row) * width, width: width)
+                }
+            }
+        }
+        return zip(rows, results).map { ($0.tile, $0.row, $1) }
+    }
+
+    private func run(_ layer: EncoderLayer, _ pattern: AttentionPattern) throws {
+        guard let executor = executors[pattern.window] else { preconditionFailure("no executor for the window of a layer") }
+        project(layer, pattern, executor)
         let dimension = encoder.configuration.headDimension
         let rows = HeadRows(queries, tokenStride: encoder.configuration.hiddenSize, headStride: dimension)
-        try executor.attend(queries: rows, scale: 1 / Float(dimension).squareRoot(), output: rows)
+        try executor.attend(queries: rows, scale: encoder.configuration.scoreScale, output: rows, contents: layer.contents)
         finish(layer)
     }
 
-    /// Words + token type 0 + positions, normalised.
-    private func embed(_ ids: [[Int32]]) {
+    /// The sum of a token's embeddings, its norm and projection.
+    private func embed(_ ids: [[Int32]], _ typeIds: [[Int32]]?) {
         let tables = encoder.embeddings
-        let width = encoder.configuration.hiddenSize
-        threads.forEach(tiles.count) { index, _ in
-            let tile = tiles[index]
-            for (row, position) in zip(tile.rows, tile.tokens) {
-                let word = Int(ids[tile.sequence][position]) * width
-                let target = hidden.pointer + row * width
-                for column in 0..<width {
-                    target[column] = tables.words[word + column] + tables.tokenTypes[column]
-                        + tables.positions[position * width + column]
+        let width = encoder.configuration.embeddingSize
+        let rows = PositionRows(encoder.configuration.positions, ids: ids, sequences: Set(tiles.map(\.sequence)))
+        let scales = encoder.configuration.maskedTokens.map { rule in ids.map { rule.scale(of: $0) } }
+        threads.forEach(blocks.count) { index, worker in
+            let block = blocks[index]
+            let target = tables.projection == nil ? hidden.pointer + block.firstRow * width : scratch[worker].first.pointer
+            for part in block.parts {
+                let sequence = part.tile.sequence
+                for row in part.rows {
+                    let position = part.tile.tokens.lowerBound + row
+                    let id = ids[sequence][position]
+                    let sum = target + (part.tile.firstRow + row - block.firstRow) * width
+                    tables.words.withUnsafeBufferPointer { words in
+                        for column in 0..<width { sum[column] = words[Int(id) * width + column] }
+                    }
+                    if let rule = encoder.configuration.maskedTokens, let scale = scales?[sequence] {
+                        let factor = id == Int32(rule.maskId) ? 0 : scale
+                        for column in 0..<width { sum[column] *= factor }
+                    }
+                    if let types = tables.tokenTypes { Self.add(types, row: Int(typeIds?[sequence][position] ?? 0), width, to: sum) }
+                    if let positions = tables.positions { Self.add(positions, row: rows.row(of: position, in: sequence), width, to: sum) }
                 }
             }
-            let start = hidden.pointer + tile.firstRow * width
-            normalize(tables.norm, rows: tile.tokens.count, start, bias: nil, residual: nil, into: start)
+            let rows = hidden.pointer + block.firstRow * encoder.configuration.hiddenSize
+            if !tables.normIsLast { tables.norm?.apply(rows: block.count, target, into: target, kernels: encoder.kernels) }
+            tables.projection?.apply(rows: block.count, target, into: rows, kernels: encoder.kernels)
+            if tables.normIsLast { tables.norm?.apply(rows: block.count, rows, into: rows, kernels: encoder.kernels) }
+        }
+    }
+
+    private static func add(_ table: [Float], row: Int, _ width: Int, to sum: UnsafeMutablePointer<Float>) {
+        table.withUnsafeBufferPointer { table in
+            for column in 0..<width { sum[column] += table[row * width + column] }
         }
     }
 
     /// Queries, and the packed keys and values that travel.
-    private func project(_ layer: EncoderLayer) {
-        let width = encoder.configuration.hiddenSize
-        let dimension = encoder.configuration.headDimension
+    private func project(_ layer: EncoderLayer, _ pattern: AttentionPattern, _ executor: RingExecutor) {
+        let configuration = encoder.configuration
+        let (width, dimension) = (configuration.hiddenSize, configuration.headDimension)
+        let (kernels, pairs) = (encoder.kernels, configuration.rotaryDimension / 2)
+        let rotation = pattern.rotaryBase.flatMap { rotations[$0] }
         threads.forEach(blocks.count) { index, worker in
             let block = blocks[index]
-            let input = hidden.pointer + block.firstRow * width
-            let keys = scratch[worker].first.pointer
-            let values = scratch[worker].second.pointer
-            multiply(layer.query, rows: block.count, input, into: queries.pointer + block.firstRow * width)
-            multiply(layer.key, rows: block.count, input, into: keys)
-            multiply(layer.value, rows: block.count, input, into: values)
+            let scratch = scratch[worker]
+            let rows = UnsafePointer(hidden.pointer + block.firstRow * width)
+            var input = rows
+            if configuration.norms == .beforeSublayer, let norm = layer.attentionNorm {
+                norm.apply(rows: block.count, rows, into: scratch.normed.pointer, kernels: kernels)
+                input = UnsafePointer(scratch.normed.pointer)
+            }
+            let queries = queries.pointer + block.firstRow * width
+            let (keys, values) = (scratch.first.pointer, scratch.second.pointer)
+            layer.query.apply(rows: block.count, input, into: queries, kernels: kernels)
+            layer.key.apply(rows: block.count, input, into: keys, kernels: kernels)
+            layer.value.apply(rows: block.count, input, into: values, kernels: kernels)
+            if let rotation {
+                let table = rotation.pointer + block.firstRow * 2 * pairs
+                for x in [queries, keys] {
+                    rotate(
+                        rows: block.count, heads: configuration.headCount, headDimension: dimension, pairs: pairs, table: table, x, stride: width)
+                }
+            }
             for part in block.parts {
                 let row = part.tile.firstRow + part.rows.lowerBound - block.firstRow
                 executor.pack(
                     tile: part.tile.number, rows: part.rows,
-                    keys: HeadRows(scratch[worker].first, offset: row * width, tokenStride: width, headStride: dimension),
-                    values: HeadRows(scratch[worker].second, offset: row * width, tokenStride: width, headStride: dimension))
+                    keys: HeadRows(scratch.first, offset: row * width, tokenStride: width, headStride: dimension),
+                    values: HeadRows(scratch.second, offset: row * width, tokenStride: width, headStride: dimension))
             }
             progressed()
         }
@@ -195,57 +246,77 @@ public final class EncoderRun {
 
     /// Everything after attention, a block of rows at a time.
     private func finish(_ layer: EncoderLayer) {
-        let width = encoder.configuration.hiddenSize
-        let inner = encoder.configuration.intermediateSize
-        let functions = encoder.kernels.functions
-        let activate = encoder.configuration.activation == .gelu ? functions.gelu_bias : functions.gelu_tanh_bias
+        let configuration = encoder.configuration
+        let (width, kernels) = (configuration.hiddenSize, encoder.kernels)
         threads.forEach(blocks.count) { index, worker in
             let block = blocks[index]
+            let scratch = scratch[worker]
             let rows = hidden.pointer + block.firstRow * width
-            let result = scratch[worker].first.pointer
-            let wide = scratch[worker].inner.pointer
-            layer.attentionOutput.weight.multiply(
-                rows: block.count, x: queries.pointer + block.firstRow * width, xStride: width,
-                y: result, yStride: width, kernels: encoder.kernels)
-            normalize(layer.attentionNorm, rows: block.count, result, bias: layer.attentionOutput.bias, residual: rows, into: rows)
-            layer.intermediate.weight.multiply(
-                rows: block.count, x: rows, xStride: width, y: wide, yStride: inner, kernels: encoder.kernels)
-            layer.intermediate.bias.withUnsafeBufferPointer { activate?(block.count, inner, wide, inner, $0.baseAddress) }
-            layer.output.weight.multiply(
-                rows: block.count, x: wide, xStride: inner, y: result, yStride: width, kernels: encoder.kernels)
-            normalize(layer.outputNorm, rows: block.count, result, bias: layer.output.bias, residual: rows, into: rows)
+            let result = scratch.first.pointer
+            layer.attentionOutput.product(rows: block.count, queries.pointer + block.firstRow * width, into: result, kernels: kernels)
+            switch configuration.norms {
+            case .afterResidual:
+                layer.attentionNorm?.apply(
+                    rows: block.count, result, bias: layer.attentionOutput.bias, residual: rows, into: rows, kernels: kernels)
+                feedForward(layer, rows: block.count, rows, into: result, scratch)
+                layer.outputNorm.apply(rows: block.count, result, bias: layer.output.bias, residual: rows, into: rows, kernels: kernels)
+            case .beforeSublayer:
+                Self.addResidual(result, layer.attentionOutput.bias, rows: block.count, width, to: rows, kernels)
+                layer.outputNorm.apply(rows: block.count, rows, into: scratch.normed.pointer, kernels: kernels)
+                feedForward(layer, rows: block.count, scratch.normed.pointer, into: result, scratch)
+                Self.addResidual(result, layer.output.bias, rows: block.count, width, to: rows, kernels)
+            }
             progressed()
         }
     }
 
-    /// y = x·Wᵀ + b for rows of hidden width.
-    private func multiply(
-        _ dense: Dense, rows: Int, _ x: UnsafePointer<Float>, into y: UnsafeMutablePointer<Float>
+    /// The two dense layers, without the bias of the second.
+    private func feedForward(
+        _ layer: EncoderLayer, rows: Int, _ x: UnsafePointer<Float>, into y: UnsafeMutablePointer<Float>, _ scratch: Scratch
     ) {
-        let width = encoder.configuration.hiddenSize
-        dense.weight.multiply(rows: rows, x: x, xStride: width, y: y, yStride: width, kernels: encoder.kernels)
-        dense.bias.withUnsafeBufferPointer { encoder.kernels.functions.add_bias(rows, width, y, width, $0.baseAddress) }
+        let configuration = encoder.configuration
+        let (width, stride, kernels) = (configuration.intermediateSize, configuration.innerWidth, encoder.kernels)
+        let inner = scratch.inner.pointer
+        layer.inner.product(rows: rows, x, into: inner, kernels: kernels)
+        withPointer(layer.inner.bias) { bias in
+            configuration.activation.apply(rows: rows, columns: width, inner, stride: stride, bias: bias, kernels: kernels)
+            guard configuration.isGated else { return }
+            if let bias { kernels.functions.add_bias(rows, width, inner + width, stride, bias + width) }
+            kernels.functions.gate_rows(rows, width, inner, inner + width, stride, inner, stride)
+        }
+        layer.output.weight.multiply(rows: rows, x: inner, xStride: stride, y: y, yStride: configuration.hiddenSize, kernels: kernels)
     }
 
-    private func normalize(
-        _ norm: LayerNorm, rows: Int, _ x: UnsafePointer<Float>, bias: [Float]?, residual: UnsafePointer<Float>?,
-        into y: UnsafeMutablePointer<Float>
+    /// rows += result + bias.
+    private static func addResidual(
+        _ result: UnsafeMutablePointer<Float>, _ bias: [Float]?, rows: Int, _ width: Int, to target: UnsafeMutablePointer<Float>,
+        _ kernels: KernelSet
     ) {
-        let width = encoder.configuration.hiddenSize
-        func call(_ bias: UnsafePointer<Float>?) {
-            encoder.kernels.functions.layer_norm(
-                rows, width, x, width, bias, residual, width, norm.weight, norm.bias, norm.epsilon, y, width)
+        if let bias { kernels.functions.add_bias(rows, width, result, width, bias) }
+        for index in 0..<rows * width { target[index] += result[index] }
+    }
+
+    /// Cosines and sines of this rank's rows.
+    private static func rotations(_ encoder: Encoder, _ tiles: [LocalTile], rows: Int, threads: ThreadPool) -> [Double: AlignedBuffer] {
+        let width = encoder.configuration.rotaryDimension
+        var rotations: [Double: AlignedBuffer] = [:]
+        for base in Set(encoder.configuration.attention.compactMap(\.rotaryBase)) {
+            let table = AlignedBuffer(count: rows * width)
+            threads.forEach(tiles.count) { index, _ in
+                encoder.rotary.table(base: base, positions: tiles[index].tokens, into: table.pointer + tiles[index].firstRow * width)
+            }
+            rotations[base] = table
         }
-        if let bias { bias.withUnsafeBufferPointer { call($0.baseAddress) } } else { call(nil) }
+        return rotations
     }
 
     /// Rows a block: enough blocks for all threads, whole panels of 64, at most a tile.
-    private static func blockRows(rows: Int, threads: Int) -> Int {
+    static func blockRows(rows: Int, threads: Int) -> Int {
         let share = rows / (threads * 4)
         return min(TileGrid.tileSize, max(64, share / 64 * 64))
     }
 
-    private static func blocks(_ tiles: [LocalTile], rows limit: Int) -> [RowBlock] {
+    static func blocks(_ tiles: [LocalTile], rows limit: Int) -> [RowBlock] {
         var blocks: [RowBlock] = []
         for tile in tiles {
             var next = 0

@@ -7,10 +7,14 @@ public protocol ParameterSource: Sendable {
     /// The parameter of that name, row-major.
     /// - Throws: `FileError` where it is missing or has another shape.
     func read(_ name: String, shape: [Int]) throws(FileError) -> [Float]
+
+    /// Whether there is a parameter of that name, for those that a checkpoint may leave out.
+    func has(_ name: String) -> Bool
 }
 
 extension Checkpoint: ParameterSource {
     public func read(_ name: String, shape: [Int]) throws(FileError) -> [Float] { try self[name].read(shape: shape) }
+    public func has(_ name: String) -> Bool { self[name].exists }
 }
 
 /// A place among the parameters of a source, written as the checkpoint names it: `path["layer"][3]["bias"]`.
@@ -22,8 +26,6 @@ struct ParameterPath {
         ParameterPath(source: source, name: name.isEmpty ? component : name + "." + component)
     }
 
-    subscript(_ index: Int) -> ParameterPath { self[String(index)] }
-
     func read(shape: [Int]) throws(FileError) -> [Float] { try source.read(name, shape: shape) }
 }
 
@@ -34,10 +36,13 @@ public struct RandomParameters: ParameterSource {
 
     public init(seed: UInt64) { self.seed = seed }
 
+    public func has(_ name: String) -> Bool { !name.hasSuffix("inv_freq") }
+
     public func read(_ name: String, shape: [Int]) -> [Float] {
         let count = shape.reduce(1, *)
         if name.hasSuffix("bias") { return Array(repeating: 0, count: count) }
-        if name.hasSuffix("LayerNorm.weight") { return Array(repeating: 1, count: count) }
+        // Of all weights, only those of norms are vectors.
+        if shape.count == 1 { return Array(repeating: 1, count: count) }
         // FNV-1a over the name, so that every tensor has a stream of its own.
         let key = name.utf8.reduce(seed ^ 0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
         return (0..<count).map { 0.02 * CountedNormal.value(key: key, index: $0) }

@@ -55,10 +55,12 @@ public final class RingExecutor {
     /// - Parameters:
     ///   - plan: a rank's own; its job's topology names ranks that share memory.
     ///   - modifiers: what is done to the scores; lists have an entry for each query head.
+    ///   - sharing: an executor of the same keys and heads whose packed tiles this one uses too: what was packed for one
+    ///     is gone when the other packs. For layers that differ in what they see.
     ///   - progressed: called now and then, on any thread of the rank, while work gets done.
     public init(
         plan: Plan, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport, threads: ThreadPool,
-        kernels: KernelSet, progressed: @escaping @Sendable () -> Void = {}
+        kernels: KernelSet, sharing other: RingExecutor? = nil, progressed: @escaping @Sendable () -> Void = {}
     ) throws {
         let job = plan.job
         let packed = PackedTile(job.heads, job.element)
@@ -73,7 +75,10 @@ public final class RingExecutor {
             TileKernel(heads: job.heads, element: job.element, mask: job.mask, modifiers: modifiers, kernels: kernels)
         }
         node = job.topology.isShared ? try NodeOperands(plan, transport) : nil
-        own = node?.own ?? Slab(keyValues: job.keys.tiles(of: plan.rank), heads: 0..<job.heads.keyValueHeads, of: job) {
+        precondition(other.map { $0.packed == packed && $0.own.tiles == job.keys.tiles(of: plan.rank) } ?? true, "shared tiles are of the same keys and heads")
+        // Memory that a node shares is watched by the steps of one plan.
+        let shared = node == nil && other?.node == nil ? other?.own : nil
+        own = node?.own ?? shared ?? Slab(keyValues: job.keys.tiles(of: plan.rank), heads: 0..<job.heads.keyValueHeads, of: job) {
             AlignedBuffer(count: $0)
         }
         tiles = Self.queryTiles(of: plan)
@@ -83,7 +88,7 @@ public final class RingExecutor {
     /// Plans a job, with shared memory for those nodes of its topology that have room for it. Collective.
     public convenience init(
         _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport,
-        threads: ThreadPool, kernels: KernelSet, progressed: @escaping @Sendable () -> Void = {}
+        threads: ThreadPool, kernels: KernelSet, sharing other: RingExecutor? = nil, progressed: @escaping @Sendable () -> Void = {}
     ) throws {
         var plan = strategy.plan(job, rank: transport.rank)
         var shortages: [SharedMemoryShortage] = []
@@ -92,7 +97,8 @@ public final class RingExecutor {
             (roomy.topology, shortages) = try job.topology.withRoom(SegmentMap(plan).floats, over: transport)
             if !shortages.isEmpty { plan = strategy.plan(roomy, rank: transport.rank) }
         }
-        try self.init(plan: plan, modifiers: modifiers, transport: transport, threads: threads, kernels: kernels, progressed: progressed)
+        try self.init(
+            plan: plan, modifiers: modifiers, transport: transport, threads: threads, kernels: kernels, sharing: other, progressed: progressed)
         self.shortages = shortages
     }
 
@@ -146,9 +152,12 @@ public final class RingExecutor {
     ///   - scale: what scores are multiplied by, 1/√d as a rule.
     ///   - output: where O/ℓ goes; may be the memory of `queries`, a head's rows being written only after their last use.
     ///   - logSumExp: where m + ln ℓ goes, if anywhere.
+    ///   - contents: what the relative positions of the modifiers are to this attention, where there are any.
     /// - Throws: what the transport throws.
-    public func attend(queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil) throws {
-        let work = Work(self, queries: queries, scale: scale, output: output, logSumExp: logSumExp)
+    public func attend(
+        queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil, contents: PositionContents? = nil
+    ) throws {
+        let work = Work(self, queries: queries, scale: scale, output: output, logSumExp: logSumExp, contents: contents)
         work.writeUnseeing()
         try node?.begin()
         for (number, step) in plan.steps.enumerated() {
@@ -202,17 +211,21 @@ public final class RingExecutor {
         private let scale: Float
         private let output: HeadRows
         private let logSumExp: HeadRows?
+        private let contents: PositionContents?
         private var keyValues = ResidentSlabs()
         private var foreignQueries = ResidentSlabs()
         private let reductions: Reductions
 
-        init(_ executor: RingExecutor, queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows?) {
+        init(
+            _ executor: RingExecutor, queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows?, contents: PositionContents?
+        ) {
             self.executor = executor
             job = executor.plan.job
             self.queries = queries
             self.scale = scale
             self.output = output
             self.logSumExp = logSumExp
+            self.contents = contents
             reductions = Reductions(tiles: executor.tiles, queryHeads: job.heads.queryHeads)
             keyValues.add(executor.own)
         }
@@ -357,11 +370,13 @@ public final class RingExecutor {
         private func attend(_ reduction: Reduction, to keyTiles: Runs, _ kernel: TileKernel, poll: () -> Void) {
             let (tile, head) = (reduction.tile, reduction.head)
             if tile.firstRow != nil {
-                kernel.load(queries: ownRows(queries, tile, head), stride: queries.tokenStride, rows: tile.rowCount, head: head, scale: scale)
+                kernel.load(
+                    queries: ownRows(queries, tile, head), stride: queries.tokenStride, rows: tile.rowCount, head: head, scale: scale,
+                    contents: contents)
             } else {
                 kernel.load(
                     queries: foreignQueries.tile(tile.number, head: head), stride: job.heads.headDimension, rows: tile.rowCount,
-                    head: head, scale: scale)
+                    head: head, scale: scale, contents: contents)
             }
             let keyHead = head / job.heads.groupSize
             for number in tile.visible.any.intersection(keyTiles).ranges.joined() {

@@ -52,6 +52,7 @@ extension Session {
                 last += 1
             }
             let ids = corpus.items[first..<last].map(\.ids)
+            let typeIds = corpus.items[first..<last].map { $0.typeIds ?? Array(repeating: 0, count: $0.ids.count) }
             let batch = EncoderRun.flop(lengths: ids.map(\.count), configuration: configuration)
             let sharding = EncoderRun.sharding(
                 lengths: ids.map(\.count), encoder: encoder, layout: options.layout, rankCount: transport.size, speeds: speeds)
@@ -60,7 +61,7 @@ extension Session {
                 encoder: encoder, sharding: sharding, strategy: options.strategy.chosen, topology: topology,
                 transport: transport, threads: threads, progressed: { watchdog.progress() })
             warn(run.shortages)
-            try run.run(ids: ids) { layer in
+            try run.run(ids: ids, typeIds: typeIds) { layer in
                 watchdog.progress(.encoding, layer: layer)
                 line.advance(to: Int((done + batch * Double(layer) / Double(configuration.layerCount)) * 1e-9))
             }

@@ -15,16 +15,19 @@ struct RowTests {
         var first: [[UInt32]]?
         for set in kernelSets {
             let functions = set.functions
-            var added = x, gelu = x, plain = x, tanhForm = x, gated = [Float](repeating: guardValue, count: x.count)
+            var added = x, gelu = x, tanhForm = x, gated = [Float](repeating: guardValue, count: x.count)
             var untouched = x
             functions.add_bias(rows, columns, &added, stride, bias)
             functions.add_bias(rows, columns, &untouched, stride, nil)
             functions.gelu_bias(rows, columns, &gelu, stride, bias)
-            functions.gelu_bias(rows, columns, &plain, stride, nil)
             functions.gelu_tanh_bias(rows, columns, &tanhForm, stride, bias)
-            functions.gated_gelu(rows, columns, x, gate, stride, &gated, stride)
+            functions.gate_rows(rows, columns, x, gate, stride, &gated, stride)
             #expect(untouched == x)
-            let bits = [added, gelu, plain, tanhForm, gated].map(\.bitPatterns)
+            var (silu, relu, tanhOf) = (x, x, x)
+            functions.silu_bias(rows, columns, &silu, stride, bias)
+            functions.relu_bias(rows, columns, &relu, stride, bias)
+            functions.tanh_bias(rows, columns, &tanhOf, stride, bias)
+            let bits = [added, gelu, tanhForm, gated, silu, relu, tanhOf].map(\.bitPatterns)
             #expect(bits == first ?? bits, "\(set.name), seed \(random.seed)")
             first = first ?? bits
             var shifted = x
@@ -34,14 +37,16 @@ struct RowTests {
             for at in x.indices {
                 let context = "\(set.name), element \(at), seed \(random.seed)"
                 if at % stride >= columns {
-                    #expect(added[at] == x[at] && gelu[at] == x[at] && tanhForm[at] == x[at] && gated[at] == guardValue, "\(context)")
+                    #expect([added, gelu, tanhForm, silu, relu, tanhOf].allSatisfy { $0[at] == x[at] } && gated[at] == guardValue, "\(context)")
                     continue
                 }
                 #expect(added[at] == shifted[at], "\(context)")
                 #expect(gelu[at] == once[at], "\(context)")
-                #expect(gated[at] == plain[at] * gate[at], "\(context)")
+                #expect(gated[at] == x[at] * gate[at], "\(context)")
+                #expect(relu[at] == max(shifted[at], 0), "\(context)")
                 let v = Double(shifted[at]), u = (2 / Double.pi).squareRoot() * (v + 0.044715 * v * v * v)
                 #expect(abs(Double(tanhForm[at]) - 0.5 * v * (1 + tanh(u))) < 1e-5, "\(context)")
+                #expect(ulps(silu[at], v / (1 + exp(-v))) <= 3.5 && ulps(tanhOf[at], tanh(v)) <= 1.5, "\(context)")
             }
         }
     }

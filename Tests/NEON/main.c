@@ -186,10 +186,14 @@ static void check_add_bias(const annulus_kernels *set, Run *run) { check_in_plac
 static void check_gelu(const annulus_kernels *set, Run *run) { check_in_place(set->gelu_bias, run); }
 static void check_gelu_tanh(const annulus_kernels *set, Run *run) { check_in_place(set->gelu_tanh_bias, run); }
 
-static void check_gated_gelu(const annulus_kernels *set, Run *run) {
+static void check_silu(const annulus_kernels *set, Run *run) { check_in_place(set->silu_bias, run); }
+static void check_relu(const annulus_kernels *set, Run *run) { check_in_place(set->relu_bias, run); }
+static void check_tanh_bias(const annulus_kernels *set, Run *run) { check_in_place(set->tanh_bias, run); }
+
+static void check_gate_rows(const annulus_kernels *set, Run *run) {
   for (ptrdiff_t columns = 1; columns < 100; columns += 7) {
     fill(run, a, 6 * 100, 4), fill(run, b, 6 * 100, 4);
-    set->gated_gelu(6, columns, a, b, 100, c, columns);
+    set->gate_rows(6, columns, a, b, 100, c, columns);
     keep(run, c, 6 * columns);
   }
 }
@@ -244,7 +248,10 @@ static const Check checks[] = {
   {"add_bias", check_add_bias},
   {"gelu_bias", check_gelu},
   {"gelu_tanh_bias", check_gelu_tanh},
-  {"gated_gelu", check_gated_gelu},
+  {"silu_bias", check_silu},
+  {"relu_bias", check_relu},
+  {"tanh_bias", check_tanh_bias},
+  {"gate_rows", check_gate_rows},
   {"layer_norm", check_layer_norm},
   {"exp", check_exp},
   {"log", check_log},

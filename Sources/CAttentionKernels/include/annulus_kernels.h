@@ -83,8 +83,11 @@ typedef struct annulus_kernels {
   void (*add_bias)(ptrdiff_t rows, ptrdiff_t columns, float *x, ptrdiff_t stride, const float *bias);
   void (*gelu_bias)(ptrdiff_t rows, ptrdiff_t columns, float *x, ptrdiff_t stride, const float *bias);       // x·Φ(x), through erf
   void (*gelu_tanh_bias)(ptrdiff_t rows, ptrdiff_t columns, float *x, ptrdiff_t stride, const float *bias);  // the tanh form
-  void (*gated_gelu)(ptrdiff_t rows, ptrdiff_t columns, const float *x, const float *gate, ptrdiff_t stride,
-                     float *y, ptrdiff_t y_stride);  // y = gelu(x)·gate, exact GELU
+  void (*silu_bias)(ptrdiff_t rows, ptrdiff_t columns, float *x, ptrdiff_t stride, const float *bias);       // x/(1 + e^(−x))
+  void (*relu_bias)(ptrdiff_t rows, ptrdiff_t columns, float *x, ptrdiff_t stride, const float *bias);       // max(x, 0); NaN stays
+  void (*tanh_bias)(ptrdiff_t rows, ptrdiff_t columns, float *x, ptrdiff_t stride, const float *bias);
+  void (*gate_rows)(ptrdiff_t rows, ptrdiff_t columns, const float *x, const float *gate, ptrdiff_t stride,
+                    float *y, ptrdiff_t y_stride);  // y = x·gate
   // y = layer_norm(x + bias + residual)·gamma + beta over each row; bias, residual, beta may be NULL.
   // Mean, then the mean of squared deviations (two passes), lane sums in fixed order.
   void (*layer_norm)(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride, const float *bias,

@@ -21,14 +21,14 @@ struct BenchEncoder: ParsableCommand {
     @Option(name: [.short, .long], help: "A folder or org/name; its positions must reach the length.")
     var model: String?
 
-    @Option(help: "A published shape with random weights, positions extended to the length: \(EncoderConfiguration.shapes.keys.sorted().joined(separator: ", ")).")
+    @Option(help: "A published shape with random weights, positions extended to the length: \(PublishedShape.list).")
     var shape: String?
 
     mutating func validate() throws {
         if length < 1 { throw ValidationError("--length takes a positive number, not \(length)") }
         if (model == nil) == (shape == nil) { throw ValidationError("give either --model or --shape") }
-        if let shape, EncoderConfiguration.shapes[shape] == nil {
-            throw ValidationError("--shape '\(shape)' is unknown; known: \(EncoderConfiguration.shapes.keys.sorted().joined(separator: ", "))")
+        if let shape, PublishedShape.named(shape) == nil {
+            throw ValidationError("--shape '\(shape)' is unknown; known: \(PublishedShape.list)")
         }
     }
 
@@ -80,9 +80,8 @@ struct BenchEncoder: ParsableCommand {
             }
             return encoder
         }
-        guard var configuration = shape.flatMap({ EncoderConfiguration.shapes[$0] }) else {
-            throw JobError(.usage, "give either --model or --shape")
-        }
+        guard let shape = shape.flatMap(PublishedShape.named) else { throw JobError(.usage, "give either --model or --shape") }
+        var configuration = try shape.configuration()
         configuration.positionCount = max(configuration.positionCount, length)
         return try Encoder(configuration, parameters: RandomParameters(seed: bench.seed), element: element, kernels: kernels)
     }

@@ -13,6 +13,8 @@ struct Corpus: Sendable {
         /// The document's place in the input.
         var document: Int
         var ids: [Int32]
+        /// Which text of a pair each token is of; nil for single texts.
+        var typeIds: [Int32]?
         /// What of the document it holds: Unicode scalars of its text; token positions where ids were given.
         var start: Int
         var end: Int

@@ -13,6 +13,10 @@ struct Document: Sendable {
     /// Where it came from, as error messages and `search` name it: a path, or path:line.
     var source: String
     var content: Content
+    /// The second text of a pair (`text_pair` of a jsonl object), if there is one.
+    var pair: String?
+    /// What is said of its label (`label` of a jsonl object). Rank 0 alone knows it.
+    var label: JSON?
 }
 
 enum Documents {
@@ -68,7 +72,8 @@ enum Documents {
                 guard let text = value[textField]?.string else {
                     throw FileError(.malformed, path: source, "has no text in a field '\(textField)'; name the field with --text-field")
                 }
-                documents.append(Document(source: source, content: .text(text)))
+                let label = value["label"].flatMap { $0.isNull ? nil : $0 }
+                documents.append(Document(source: source, content: .text(text), pair: value["text_pair"]?.string, label: label))
             case .ids:
                 let values = try JSON.parse(Array(line), path: source).array
                 let ids = values?.compactMap { $0.int.flatMap { Int32(exactly: $0) } }

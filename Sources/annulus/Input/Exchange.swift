@@ -68,15 +68,19 @@ extension Session {
                 message.write(1)
                 message.write(ids)
             }
+            message.write(document.pair == nil ? 0 : 1)
+            message.write(document.pair ?? "")
         }
         var told = Message(try transport.allGather(message.bytes)[0])
         var documents: [Document] = []
         while !told.isAtEnd {
             let source = told.readString()
-            documents.append(
-                Document(source: source, content: told.readInt() == 0 ? .text(told.readString()) : .ids(told.readIds())))
+            let content = told.readInt() == 0 ? Document.Content.text(told.readString()) : .ids(told.readIds())
+            let hasPair = told.readInt() == 1
+            let pair = told.readString()
+            documents.append(Document(source: source, content: content, pair: hasPair ? pair : nil))
         }
-        return documents
+        return isRoot ? read : documents
     }
 
     /// The items of all documents, each tokenized by one rank. Collective.

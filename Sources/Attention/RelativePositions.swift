@@ -1,0 +1,167 @@
+// Scores of contents against relative positions: disentangled attention (He et al. 2021, DeBERTa).
+
+import Matrices
+import Tiles
+
+/// Which of a few relative positions a query and a key stand in, by their distance alone. Beyond `reach` on either side
+/// every distance is the same position, so a far tile has one for all its pairs.
+public struct RelativePositions: Sendable, Hashable {
+    /// How many relative positions there are.
+    public let count: Int
+    /// The distance from which on the position no longer changes.
+    public let reach: Int
+    /// By distance i − j from −reach to reach; never decreasing.
+    private let positions: [Int32]
+
+    /// - Precondition: `position` never decreases, and gives 0 ..< count.
+    public init(count: Int, reach: Int, position: (_ distance: Int) -> Int) {
+        precondition(count > 0 && reach >= 0)
+        self.count = count
+        self.reach = reach
+        positions = (-reach...reach).map { Int32(position($0)) }
+        precondition(zip(positions, positions.dropFirst()).allSatisfy { $0 <= $1 }, "relative positions never decrease with the distance")
+        precondition(positions.allSatisfy { (0..<count).contains(Int($0)) })
+    }
+
+    /// The position of a query that stands `distance` after a key.
+    func position(_ distance: Int) -> Int { Int(positions[reach + max(-reach, min(reach, distance))]) }
+}
+
+/// What the relative positions are to one layer: a key for each, which queries meet, and a query for each, which keys meet.
+/// A pair's score is then (qᵢ·kⱼ + qᵢ·K[p] + kⱼ·Q[p])·scale, p being the position of the distance i − j.
+///
+/// Both products are those of the tile kernel itself, an element being one chain over the channels, so a score depends on
+/// its query, its key and their distance alone.
+public struct PositionContents: Sendable {
+    let count: Int
+    /// For each head, the keys in panels of 64 positions; nil where queries do not meet positions.
+    let keyPanels: [Float]?
+    /// For each head, the queries as operands, scaled; nil where keys do not meet positions.
+    let queryOperands: [Float]?
+    let keyFloats: Int
+    let queryFloats: Int
+
+    /// - Parameters:
+    ///   - keys, queries: (positions, heads · headDimension).
+    ///   - scale: that of the attention which uses them.
+    public init(
+        keys: [Float]?, queries: [Float]?, positions: RelativePositions, heads: HeadShape, scale: Float, element: ElementKind, kernels: KernelSet
+    ) {
+        let (layout, count, width) = (PackedTile(heads, element), positions.count, heads.headDimension)
+        let stride = heads.queryHeads * width
+        let arithmetic = TileArithmetic(layout: layout, modified: true, kernels: kernels)
+        self.count = count
+        keyFloats = layout.keyFloats(keys: count)
+        queryFloats = count * layout.queryStride
+        precondition((keys?.count ?? count * stride) == count * stride && (queries?.count ?? count * stride) == count * stride)
+        func perHead(_ source: [Float]?, floats: Int, _ body: (UnsafePointer<Float>, UnsafeMutablePointer<Float>) -> Void) -> [Float]? {
+            guard let source else { return nil }
+            var result = [Float](repeating: 0, count: heads.queryHeads * floats)
+            source.withUnsafeBufferPointer { source in
+                result.withUnsafeMutableBufferPointer { result in
+                    guard let source = source.baseAddress, let result = result.baseAddress else { return }
+                    for head in 0..<heads.queryHeads { body(source + head * width, result + head * floats) }
+                }
+            }
+            return result
+        }
+        keyPanels = perHead(keys, floats: keyFloats) { layout.packKeys(rows: count, $0, stride: stride, into: $1, kernels: kernels) }
+        queryOperands = perHead(queries, floats: queryFloats) {
+            _ = arithmetic.load(queries: $0, stride: stride, rows: count, scale: scale, into: $1)
+        }
+    }
+}
+
+/// The scores of one thread's unit against relative positions.
+final class PositionScores {
+    private let positions: RelativePositions
+    private let layout: PackedTile
+    private let arithmetic: TileArithmetic
+    /// (rows of a strip, positions rounded up to whole panels): what queries make of positions.
+    private let ofQueries: AlignedBuffer
+    /// (positions, keys of a tile): what the tile's keys make of them.
+    private let ofKeys: AlignedBuffer
+    private let stride: Int
+    /// The positions of the tile's pairs: the unit's row r and key j stand in `places[rows − 1 − r + j]`.
+    private var places: [Int32] = []
+    private var rows = 0
+    /// The positions that the tile's pairs stand in; one alone for a far tile.
+    private var used = 0..<0
+
+    init(_ positions: RelativePositions, rows: Int, layout: PackedTile, arithmetic: TileArithmetic) {
+        self.positions = positions
+        self.layout = layout
+        self.arithmetic = arithmetic
+        stride = (positions.count + 63) & ~63
+        ofQueries = AlignedBuffer(count: rows * stride)
+        ofKeys = AlignedBuffer(count: positions.count * TileGrid.tileSize)
+    }
+
+    /// Takes a key tile and the distances at which some query rows stand to it.
+    /// - Parameter distance: position of the tile's first key minus that of the first row.
+    func load(_ contents: PositionContents, head: Int, tile: UnsafePointer<Float>, keys: Int, rows: Int, distance: Int) {
+        self.rows = rows
+        let (smallest, largest) = (-distance - (keys - 1), rows - 1 - distance)
+        used = positions.position(smallest)..<positions.position(largest) + 1
+        places = Swift.stride(from: largest, through: smallest, by: -1).map { Int32(positions.position($0)) }
+        guard let operands = contents.queryOperands else { return }
+        operands.withUnsafeBufferPointer { operands in
+            guard let operands = operands.baseAddress else { return }
+            let first = operands + head * contents.queryFloats + used.lowerBound * layout.queryStride
+            for key in Swift.stride(from: 0, to: keys, by: 64) {
+                let width = layout.padded(min(64, keys - key))
+                arithmetic.scores(
+                    first, rows: used.count, panel: tile + key * layout.queryStride, width: width, columns: width,
+                    into: ofKeys.pointer + used.lowerBound * TileGrid.tileSize + key, stride: TileGrid.tileSize)
+            }
+        }
+    }
+
+    /// What some query rows, as operands, make of the positions that the tile's pairs stand in.
+    func load(_ contents: PositionContents, head: Int, queries: UnsafePointer<Float>, rows: Int) {
+        guard let panels = contents.keyPanels else { return }
+        panels.withUnsafeBufferPointer { panels in
+            guard let panels = panels.baseAddress else { return }
+            let first = panels + head * contents.keyFloats
+            for column in Swift.stride(from: used.lowerBound & ~63, to: used.upperBound, by: 64) {
+                let width = layout.padded(min(64, contents.count - column))
+                arithmetic.scores(
+                    queries, rows: rows, panel: first + column * layout.queryStride, width: width, columns: width,
+                    into: ofQueries.pointer + column, stride: stride)
+            }
+        }
+    }
+
+    /// Adds what was loaded to the scores of a strip and some keys.
+    /// - Parameters:
+    ///   - scores: those of the strip's first row and the tile's first key.
+    ///   - row: the strip's first row in the unit.
+    func add(
+        _ contents: PositionContents, to scores: UnsafeMutablePointer<Float>, stride scoreStride: Int, row: Int, rows strip: Int, keys: Range<Int>
+    ) {
+        places.withUnsafeBufferPointer { places in
+            guard let places = places.baseAddress else { return }
+            for r in 0..<strip {
+                let target = scores + r * scoreStride
+                let place = places + rows - 1 - (row + r)
+                if contents.keyPanels != nil {
+                    let own = ofQueries.pointer + r * stride
+                    if used.count == 1 {
+                        let same = own[used.lowerBound]
+                        for key in keys { target[key] += same }
+                    } else {
+                        for key in keys { target[key] += own[Int(place[key])] }
+                    }
+                }
+                if contents.queryOperands != nil {
+                    if used.count == 1 {
+                        let own = ofKeys.pointer + used.lowerBound * TileGrid.tileSize
+                        for key in keys { target[key] += own[key] }
+                    } else {
+                        for key in keys { target[key] += ofKeys.pointer[Int(place[key]) * TileGrid.tileSize + key] }
+                    }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,44 @@
+// Spans of a text as answers: the decoding of the question-answering pipeline of transformers 4.
+
+#if canImport(Glibc)
+import Glibc
+#elseif canImport(Musl)
+import Musl
+#else
+import Darwin
+#endif
+
+/// A span of tokens with the product of its ends' probabilities.
+public struct AnswerSpan: Sendable, Equatable {
+    public let tokens: ClosedRange<Int>
+    public let score: Float
+}
+
+/// The best spans of one window.
+/// - Parameters:
+///   - starts, ends: a logit a token.
+///   - isContext: which tokens may be part of an answer.
+///   - first: the token that stands for no answer (`[CLS]`), which takes its share of the probability but is no answer.
+///   - maximumTokens: of an answer.
+public func answerSpans(
+    starts: [Float], ends: [Float], isContext: [Bool], first: Int?, maximumTokens: Int, count: Int
+) -> [AnswerSpan] {
+    func probabilities(_ logits: [Float]) -> [Double] {
+        let masked = logits.indices.map { isContext[$0] || $0 == first ? Double(logits[$0]) : -10_000 }
+        let top = masked.max() ?? 0
+        let total = masked.reduce(0) { $0 + exp($1 - top) }
+        return masked.map { exp($0 - top) / total }
+    }
+    let (start, end) = (probabilities(starts), probabilities(ends))
+    var spans: [(tokens: ClosedRange<Int>, score: Double)] = []
+    for s in start.indices where isContext[s] {
+        for e in s..<min(s + maximumTokens, end.count) where isContext[e] {
+            let score = start[s] * end[e]
+            if spans.count == count, let last = spans.last, score <= last.score { continue }
+            let place = spans.firstIndex { $0.score < score } ?? spans.count
+            spans.insert((s...e, score), at: place)
+            if spans.count > count { spans.removeLast() }
+        }
+    }
+    return spans.map { AnswerSpan(tokens: $0.tokens, score: Float($0.score)) }
+}

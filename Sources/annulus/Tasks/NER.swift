@@ -1,0 +1,84 @@
+// `annulus ner`: labels of tokens, and entities.
+
+import ArgumentParser
+import Checkpoints
+import Encoders
+import Foundation
+import RingAttention
+import Tokenization
+
+extension EntityAggregation: ExpressibleByArgument {}
+
+struct NER: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "ner", abstract: "Find entities in documents.",
+        discussion: """
+            One JSON line a document, a list of what the token-classification pipeline of transformers gives: `entity`, \
+            `score`, `index`, `word`, `start` and `end` for each token, or with an aggregation `entity_group` instead of \
+            `entity` and `index`. `start` and `end` count Unicode scalars. Tokens labelled O are left out.
+            """)
+
+    @OptionGroup var options: TaskOptions
+
+    @Option(help: "How tokens become entities: none, simple, first, average or max.")
+    var aggregation: EntityAggregation = .none
+
+    func run() throws {
+        let command = self
+        try Session.run(options.spread) { try command.run($0) }
+    }
+
+    private func run(_ session: Session) throws {
+        let task = try TaskJob(.tokenClassification, options, session)
+        let tokenizer = try task.tokenizer()
+        let (decoder, unknown) = try session.agree {
+            (try TokenDecoder.load(folder: task.model.folder),
+             try NamedTokens(folder: task.model.folder).id("unk_token", tokenizer, usual: ["[UNK]", "<unk>"]))
+        }
+        session.logHeader("ner \(options.model.model)")
+        let encodings = try task.encodings()
+        try task.run(encodings) { run, items in
+            let logits = try task.tokenLogits(run, items.count)
+            if !session.isRoot { return "" }
+            return items.map { number in
+                let text = if case .text(let text) = task.documents[number].content { text } else { "" }
+                let tokens = scored(encodings[number], logits[number - items.lowerBound], of: text, tokenizer, unknown, task.labels.names.count)
+                let found = entities(tokens, labels: task.labels.names, aggregation: aggregation) { decoder.text($0) }
+                return "[" + found.map(json).joined(separator: ", ") + "]\n"
+            }.joined()
+        }
+    }
+
+    /// The tokens of the text itself with their scores.
+    private func scored(
+        _ encoding: Encoding, _ logits: [Float], of text: String, _ tokenizer: Tokenizer, _ unknown: Int32?, _ count: Int
+    ) -> [ScoredToken] {
+        let all = Array(text.unicodeScalars)
+        let marksPieces = tokenizer.continuingSubwordPrefix?.isEmpty == false
+        return (0..<encoding.count).filter { !encoding.specialTokensMask[$0] }.map { index in
+            let offsets = encoding.offsets[index]
+            var word = tokenizer.token(of: encoding.ids[index]) ?? String(encoding.ids[index])
+            var isSubword: Bool
+            if marksPieces {
+                // A piece inside a word is longer than what it stands for, by its prefix.
+                isSubword = word.unicodeScalars.count != offsets.count
+            } else {
+                let start = offsets.lowerBound
+                isSubword = start > 0 && !all[start - 1..<min(start + 1, all.count)].contains(" ")
+            }
+            if encoding.ids[index] == unknown {
+                word = String(String.UnicodeScalarView(all[offsets.clamped(to: 0..<all.count)]))
+                isSubword = false
+            }
+            return ScoredToken(
+                word: word, scores: softmax(Array(logits[index * count..<(index + 1) * count])), offsets: offsets, index: index, isSubword: isSubword)
+        }
+    }
+
+    private func json(_ entity: Entity) -> String {
+        let name = entity.index == nil ? "entity_group" : "entity"
+        let index = entity.index.map { "\"index\": \($0), " } ?? ""
+        return "{\"\(name)\": \(JSONText.string(entity.label)), \"score\": \(JSONText.number(entity.score)), \(index)"
+            + "\"word\": \(JSONText.string(entity.word)), \"start\": \(entity.offsets.lowerBound), \"end\": \(entity.offsets.upperBound)}"
+    }
+}
