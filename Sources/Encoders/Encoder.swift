@@ -56,7 +56,7 @@ public struct Encoder: Sendable {
     }
 
     /// The head shape of its self-attention.
-    public var heads: HeadShape { HeadShape(heads: configuration.headCount, headDimension: configuration.headDimension) }
+    public var heads: HeadShape { configuration.heads }
 }
 
 /// Scale and shift over a normalised row.

@@ -101,29 +101,24 @@ public final class EncoderRun {
     /// The time so far in which this rank waited for messages with nothing left to attend.
     public var exposed: Duration { executor.exposed }
 
-    /// Deals documents out to ranks.
+    /// The attention of each layer over a batch of documents.
     /// - Parameter speeds: the ranks' relative speeds, for `balanced`.
-    public static func sharding(
-        lengths: [Int], encoder: Encoder, layout: Layout, rankCount: Int, speeds: [Double]? = nil
-    ) -> Sharding {
+    public static func job(
+        lengths: [Int], configuration: EncoderConfiguration, element: ElementKind, layout: Layout, rankCount: Int,
+        speeds: [Double]? = nil
+    ) -> AttentionJob {
         // One token's dense layers in one block cost this; attention's cost is of one block too.
-        let dense = denseFlop(encoder.configuration)
-        return AttentionJob(
-            shapes: lengths.map { SequenceShape(length: $0) }, mask: .full, heads: encoder.heads, layout: layout,
-            rankCount: rankCount, denseFlopPerToken: dense, speeds: speeds
-        ).queries
-    }
-
-    /// Floating-point operations of one token in the dense layers of one block.
-    private static func denseFlop(_ configuration: EncoderConfiguration) -> Double {
-        let hidden = Double(configuration.hiddenSize)
-        return 2 * (4 * hidden * hidden + 2 * hidden * Double(configuration.intermediateSize))
+        var job = AttentionJob(
+            shapes: lengths.map { SequenceShape(length: $0) }, mask: .full, heads: configuration.heads, layout: layout,
+            rankCount: rankCount, denseFlopPerToken: configuration.denseFlopPerToken, speeds: speeds)
+        job.element = element
+        return job
     }
 
     /// Floating-point operations of a batch, all ranks together: dense layers and attention.
     public static func flop(lengths: [Int], configuration: EncoderConfiguration) -> Double {
         let hidden = Double(configuration.hiddenSize)
-        let dense = denseFlop(configuration)
+        let dense = configuration.denseFlopPerToken
         return lengths.reduce(0.0) { sum, length in
             let n = Double(length)
             return sum + n * (dense + 4 * n * hidden)

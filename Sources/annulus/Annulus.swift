@@ -20,7 +20,7 @@ struct Annulus: ParsableCommand {
             """,
         version: version,
         subcommands: [
-            Embed.self, Search.self, Tokenize.self, Attend.self, Inspect.self, Doctor.self, Bench.self,
+            Embed.self, Search.self, Tokenize.self, Attend.self, Inspect.self, Doctor.self, PlanCommand.self, Bench.self,
         ])
 
     static func main() {

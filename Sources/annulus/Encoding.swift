@@ -53,8 +53,10 @@ extension Session {
             }
             let ids = corpus.items[first..<last].map(\.ids)
             let batch = EncoderRun.flop(lengths: ids.map(\.count), configuration: configuration)
-            let sharding = EncoderRun.sharding(
-                lengths: ids.map(\.count), encoder: encoder, layout: options.layout, rankCount: transport.size, speeds: speeds)
+            let sharding = EncoderRun.job(
+                lengths: ids.map(\.count), configuration: configuration, element: encoder.element, layout: options.layout,
+                rankCount: transport.size, speeds: speeds
+            ).queries
             let watchdog = watchdog
             let run = try EncoderRun(
                 encoder: encoder, sharding: sharding, strategy: options.strategy.chosen, topology: topology,

@@ -19,26 +19,7 @@ struct BenchAttention: ParsableCommand {
 
     @OptionGroup var bench: BenchOptions
 
-    @Option(help: "Tokens of the sequence: keys, and queries where --query-length does not say otherwise.")
-    var length: Int = 8192
-
-    @Option(help: "Queries, for cross-attention. Default: --length.")
-    var queryLength: Int?
-
-    @Option(help: "Query heads.")
-    var heads: Int = 12
-
-    @Option(help: "Key/value heads; default: as many as query heads.")
-    var kvHeads: Int?
-
-    @Option(help: "Width of a head.")
-    var headDim: Int = 64
-
-    @Option(help: "Width of a value. Default: --head-dim.")
-    var valueDim: Int?
-
-    @Option(help: ArgumentHelp(MaskInput.help))
-    var mask: String = "full"
+    @OptionGroup var attention: AttentionOptions
 
     @Option(help: "Scores become C·tanh(score/C).")
     var softcap: Float?
@@ -53,18 +34,10 @@ struct BenchAttention: ParsableCommand {
     var sinks = false
 
     mutating func validate() throws {
-        try MaskInput.check(mask)
-        for (name, value) in [
-            ("--length", length), ("--query-length", queryLength ?? 1), ("--heads", heads), ("--kv-heads", kvHeads ?? 1),
-            ("--head-dim", headDim), ("--value-dim", valueDim ?? 1),
-        ] where value < 1 {
-            throw ValidationError("\(name) takes a positive number, not \(value)")
-        }
         try ScoreInput.check(softcap: softcap)
         if let relativeBias, !(0...1 << 24).contains(relativeBias) {
             throw ValidationError("--relative-bias takes a distance of 0 to \(1 << 24), not \(relativeBias)")
         }
-        if heads % (kvHeads ?? heads) != 0 { throw ValidationError("--heads \(heads) is no multiple of --kv-heads \(kvHeads ?? heads)") }
     }
 
     func run() throws {
@@ -74,10 +47,9 @@ struct BenchAttention: ParsableCommand {
 
     private func run(_ session: Session) throws {
         let transport = session.transport
-        let shape = HeadShape(
-            queryHeads: heads, keyValueHeads: kvHeads ?? heads, headDimension: headDim, valueDimension: valueDim ?? headDim)
-        let whole = SequenceShape(queries: queryLength ?? length, keys: length)
-        let (pieces, maskWithin) = try session.agree { try MaskInput.mask(mask, for: whole) }.pieces(of: whole)
+        let shape = attention.shape
+        let (heads, headDim) = (attention.heads, attention.headDim)
+        let (pieces, maskWithin) = try session.agree { try attention.sequence() }
         var job = AttentionJob(
             shapes: pieces, mask: maskWithin, heads: shape, layout: session.options.layout, rankCount: transport.size,
             speeds: try session.relativeSpeeds())
@@ -121,9 +93,9 @@ struct BenchAttention: ParsableCommand {
         }
         withExtendedLifetime(output) {}
         let row = BenchRow(fields: [
-            ("bench", .text("attention")), ("length", .integer(length)), ("query_length", .integer(whole.queries)),
-            ("heads", .integer(heads)), ("kv_heads", .integer(shape.keyValueHeads)), ("head_dim", .integer(headDim)),
-            ("value_dim", .integer(shape.valueDimension)), ("mask", .text(mask)), ("modifiers", .text(modifierNames)),
+            ("bench", .text("attention")),
+        ] + attention.fields + [
+            ("modifiers", .text(modifierNames)),
             ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text(session.options.strategy.chosen.rawValue)),
             ("layout", .text(session.options.layout.rawValue)),
             ("rank_tokens", .numbers((0..<transport.size).map { Double(sharding.tokenCount(of: Rank($0))) })),
@@ -167,6 +139,7 @@ struct BenchAttention: ParsableCommand {
 
     /// What is asked for beside the mask.
     private var modifiers: ScoreModifiers {
+        let heads = attention.heads
         func random(_ count: Int, _ stream: Stream) -> [Float] {
             Array(unsafeUninitializedCapacity: count) { buffer, filled in
                 fill(buffer.baseAddress!, 0..<count, width: 1, stream: stream)

@@ -46,9 +46,10 @@ struct BenchEncoder: ParsableCommand {
         let ids = (0..<length).map { index in
             Int32(truncatingIfNeeded: (UInt64(index) &* 0x9E37_79B9_7F4A_7C15 &+ bench.seed) >> 20 % vocabulary)
         }
-        let sharding = EncoderRun.sharding(
-            lengths: [length], encoder: encoder, layout: session.options.layout, rankCount: session.transport.size,
-            speeds: try session.relativeSpeeds())
+        let sharding = EncoderRun.job(
+            lengths: [length], configuration: configuration, element: encoder.element, layout: session.options.layout,
+            rankCount: session.transport.size, speeds: try session.relativeSpeeds()
+        ).queries
         let watchdog = session.watchdog
         let run = try EncoderRun(
             encoder: encoder, sharding: sharding, strategy: session.options.strategy.chosen, topology: session.topology,

@@ -1,0 +1,39 @@
+// What an encoder does and holds beside its attention, for plans and for the refusal of what memory cannot hold.
+
+import Attention
+import Matrices
+import Plans
+import Tiles
+
+extension EncoderConfiguration {
+    /// The head shape of its self-attention.
+    public var heads: HeadShape { HeadShape(heads: headCount, headDimension: headDimension) }
+
+    /// Floating-point operations of one token in the dense layers of one block.
+    public var denseFlopPerToken: Double {
+        2 * (4 * Double(hiddenSize) * Double(hiddenSize) + 2 * Double(hiddenSize) * Double(intermediateSize))
+    }
+
+    /// Bytes of the weights in memory: packed dense layers in `element`, everything else in float32.
+    public func weightBytes(_ element: ElementKind) -> Double {
+        func dense(_ inputs: Int, _ outputs: Int) -> Double {
+            Double(element.slots(inputs)) * Double((outputs + 15) / 16 * 16) * 4 + Double(outputs) * 4
+        }
+        let layer = 4 * dense(hiddenSize, hiddenSize) + dense(hiddenSize, intermediateSize) + dense(intermediateSize, hiddenSize)
+            + 4 * Double(hiddenSize) * 4
+        return Double(vocabularySize + positionCount + tokenTypeCount + 2) * Double(hiddenSize) * 4 + Double(layerCount) * layer
+    }
+
+    /// What a rank of `threads` threads does and holds beside attention.
+    ///
+    /// A token has its hidden state and its query, which the output replaces; a thread has room for a block of rows.
+    public func surroundings(_ element: ElementKind, threads: Int = 1) -> Surroundings {
+        var result = Surroundings()
+        result.layers = layerCount
+        result.denseFlopPerToken = denseFlopPerToken
+        result.bytesPerToken = Double(2 * 4 * hiddenSize)
+        result.bytesPerRank = weightBytes(element)
+            + Double(threads) * Double(TileGrid.tileSize) * 4 * (2 * Double(hiddenSize) + Double(intermediateSize))
+        return result
+    }
+}
