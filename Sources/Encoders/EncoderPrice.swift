@@ -27,12 +27,13 @@ extension EncoderConfiguration {
     /// What a rank of `threads` threads does and holds beside attention.
     ///
     /// A token has its hidden state and its query, which the output replaces; a thread has room for a block of rows.
-    public func surroundings(_ element: ElementKind, threads: Int = 1) -> Surroundings {
+    /// - Parameter weights: whether the weights count, or are there already.
+    public func surroundings(_ element: ElementKind, threads: Int = 1, weights: Bool = true) -> Surroundings {
         var result = Surroundings()
         result.layers = layerCount
         result.denseFlopPerToken = denseFlopPerToken
         result.bytesPerToken = Double(2 * 4 * hiddenSize)
-        result.bytesPerRank = weightBytes(element)
+        result.bytesPerRank = (weights ? weightBytes(element) : 0)
             + Double(threads) * Double(TileGrid.tileSize) * 4 * (2 * Double(hiddenSize) + Double(intermediateSize))
         return result
     }

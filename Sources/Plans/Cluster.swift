@@ -96,6 +96,9 @@ public struct Cluster: Sendable, Hashable {
         return ranks.map { $0.flops / fastest }
     }
 
+    /// Ranks of a node share memory.
+    public var topology: Topology { Topology(hosts: ranks.map(\.node)) }
+
     func node(of rank: Rank) -> Node { nodes[ranks[rank.index].node] }
 
     /// What a message from one rank to another costs the node's link that it takes, in seconds: `latency` for itself and

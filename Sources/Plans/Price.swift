@@ -15,6 +15,12 @@ public struct Surroundings: Sendable, Hashable {
     public var bytesPerRank = 0.0
 
     public init() {}
+
+    /// Bytes that a rank holds all the time: weights, its own tokens, and their packed keys and values.
+    public func bytesHeld(of job: AttentionJob, by rank: Rank) -> Double {
+        bytesPerRank + Double(job.queries.tokenCount(of: rank)) * bytesPerToken
+            + Double(job.bytes(of: .keyValues(job.keys.tiles(of: rank), heads: 0..<job.heads.keyValueHeads)))
+    }
 }
 
 /// What a job costs under one strategy and layout.
@@ -33,6 +39,8 @@ public struct Price: Sendable {
     /// Bytes of the node that is fullest in proportion to its memory, and that memory.
     public let nodeMemory: Double
     public let nodeLimit: Double
+    /// The number of that node.
+    public let fullestNode: Int
     /// The slowest rank's computing over the least possible, all work over all speeds: 1 is perfect.
     public let balance: Double
     /// Floating-point operations of the ranks that were looked at.
@@ -48,19 +56,23 @@ public struct Pricing: Sendable {
     private let surroundings: Surroundings
     private let mostRanks: Int
     private let sampledRanks: Int
+    private let everyRound: Bool
 
     /// - Parameters:
     ///   - mostRanks: with more ranks than this, the plans of about `sampledRanks` of each kind are priced, of one round of
     ///     heads, and stand for the others: bytes, messages and balance are estimates then.
+    ///   - everyRound: whether all rounds of heads are priced where all ranks are; one stands for the others where not.
     ///   - job: the job under a layout; its ranks are those of the cluster.
     public init(
         on cluster: Cluster, surroundings: Surroundings = Surroundings(), mostRanks: Int = 64, sampledRanks: Int = 8,
+        everyRound: Bool = true,
         job: @escaping @Sendable (Layout) -> AttentionJob
     ) {
         self.cluster = cluster
         self.surroundings = surroundings
         self.mostRanks = mostRanks
         self.sampledRanks = sampledRanks
+        self.everyRound = everyRound
         make = job
     }
 
@@ -81,9 +93,8 @@ public struct Pricing: Sendable {
         let sample = Sample(of: cluster, most: mostRanks, ofEachKind: sampledRanks, takesHeads: planner.takesHeads)
         let rounds = planner.rounds
         // Where rounds overlap, the last of these is like those that follow.
-        let enough = sample.isWhole ? rounds.count : min(rounds.count, (rounds.drain + rounds.period - 1) / rounds.period + 1)
+        let enough = sample.isWhole && everyRound ? rounds.count : min(rounds.count, (rounds.drain + rounds.period - 1) / rounds.period + 1)
         let layers = Double(surroundings.layers)
-        let ownBytes = Double(job.heads.keyValueHeads)
         var (slowest, exposed, bytes, messages, fullest, longest, all) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         var work: [(rank: Rank, flop: Double)] = []
         var nodes: [Int: (bytes: Double, ranks: Int)] = [:]
@@ -101,8 +112,7 @@ public struct Pricing: Sendable {
             all += weight * flop
             work.append((rank, flop))
             guard weighsMemory else { continue }
-            let memory = one.transient + ownBytes * Double(table.keyValueBytes(of: needs.keys[rank.index]))
-                + tokens * surroundings.bytesPerToken + surroundings.bytesPerRank
+            let memory = one.transient + surroundings.bytesHeld(of: job, by: rank)
             fullest = max(fullest, memory)
             let node = cluster.ranks[rank.index].node
             nodes[node, default: (0, 0)].bytes += memory
@@ -110,11 +120,12 @@ public struct Pricing: Sendable {
         }
         let least = all / cluster.ranks.reduce(0) { $0 + $1.flops }
         let full = nodes.map { node, held in
-            (bytes: held.bytes / Double(held.ranks) * Double(cluster.ranksOfNode[node]), limit: cluster.nodes[node].memory)
-        }.max { $0.bytes / $0.limit < $1.bytes / $1.limit }
+            (node: node, bytes: held.bytes / Double(held.ranks) * Double(cluster.ranksOfNode[node]), limit: cluster.nodes[node].memory)
+        }.max { ($0.bytes / $0.limit, $1.node) < ($1.bytes / $1.limit, $0.node) }
         return Price(
             strategy: strategy, layout: job.queries.layout, seconds: slowest, exposedSeconds: exposed, bytes: bytes.rounded(),
             messages: messages.rounded(), memory: fullest, nodeMemory: full?.bytes ?? 0, nodeLimit: full?.limit ?? .infinity,
+            fullestNode: full?.node ?? 0,
             balance: least > 0 ? longest / least : 1, work: work)
     }
 }

@@ -94,7 +94,7 @@ final class Session {
             + (topology.isShared ? " on \(topology.nodeCount) node\(topology.nodeCount == 1 ? "" : "s")" : "")
         let threads = context.threads == 1 ? "1 thread" : "\(context.threads) threads"
         log.notice("""
-            \(what): \(ranks) of \(threads), kernel \(kernels.name), \(options.dtype.rawValue), \(options.strategy.chosen.rawValue), \
+            \(what): \(ranks) of \(threads), kernel \(kernels.name), \(options.dtype.rawValue), strategy \(options.strategy.name), \
             layout \(options.layout.rawValue)
             """)
         if options.dtype == .bfloat16, !kernels.hasNativeBFloat16 {

@@ -56,9 +56,12 @@ struct BenchAttention: ParsableCommand {
         job.element = session.options.dtype
         job.topology = session.topology
         let sharding = job.queries
+        var surroundings = Surroundings()
+        surroundings.bytesPerToken = attention.bytesPerToken
+        let decision = try session.decide(job, surroundings, predicts: true)
         let watchdog = session.watchdog
         let executor = try RingExecutor(
-            job, session.options.strategy.chosen, modifiers: modifiers, transport: transport, threads: session.threads,
+            job, decision.strategy, modifiers: modifiers, transport: transport, threads: session.threads,
             kernels: session.kernels, progressed: { watchdog.progress() })
         session.warn(executor.shortages)
         let queryWidth = heads * headDim
@@ -96,9 +99,10 @@ struct BenchAttention: ParsableCommand {
             ("bench", .text("attention")),
         ] + attention.fields + [
             ("modifiers", .text(modifierNames)),
-            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text(session.options.strategy.chosen.rawValue)),
+            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text(decision.strategy.rawValue)),
             ("layout", .text(session.options.layout.rawValue)),
             ("rank_tokens", .numbers((0..<transport.size).map { Double(sharding.tokenCount(of: Rank($0))) })),
+            ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
         ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: sha256))
         try session.agree { try session.printLines(row.text(bench.format)) }
     }

@@ -15,8 +15,8 @@ struct PlanCommand: ParsableCommand {
         abstract: "Price a job on a described cluster: time, bytes, memory and balance of every strategy and layout.",
         discussion: """
             Without --model or --shape the job is one attention, as `bench attention` times it; with them, an encoder on one \
-            document of --length tokens, its dense layers and weights included, and --heads to --mask are the encoder's own. \
-            Nothing runs: the plans that ranks would follow are gone through step by step. A step takes as long as the \
+            document of --length tokens, its dense layers and weights included. \
+            Ranks of a node share keys and values in memory. Nothing runs: the plans that ranks would follow are gone through step by step. A step takes as long as the \
             longest of a rank's work, its arrivals and its departures; a job as long as its slowest rank. Of more than 64 \
             ranks, 8 of each kind are looked at and stand for the others. The choice is the fastest that fits into the nodes' \
             memory, and of those within 1 % the one that sends least.
@@ -51,6 +51,12 @@ struct PlanCommand: ParsableCommand {
     var format: BenchFormat = .table
 
     mutating func validate() throws {
+        let isEncoder = model != nil || shape != nil
+        let defaults = (heads: 12, headDim: 64, mask: "full")
+        if isEncoder, (attention.heads, attention.headDim, attention.mask) != defaults || attention.kvHeads != nil
+            || attention.valueDim != nil || attention.queryLength != nil {
+            throw ValidationError("with --model or --shape, --length is the document's; heads, widths, queries and mask are the encoder's own")
+        }
         if model != nil, shape != nil { throw ValidationError("give either --model or --shape, or neither for attention alone") }
         if let shape, EncoderConfiguration.shapes[shape] == nil {
             throw ValidationError("--shape '\(shape)' is unknown; known: \(EncoderConfiguration.shapes.keys.sorted().joined(separator: ", "))")
@@ -82,7 +88,12 @@ struct PlanCommand: ParsableCommand {
         for bandwidth in gbitPerS?.values.map(Optional.some) ?? [nil] {
             let cluster = bandwidth.map { described.with(bandwidthBetweenNodes: $0 * 1e9 / 8) } ?? described
             let speeds = cluster.speeds
-            let pricing = Pricing(on: cluster, surroundings: job.surroundings) { job.make($0, cluster.rankCount, speeds) }
+            let topology = cluster.topology
+            let pricing = Pricing(on: cluster, surroundings: job.surroundings) { layout in
+                var planned = job.make(layout, cluster.rankCount, speeds)
+                planned.topology = topology
+                return planned
+            }
             let prices = pricing.prices(strategy.map { [$0] } ?? Strategy.allCases, layout.map { [$0] } ?? Layout.allCases)
             let choice = Choice(of: prices)
             if format == .table {
