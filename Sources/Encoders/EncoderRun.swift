@@ -62,7 +62,7 @@ public final class EncoderRun {
 
     /// - Parameter topology: which ranks share memory; none do by default. Collective where some do.
     public init(
-        encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil,
+        encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil, wire: ElementKind? = nil,
         transport: any Transport, threads: ThreadPool, progressed: @escaping @Sendable () -> Void = {}
     ) throws {
         self.encoder = encoder
@@ -91,6 +91,7 @@ public final class EncoderRun {
             heads: encoder.heads)
         job.element = encoder.element
         if let topology { job.topology = topology }
+        job.wire = wire
         executor = try RingExecutor(
             job, strategy, transport: transport, threads: threads, kernels: encoder.kernels, progressed: progressed)
     }

@@ -19,7 +19,7 @@ public struct Surroundings: Sendable, Hashable {
     /// Bytes that a rank holds all the time: weights, its own tokens, and their packed keys and values.
     public func bytesHeld(of job: AttentionJob, by rank: Rank) -> Double {
         bytesPerRank + Double(job.queries.tokenCount(of: rank)) * bytesPerToken
-            + Double(job.bytes(of: .keyValues(job.keys.tiles(of: rank), heads: 0..<job.heads.keyValueHeads)))
+            + Double(job.packedBytes(of: job.keys.tiles(of: rank)) * job.heads.keyValueHeads)
     }
 }
 

@@ -91,9 +91,9 @@ struct RankWalk {
         // The executor makes room for what arrives, and copies the queries that leave, before it computes.
         for units in step.attend { holdings.merge(units, needs.seen) }
         if countsPartials { holdings.countPartials(needs, table) }
-        price.transient = holdings.resident + arriving.kept + departing.copied + (holdings.waiting + arriving.blocks) * table.blockBytes
+        price.transient = holdings.resident + arriving.kept + arriving.copied + departing.copied + (holdings.waiting + arriving.blocks) * table.blockBytes
         holdings.resident += arriving.kept
-        for payload in step.release { holdings.resident -= bytes(of: payload).bytes }
+        for payload in step.release { holdings.resident -= bytes(of: payload).memory }
         for payload in step.sends.flatMap(\.payloads) {
             if case .partials(let units) = payload { holdings.forget(units, needs.seen) }
         }
@@ -109,7 +109,7 @@ struct RankWalk {
         var bytes = 0.0
         /// Bytes of keys, values and queries, which stay when they arrive.
         var kept = 0.0
-        /// Bytes of this rank's own queries, which are copied to leave.
+        /// Bytes of copies: own queries that leave, and what travels narrowed.
         var copied = 0.0
         /// Blocks of partials.
         var blocks = 0.0
@@ -125,9 +125,12 @@ struct RankWalk {
                 bytes += size.bytes
                 flow.blocks += size.blocks
                 switch payload {
-                case .keyValues: flow.kept += size.bytes
+                case .keyValues:
+                    // What travels narrowed is a copy on both sides.
+                    flow.kept += size.memory
+                    if needs.job.narrowsWire { flow.copied += size.bytes }
                 case .queries(let tiles, let heads):
-                    flow.kept += size.bytes
+                    flow.kept += size.memory
                     if isDeparting { flow.copied += queryBytes(tiles.intersection(own), heads) }
                 case .partials: break
                 }
@@ -152,11 +155,15 @@ struct RankWalk {
         Double(table.rows(of: tiles) * 4 * needs.job.heads.headDimension * heads.count)
     }
 
-    /// As `AttentionJob.bytes(of:)` counts them, and the blocks of partials.
-    private func bytes(of payload: Payload) -> (bytes: Double, blocks: Double) {
+    /// As `AttentionJob.bytes(of:)` counts them, what tiles take in memory, and the blocks of partials.
+    private func bytes(of payload: Payload) -> (bytes: Double, memory: Double, blocks: Double) {
         switch payload {
-        case .keyValues(let tiles, let heads): return (Double(table.keyValueBytes(of: tiles) * heads.count), 0)
-        case .queries(let tiles, let heads): return (queryBytes(tiles, heads), 0)
+        case .keyValues(let tiles, let heads):
+            let memory = Double(table.keyValueBytes(of: tiles) * heads.count)
+            return (needs.job.narrowsWire ? memory / 2 : memory, memory, 0)
+        case .queries(let tiles, let heads):
+            let bytes = queryBytes(tiles, heads)
+            return (bytes, bytes, 0)
         case .partials(let units):
             var rows = 0
             var blocks = 0
@@ -165,7 +172,7 @@ struct RankWalk {
                 blocks += count
             }
             let perRow = 4 * (2 + needs.job.heads.paddedValueDimension) * units.heads.count
-            return (Double(rows * perRow), Double(blocks * units.heads.count))
+            return (Double(rows * perRow), 0, Double(blocks * units.heads.count))
         }
     }
 }

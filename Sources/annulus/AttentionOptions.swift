@@ -50,8 +50,28 @@ struct AttentionOptions: ParsableArguments {
         return try MaskInput.mask(mask, for: whole).pieces(of: whole)
     }
 
+    /// The attention as the ranks of a job do it. Collective.
+    /// - Throws: as `sequence`, agreed on by all ranks.
+    func job(_ session: Session) throws -> AttentionJob {
+        let (pieces, mask) = try session.agree { try sequence() }
+        var job = AttentionJob(
+            shapes: pieces, mask: mask, heads: shape, layout: session.options.layout, rankCount: session.transport.size,
+            speeds: try session.relativeSpeeds())
+        job.element = session.options.dtype
+        job.topology = session.topology
+        job.wire = session.options.wire
+        return job
+    }
+
+    /// What a rank holds beside keys and values.
+    var surroundings: Surroundings {
+        var result = Surroundings()
+        result.bytesPerToken = bytesPerToken
+        return result
+    }
+
     /// Bytes of a token's query and output.
-    var bytesPerToken: Double { Double(4 * heads * (headDim + (valueDim ?? headDim))) }
+    private var bytesPerToken: Double { Double(4 * heads * (headDim + (valueDim ?? headDim))) }
 
     /// What the rows of a benchmark or a plan say of it.
     var fields: [(name: String, value: BenchValue)] {

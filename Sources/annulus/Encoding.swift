@@ -48,6 +48,7 @@ extension Session {
                 lengths: corpus.items[items].map(\.ids.count), configuration: configuration, element: encoder.element,
                 layout: options.layout, rankCount: transport.size, speeds: speeds)
             job.topology = topology
+            job.wire = options.wire
             return job
         }
         func flop(_ items: Range<Int>) -> Double {
@@ -57,7 +58,7 @@ extension Session {
         // The costliest batch decides for all of them.
         guard let costliest = batches.max(by: { flop($0) < flop($1) }) else { return line.finish(done: 0) }
         let surroundings = configuration.surroundings(encoder.element, threads: context.threads, weights: false)
-        let decision = try decide(job(costliest), surroundings)
+        let decision = try decide(job(costliest), surroundings, options.strategy.named)
         var done = 0.0
         for items in batches {
             let ids = corpus.items[items].map(\.ids)
@@ -65,7 +66,7 @@ extension Session {
             let sharding = job(items).queries
             let watchdog = watchdog
             let run = try EncoderRun(
-                encoder: encoder, sharding: sharding, strategy: decision.strategy, topology: topology,
+                encoder: encoder, sharding: sharding, strategy: decision.strategy, topology: topology, wire: options.wire,
                 transport: transport, threads: threads, progressed: { watchdog.progress() })
             warn(run.shortages)
             try run.run(ids: ids) { layer in

@@ -45,7 +45,8 @@ struct BenchEncoder: ParsableCommand {
             lengths: [length], configuration: configuration, element: session.options.dtype, layout: session.options.layout,
             rankCount: session.transport.size, speeds: try session.relativeSpeeds())
         job.topology = session.topology
-        let decision = try session.decide(job, surroundings, predicts: true)
+        job.wire = session.options.wire
+        let decision = try session.decide(job, surroundings, session.options.strategy.named, predicts: true)
         let encoder = try session.agree { try load(configuration, session.options.dtype, session.kernels) }
         let width = configuration.hiddenSize
         let vocabulary = UInt64(configuration.vocabularySize)
@@ -56,7 +57,7 @@ struct BenchEncoder: ParsableCommand {
         let watchdog = session.watchdog
         let run = try EncoderRun(
             encoder: encoder, sharding: sharding, strategy: decision.strategy, topology: session.topology,
-            transport: session.transport, threads: session.threads, progressed: { watchdog.progress() })
+            wire: session.options.wire, transport: session.transport, threads: session.threads, progressed: { watchdog.progress() })
         session.warn(run.shortages)
         let measurement = try session.measure(repetitions: bench.repetitions) {
             let before = run.exposed

@@ -125,11 +125,9 @@ struct PlanCommand: ParsableCommand {
         }
         let heads = attention.shape
         let (pieces, mask) = try attention.sequence()
-        var surroundings = Surroundings()
-        surroundings.bytesPerToken = attention.bytesPerToken
         return PlannedJob(
             description: "attention over \(attention.length) tokens, \(heads.queryHeads) heads (\(heads.keyValueHeads) of keys) of \(heads.headDimension), \(attention.mask)",
-            fields: [("plan", .text("attention"))] + attention.fields, surroundings: surroundings
+            fields: [("plan", .text("attention"))] + attention.fields, surroundings: attention.surroundings
         ) { layout, ranks, speeds in
             var job = AttentionJob(shapes: pieces, mask: mask, heads: heads, layout: layout, rankCount: ranks, speeds: speeds)
             job.element = element

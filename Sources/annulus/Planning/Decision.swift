@@ -22,11 +22,15 @@ extension Session {
     /// the same. Collective; call it before memory for the job is taken.
     ///
     /// What is measured is gathered and rounded; rank 0 prices it and tells the others.
-    /// - Parameter predicts: measure and predict also where a strategy is given.
+    /// - Parameters:
+    ///   - asked: the strategy; nil where it is to be chosen.
+    ///   - predicts: measure and predict also where a strategy is given.
     /// - Throws: `AgreedFailure` with status 71 where the job does not fit, and 78 where the ranks plan differently.
-    func decide(_ job: AttentionJob, _ surroundings: Surroundings, predicts: Bool = false) throws -> Decision {
+    func decide(
+        _ job: AttentionJob, _ surroundings: Surroundings, _ asked: Strategy?, predicts: Bool = false
+    ) throws -> Decision {
         let hosts = try everyHost()
-        let isAuto = options.strategy.named == nil
+        let isAuto = asked == nil
         // Virtual ranks share their processors, and one rank has nobody to talk to: there is nothing to measure.
         let isMeasured = predicts || isAuto && transport.size > 1 && options.virtualRanks == nil
         let measured = isMeasured ? try machine(job.heads, hosts: hosts.map(\.name)) : nil
@@ -38,7 +42,7 @@ extension Session {
             let pricing = Pricing(
                 on: cluster, surroundings: surroundings, mostRanks: 8, sampledRanks: 4, everyRound: false) { _ in job }
             // A single rank does the same whatever the strategy is called.
-            let candidates = options.strategy.named.map { [$0] } ?? (transport.size == 1 ? [.passKeyValue] : Strategy.allCases)
+            let candidates = asked.map { [$0] } ?? (transport.size == 1 ? [.passKeyValue] : Strategy.allCases)
             let prices = pricing.prices(candidates, [job.queries.layout])
             if let choice = Choice(of: prices) {
                 outcome.write(choice.price.strategy.rawValue)
@@ -174,7 +178,7 @@ enum PlanInputs {
         func add(_ numbers: [Int]) { numbers.withUnsafeBytes { hash.update(bufferPointer: $0) } }
         func add(_ runs: Runs) { add([runs.ranges.count] + runs.ranges.flatMap { [$0.lowerBound, $0.upperBound] }) }
         let heads = job.heads
-        hash.update(data: Data("\(Annulus.version) \(kernel) \(strategy.rawValue) \(job.element.rawValue) \(job.mask)".utf8))
+        hash.update(data: Data("\(Annulus.version) \(kernel) \(strategy.rawValue) \(job.element.rawValue) \(job.narrowsWire) \(job.mask)".utf8))
         add([TileGrid.tileSize, heads.queryHeads, heads.keyValueHeads, heads.headDimension, heads.valueDimension, job.rankCount, job.shapes.count])
         for shape in job.shapes { add([shape.queries, shape.keys, shape.firstQuery, shape.firstKey, shape.offset]) }
         for rank in (0..<job.rankCount).map({ Rank($0) }) {
