@@ -162,7 +162,7 @@ public indirect enum Mask: Hashable, Sendable {
     public func visiblePairs(queryTile: Int, in shape: SequenceShape) -> Int {
         let visible = keyTiles(queryTile: queryTile, in: shape)
         let rows = TileGrid.tokens(of: queryTile, length: shape.queries).count
-        let whole = visible.all.ranges.joined().reduce(0) { $0 + TileGrid.tokens(of: $1, length: shape.keys).count } * rows
+        let whole = visible.all.ranges.reduce(0) { $0 + TileGrid.tokens(of: $1, length: shape.keys).count } * rows
         return visible.any.subtracting(visible.all).ranges.joined().reduce(whole) {
             $0 + visiblePairs(queryTile: queryTile, keyTile: $1, in: shape)
         }

@@ -27,6 +27,7 @@ public enum Oracle {
     /// - Parameters:
     ///   - queries: shape.queries × headDimension; keys: shape.keys × headDimension; values: shape.keys × valueDimension.
     ///   - head: which entries of the modifiers' lists apply.
+    ///   - wire: what keys and values are rounded to beforehand, if not to `element`.
     ///
     /// The bound follows the standard model of floating-point arithmetic (Higham, *Accuracy and
     /// Stability of Numerical Algorithms*, §3.1), with u = 2⁻²⁴:
@@ -39,14 +40,14 @@ public enum Oracle {
     public static func attend(
         queries: [Float], keys: [Float], values: [Float],
         headDimension: Int, valueDimension: Int, shape: SequenceShape, mask: Mask, scale: Double,
-        modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0, element: ElementKind = .float32
+        modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0, element: ElementKind = .float32, wire: ElementKind? = nil
     ) -> Result {
         let unit = 0x1p-24
         let weightUnit = element == .bfloat16 ? 0x1p-8 : 0
         let smallest = element == .bfloat16 ? 0x1p-126 : 0
         let queryErrors = roundingErrors(queries, element)
-        let keyErrors = roundingErrors(keys, element)
-        let valueErrors = roundingErrors(values, element)
+        let keyErrors = roundingErrors(keys, wire ?? element)
+        let valueErrors = roundingErrors(values, wire ?? element)
         let merges = Double(levels(keys: shape.keys))
         var result = Result(
             output: Array(repeating: 0, count: shape.queries * valueDimension),
@@ -129,6 +130,18 @@ public enum Oracle {
             }
         }
         return result
+    }
+
+    /// How far, in units of the largest |v|, outputs may differ from exact ones for the rounding of keys and values to
+    /// bfloat16 alone: e^2δ·(1 + u) − 1 with u = 2⁻⁸.
+    ///
+    /// A score qᵢ·kⱼ·scale changes by at most δ = u·|scale|·Σ|qᵢ||kⱼ| ≤ u·|scale|·‖q‖·‖k‖, cap and biases not enlarging it; its
+    /// softmax weight pⱼ therefore lies within pⱼe^±2δ, and v̂ⱼ within vⱼ(1 ± u). So Σ|p̂ⱼv̂ⱼ − pⱼvⱼ| ≤ (e^2δ·(1 + u) − 1)·Σpⱼ|vⱼ|,
+    /// and Σpⱼ|vⱼ| ≤ max|v|. Numbers below 2⁻¹²⁶ become zero, which adds as much.
+    /// - Parameter scoreMagnitude: |scale|·‖q‖·‖k‖ at its largest.
+    public static func bfloat16WireBound(scoreMagnitude: Double) -> Double {
+        let unit = 0x1p-8
+        return expm1(2 * unit * scoreMagnitude) * (1 + unit) + unit
     }
 
     /// A score after cap and biases, and what float32 adds to its error, in units of the roundoff: the cap's slope is at

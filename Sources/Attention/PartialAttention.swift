@@ -65,15 +65,19 @@ public final class PartialPool: Sendable {
 
     let outputWidth: Int
     let kernels: KernelSet
+    private let blockBytes: Int
     private let free = Mutex<[Block]>([])
 
     public init(heads: HeadShape, kernels: KernelSet) {
         outputWidth = heads.paddedValueDimension
+        blockBytes = Self.blockBytes(heads)
         self.kernels = kernels
     }
 
-    /// The bytes of one block.
-    public var blockBytes: Int { TileGrid.tileSize * (outputWidth + 2) * MemoryLayout<Float>.stride }
+    /// The bytes of one block, which is the memory of one partial.
+    public static func blockBytes(_ heads: HeadShape) -> Int {
+        TileGrid.tileSize * (heads.paddedValueDimension + 2) * MemoryLayout<Float>.stride
+    }
 
     func take() -> Block {
         if let block = free.withLock({ $0.popLast() }) { return block }

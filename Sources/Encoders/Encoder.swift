@@ -80,10 +80,6 @@ public struct Encoder: Sendable {
     public var heads: HeadShape { configuration.heads }
 }
 
-extension EncoderConfiguration {
-    var heads: HeadShape { HeadShape(heads: headCount, headDimension: headDimension) }
-}
-
 extension Encoder.Embeddings {
     init(
         _ root: ParameterPath, _ configuration: EncoderConfiguration, _ names: ParameterNames, _ element: ElementKind, _ kernels: KernelSet

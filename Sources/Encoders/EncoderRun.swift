@@ -69,7 +69,7 @@ public final class EncoderRun {
 
     /// - Parameter topology: which ranks share memory; none do by default. Collective where some do.
     public init(
-        encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil,
+        encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil, wire: ElementKind? = nil,
         transport: any Transport, threads: ThreadPool, progressed: @escaping @Sendable () -> Void = {}
     ) throws {
         self.encoder = encoder
@@ -103,6 +103,7 @@ public final class EncoderRun {
                 mask: EncoderConfiguration.mask(window: window), heads: encoder.heads)
             job.element = encoder.element
             if let topology { job.topology = topology }
+            job.wire = wire
             let executor = try RingExecutor(
                 job, strategy, modifiers: encoder.modifiers, transport: transport, threads: threads, kernels: encoder.kernels,
                 sharing: first, progressed: progressed)

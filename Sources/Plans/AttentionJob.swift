@@ -14,8 +14,14 @@ public struct AttentionJob: Sendable {
     public let keys: Sharding
     public let mask: Mask
     public let heads: HeadShape
-    /// What keys and values are stored in, in memory and in messages.
+    /// What keys and values are stored in.
     public var element = ElementKind.float32
+    /// What keys and values travel in, if not in `element`. In bfloat16 those of a float32 job are rounded where they are
+    /// packed, also on one rank, so that the bits are the same however often they travel.
+    public var wire: ElementKind?
+
+    /// Whether keys and values travel in half of the bytes that they are attended in.
+    public var narrowsWire: Bool { element == .float32 && wire == .bfloat16 }
     /// Which ranks share memory; at first none do.
     public var topology: Topology
 

@@ -33,13 +33,11 @@ public struct Plan: Sendable {
 extension AttentionJob {
     /// The bytes of what a message carries.
     ///
-    /// Keys and values: the packed panels of each tile, once for each key/value head. Queries: 4·d a row and head.
+    /// Keys and values: the packed panels of each tile, once for each key/value head, in half of the bytes where `narrowsWire`. Queries: 4·d a row and head.
     /// Partials: 4·(2 + dv) a row, head and maximal subtree, with dv rounded up to whole vectors of 16.
     public func bytes(of payload: Payload) -> Int {
         switch payload {
-        case .keyValues(let tiles, let heads):
-            let packed = PackedTile(self.heads, element)
-            return tiles.ranges.joined().reduce(0) { $0 + packed.floats(keys: keys.numbering.tokens(of: $1).count) } * 4 * heads.count
+        case .keyValues(let tiles, let heads): return packedBytes(of: tiles) * heads.count / (narrowsWire ? 2 : 1)
         case .queries(let tiles, let heads): return rows(of: tiles) * 4 * self.heads.headDimension * heads.count
         case .partials(let units):
             let perRow = 4 * (2 + heads.paddedValueDimension) * units.heads.count
@@ -47,6 +45,12 @@ extension AttentionJob {
                 $0 + queries.numbering.tokens(of: $1).count * perRow * subtrees(of: $1, in: units.keys).count
             }
         }
+    }
+
+    /// Bytes of the packed keys and values of some tiles in memory, of one head.
+    public func packedBytes(of tiles: Runs) -> Int {
+        let packed = PackedTile(heads, element)
+        return tiles.ranges.joined().reduce(0) { $0 + packed.floats(keys: keys.numbering.tokens(of: $1).count) * 4 }
     }
 
     /// The query rows of some tiles.

@@ -40,7 +40,7 @@ extension Planner {
         let job = needs.job
         let shares = needs.headShares(ranks: 1, tokensArriving: job.keys.numbering.lengths.reduce(0, +)).map { $0[0] }
         let entering = job.topology.entering(owned: needs.keys, needed: needs.needed)
-        return Planner(needs, .allGather, rounds: shares.count) { rank, rounds in
+        return Planner(needs, .allGather, rounds: .init(heads: shares.map(\.count), period: 1, drain: 1)) { rank, rounds in
             let (own, needed) = (needs.keys[rank.index], needs.needed[rank.index])
             let mates = job.topology.mates(of: rank)
             // What is here when a round starts: what this rank or a mate has.
@@ -99,7 +99,10 @@ extension Planner {
         let shares = needs.headShares(
             ranks: degree, tokensArriving: groups.map { $0.reduce(0) { $0 + job.keys.tokenCount(of: $1) } }.max() ?? 0)
         let exchanges = degree > 1 ? 1 : 0
-        return Planner(needs, strategy, rounds: shares.count) { rank, rounds in
+        let rounds = Planner.Rounds(
+            heads: shares.map { $0.reduce(0) { $0 + $1.count } }, period: groups.count, drain: 2 * exchanges)
+        let members = shares.first?.map { !$0.isEmpty } ?? []
+        return Planner(needs, strategy, rounds: rounds, takesHeads: { members[$0.index % degree] }) { rank, rounds in
             let (group, member) = (rank.index / degree, rank.index % degree)
             let route = routes[member]
             let (arrivals, departures) = (route.arrivals(at: group), route.departures(from: group))

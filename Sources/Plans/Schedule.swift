@@ -9,12 +9,17 @@ struct Schedule {
     private var written: [Step]
     /// What ranks that share memory with this one read of what it received, step by step.
     private var lent: [[Payload]]
+    /// Where the messages of each step and peer are.
+    private var sent: [[Rank: Int]]
+    private var received: [[Rank: Int]]
 
     init(_ job: AttentionJob, rank: Rank, stepCount: Int) {
         self.job = job
         self.rank = rank
         written = Array(repeating: Step(), count: stepCount)
         lent = Array(repeating: [], count: stepCount)
+        sent = Array(repeating: [:], count: stepCount)
+        received = sent
     }
 
     mutating func attend(_ units: Units, at time: Int) {
@@ -22,11 +27,11 @@ struct Schedule {
     }
 
     mutating func send(_ payload: Payload, to peer: Rank, at time: Int) {
-        if !payload.isEmpty { Self.add(payload, peer, &written[time].sends) }
+        if !payload.isEmpty { Self.add(payload, peer, &written[time].sends, &sent[time]) }
     }
 
     mutating func receive(_ payload: Payload, from peer: Rank, at time: Int) {
-        if !payload.isEmpty { Self.add(payload, peer, &written[time].receives) }
+        if !payload.isEmpty { Self.add(payload, peer, &written[time].receives, &received[time]) }
     }
 
     /// Keeps what this rank received until a step in which a mate reads it.
@@ -35,10 +40,11 @@ struct Schedule {
     }
 
     /// Everything for one peer in one step is one message.
-    private static func add(_ payload: Payload, _ peer: Rank, _ transfers: inout [Transfer]) {
-        if let place = transfers.lastIndex(where: { $0.peer == peer }) {
+    private static func add(_ payload: Payload, _ peer: Rank, _ transfers: inout [Transfer], _ places: inout [Rank: Int]) {
+        if let place = places[peer] {
             transfers[place].payloads.append(payload)
         } else {
+            places[peer] = transfers.count
             transfers.append(Transfer(peer: peer, payloads: [payload]))
         }
     }
@@ -86,31 +92,36 @@ private typealias ReceivedTiles = [Int: [Range<Int>]]
 private struct LastUses {
     private let received: [Int: Runs]
     private var later: [Int: Runs] = [:]
-    private var fresh: [Int: Runs] = [:]
+    /// What the step at hand uses, of each range of heads.
+    private var fresh: [Range<Int>: [Range<Int>]] = [:]
 
     init(_ received: ReceivedTiles) { self.received = received.mapValues { Runs($0) } }
 
-    mutating func use(_ tiles: Runs, _ heads: Range<Int>) {
-        for head in heads {
-            guard let foreign = received[head]?.intersection(tiles), !foreign.isEmpty else { continue }
-            let new = foreign.subtracting(later[head] ?? Runs())
-            if new.isEmpty { continue }
-            fresh[head] = (fresh[head] ?? Runs()).union(new)
-            later[head] = (later[head] ?? Runs()).union(new)
-        }
-    }
+    mutating func use(_ tiles: Runs, _ heads: Range<Int>) { fresh[heads, default: []] += tiles.ranges }
 
     /// What was used since the last call and by no later step; neighbouring heads with the same tiles together.
     mutating func takeFresh() -> [(tiles: Runs, heads: Range<Int>)] {
-        var result: [(tiles: Runs, heads: Range<Int>)] = []
-        for (head, tiles) in fresh.sorted(by: { $0.key < $1.key }) {
-            if let last = result.last, last.heads.upperBound == head, last.tiles == tiles {
-                result[result.count - 1].heads = last.heads.lowerBound..<head + 1
-            } else {
-                result.append((tiles, head..<head + 1))
+        var used: [Int: Runs] = [:]
+        for (heads, ranges) in fresh {
+            let tiles = Runs(ranges)
+            for head in heads {
+                guard let foreign = received[head]?.intersection(tiles), !foreign.isEmpty else { continue }
+                used[head] = used[head]?.union(foreign) ?? foreign
             }
         }
         fresh.removeAll(keepingCapacity: true)
+        var result: [(tiles: Runs, heads: Range<Int>)] = []
+        for (head, tiles) in used.sorted(by: { $0.key < $1.key }) {
+            let before = later[head] ?? Runs()
+            let new = tiles.subtracting(before)
+            if new.isEmpty { continue }
+            later[head] = before.union(new)
+            if let last = result.last, last.heads.upperBound == head, last.tiles == new {
+                result[result.count - 1].heads = last.heads.lowerBound..<head + 1
+            } else {
+                result.append((new, head..<head + 1))
+            }
+        }
         return result
     }
 }

@@ -38,6 +38,8 @@ public final class RingExecutor {
     private let packed: PackedTile
     private let kernels: KernelSet
     private let partials: PartialPool
+    /// Where keys and values travel in another type than they are attended in.
+    private let wire: Wire?
     private let own: Slab
     /// The memory that the ranks of the node share, where there are several.
     private let node: NodeOperands?
@@ -70,6 +72,7 @@ public final class RingExecutor {
         self.kernels = kernels
         self.packed = packed
         self.progressed = progressed
+        wire = job.narrowsWire ? Wire(kernels: kernels, threads: threads) : nil
         partials = PartialPool(heads: job.heads, kernels: kernels)
         workers = (0..<threads.threads).map { _ in
             TileKernel(heads: job.heads, element: job.element, mask: job.mask, modifiers: modifiers, kernels: kernels)
@@ -137,11 +140,20 @@ public final class RingExecutor {
         try? node?.waitForReaders()
         let count = plan.job.keys.numbering.tokens(of: tile).count
         for head in own.heads {
-            packed.pack(
-                rows: rows, tileKeys: count,
-                keys: keys.base + head * keys.headStride, keyStride: keys.tokenStride,
-                values: values.base + head * values.headStride, valueStride: values.tokenStride,
-                into: own.tile(tile, head: head), kernels: kernels)
+            func pack(_ keys: UnsafePointer<Float>, _ keyStride: Int, _ values: UnsafePointer<Float>, _ valueStride: Int) {
+                packed.pack(
+                    rows: rows, tileKeys: count, keys: keys, keyStride: keyStride, values: values, valueStride: valueStride,
+                    into: own.tile(tile, head: head), kernels: kernels)
+            }
+            let (headKeys, headValues) = (keys.base + head * keys.headStride, values.base + head * values.headStride)
+            let (width, valueWidth) = (packed.headDimension, packed.valueDimension)
+            if let wire {
+                wire.rounded(headKeys, stride: keys.tokenStride, rows: rows.count, width: width) { keys in
+                    wire.rounded(headValues, stride: values.tokenStride, rows: rows.count, width: valueWidth) { pack(keys, width, $0, valueWidth) }
+                }
+            } else {
+                pack(headKeys, keys.tokenStride, headValues, values.tokenStride)
+            }
         }
     }
 
@@ -193,14 +205,17 @@ public final class RingExecutor {
     private struct Arrivals {
         var messages: [Incoming] = []
         var keyValues: [Slab] = []
+        /// What travels for keys and values where it is not they themselves, and their memory.
+        var narrowed: [(buffer: AlignedBuffer, pieces: [UnsafeMutableRawBufferPointer])] = []
         var queries: [Slab] = []
         var partials: [(reduction: Reduction, parts: [(node: TreeNode, value: PartialAttention)])] = []
     }
 
-    /// What leaves in a step: its messages, and this rank's own query rows gathered for them.
+    /// What leaves in a step: its messages, this rank's own query rows gathered for them, and narrowed keys and values.
     private struct Departures {
         var messages: [Outgoing] = []
         var gathered: [Slab] = []
+        var narrowed: [AlignedBuffer] = []
     }
 
     /// One attention under way: what is resident, and the reductions.
@@ -258,7 +273,16 @@ public final class RingExecutor {
                 var message = MessagePieces()
                 for payload in transfer.payloads {
                     switch payload {
-                    case .keyValues(let tiles, let heads): Self.append(tiles, heads, of: arrivals.keyValues, to: &message)
+                    case .keyValues(let tiles, let heads):
+                        var here = MessagePieces()
+                        Self.append(tiles, heads, of: arrivals.keyValues, to: &here)
+                        if executor.wire != nil {
+                            let buffer = executor.memory(Wire.floats(for: here.pieces))
+                            arrivals.narrowed.append((buffer, here.pieces))
+                            message.append(buffer, floats: Wire.floats(for: here.pieces))
+                        } else {
+                            message.append(here)
+                        }
                     case .queries(let tiles, let heads): Self.append(tiles, heads, of: arrivals.queries, to: &message)
                     case .partials(let units):
                         reductions.forEach(units) { tile, head in
@@ -289,7 +313,17 @@ public final class RingExecutor {
                 var message = MessagePieces()
                 for payload in transfer.payloads {
                     switch payload {
-                    case .keyValues(let tiles, let heads): keyValues.append(tiles, heads: heads, to: &message)
+                    case .keyValues(let tiles, let heads):
+                        var here = MessagePieces()
+                        keyValues.append(tiles, heads: heads, to: &here)
+                        if let wire = executor.wire {
+                            let buffer = executor.memory(Wire.floats(for: here.pieces))
+                            wire.narrow(here.pieces, into: buffer)
+                            departures.narrowed.append(buffer)
+                            message.append(buffer, floats: Wire.floats(for: here.pieces))
+                        } else {
+                            message.append(here)
+                        }
                     case .queries(let tiles, let heads):
                         var sources = foreignQueries
                         let mine = tiles.intersection(job.queries.tiles(of: executor.plan.rank))
@@ -332,11 +366,15 @@ public final class RingExecutor {
                 case .partials: break
                 }
             }
-            executor.spare += departures.gathered.map(\.storage)
+            executor.spare += departures.gathered.map(\.storage) + departures.narrowed
         }
 
         /// Takes in what has arrived: operands become resident, partials merge.
         func take(_ arrivals: Arrivals) {
+            for (buffer, pieces) in arrivals.narrowed {
+                executor.wire?.widen(buffer, into: pieces)
+                executor.spare.append(buffer)
+            }
             arrivals.keyValues.forEach { keyValues.add($0) }
             arrivals.queries.forEach { foreignQueries.add($0) }
             let byReduction = Array(Dictionary(grouping: arrivals.partials, by: { ObjectIdentifier($0.reduction) }).values)

@@ -127,6 +127,16 @@ struct MessagePieces {
         }
     }
 
+    mutating func append(_ other: MessagePieces) {
+        for piece in other.pieces { pieces.append(piece) }
+        owners += other.owners
+    }
+
+    /// The first floats of a buffer.
+    mutating func append(_ buffer: AlignedBuffer, floats: Int) {
+        append(UnsafeMutableRawBufferPointer(rebasing: buffer.bytes[..<(4 * floats)]), keeping: buffer)
+    }
+
     func outgoing(to peer: Rank) -> Outgoing {
         Outgoing(to: peer, pieces: pieces.map { UnsafeRawBufferPointer($0) }, keeping: owners)
     }

@@ -48,6 +48,24 @@ public struct TreeNode: Hashable, Sendable {
     }
 }
 
+extension TreeNode {
+    /// How many subtrees ``maximal(in:of:)`` gives, without listing them.
+    public static func maximalCount(in arrived: Runs, of tiles: Runs) -> Int {
+        let arrived = arrived.intersection(tiles)
+        guard let first = arrived.ranges.first, let last = arrived.ranges.last else { return 0 }
+        func count(_ node: TreeNode) -> Int {
+            let here = arrived.count(in: node.tiles)
+            if here == 0 { return 0 }
+            if here == tiles.count(in: node.tiles) { return 1 }
+            return count(TreeNode(level: node.level - 1, index: 2 * node.index))
+                + count(TreeNode(level: node.level - 1, index: 2 * node.index + 1))
+        }
+        // Above the lowest node over all that has arrived, nodes only tell what it tells.
+        let level = Int.bitWidth - (first.lowerBound ^ (last.upperBound - 1)).leadingZeroBitCount
+        return count(TreeNode(level: level, index: first.lowerBound >> level))
+    }
+}
+
 /// A partial result over some tokens that can absorb the partial result over later tokens.
 ///
 /// Merging need not be associative in floating point: `MergeForest` always applies it along the same

@@ -11,7 +11,15 @@ public struct Runs: Hashable, Sendable {
     /// Any ranges: overlapping, unsorted, empty ones included.
     public init(_ unsorted: some Sequence<Range<Int>>) {
         ranges = []
-        for range in unsorted.sorted(by: { $0.lowerBound < $1.lowerBound }) { append(range) }
+        // Mostly they come in order, and sorting takes longer than all else.
+        var rest: [Range<Int>] = []
+        for range in unsorted {
+            if rest.isEmpty, ranges.last.map({ $0.lowerBound <= range.lowerBound }) ?? true { append(range) } else { rest.append(range) }
+        }
+        if rest.isEmpty { return }
+        let sorted = (ranges + rest).sorted { $0.lowerBound < $1.lowerBound }
+        ranges.removeAll(keepingCapacity: true)
+        for range in sorted { append(range) }
     }
 
     /// Adds a range that starts at or after every range already here starts.
@@ -43,6 +51,18 @@ public struct Runs: Hashable, Sendable {
     public func contains(_ value: Int) -> Bool {
         let run = firstRun(endingAfter: value)
         return run < ranges.count && ranges[run].lowerBound <= value
+    }
+
+    /// How many integers of `range` are in the set.
+    public func count(in range: Range<Int>) -> Int {
+        guard !range.isEmpty else { return 0 }
+        var count = 0
+        var run = firstRun(endingAfter: range.lowerBound)
+        while run < ranges.count, ranges[run].lowerBound < range.upperBound {
+            count += ranges[run].clamped(to: range).count
+            run += 1
+        }
+        return count
     }
 
     /// Whether every integer of another set is in this one.

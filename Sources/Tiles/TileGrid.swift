@@ -16,6 +16,11 @@ public enum TileGrid {
         tile * tileSize..<min((tile + 1) * tileSize, length)
     }
 
+    /// The tokens that a non-empty run of tiles of a sequence of `length` tokens holds.
+    @inlinable public static func tokens(of tiles: Range<Int>, length: Int) -> Range<Int> {
+        tiles.lowerBound * tileSize..<min(tiles.upperBound * tileSize, length)
+    }
+
     /// The tiles that hold at least one of the given tokens.
     @inlinable public static func tiles(covering tokens: Range<Int>) -> Range<Int> {
         tokens.isEmpty ? tokens.lowerBound / tileSize..<tokens.lowerBound / tileSize

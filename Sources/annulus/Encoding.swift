@@ -42,7 +42,47 @@ extension Session {
         let total = EncoderRun.flop(lengths: corpus.items.map(\.ids.count), configuration: configuration)
         let line = context.progressLine("encoding", total: Int(total * 1e-9), unit: "GFLOP")
         let speeds = try relativeSpeeds()
+        /// A batch, as all ranks share it.
+        func job(_ items: Range<Int>) -> AttentionJob {
+            var job = EncoderRun.job(
+                lengths: corpus.items[items].map(\.ids.count), configuration: configuration, element: encoder.element,
+                layout: options.layout, rankCount: transport.size, speeds: speeds)
+            job.topology = topology
+            job.wire = options.wire
+            return job
+        }
+        func flop(_ items: Range<Int>) -> Double {
+            EncoderRun.flop(lengths: corpus.items[items].map(\.ids.count), configuration: configuration)
+        }
+        let batches = batches(of: corpus)
+        // The costliest batch decides for all of them.
+        guard let costliest = batches.max(by: { flop($0) < flop($1) }) else { return line.finish(done: 0) }
+        let surroundings = configuration.surroundings(encoder.element, threads: context.threads, weights: false)
+        let decision = try decide(job(costliest), surroundings, options.strategy.named)
         var done = 0.0
+        for items in batches {
+            let ids = corpus.items[items].map(\.ids)
+            let typeIds = corpus.items[items].map { $0.typeIds ?? Array(repeating: 0, count: $0.ids.count) }
+            let batch = flop(items)
+            let sharding = job(items).queries
+            let watchdog = watchdog
+            let run = try EncoderRun(
+                encoder: encoder, sharding: sharding, strategy: decision.strategy, topology: topology, wire: options.wire,
+                transport: transport, threads: threads, progressed: { watchdog.progress() })
+            warn(run.shortages)
+            try run.run(ids: ids, typeIds: typeIds) { layer in
+                watchdog.progress(.encoding, layer: layer)
+                line.advance(to: Int((done + batch * Double(layer) / Double(configuration.layerCount)) * 1e-9))
+            }
+            try body(run, items)
+            done += batch
+        }
+        line.finish(done: Int(total * 1e-9))
+    }
+
+    /// Batches of as many tokens as bound each rank's memory, or of a single document that is longer.
+    private func batches(of corpus: Corpus) -> [Range<Int>] {
+        var batches: [Range<Int>] = []
         var first = 0
         while first < corpus.items.count {
             var last = first
@@ -51,25 +91,10 @@ extension Session {
                 tokens += corpus.items[last].ids.count
                 last += 1
             }
-            let ids = corpus.items[first..<last].map(\.ids)
-            let typeIds = corpus.items[first..<last].map { $0.typeIds ?? Array(repeating: 0, count: $0.ids.count) }
-            let batch = EncoderRun.flop(lengths: ids.map(\.count), configuration: configuration)
-            let sharding = EncoderRun.sharding(
-                lengths: ids.map(\.count), encoder: encoder, layout: options.layout, rankCount: transport.size, speeds: speeds)
-            let watchdog = watchdog
-            let run = try EncoderRun(
-                encoder: encoder, sharding: sharding, strategy: options.strategy.chosen, topology: topology,
-                transport: transport, threads: threads, progressed: { watchdog.progress() })
-            warn(run.shortages)
-            try run.run(ids: ids, typeIds: typeIds) { layer in
-                watchdog.progress(.encoding, layer: layer)
-                line.advance(to: Int((done + batch * Double(layer) / Double(configuration.layerCount)) * 1e-9))
-            }
-            try body(run, first..<last)
-            done += batch
+            batches.append(first..<last)
             first = last
         }
-        line.finish(done: Int(total * 1e-9))
+        return batches
     }
 
     /// The vectors of every span of a corpus, each on the rank that holds the span's first token. Collective.

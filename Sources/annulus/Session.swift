@@ -94,9 +94,15 @@ final class Session {
             + (topology.isShared ? " on \(topology.nodeCount) node\(topology.nodeCount == 1 ? "" : "s")" : "")
         let threads = context.threads == 1 ? "1 thread" : "\(context.threads) threads"
         log.notice("""
-            \(what): \(ranks) of \(threads), kernel \(kernels.name), \(options.dtype.rawValue), \(options.strategy.chosen.rawValue), \
+            \(what): \(ranks) of \(threads), kernel \(kernels.name), \(options.dtype.rawValue), strategy \(options.strategy.name), \
             layout \(options.layout.rawValue)
             """)
+        if options.dtype == .float32, options.wire == .bfloat16 {
+            log.notice("""
+                wire bfloat16: keys and values are rounded to it, which changes an attention output by at most \
+                (e^2δ·(1 + 2⁻⁸) − 1)·max|v|, δ = 2⁻⁸·|scale|·‖q‖·‖k‖
+                """)
+        }
         if options.dtype == .bfloat16, !kernels.hasNativeBFloat16 {
             log.warning("kernel \(kernels.name) has no bfloat16 instructions here: the bits are the same, but float32 would be faster")
         }

@@ -181,4 +181,26 @@ import Tiles
         print("\(inputs): root mean square error \(ratio) of a naive softmax's")
         #expect(ratio <= 1, "\(inputs), first seed \(Self.firstSeed)")
     }
+
+    /// Keys and values rounded to bfloat16 change exact outputs by no more than the header of a job says.
+    @Test(arguments: 0..<20) func theBoundOfABFloat16Wire(seed: UInt64) {
+        var generator = SplitMix(seed: seed)
+        let (queries, keys, dimension) = (6, 40, 16)
+        let sharpness = Float(1 << (seed % 8))
+        func random(_ count: Int) -> [Float] { (0..<count).map { _ in 2 * generator.unit() } }
+        let (q, k, v) = (random(queries * dimension).map { $0 * sharpness }, random(keys * dimension), random(keys * dimension))
+        func attend(_ keys: [Float], _ values: [Float]) -> [Double] {
+            Oracle.attend(
+                queries: q, keys: keys, values: values, headDimension: dimension, valueDimension: dimension,
+                shape: SequenceShape(queries: queries, keys: 40), mask: .full, scale: 0.25).output
+        }
+        let exact = attend(k, v)
+        let rounded = attend(k.map(Oracle.roundedToBFloat16), v.map(Oracle.roundedToBFloat16))
+        func norms(_ rows: [Float]) -> [Double] {
+            stride(from: 0, to: rows.count, by: dimension).map { rows[$0..<$0 + dimension].reduce(0) { $0 + Double($1 * $1) }.squareRoot() }
+        }
+        let bound = Oracle.bfloat16WireBound(scoreMagnitude: 0.25 * norms(q).max()! * norms(k).max()!) * Double(v.map(abs).max()!)
+        let difference = zip(exact, rounded).map { abs($0 - $1) }.max()!
+        #expect(difference > 0 && difference <= bound, "\(difference), \(bound)")
+    }
 }

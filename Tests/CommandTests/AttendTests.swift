@@ -129,7 +129,7 @@ import Testing
             (both, ["--softcap", "0"], 64, "--softcap"),
             (both, ["--scale", "nan"], 64, "--scale"),
             (both, ["--strategy", "pass-kw"], 64, "pass-kw"),
-            (both, ["--wire", "bfloat16"], 64, "bfloat16"),
+            (both, ["--wire", "float32", "--dtype", "bfloat16"], 64, "bfloat16"),
             (both + [("sinks", [3])], [], 65, "sinks"),
             (both + [("alibi_slopes", [4, 1])], [], 65, "alibi_slopes"),
             (both + [("relative_bias", [4, 8])], [], 65, "relative_bias"),

@@ -66,7 +66,7 @@ import Testing
         Case(name: "a folder that does not exist", status: 73, names: ["no/such/folder/out.npy"], arguments: ["-o", "no/such/folder/out.npy"]),
         Case(name: "an unknown option", status: 64, names: ["--poling"], arguments: ["--poling", "mean"]),
         Case(name: "an unknown storage type", status: 64, names: ["float16"], arguments: ["--dtype", "float16"]),
-        Case(name: "a wire that is not stored", status: 64, names: ["--wire bfloat16", "--dtype float32"], arguments: ["--wire", "bfloat16"]),
+        Case(name: "a wire wider than what is stored", status: 64, names: ["--wire float32", "--dtype bfloat16"], arguments: ["--wire", "float32", "--dtype", "bfloat16"]),
         Case(name: "an unknown suffix", status: 64, names: ["out.csv"], arguments: ["-o", "out.csv"]),
     ]
 

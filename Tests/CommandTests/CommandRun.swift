@@ -7,6 +7,8 @@ enum Spread: CustomStringConvertible {
     case alone
     case virtual(Int)
     case mpirun(Int)
+    /// Under mpirun, the last rank with other arguments behind them.
+    case lastWith([String], ranks: Int)
     /// Under mpirun, the last rank being stopped three quarters of the time.
     case lastSlowed(Int)
 
@@ -15,6 +17,7 @@ enum Spread: CustomStringConvertible {
         case .alone: "alone"
         case .virtual(let ranks): "\(ranks) virtual ranks"
         case .mpirun(let ranks): "mpirun -np \(ranks)"
+        case .lastWith(let arguments, let ranks): "mpirun -np \(ranks), the last one with \(arguments)"
         case .lastSlowed(let ranks): "mpirun -np \(ranks), the last one slow"
         }
     }
@@ -41,6 +44,8 @@ struct CommandRun {
         case .virtual(let ranks): words += ["--virtual-ranks", "\(ranks)"]
         case .mpirun(let ranks):
             words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks)"] + words
+        case .lastWith(let more, let ranks):
+            words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks - 1)"] + words + [":", "-np", "1"] + words + more
         case .lastSlowed(let ranks):
             let slowly = #""$@" & while kill -STOP $! 2>/dev/null; do sleep 0.03; kill -CONT $!; sleep 0.01; done; wait $!"#
             words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks - 1)"] + words
@@ -52,9 +57,11 @@ struct CommandRun {
         variables["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
         variables["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
         variables["ANNULUS_KERNEL"] = nil
+        let folder = try TemporaryFolder()
+        // What a run measures, it keeps for nobody else.
+        variables["XDG_CACHE_HOME"] = folder.path("cache")
         variables.merge(environment) { $1 }
         process.environment = variables
-        let folder = try TemporaryFolder()
         // Files, not pipes: nothing can block on a full one.
         func file(_ name: String, _ content: String = "") throws -> FileHandle {
             let path = folder.path(name)

@@ -118,6 +118,8 @@ import Testing
             ["encoder", "--shape", "minilm", "--length", "300"],
             ["attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "23", "--mask", "causal", "--dtype", "bfloat16"],
             ["encoder", "--shape", "minilm", "--length", "300", "--dtype", "bfloat16"],
+            ["attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "23", "--mask", "causal", "--wire", "bfloat16"],
+            ["encoder", "--shape", "minilm", "--length", "300", "--wire", "bfloat16"],
             ["gemm", "--tokens", "1021", "--inputs", "70", "--outputs", "130"],
         ] {
             var first: String?

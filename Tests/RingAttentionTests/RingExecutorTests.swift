@@ -45,6 +45,36 @@ import Tiles
         }
     }
 
+    /// Keys and values that travel in bfloat16: within the bound of their rounding, the same bits on any ranks, in half the bytes.
+    @Test(arguments: shapes, [Mask.full, .causal])
+    func aBFloat16WireIsWithinItsBoundAndTheSameBits(shapes: [SequenceShape], mask: Mask) throws {
+        let seed = UInt64.random(in: 0...UInt64.max)
+        for heads in [HeadShape(heads: 2, headDimension: 32), HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 19, valueDimension: 71)] {
+            var ringCase = RingCase(shapes, heads: heads, mask: mask, seed: seed)
+            let exact = try Self.outcome(ringCase, ranks: 1)
+            ringCase.wire = .bfloat16
+            let one = try Self.outcome(ringCase, ranks: 1)
+            if let disagreement = ringCase.disagreement(one) { Issue.record("\(disagreement) in \(ringCase)") }
+            // Rounded also where nothing travels.
+            if shapes.contains(where: { $0.queries > 1 && $0.keys > 1 }) { #expect(!one.sameBits(as: exact)) }
+            for (index, ranks) in [2, 3, 5, 8].enumerated() {
+                for strategy in Strategy.allCases {
+                    ringCase.layout = Layout.allCases[index % Layout.allCases.count]
+                    ringCase.strategy = strategy
+                    ringCase.ranksPerNode = 1 + index % 2
+                    let other = try Self.outcome(ringCase, ranks: ranks, threads: 1 + ranks % 2)
+                    #expect(other.sameBits(as: one), "\(ranks) ranks, \(ringCase)")
+                    #expect(other.bytesSent == ByteFormula(ringCase.job(ranks: ranks)).bytes(strategy))
+                    var wide = ringCase
+                    wide.wire = nil
+                    if strategy == .passKeyValue {
+                        #expect(2 * other.bytesSent == wide.plans(ranks: ranks).reduce(0) { $0 + $1.bytesSent })
+                    }
+                }
+            }
+        }
+    }
+
     @Test(arguments: shapes, [Mask.full, .causal])
     func bfloat16IsWithinItsBoundAndTheSameBits(shapes: [SequenceShape], mask: Mask) throws {
         let seed = UInt64.random(in: 0...UInt64.max)

@@ -29,7 +29,7 @@ public struct ByteFormula {
         }
     }
 
-    private func keyBytes(_ tile: Int) -> Int { PackedTile(job.heads, job.element).floats(keys: job.keys.numbering.tokens(of: tile).count) * 4 }
+    private func keyBytes(_ tile: Int) -> Int { PackedTile(job.heads, job.element).floats(keys: job.keys.numbering.tokens(of: tile).count) * (job.narrowsWire ? 2 : 4) }
     private func queryBytes(_ tile: Int) -> Int { job.queries.numbering.tokens(of: tile).count * job.heads.headDimension * 4 }
     private func partialBytes(_ tile: Int) -> Int {
         job.queries.numbering.tokens(of: tile).count * (2 + (job.heads.valueDimension + 15) / 16 * 16) * 4

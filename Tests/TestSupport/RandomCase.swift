@@ -98,6 +98,7 @@ public enum RandomCase {
         result.modifiers = modifiers(heads: heads, &generator)
         result.strategy = Strategy.allCases.randomElement(using: &generator) ?? .passKeyValue
         if Int.random(in: 0..<4, using: &generator) == 0 { result.element = .bfloat16 }
+        if Int.random(in: 0..<4, using: &generator) == 0, result.element == .float32 { result.wire = .bfloat16 }
         result.ranksPerNode = [1, 1, 2, 3, 4, 16].randomElement(using: &generator) ?? 1
         return result
     }

@@ -18,6 +18,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
     public var sharpness: Float = 1
     public var modifiers = ScoreModifiers()
     public var element = ElementKind.float32
+    public var wire: ElementKind?
     /// The ranks that share memory: so many neighbours.
     public var ranksPerNode = 1
 
@@ -34,7 +35,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
     }
 
     public var description: String {
-        "\(sequences.map { "\($0.queries)×\($0.keys)" }) \(heads) \(mask) \(modifiers) \(layout) \(strategy.rawValue) \(element) \(ranksPerNode) a node seed \(seed)"
+        "\(sequences.map { "\($0.queries)×\($0.keys)" }) \(heads) \(mask) \(modifiers) \(layout) \(strategy.rawValue) \(element)\(wire.map { " over \($0)" } ?? "") \(ranksPerNode) a node seed \(seed)"
     }
 
     public var scale: Float { 1 / Float(heads.headDimension).squareRoot() }
@@ -51,6 +52,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
             shapes: pieces.shapes, mask: pieces.mask, heads: heads, layout: layout, rankCount: ranks,
             denseFlopPerToken: 100, speeds: (0..<ranks).map { 1 + Double($0 % 3) })
         job.element = element
+        job.wire = wire
         job.topology = Topology(hosts: (0..<ranks).map { $0 / ranksPerNode })
         return job
     }
@@ -156,7 +158,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
                     keys: head(keys, firstKey..<firstKey + shape.keys, keyHead, of: heads.keyValueHeads, width: heads.headDimension),
                     values: head(values, firstKey..<firstKey + shape.keys, keyHead, of: heads.keyValueHeads, width: heads.valueDimension),
                     headDimension: heads.headDimension, valueDimension: heads.valueDimension, shape: shape, mask: mask,
-                    scale: Double(scale), modifiers: modifiers, head: h, element: element)
+                    scale: Double(scale), modifiers: modifiers, head: h, element: element, wire: wire)
                 for row in 0..<shape.queries {
                     let place = (firstQuery + row) * heads.queryHeads + h
                     let sum = Double(outcome.logSumExp[place])

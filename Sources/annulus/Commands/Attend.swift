@@ -64,9 +64,13 @@ struct Attend: ParsableCommand {
             speeds: try session.relativeSpeeds())
         job.element = session.options.dtype
         job.topology = session.topology
+        job.wire = session.options.wire
+        var surroundings = Surroundings()
+        surroundings.bytesPerToken = Double(4 * heads.queryHeads * (heads.headDimension + heads.valueDimension + 1))
+        let decision = try session.decide(job, surroundings, session.options.strategy.named)
         let watchdog = session.watchdog
         let executor = try RingExecutor(
-            job, session.options.strategy.chosen, modifiers: modifiers, transport: transport, threads: session.threads,
+            job, decision.strategy, modifiers: modifiers, transport: transport, threads: session.threads,
             kernels: session.kernels, progressed: { watchdog.progress() })
         session.warn(executor.shortages)
         let rows = job.queries.tokenCount(of: transport.rank)

@@ -43,13 +43,14 @@ enum BenchFormat: String, ExpressibleByArgument, CaseIterable {
 
 /// One value of a row.
 enum BenchValue {
-    case text(String), integer(Int), number(Double), numbers([Double])
+    case text(String), integer(Int), number(Double), numbers([Double]), truth(Bool)
 
     var json: String {
         switch self {
         case .text(let text): JSONText.string(text)
         case .integer(let value): String(value)
         case .number(let value): JSONText.number(value)
+        case .truth(let value): value ? "true" : "false"
         case .numbers(let values): "[" + values.map { JSONText.number($0) }.joined(separator: ", ") + "]"
         }
     }
@@ -60,6 +61,7 @@ enum BenchValue {
         case .text(let text): text
         case .integer(let value): String(value)
         case .number(let value): String(format: value.magnitude >= 100 ? "%.1f" : "%.4g", value)
+        case .truth(let value): value ? "true" : "false"
         case .numbers(let values): values.map { String(format: "%.4g", $0) }.joined(separator: " ")
         }
     }

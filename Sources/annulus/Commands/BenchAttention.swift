@@ -2,11 +2,7 @@
 
 import ArgumentParser
 import Attention
-import Encoders
 import Foundation
-import Matrices
-import Plans
-import RingAttention
 import Tiles
 
 struct BenchAttention: ParsableCommand {
@@ -19,26 +15,7 @@ struct BenchAttention: ParsableCommand {
 
     @OptionGroup var bench: BenchOptions
 
-    @Option(help: "Tokens of the sequence: keys, and queries where --query-length does not say otherwise.")
-    var length: Int = 8192
-
-    @Option(help: "Queries, for cross-attention. Default: --length.")
-    var queryLength: Int?
-
-    @Option(help: "Query heads.")
-    var heads: Int = 12
-
-    @Option(help: "Key/value heads; default: as many as query heads.")
-    var kvHeads: Int?
-
-    @Option(help: "Width of a head.")
-    var headDim: Int = 64
-
-    @Option(help: "Width of a value. Default: --head-dim.")
-    var valueDim: Int?
-
-    @Option(help: ArgumentHelp(MaskInput.help))
-    var mask: String = "full"
+    @OptionGroup var attention: AttentionOptions
 
     @Option(help: "Scores become C·tanh(score/C).")
     var softcap: Float?
@@ -53,18 +30,10 @@ struct BenchAttention: ParsableCommand {
     var sinks = false
 
     mutating func validate() throws {
-        try MaskInput.check(mask)
-        for (name, value) in [
-            ("--length", length), ("--query-length", queryLength ?? 1), ("--heads", heads), ("--kv-heads", kvHeads ?? 1),
-            ("--head-dim", headDim), ("--value-dim", valueDim ?? 1),
-        ] where value < 1 {
-            throw ValidationError("\(name) takes a positive number, not \(value)")
-        }
         try ScoreInput.check(softcap: softcap)
         if let relativeBias, !(0...1 << 24).contains(relativeBias) {
             throw ValidationError("--relative-bias takes a distance of 0 to \(1 << 24), not \(relativeBias)")
         }
-        if heads % (kvHeads ?? heads) != 0 { throw ValidationError("--heads \(heads) is no multiple of --kv-heads \(kvHeads ?? heads)") }
     }
 
     func run() throws {
@@ -73,103 +42,28 @@ struct BenchAttention: ParsableCommand {
     }
 
     private func run(_ session: Session) throws {
-        let transport = session.transport
-        let shape = HeadShape(
-            queryHeads: heads, keyValueHeads: kvHeads ?? heads, headDimension: headDim, valueDimension: valueDim ?? headDim)
-        let whole = SequenceShape(queries: queryLength ?? length, keys: length)
-        let (pieces, maskWithin) = try session.agree { try MaskInput.mask(mask, for: whole) }.pieces(of: whole)
-        var job = AttentionJob(
-            shapes: pieces, mask: maskWithin, heads: shape, layout: session.options.layout, rankCount: transport.size,
-            speeds: try session.relativeSpeeds())
-        job.element = session.options.dtype
-        job.topology = session.topology
-        let sharding = job.queries
-        let watchdog = session.watchdog
-        let executor = try RingExecutor(
-            job, session.options.strategy.chosen, modifiers: modifiers, transport: transport, threads: session.threads,
-            kernels: session.kernels, progressed: { watchdog.progress() })
-        session.warn(executor.shortages)
-        let queryWidth = heads * headDim
-        let outputWidth = heads * shape.valueDimension
-        let rows = sharding.tokenCount(of: transport.rank)
-        let queries = AlignedBuffer(count: max(1, rows * queryWidth))
-        let output = AlignedBuffer(count: max(1, rows * outputWidth))
-        session.watchdog.progress(.reading)
-        let measurement = try withExtendedLifetime((queries, output)) {
-            // Inputs depend on the position in the whole, so the mask does not change them.
-            let firstQueries = pieces.map(\.firstQuery)
-            var row = 0
-            for tile in sharding.tiles(of: transport.rank).ranges.joined() {
-                let tokens = sharding.tokens(of: tile, first: firstQueries)
-                fill(queries.pointer + row * queryWidth, tokens, width: queryWidth, stream: .queries)
-                row += tokens.count
-                watchdog.progress()
-            }
-            pack(job, into: executor, rank: transport.rank, watchdog: watchdog)
-            watchdog.progress(.attention)
-            return try session.measure(repetitions: bench.repetitions) {
-                let before = executor.exposed
-                try executor.attend(
-                    queries: HeadRows(queries, tokenStride: queryWidth, headStride: headDim),
-                    scale: 1 / Float(headDim).squareRoot(),
-                    output: HeadRows(output, tokenStride: outputWidth, headStride: shape.valueDimension))
-                return executor.exposed - before
-            }
-        }
-        let sha256 = try session.digest(sharding, rowBytes: outputWidth * 4) { first, count in
-            UnsafeRawBufferPointer(start: output.pointer + first * outputWidth, count: count * outputWidth * 4)
-        }
-        withExtendedLifetime(output) {}
+        let job = try attention.job(session)
+        let decision = try session.decide(job, attention.surroundings, session.options.strategy.named, predicts: true)
+        let run = try AttentionRun(job, decision.strategy, modifiers: modifiers, seed: bench.seed, session)
+        let measurement = try session.measure(repetitions: bench.repetitions, work: run.attend)
         let row = BenchRow(fields: [
-            ("bench", .text("attention")), ("length", .integer(length)), ("query_length", .integer(whole.queries)),
-            ("heads", .integer(heads)), ("kv_heads", .integer(shape.keyValueHeads)), ("head_dim", .integer(headDim)),
-            ("value_dim", .integer(shape.valueDimension)), ("mask", .text(mask)), ("modifiers", .text(modifierNames)),
-            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text(session.options.strategy.chosen.rawValue)),
-            ("layout", .text(session.options.layout.rawValue)),
-            ("rank_tokens", .numbers((0..<transport.size).map { Double(sharding.tokenCount(of: Rank($0))) })),
-        ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: sha256))
+            ("bench", .text("attention")),
+        ] + attention.fields + [
+            ("modifiers", .text(modifierNames)),
+            ("dtype", .text(session.options.dtype.rawValue)), ("wire", .text((job.wire ?? job.element).rawValue)),
+            ("strategy", .text(decision.strategy.rawValue)), ("layout", .text(session.options.layout.rawValue)),
+            ("rank_tokens", .numbers((0..<job.rankCount).map { Double(job.queries.tokenCount(of: Rank($0))) })),
+            ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
+        ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: try run.digest()))
         try session.agree { try session.printLines(row.text(bench.format)) }
-    }
-
-    /// Makes and packs this rank's keys and values.
-    private func pack(_ job: AttentionJob, into executor: RingExecutor, rank: Rank, watchdog: Watchdog) {
-        let keyWidth = job.heads.keyValueHeads * job.heads.headDimension
-        let valueWidth = job.heads.keyValueHeads * job.heads.valueDimension
-        let keys = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
-        let values = AlignedBuffer(count: TileGrid.tileSize * valueWidth)
-        let firstKeys = job.shapes.map(\.firstKey)
-        withExtendedLifetime((keys, values)) {
-            for tile in job.keys.tiles(of: rank).ranges.joined() {
-                let tokens = job.keys.tokens(of: tile, first: firstKeys)
-                fill(keys.pointer, tokens, width: keyWidth, stream: .keys)
-                fill(values.pointer, tokens, width: valueWidth, stream: .values)
-                executor.pack(
-                    tile: tile, rows: 0..<tokens.count,
-                    keys: HeadRows(keys, tokenStride: keyWidth, headStride: job.heads.headDimension),
-                    values: HeadRows(values, tokenStride: valueWidth, headStride: job.heads.valueDimension))
-                watchdog.progress()
-            }
-        }
-    }
-
-    /// The random numbers of one input, apart from those of the others.
-    private enum Stream: UInt64 {
-        case queries = 1, keys, values, relativeBias, sinks
-    }
-
-    /// Standard normal numbers for the rows of some positions.
-    private func fill(_ target: UnsafeMutablePointer<Float>, _ tokens: Range<Int>, width: Int, stream: Stream) {
-        let key = bench.seed &+ stream.rawValue &* 0xD1B5_4A32_D192_ED03
-        for index in 0..<tokens.count * width {
-            target[index] = CountedNormal.value(key: key, index: tokens.lowerBound * width + index)
-        }
     }
 
     /// What is asked for beside the mask.
     private var modifiers: ScoreModifiers {
-        func random(_ count: Int, _ stream: Stream) -> [Float] {
+        let heads = attention.heads
+        func random(_ count: Int, _ stream: RandomInput.Stream) -> [Float] {
             Array(unsafeUninitializedCapacity: count) { buffer, filled in
-                fill(buffer.baseAddress!, 0..<count, width: 1, stream: stream)
+                RandomInput(seed: bench.seed).fill(buffer.baseAddress!, 0..<count, width: 1, stream: stream)
                 filled = count
             }
         }

@@ -25,7 +25,7 @@ struct BenchEncoder: ParsableCommand {
     var shape: String?
 
     mutating func validate() throws {
-        if length < 1 { throw ValidationError("--length takes a positive number, not \(length)") }
+        if !(1...1_000_000_000).contains(length) { throw ValidationError("--length takes 1 to 1000000000, not \(length)") }
         if (model == nil) == (shape == nil) { throw ValidationError("give either --model or --shape") }
         if let shape, PublishedShape.named(shape) == nil {
             throw ValidationError("--shape '\(shape)' is unknown; known: \(PublishedShape.list)")
@@ -39,20 +39,25 @@ struct BenchEncoder: ParsableCommand {
 
     private func run(_ session: Session) throws {
         session.watchdog.progress(.reading)
-        let encoder = try session.agree { try load(session.options.dtype, session.kernels) }
-        let configuration = encoder.configuration
+        let configuration = try session.agree { try self.configuration() }
+        let surroundings = configuration.surroundings(session.options.dtype, threads: session.context.threads)
+        var job = EncoderRun.job(
+            lengths: [length], configuration: configuration, element: session.options.dtype, layout: session.options.layout,
+            rankCount: session.transport.size, speeds: try session.relativeSpeeds())
+        job.topology = session.topology
+        job.wire = session.options.wire
+        let decision = try session.decide(job, surroundings, session.options.strategy.named, predicts: true)
+        let encoder = try session.agree { try load(configuration, session.options.dtype, session.kernels) }
         let width = configuration.hiddenSize
         let vocabulary = UInt64(configuration.vocabularySize)
         let ids = (0..<length).map { index in
             Int32(truncatingIfNeeded: (UInt64(index) &* 0x9E37_79B9_7F4A_7C15 &+ bench.seed) >> 20 % vocabulary)
         }
-        let sharding = EncoderRun.sharding(
-            lengths: [length], encoder: encoder, layout: session.options.layout, rankCount: session.transport.size,
-            speeds: try session.relativeSpeeds())
+        let sharding = job.queries
         let watchdog = session.watchdog
         let run = try EncoderRun(
-            encoder: encoder, sharding: sharding, strategy: session.options.strategy.chosen, topology: session.topology,
-            transport: session.transport, threads: session.threads, progressed: { watchdog.progress() })
+            encoder: encoder, sharding: sharding, strategy: decision.strategy, topology: session.topology,
+            wire: session.options.wire, transport: session.transport, threads: session.threads, progressed: { watchdog.progress() })
         session.warn(run.shortages)
         let measurement = try session.measure(repetitions: bench.repetitions) {
             let before = run.exposed
@@ -65,24 +70,34 @@ struct BenchEncoder: ParsableCommand {
         withExtendedLifetime(run) {}
         let row = BenchRow(fields: [
             ("bench", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length)),
-            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text(session.options.strategy.chosen.rawValue)), ("layout", .text(session.options.layout.rawValue)),
+            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text(decision.strategy.rawValue)), ("layout", .text(session.options.layout.rawValue)),
+            ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
         ] + measurement.fields(
             session: session, flop: EncoderRun.flop(lengths: [length], configuration: configuration), sha256: sha256))
         try session.agree { try session.printLines(row.text(bench.format)) }
     }
 
-    private func load(_ element: ElementKind, _ kernels: KernelSet) throws -> Encoder {
+    /// The model's configuration, its positions extended to the length where the weights are random.
+    private func configuration() throws -> EncoderConfiguration {
         if let model {
-            let encoder = try Encoder(Checkpoint(folder: Checkpoint.resolve(model)), element: element, kernels: kernels)
-            guard encoder.configuration.positionCount >= length else {
+            let path = try Checkpoint.resolve(model) + "/config.json"
+            let configuration = try EncoderConfiguration(JSON.load(path: path), path: path)
+            guard configuration.positionCount >= length else {
                 throw JobError(
-                    .usage, "--length \(length) is more than the model's \(encoder.configuration.positionCount) positions; use --shape for longer ones")
+                    .usage, "--length \(length) is more than the model's \(configuration.positionCount) positions; use --shape for longer ones")
             }
-            return encoder
+            return configuration
         }
         guard let shape = shape.flatMap(PublishedShape.named) else { throw JobError(.usage, "give either --model or --shape") }
         var configuration = try shape.configuration()
         configuration.positionCount = max(configuration.positionCount, length)
+        return configuration
+    }
+
+    private func load(_ configuration: EncoderConfiguration, _ element: ElementKind, _ kernels: KernelSet) throws -> Encoder {
+        if let model {
+            return try Encoder(Checkpoint(folder: Checkpoint.resolve(model)), element: element, kernels: kernels)
+        }
         return try Encoder(configuration, parameters: RandomParameters(seed: bench.seed), element: element, kernels: kernels)
     }
 }

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import Plans
 import RingAttention
 import Tiles
 
@@ -17,6 +18,9 @@ struct BenchExchange: ParsableCommand {
             ring, every rank sends to the next at once, as K/V tiles travel. \
             The other rank is the last one, which is the farthest under most mappings. MB are 10^6 bytes. The names and the \
             sizes follow the OSU micro-benchmarks (osu_latency, osu_bw, osu_bibw).
+
+            With --strategies, one attention is run under every strategy instead (--strategy: under that one): what it sends, \
+            how long it takes, how long a rank waits for messages with nothing to compute, and the time that is predicted.
             """)
 
     @OptionGroup var bench: BenchOptions
@@ -26,6 +30,11 @@ struct BenchExchange: ParsableCommand {
 
     @Option(help: "Messages between answers in the bandwidth pattern.")
     var window: Int = 16
+
+    @Flag(help: "Run an attention, that of --length to --mask, under every strategy.")
+    var strategies = false
+
+    @OptionGroup var attention: AttentionOptions
 
     mutating func validate() throws {
         if !(1...4096).contains(window) { throw ValidationError("--window takes 1 to 4096, not \(window)") }
@@ -42,11 +51,41 @@ struct BenchExchange: ParsableCommand {
                 throw JobError(.usage, "bench exchange needs two ranks; run it under mpirun -np 2, or with --virtual-ranks 2")
             }
         }
+        if strategies {
+            let rows = try exposedTimes(session)
+            return try session.agree { try session.printLines(bench.format == .table ? exposedTable(rows, session) : BenchRow.text(rows, bench.format)) }
+        }
         var rows: [BenchRow] = []
         for size in bytes.sizes {
             for pattern in Pattern.allCases { rows.append(try measure(pattern, bytes: size, session)) }
         }
         try session.agree { try session.printLines(bench.format == .table ? table(rows, session) : BenchRow.text(rows, bench.format)) }
+    }
+
+    /// One attention under each strategy.
+    private func exposedTimes(_ session: Session) throws -> [BenchRow] {
+        let job = try attention.job(session)
+        session.logHeader("bench exchange")
+        return try (session.options.strategy.named.map { [$0] } ?? Strategy.allCases).map { strategy in
+            let decision = try session.decide(job, attention.surroundings, strategy, predicts: true)
+            let run = try AttentionRun(job, strategy, seed: bench.seed, session)
+            let messages = session.transport.traffic.messages
+            let measurement = try session.measure(repetitions: bench.repetitions, work: run.attend)
+            let sent = try session.sum(Double(session.transport.traffic.messages - messages)) / Double(bench.repetitions + 1)
+            return BenchRow(fields: [("bench", .text("exchange"))] + attention.fields + [
+                ("strategy", .text(strategy.rawValue)), ("layout", .text(session.options.layout.rawValue)),
+                ("messages", .number(sent)), ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
+            ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: try run.digest()))
+        }
+    }
+
+    private func exposedTable(_ rows: [BenchRow], _ session: Session) -> String {
+        func cell(_ text: String) -> String { String(repeating: " ", count: max(0, 14 - text.count)) + text }
+        let names = ["strategy", "bytes_sent", "messages", "seconds", "exposed_seconds", "predicted_seconds"]
+        let head = ["strategy", "bytes", "messages", "seconds", "exposed", "predicted"]
+        return "# \(session.transport.size) ranks, \(attention.length) tokens, \(attention.mask)\n" + head.map(cell).joined() + "\n" + rows.map { row in
+            names.map { name in cell(row.fields.first { $0.name == name }?.value.plain ?? "") }.joined() + "\n"
+        }.joined()
     }
 
     private enum Pattern: String, CaseIterable {

@@ -4,6 +4,7 @@ import ArgumentParser
 import COpenBLAS
 import Foundation
 import MPI
+import Attention
 import Matrices
 import RingAttention
 
@@ -23,16 +24,18 @@ struct Doctor: ParsableCommand {
         let mine = Findings(session).text
         let all = try session.transport.allGather(Array(mine.utf8))
         let peak = try session.peakGFLOPs()
+        let heads = HeadShape(heads: 1, headDimension: 64)
+        let measured = try session.machine(heads, hosts: session.hostNames(), isFresh: true)
         try session.agree {
             guard session.isRoot else { return }
-            var text = common(session, peak: peak)
+            var text = common(session, peak: peak, measured)
             for (rank, bytes) in all.enumerated() { text += "rank \(rank)\n" + String(decoding: bytes, as: UTF8.self) }
             try session.printLines(text)
         }
     }
 
     /// What is one for the whole job.
-    private func common(_ session: Session, peak: Double) -> String {
+    private func common(_ session: Session, peak: Double, _ measured: Measurements) -> String {
         var rows = Rows()
         rows.add("annulus", Annulus.version)
         let environment = ProcessInfo.processInfo.environment
@@ -55,7 +58,15 @@ struct Doctor: ParsableCommand {
             rows.mend("OpenBLAS runs its \(core) kernels on a processor with AVX-512: set OPENBLAS_CORETYPE=SkylakeX before the process starts")
         }
         rows.add("layout", session.options.layout.rawValue)
-        rows.add("strategy", session.options.strategy.chosen.rawValue + (session.options.strategy == .auto ? " (auto)" : ""))
+        rows.add("strategy", session.options.strategy.name)
+        rows.add("attention", "GFLOP/s of each rank while all compute, heads of 64: "
+            + measured.flops.map { String(format: "%.0f", $0 * 1e-9) }.joined(separator: " "))
+        for (name, link) in [("within hosts", measured.inside), ("across hosts", measured.between)] {
+            if let link {
+                rows.add(name, String(format: "%.3g µs a message, %.3g GB/s in each direction", link.latency * 1e6, link.bandwidth * 1e-9))
+            }
+        }
+        rows.add("kept in", session.measurementCache(HeadShape(heads: 1, headDimension: 64), hosts: [])?.folder ?? "no folder: HOME is not set")
         rows.add("watchdog", session.options.watchdog == 0 ? "off" : "\(session.options.watchdog) s")
         return rows.text
     }

@@ -1,0 +1,227 @@
+// What a job costs on a cluster under each strategy and layout, and which of them to take.
+
+import Attention
+import Tiles
+
+/// What a job does and holds beside its attention.
+public struct Surroundings: Sendable, Hashable {
+    /// Attentions one after another, as an encoder has layers.
+    public var layers = 1
+    /// Floating-point operations of a token outside attention, in each layer.
+    public var denseFlopPerToken = 0.0
+    /// Bytes that a rank holds for each of its query tokens: queries, outputs, hidden states.
+    public var bytesPerToken = 0.0
+    /// Bytes that a rank holds whatever its tokens: weights.
+    public var bytesPerRank = 0.0
+
+    public init() {}
+
+    /// Bytes that a rank holds all the time: weights, its own tokens, and their packed keys and values.
+    public func bytesHeld(of job: AttentionJob, by rank: Rank) -> Double {
+        bytesPerRank + Double(job.queries.tokenCount(of: rank)) * bytesPerToken
+            + Double(job.packedBytes(of: job.keys.tiles(of: rank)) * job.heads.keyValueHeads)
+    }
+}
+
+/// What a job costs under one strategy and layout.
+public struct Price: Sendable {
+    public let strategy: Strategy
+    public let layout: Layout
+    /// Seconds of the slowest rank, all layers.
+    public let seconds: Double
+    /// The most seconds in which a rank waits for messages with nothing to compute.
+    public let exposedSeconds: Double
+    /// Bytes and messages that all ranks send, without control traffic.
+    public let bytes: Double
+    public let messages: Double
+    /// Bytes of the fullest rank: its tokens, tiles of others, partials that wait, weights.
+    public let memory: Double
+    /// Bytes of the node that is fullest in proportion to its memory, and that memory.
+    public let nodeMemory: Double
+    public let nodeLimit: Double
+    /// The number of that node.
+    public let fullestNode: Int
+    /// The slowest rank's computing over the least possible, all work over all speeds: 1 is perfect.
+    public let balance: Double
+    /// Floating-point operations of the ranks that were looked at.
+    public let work: [(rank: Rank, flop: Double)]
+
+    public var fits: Bool { nodeMemory <= nodeLimit }
+}
+
+/// Prices one job: what strategies and layouts share is found once.
+public struct Pricing: Sendable {
+    private let cluster: Cluster
+    private let make: @Sendable (Layout) -> AttentionJob
+    private let surroundings: Surroundings
+    private let mostRanks: Int
+    private let sampledRanks: Int
+    private let everyRound: Bool
+
+    /// - Parameters:
+    ///   - mostRanks: with more ranks than this, the plans of about `sampledRanks` of each kind are priced, of one round of
+    ///     heads, and stand for the others: bytes, messages and balance are estimates then.
+    ///   - everyRound: whether all rounds of heads are priced where all ranks are; one stands for the others where not.
+    ///   - job: the job under a layout; its ranks are those of the cluster.
+    public init(
+        on cluster: Cluster, surroundings: Surroundings = Surroundings(), mostRanks: Int = 64, sampledRanks: Int = 8,
+        everyRound: Bool = true,
+        job: @escaping @Sendable (Layout) -> AttentionJob
+    ) {
+        self.cluster = cluster
+        self.surroundings = surroundings
+        self.mostRanks = mostRanks
+        self.sampledRanks = sampledRanks
+        self.everyRound = everyRound
+        make = job
+    }
+
+    /// The prices of some strategies under some layouts, layout after layout.
+    public func prices(_ strategies: [Strategy] = Strategy.allCases, _ layouts: [Layout] = Layout.allCases) -> [Price] {
+        var table: TileTable?
+        return layouts.flatMap { layout in
+            let needs = Needs(make(layout))
+            let shared = table ?? TileTable(needs)
+            table = shared
+            return strategies.map { price(strategy: $0, needs, shared) }
+        }
+    }
+
+    private func price(strategy: Strategy, _ needs: Needs, _ table: TileTable) -> Price {
+        let planner = strategy.planner(needs)
+        let job = needs.job
+        let sample = Sample(of: cluster, most: mostRanks, ofEachKind: sampledRanks, takesHeads: planner.takesHeads)
+        let rounds = planner.rounds
+        // Where rounds overlap, the last of these is like those that follow.
+        let enough = sample.isWhole && everyRound ? rounds.count : min(rounds.count, (rounds.drain + rounds.period - 1) / rounds.period + 1)
+        let layers = Double(surroundings.layers)
+        var (slowest, exposed, bytes, messages, fullest, longest, all) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+        var work: [(rank: Rank, flop: Double)] = []
+        var nodes: [Int: (bytes: Double, ranks: Int)] = [:]
+        for (number, (rank, weight)) in sample.ranks.enumerated() {
+            let weighsMemory = sample.isWhole || sample.weighed.contains(number)
+            let one = RankWalk.price(planner, rank: rank, rounds: enough, needs, table, cluster, weighsMemory: weighsMemory)
+            let tokens = Double(table.rows(of: needs.queries[rank.index]))
+            let speed = cluster.ranks[rank.index].flops
+            let flop = layers * (one.flop + tokens * surroundings.denseFlopPerToken)
+            slowest = max(slowest, layers * (one.seconds + tokens * surroundings.denseFlopPerToken / speed))
+            exposed = max(exposed, layers * one.exposed)
+            bytes += weight * layers * one.bytes
+            messages += weight * layers * one.messages
+            longest = max(longest, flop / speed)
+            all += weight * flop
+            work.append((rank, flop))
+            guard weighsMemory else { continue }
+            let memory = one.transient + surroundings.bytesHeld(of: job, by: rank)
+            fullest = max(fullest, memory)
+            let node = cluster.ranks[rank.index].node
+            nodes[node, default: (0, 0)].bytes += memory
+            nodes[node, default: (0, 0)].ranks += 1
+        }
+        let least = all / cluster.ranks.reduce(0) { $0 + $1.flops }
+        let full = nodes.map { node, held in
+            (node: node, bytes: held.bytes / Double(held.ranks) * Double(cluster.ranksOfNode[node]), limit: cluster.nodes[node].memory)
+        }.max { ($0.bytes / $0.limit, $1.node) < ($1.bytes / $1.limit, $0.node) }
+        return Price(
+            strategy: strategy, layout: job.queries.layout, seconds: slowest, exposedSeconds: exposed, bytes: bytes.rounded(),
+            messages: messages.rounded(), memory: fullest, nodeMemory: full?.bytes ?? 0, nodeLimit: full?.limit ?? .infinity,
+            fullestNode: full?.node ?? 0,
+            balance: least > 0 ? longest / least : 1, work: work)
+    }
+}
+
+/// The ranks whose plans stand for all: of ranks that are alike in speed and in whether they take heads, evenly spaced ones
+/// with the first and the last.
+private struct Sample {
+    /// Each with the number of ranks that it stands for.
+    var ranks: [(rank: Rank, weight: Double)] = []
+    /// Whether every rank is in it.
+    let isWhole: Bool
+    /// The places in it of the ranks whose memory is weighed, if not all: a first, a middle and a last one of each group.
+    private(set) var weighed: Set<Int> = []
+
+    private struct Likeness: Hashable {
+        let flops: Double
+        let memory: Double
+        let takesHeads: Bool
+    }
+
+    init(of cluster: Cluster, most: Int, ofEachKind each: Int, takesHeads: (Rank) -> Bool) {
+        isWhole = cluster.rankCount <= most
+        let everyone = (0..<cluster.rankCount).map { Rank($0) }
+        if isWhole {
+            ranks = everyone.map { ($0, 1) }
+            return
+        }
+        let groups = Dictionary(grouping: everyone) {
+            Likeness(flops: cluster.ranks[$0.index].flops, memory: cluster.node(of: $0).memory, takesHeads: takesHeads($0))
+        }
+        var weighedRanks: Set<Rank> = []
+        for group in groups.values {
+            let count = min(each, group.count)
+            for index in 0..<count {
+                let rank = group[count == 1 ? 0 : index * (group.count - 1) / (count - 1)]
+                if index == 0 || index == count / 2 || index == count - 1 { weighedRanks.insert(rank) }
+                ranks.append((rank, Double(group.count) / Double(count)))
+            }
+        }
+        // In one order, whatever the dictionary's, so that sums have the same bits.
+        ranks.sort { $0.rank < $1.rank }
+        weighed = Set(ranks.indices.filter { weighedRanks.contains(ranks[$0].rank) })
+    }
+}
+
+/// Which price to take, and why.
+public struct Choice: Sendable {
+    public let price: Price
+    public let reason: String
+
+    /// Times, and bytes, closer than this are alike: of like times fewer bytes decide.
+    private static let likeness = 1.01
+
+    /// The fastest that fits into memory; nil where none does.
+    public init?(of prices: [Price]) {
+        let fitting = prices.filter(\.fits)
+        guard let least = fitting.map(\.seconds).min() else { return nil }
+        let alike = fitting.filter { $0.seconds <= least * Self.likeness }
+        let fewest = alike.map(\.bytes).min() ?? 0
+        // Of equals the first: strategies and layouts are listed from the plainest on.
+        guard let best = alike.first(where: { $0.bytes <= fewest * Self.likeness }) else { return nil }
+        self.init(best, among: prices)
+    }
+
+    private init(_ best: Price, among prices: [Price]) {
+        price = best
+        func name(_ price: Price) -> String { "\(price.strategy.rawValue) with \(price.layout.rawValue)" }
+        let others = prices.filter { $0.strategy != best.strategy || $0.layout != best.layout }
+        guard !others.isEmpty else {
+            reason = best.fits ? "the only one asked for" : "the only one asked for, and it does not fit"
+            return
+        }
+        var parts: [String] = []
+        // The layouts of one strategy are often alike: another strategy tells more.
+        let rivals = others.filter { $0.fits && $0.strategy != best.strategy }
+        if let next = (rivals.isEmpty ? others.filter(\.fits) : rivals).min(by: { $0.seconds < $1.seconds }) {
+            let more = next.seconds / best.seconds - 1
+            if more <= Self.likeness - 1 {
+                parts.append(next.bytes > best.bytes * Self.likeness
+                    ? "as fast as \(name(next)), which sends \(Self.ratio(next.bytes, best.bytes)) the bytes"
+                    : "as fast as \(name(next)), and the plainer one")
+            } else {
+                let why = next.exposedSeconds - best.exposedSeconds > 0.5 * (next.seconds - best.seconds)
+                    ? "waiting for messages" : "its work is less even, \(Self.decimals(next.balance)) against \(Self.decimals(best.balance))"
+                parts.append("the next, \(name(next)), takes \(Int((min(more, 1e6) * 100).rounded())) % longer: \(why)")
+            }
+        } else {
+            parts.append("the only one that fits")
+        }
+        let full = others.filter { !$0.fits && $0.seconds < best.seconds }
+        if let faster = full.min(by: { $0.seconds < $1.seconds }) {
+            parts.append("\(name(faster)) would be faster, but needs \(Self.ratio(faster.nodeMemory, faster.nodeLimit)) a node's memory")
+        }
+        reason = parts.joined(separator: "; ")
+    }
+
+    private static func decimals(_ value: Double) -> String { "\((value * 100).rounded() / 100)" }
+    private static func ratio(_ value: Double, _ base: Double) -> String { base > 0 ? "\(decimals(value / base)) times" : "more than" }
+}

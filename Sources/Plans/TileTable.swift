@@ -1,0 +1,112 @@
+// The visible pairs and the sizes of a job's tiles, summed up in advance so that units and messages are priced without a
+// look at each tile.
+
+import Attention
+import Tiles
+
+/// What pricing needs to know of the tiles of a job. It depends on the sequences, the mask and the heads alone: layouts and
+/// strategies share it.
+struct TileTable: Sendable {
+    /// Floating-point operations of a pair and head: 2·d for its score and 2·dv for its value.
+    let flopPerPair: Double
+    /// Bytes of the memory of one partial.
+    let blockBytes: Double
+    /// The first key tile of every query tile's sequence.
+    private let firstKeyTile: [Int]
+    /// The key tiles of which every row of a query tile sees every key.
+    private let all: [Runs]
+    /// The part of the pairs that is visible in the other key tiles that a query tile sees.
+    private let fill: [Double]
+    /// Sums over the tiles before one: keys, query rows, and bytes of the packed keys and values of one head.
+    private let keysBefore: [Int]
+    private let rowsBefore: [Int]
+    private let bytesBefore: [Int]
+
+    init(_ needs: Needs) {
+        let job = needs.job
+        flopPerPair = Double(2 * (job.heads.headDimension + job.heads.valueDimension))
+        blockBytes = Double(PartialPool.blockBytes(job.heads))
+        firstKeyTile = (0..<job.queries.numbering.tileCount).map { job.keys.numbering.firstTile[job.queries.numbering.sequence(of: $0)] }
+        let packed = PackedTile(job.heads, job.element)
+        let keyTiles = (0..<job.keys.numbering.tileCount).map { job.keys.numbering.tokens(of: $0).count }
+        let queryTiles = (0..<job.queries.numbering.tileCount).map { job.queries.numbering.tokens(of: $0).count }
+        func sums(_ values: [Int]) -> [Int] { values.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1) } }
+        let keysBefore = sums(keyTiles)
+        self.keysBefore = keysBefore
+        rowsBefore = sums(queryTiles)
+        bytesBefore = sums(keyTiles.map { packed.floats(keys: $0) * 4 })
+        var all: [Runs] = []
+        var fill: [Double] = []
+        for (tile, rows) in queryTiles.enumerated() {
+            let sequence = job.queries.numbering.sequence(of: tile)
+            let visible = job.visibleTiles(queryTile: tile)
+            all.append(visible.all)
+            if visible.any == visible.all {
+                fill.append(1)
+                continue
+            }
+            func pairs(_ tiles: Runs) -> Int { tiles.ranges.reduce(0) { $0 + keysBefore[$1.upperBound] - keysBefore[$1.lowerBound] } * rows }
+            let whole = pairs(visible.all)
+            let seen = job.mask.visiblePairs(queryTile: tile - job.queries.numbering.firstTile[sequence], in: job.shapes[sequence])
+            fill.append(Double(seen - whole) / Double(pairs(visible.any) - whole))
+        }
+        self.all = all
+        self.fill = fill
+    }
+
+    /// The query rows of some tiles.
+    func rows(of tiles: Runs) -> Int { tiles.ranges.reduce(0) { $0 + rowsBefore[$1.upperBound] - rowsBefore[$1.lowerBound] } }
+
+    /// The query rows of a tile.
+    func rows(of tile: Int) -> Int { rowsBefore[tile + 1] - rowsBefore[tile] }
+
+    /// The maximal subtrees of a query tile's fixed tree that some key tiles fill.
+    /// - Parameter seen: the key tiles that the query tile sees.
+    func subtreeCount(of queryTile: Int, in keys: Runs, seen: Runs) -> Int {
+        let first = firstKeyTile[queryTile]
+        if first == 0 { return TreeNode.maximalCount(in: keys, of: seen) }
+        return TreeNode.maximalCount(in: keys.shifted(by: -first), of: seen.shifted(by: -first))
+    }
+
+    /// The same for several query tiles; neighbours that see the same keys are counted once.
+    func forEachSubtreeCount(of queryTiles: Runs, in keys: Runs, _ seen: [Runs], _ body: (_ tile: Int, _ count: Int) -> Void) {
+        var last: (seen: Runs, count: Int)?
+        for tile in queryTiles.ranges.joined() {
+            let count = last.flatMap { $0.seen == seen[tile] ? $0.count : nil }
+                ?? subtreeCount(of: tile, in: keys, seen: seen[tile])
+            last = (seen[tile], count)
+            if count > 0 { body(tile, count) }
+        }
+    }
+
+    /// Bytes of the packed keys and values of some tiles, of one head.
+    func keyValueBytes(of tiles: Runs) -> Int {
+        tiles.ranges.reduce(0) { $0 + bytesBefore[$1.upperBound] - bytesBefore[$1.lowerBound] }
+    }
+
+    /// The pairs of a query tile, of one head, that are visible among some key tiles. A tile that is seen in part counts as
+    /// the mean of those that this query tile sees in part.
+    ///
+    /// - Parameter seen: the key tiles that the query tile sees.
+    func pairs(queryTile: Int, seen: Runs, keys: Runs) -> Double {
+        let rows = Double(rows(of: queryTile))
+        let some = overlap(seen, keys)
+        if some == 0 || fill[queryTile] == 1 { return rows * Double(some) }
+        let whole = overlap(all[queryTile], keys)
+        return rows * (Double(whole) + fill[queryTile] * Double(some - whole))
+    }
+
+    /// The keys in the intersection of two sets of key tiles.
+    private func overlap(_ left: Runs, _ right: Runs) -> Int {
+        var keys = 0
+        var (l, r) = (0, 0)
+        let (a, b) = (left.ranges, right.ranges)
+        while l < a.count, r < b.count {
+            let low = max(a[l].lowerBound, b[r].lowerBound)
+            let high = min(a[l].upperBound, b[r].upperBound)
+            if low < high { keys += keysBefore[high] - keysBefore[low] }
+            if a[l].upperBound < b[r].upperBound { l += 1 } else { r += 1 }
+        }
+        return keys
+    }
+}

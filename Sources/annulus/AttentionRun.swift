@@ -1,0 +1,107 @@
+// One attention on random inputs, run as often as a benchmark asks.
+
+import Attention
+import Encoders
+import Matrices
+import Plans
+import RingAttention
+import Tiles
+
+/// Random inputs that depend on a seed and the position in the whole, so that ranks, layouts and masks do not change them.
+struct RandomInput {
+    let seed: UInt64
+
+    /// The random numbers of one input, apart from those of the others.
+    enum Stream: UInt64 {
+        case queries = 1, keys, values, relativeBias, sinks
+    }
+
+    /// Standard normal numbers for the rows of some positions.
+    func fill(_ target: UnsafeMutablePointer<Float>, _ tokens: Range<Int>, width: Int, stream: Stream) {
+        let key = seed &+ stream.rawValue &* 0xD1B5_4A32_D192_ED03
+        for index in 0..<tokens.count * width {
+            target[index] = CountedNormal.value(key: key, index: tokens.lowerBound * width + index)
+        }
+    }
+}
+
+/// A rank's part of an attention, its keys packed.
+final class AttentionRun {
+    private let session: Session
+    private let job: AttentionJob
+    private let executor: RingExecutor
+    private let queries: AlignedBuffer
+    private let output: AlignedBuffer
+
+    /// Collective.
+    init(
+        _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), seed: UInt64, _ session: Session
+    ) throws {
+        let watchdog = session.watchdog
+        self.session = session
+        self.job = job
+        executor = try RingExecutor(
+            job, strategy, modifiers: modifiers, transport: session.transport, threads: session.threads,
+            kernels: session.kernels, progressed: { watchdog.progress() })
+        session.warn(executor.shortages)
+        let rows = job.queries.tokenCount(of: session.transport.rank)
+        queries = AlignedBuffer(count: max(1, rows * job.heads.queryHeads * job.heads.headDimension))
+        output = AlignedBuffer(count: max(1, rows * job.heads.queryHeads * job.heads.valueDimension))
+        watchdog.progress(.reading)
+        prepare(RandomInput(seed: seed))
+        watchdog.progress(.attention)
+    }
+
+    private var queryWidth: Int { job.heads.queryHeads * job.heads.headDimension }
+    private var outputWidth: Int { job.heads.queryHeads * job.heads.valueDimension }
+
+    /// Attends once; returns for how long this rank waited for messages. Collective.
+    func attend() throws -> Duration {
+        let before = executor.exposed
+        try withExtendedLifetime((queries, output)) {
+            try executor.attend(
+                queries: HeadRows(queries, tokenStride: queryWidth, headStride: job.heads.headDimension),
+                scale: 1 / Float(job.heads.headDimension).squareRoot(),
+                output: HeadRows(output, tokenStride: outputWidth, headStride: job.heads.valueDimension))
+        }
+        return executor.exposed - before
+    }
+
+    /// SHA-256 of the output; empty but on rank 0. Collective.
+    func digest() throws -> String {
+        defer { withExtendedLifetime(output) {} }
+        return try session.digest(job.queries, rowBytes: outputWidth * 4) { first, count in
+            UnsafeRawBufferPointer(start: output.pointer + first * outputWidth, count: count * outputWidth * 4)
+        }
+    }
+
+    /// Makes this rank's queries, and makes and packs its keys and values.
+    private func prepare(_ input: RandomInput) {
+        let rank = session.transport.rank
+        let firstQueries = job.shapes.map(\.firstQuery)
+        var row = 0
+        for tile in job.queries.tiles(of: rank).ranges.joined() {
+            let tokens = job.queries.tokens(of: tile, first: firstQueries)
+            input.fill(queries.pointer + row * queryWidth, tokens, width: queryWidth, stream: .queries)
+            row += tokens.count
+            session.watchdog.progress()
+        }
+        let keyWidth = job.heads.keyValueHeads * job.heads.headDimension
+        let valueWidth = job.heads.keyValueHeads * job.heads.valueDimension
+        let keys = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
+        let values = AlignedBuffer(count: TileGrid.tileSize * valueWidth)
+        let firstKeys = job.shapes.map(\.firstKey)
+        withExtendedLifetime((queries, keys, values)) {
+            for tile in job.keys.tiles(of: rank).ranges.joined() {
+                let tokens = job.keys.tokens(of: tile, first: firstKeys)
+                input.fill(keys.pointer, tokens, width: keyWidth, stream: .keys)
+                input.fill(values.pointer, tokens, width: valueWidth, stream: .values)
+                executor.pack(
+                    tile: tile, rows: 0..<tokens.count,
+                    keys: HeadRows(keys, tokenStride: keyWidth, headStride: job.heads.headDimension),
+                    values: HeadRows(values, tokenStride: valueWidth, headStride: job.heads.valueDimension))
+                session.watchdog.progress()
+            }
+        }
+    }
+}

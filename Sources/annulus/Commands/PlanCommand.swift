@@ -1,0 +1,210 @@
+// `annulus plan`: what a job would cost on a described cluster, under every strategy and layout.
+
+import ArgumentParser
+import Attention
+import Checkpoints
+import Encoders
+import Foundation
+import Matrices
+import Plans
+import Tiles
+
+struct PlanCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "plan",
+        abstract: "Price a job on a described cluster: time, bytes, memory and balance of every strategy and layout.",
+        discussion: """
+            Without --model or --shape the job is one attention, as `bench attention` times it; with them, an encoder on one \
+            document of --length tokens, its dense layers and weights included. \
+            Ranks of a node share keys and values in memory. Nothing runs: the plans that ranks would follow are gone through step by step. A step takes as long as the \
+            longest of a rank's work, its arrivals and its departures; a job as long as its slowest rank. Of more than 64 \
+            ranks, 8 of each kind are looked at and stand for the others. The choice is the fastest that fits into the nodes' \
+            memory, and of those within 1 % the one that sends least.
+
+            \(ClusterFile.help)
+            """)
+
+    @Option(help: "The cluster's description.")
+    var cluster: String
+
+    @Option(help: ArgumentHelp("Price the cluster with these bandwidths between nodes instead, one after another: 10,100.", valueName: "gbit,…"))
+    var gbitPerS: NumberList?
+
+    @OptionGroup var attention: AttentionOptions
+
+    @Option(name: [.short, .long], help: "An encoder: a folder with config.json, or org/name in the Hugging Face cache.")
+    var model: String?
+
+    @Option(help: "An encoder of a published shape: \(PublishedShape.list).")
+    var shape: String?
+
+    @Option(help: "Storage type of weights, keys and values: float32 or bfloat16.")
+    var dtype: ElementKind = .float32
+
+    @Option(help: "Price this strategy only. Default: all of them.")
+    var strategy: Strategy?
+
+    @Option(help: "Price this layout only. Default: all of them.")
+    var layout: Layout?
+
+    @Option(help: "table, json (one object a line) or csv.")
+    var format: BenchFormat = .table
+
+    mutating func validate() throws {
+        let isEncoder = model != nil || shape != nil
+        let defaults = (heads: 12, headDim: 64, mask: "full")
+        if isEncoder, (attention.heads, attention.headDim, attention.mask) != defaults || attention.kvHeads != nil
+            || attention.valueDim != nil || attention.queryLength != nil {
+            throw ValidationError("with --model or --shape, --length is the document's; heads, widths, queries and mask are the encoder's own")
+        }
+        if model != nil, shape != nil { throw ValidationError("give either --model or --shape, or neither for attention alone") }
+        if let shape, PublishedShape.named(shape) == nil {
+            throw ValidationError("--shape '\(shape)' is unknown; known: \(PublishedShape.list)")
+        }
+    }
+
+    func run() throws {
+        let command = self
+        let status = Job.run(JobOptions()) { context in
+            guard context.size == 1 else {
+                throw JobError(.usage, "plan runs nothing; start it without mpirun")
+            }
+            do {
+                try FileHandle.standardOutput.write(contentsOf: Data(command.priced().utf8))
+            } catch let error as FileError {
+                throw JobError(ExitStatus(rawValue: error.exitStatus) ?? .internal, error.description)
+            } catch let error as MaskSyntaxError {
+                throw JobError(.usage, error.description)
+            }
+        }
+        if status != 0 { throw EndedJob(status: status) }
+    }
+
+    private func priced() throws -> String {
+        let described = try ClusterFile.read(path: cluster)
+        let job = try plannedJob()
+        var rows: [BenchRow] = []
+        var text = ""
+        for bandwidth in gbitPerS?.values.map(Optional.some) ?? [nil] {
+            let cluster = bandwidth.map { described.with(bandwidthBetweenNodes: $0 * 1e9 / 8) } ?? described
+            let speeds = cluster.speeds
+            let topology = cluster.topology
+            let pricing = Pricing(on: cluster, surroundings: job.surroundings) { layout in
+                var planned = job.make(layout, cluster.rankCount, speeds)
+                planned.topology = topology
+                return planned
+            }
+            let prices = pricing.prices(strategy.map { [$0] } ?? Strategy.allCases, layout.map { [$0] } ?? Layout.allCases)
+            let choice = Choice(of: prices)
+            if format == .table {
+                text += (text.isEmpty ? "" : "\n") + table(prices, choice, cluster, job, bandwidth)
+            } else {
+                rows += prices.map { row($0, choice, cluster, job, bandwidth) }
+            }
+        }
+        return format == .table ? text : BenchRow.text(rows, format)
+    }
+
+    /// A job that is not run.
+    private struct PlannedJob {
+        let description: String
+        let fields: [(name: String, value: BenchValue)]
+        let surroundings: Surroundings
+        let make: @Sendable (_ layout: Layout, _ ranks: Int, _ speeds: [Double]) -> AttentionJob
+    }
+
+    private func plannedJob() throws -> PlannedJob {
+        let element = dtype
+        if let configuration = try encoder() {
+            let length = attention.length
+            return PlannedJob(
+                description: "\(shape ?? model ?? ""), one document of \(length) tokens",
+                fields: [("plan", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length))],
+                surroundings: configuration.surroundings(element)
+            ) { EncoderRun.job(lengths: [length], configuration: configuration, element: element, layout: $0, rankCount: $1, speeds: $2) }
+        }
+        let heads = attention.shape
+        let (pieces, mask) = try attention.sequence()
+        return PlannedJob(
+            description: "attention over \(attention.length) tokens, \(heads.queryHeads) heads (\(heads.keyValueHeads) of keys) of \(heads.headDimension), \(attention.mask)",
+            fields: [("plan", .text("attention"))] + attention.fields, surroundings: attention.surroundings
+        ) { layout, ranks, speeds in
+            var job = AttentionJob(shapes: pieces, mask: mask, heads: heads, layout: layout, rankCount: ranks, speeds: speeds)
+            job.element = element
+            return job
+        }
+    }
+
+    /// The encoder that is asked for, its positions extended to the length as `bench encoder` does for a shape.
+    private func encoder() throws -> EncoderConfiguration? {
+        var configuration: EncoderConfiguration
+        if let model {
+            let path = try Checkpoint.resolve(model) + "/config.json"
+            configuration = try EncoderConfiguration(JSON.load(path: path), path: path)
+        } else if let published = shape.flatMap(PublishedShape.named) {
+            configuration = try published.configuration()
+        } else {
+            return nil
+        }
+        configuration.positionCount = max(configuration.positionCount, attention.length)
+        return configuration
+    }
+
+    private func row(
+        _ price: Price, _ choice: Choice?, _ cluster: Cluster, _ job: PlannedJob, _ bandwidth: Double?
+    ) -> BenchRow {
+        let isChosen = choice.map { $0.price.strategy == price.strategy && $0.price.layout == price.layout } ?? false
+        func whole(_ value: Double) -> BenchValue { Int(exactly: value).map { .integer($0) } ?? .number(value) }
+        return BenchRow(fields: job.fields + [
+            ("dtype", .text(dtype.rawValue)), ("ranks", .integer(cluster.rankCount)), ("nodes", .integer(cluster.nodes.count)),
+            ("gbit_per_s", .number(bandwidth ?? (cluster.nodes.map(\.between.bandwidth).min() ?? 0) * 8e-9)),
+            ("strategy", .text(price.strategy.rawValue)), ("layout", .text(price.layout.rawValue)), ("seconds", .number(price.seconds)),
+            ("exposed_seconds", .number(price.exposedSeconds)), ("bytes_sent", whole(price.bytes)), ("messages", whole(price.messages)),
+            ("memory_per_rank", whole(price.memory.rounded())), ("memory_per_node", whole(price.nodeMemory.rounded())),
+            ("memory_of_node", whole(price.nodeLimit.rounded())), ("fits", .truth(price.fits)), ("balance", .number(price.balance)),
+            ("priced_ranks", .numbers(price.work.map { Double($0.rank.index) })),
+            ("rank_gflop", .numbers(price.work.map { $0.flop * 1e-9 })),
+            ("chosen", .truth(isChosen)), ("reason", .text(isChosen ? choice?.reason ?? "" : "")),
+        ])
+    }
+
+    private func table(
+        _ prices: [Price], _ choice: Choice?, _ cluster: Cluster, _ job: PlannedJob, _ bandwidth: Double?
+    ) -> String {
+        func left(_ text: String, _ width: Int) -> String { text.padding(toLength: max(width, text.count), withPad: " ", startingAt: 0) }
+        func right(_ text: String, _ width: Int) -> String { String(repeating: " ", count: max(0, width - text.count)) + text }
+        func number(_ value: Double) -> String { String(format: value >= 1e6 ? "%.3e" : value >= 100 ? "%.1f" : "%.4g", value) }
+        var text = "# \(job.description), \(dtype.rawValue); \(cluster.rankCount) ranks on \(cluster.nodes.count) nodes"
+        text += bandwidth.map { ", \(number($0)) Gbit/s between nodes" } ?? ""
+        text += "\n" + left("strategy", 15) + left("layout", 12)
+        text += ["seconds", "exposed s", "GB sent", "messages", "GiB/rank", "GiB/node", "of", "balance"].map { right($0, 11) }.joined() + "\n"
+        for price in prices {
+            text += left(price.strategy.rawValue, 15) + left(price.layout.rawValue, 12)
+            text += [
+                number(price.seconds), number(price.exposedSeconds), number(price.bytes * 1e-9), number(price.messages),
+                number(price.memory / 0x1p30), number(price.nodeMemory / 0x1p30), number(price.nodeLimit / 0x1p30), number(price.balance),
+            ].map { right($0, 11) }.joined()
+            text += price.fits ? "" : "  does not fit"
+            if let choice, choice.price.strategy == price.strategy, choice.price.layout == price.layout { text += "  <- chosen" }
+            text += "\n"
+        }
+        if let looked = prices.map(\.work.count).min(), looked < cluster.rankCount {
+            text += "From the plans of \(looked) ranks or more: bytes, messages and balance of all ranks are estimates.\n"
+        }
+        guard let choice else { return text + "None fits into the nodes' memory.\n" }
+        return text + "Choice: \(choice.price.strategy.rawValue) with \(choice.price.layout.rawValue); \(choice.reason).\n"
+    }
+}
+
+extension Strategy: ExpressibleByArgument {}
+
+/// Positive numbers, separated by commas.
+struct NumberList: ExpressibleByArgument, Sendable {
+    let values: [Double]
+
+    init?(argument: String) {
+        let numbers = argument.split(separator: ",", omittingEmptySubsequences: false).map { Double($0) }
+        values = numbers.compactMap { $0 }
+        guard values.count == numbers.count, values.allSatisfy({ $0 > 0 && $0 <= 1e9 }) else { return nil }
+    }
+}

@@ -1,0 +1,120 @@
+// What ranks measure of themselves and of the links between them, for the planner.
+
+import Attention
+import Foundation
+import Matrices
+import Plans
+import RingAttention
+import Tiles
+
+/// What is measured, by every rank of a job, before a strategy is chosen.
+struct Measurements: Equatable {
+    /// Floating-point operations a second of each rank's attention while all ranks compute.
+    var flops: [Double]
+    /// Between two ranks of one host, and between two hosts, where the job has them.
+    var inside: Cluster.Link?
+    var between: Cluster.Link?
+
+    /// Rounded to two significant digits: what changes from one run to the next is not to change the plan.
+    var rounded: Measurements {
+        func round(_ value: Double) -> Double {
+            guard value > 0, value.isFinite else { return value }
+            let unit = pow(10, (log10(value)).rounded(.down) - 1)
+            return (value / unit).rounded() * unit
+        }
+        func round(_ link: Cluster.Link?) -> Cluster.Link? {
+            link.map { Cluster.Link(latency: round($0.latency), bandwidth: round($0.bandwidth)) }
+        }
+        return Measurements(flops: flops.map { round($0) }, inside: round(inside), between: round(between))
+    }
+}
+
+extension Session {
+    /// Measures what this job's ranks and links do now, in about a tenth of a second. Collective.
+    /// - Parameter hosts: the host of every rank.
+    func measureMachine(_ heads: HeadShape, hosts: [String]) throws -> Measurements {
+        try transport.barrier()
+        let mine = try kernelSpeed(heads)
+        let flops = try transport.allGather(withUnsafeBytes(of: mine) { Array($0) }).map { $0.withUnsafeBytes { $0.loadUnaligned(as: Double.self) } }
+        let firsts = Dictionary(grouping: hosts.indices, by: { hosts[$0] }).values.sorted { $0[0] < $1[0] }
+        let neighbours = firsts.first { $0.count > 1 }
+        let inside = try neighbours.map { try measureLink(Rank($0[0]), Rank($0[1])) }
+        let between = firsts.count > 1 ? try measureLink(Rank(firsts[0][0]), Rank(firsts[1][0])) : nil
+        return Measurements(flops: flops, inside: inside, between: between).rounded
+    }
+
+    /// The attention of one rank, no messages: floating-point operations a second over some tens of milliseconds.
+    private func kernelSpeed(_ heads: HeadShape) throws -> Double {
+        let (pool, kernels, element) = (threads, kernels, options.dtype)
+        // As many heads as keep the threads busy, and little enough for wide heads.
+        let shape = HeadShape(
+            queryHeads: min(pool.threads, 64), keyValueHeads: min(pool.threads, 64), headDimension: heads.headDimension,
+            valueDimension: heads.valueDimension)
+        let length = (heads.headDimension + heads.valueDimension) > 1024 ? 256 : 1024
+        return try VirtualRanks.run(count: 1) { transport in
+            var job = AttentionJob(
+                shapes: [SequenceShape(length: length)], mask: .full, heads: shape, layout: .contiguous, rankCount: 1)
+            job.element = element
+            let executor = try RingExecutor(job, .passKeyValue, transport: transport, threads: pool, kernels: kernels)
+            let (width, outputWidth) = (shape.queryHeads * shape.headDimension, shape.queryHeads * shape.valueDimension)
+            let rows = AlignedBuffer(count: length * width)
+            let output = AlignedBuffer(count: length * outputWidth)
+            // Zeros would do, but for processors that are faster on them.
+            for index in 0..<rows.count { rows.pointer[index] = Float(index % 17) * 0.1 - 0.8 }
+            return try withExtendedLifetime((rows, output)) {
+                for tile in job.keys.tiles(of: Rank(0)).ranges.joined() {
+                    executor.pack(
+                        tile: tile, rows: 0..<min(TileGrid.tileSize, length),
+                        keys: HeadRows(rows, tokenStride: width, headStride: shape.headDimension),
+                        values: HeadRows(output, tokenStride: outputWidth, headStride: shape.valueDimension))
+                }
+                func attend() throws {
+                    try executor.attend(
+                        queries: HeadRows(rows, tokenStride: width, headStride: shape.headDimension), scale: 0.1,
+                        output: HeadRows(output, tokenStride: outputWidth, headStride: shape.valueDimension))
+                }
+                try attend()
+                let start = ContinuousClock.now
+                var times = 0
+                while times == 0 || ContinuousClock.now - start < .milliseconds(50) {
+                    try attend()
+                    times += 1
+                }
+                return Double(times) * job.visibleFlop / (ContinuousClock.now - start).inSeconds
+            }
+        }[0]
+    }
+
+    /// The link between two ranks: the time in which they swap a small message, and the rate at which they swap large ones. The other ranks wait. Collective.
+    private func measureLink(_ first: Rank, _ second: Rank) throws -> Cluster.Link {
+        try transport.barrier()
+        var link = (latency: 0.0, bandwidth: 0.0)
+        if transport.rank == first || transport.rank == second {
+            let peer = transport.rank == first ? second : first
+            let largest = 1 << 20
+            let (outgoing, arriving) = (AlignedBuffer(count: largest / 4), AlignedBuffer(count: largest / 4))
+            func swap(_ bytes: Int) throws {
+                try transport.exchange(
+                    receive: [Incoming(from: peer, pieces: [UnsafeMutableRawBufferPointer(rebasing: arriving.bytes[..<bytes])])],
+                    send: [Outgoing(to: peer, pieces: [UnsafeRawBufferPointer(rebasing: outgoing.bytes[..<bytes])])])
+            }
+            func seconds(_ bytes: Int, times: Int) throws -> Double {
+                let start = ContinuousClock.now
+                for _ in 0..<times { try swap(bytes) }
+                return (ContinuousClock.now - start).inSeconds / Double(times)
+            }
+            _ = try seconds(64, times: 10)
+            link.latency = try seconds(64, times: 50)
+            // A slow link is not measured for long; both sides go by what the first one saw.
+            outgoing.pointer[0] = Float(try seconds(1 << 16, times: 1))
+            try swap(64)
+            let isSlow = (transport.rank == first ? outgoing : arriving).pointer[0] > 0.02
+            let bytes = isSlow ? 1 << 16 : largest
+            link.bandwidth = Double(bytes) / max(1e-9, try seconds(bytes, times: isSlow ? 2 : 4) - link.latency)
+        }
+        let both = try transport.allGather(withUnsafeBytes(of: link) { Array($0) })
+        return both[first.index].withUnsafeBytes {
+            Cluster.Link(latency: $0.loadUnaligned(as: Double.self), bandwidth: $0.loadUnaligned(fromByteOffset: 8, as: Double.self))
+        }
+    }
+}

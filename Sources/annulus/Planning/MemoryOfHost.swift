@@ -1,0 +1,61 @@
+// How much memory the processes of this host may still take.
+
+import Foundation
+
+enum MemoryOfHost {
+    /// The variable that lowers what `available` finds, in GiB.
+    static let variable = "ANNULUS_MEMORY_GIB"
+
+    /// Bytes that new processes could take without swapping: the kernel's MemAvailable, what is left of the limits of the
+    /// control groups that this process is in, and ANNULUS_MEMORY_GIB, whichever is least; nil where none is known.
+    /// - Throws: `JobError` with status `usage` where the variable is no positive number.
+    static func available(environment: [String: String] = ProcessInfo.processInfo.environment) throws(JobError) -> Double? {
+        var least = groupLimits + [kernelEstimate].compactMap { $0 }
+        if let text = environment[variable], !text.isEmpty {
+            guard let limit = Double(text), limit > 0, limit.isFinite else {
+                throw JobError(.usage, "\(variable) is '\(text)'; set it to a positive number of GiB, or unset it")
+            }
+            least.append(limit * 0x1p30)
+        }
+        return least.min()
+    }
+
+    /// MemAvailable of /proc/meminfo (proc(5)).
+    private static var kernelEstimate: Double? {
+        for line in lines("/proc/meminfo") where line.hasPrefix("MemAvailable:") {
+            return line.split(separator: " ").dropFirst().first.flatMap { Double($0) }.map { $0 * 1024 }
+        }
+        return nil
+    }
+
+    /// What is left of the memory limit of each control group from this process's own up to the root, in either version.
+    private static var groupLimits: [Double] {
+        lines("/proc/self/cgroup").flatMap { line -> [Double] in
+            let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
+            guard parts.count == 3 else { return [] }
+            let isUnified = parts[1].isEmpty
+            guard isUnified || parts[1].split(separator: ",").contains("memory") else { return [] }
+            let root = isUnified ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory"
+            let names = isUnified ? ("memory.max", "memory.current") : ("memory.limit_in_bytes", "memory.usage_in_bytes")
+            var folders = [root]
+            for step in parts[2].split(separator: "/") { folders.append(folders[folders.count - 1] + "/" + step) }
+            return folders.compactMap { left(in: $0, limit: names.0, usage: names.1, cache: isUnified ? "inactive_file" : "total_inactive_file") }
+        }
+    }
+
+    /// A group's limit less what it uses, apart from file pages that can be dropped.
+    private static func left(in folder: String, limit: String, usage: String, cache: String) -> Double? {
+        guard let most = number(folder + "/" + limit), let used = number(folder + "/" + usage) else { return nil }
+        let droppable = lines(folder + "/memory.stat").first { $0.hasPrefix(cache + " ") }
+            .flatMap { $0.split(separator: " ").last }.flatMap { Double($0) } ?? 0
+        return max(0, most - used + droppable)
+    }
+
+    private static func number(_ path: String) -> Double? { lines(path).first.flatMap { Double($0) } }
+
+    /// The lines of a file of the kernel; none where it cannot be read.
+    private static func lines(_ path: String) -> [Substring] {
+        guard let data = FileManager.default.contents(atPath: path) else { return [] }
+        return String(decoding: data, as: UTF8.self).split(separator: "\n")
+    }
+}
