@@ -99,7 +99,7 @@ import Tiles
         (#"{"model_type": "modernbert", "rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 10000}}}"#, "'yarn'"),
         (#"{"model_type": "modernbert", "hidden_activation": "mish"}"#, "hidden_activation 'mish'"),
         (#"{"model_type": "roberta", "quantization_config": {"bits": 4}}"#, "quantization_config"),
-        (#"{"model_type": "roberta", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 8, "vocab_size": 9, "max_position_embeddings": 9}"#, "do not divide"),
+        (#"{"model_type": "roberta", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 8, "vocab_size": 9, "max_position_embeddings": 9}"#, "'num_attention_heads' (3) does not divide 'hidden_size' (8)"),
     ]) func whatIsNotSupportedIsRefusedByName(config: String, part: String) throws {
         let error = #expect(throws: FileError.self) {
             try EncoderConfiguration(JSON.parse(Array(config.utf8), path: "config.json"), path: "config.json")

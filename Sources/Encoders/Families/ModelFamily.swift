@@ -46,7 +46,9 @@ extension EncoderConfiguration {
         case .debertaV2: self = try .debertaV2(reader)
         }
         guard hiddenSize % headCount == 0 else {
-            throw reader.refuse("the heads (\(headCount)) do not divide the hidden size (\(hiddenSize)); the file is damaged or edited")
+            let heads = ["num_attention_heads", "n_heads", "n_head"].first(where: reader.has) ?? "num_attention_heads"
+            let width = ["hidden_size", "dim", "n_embd"].first(where: reader.has) ?? "hidden_size"
+            throw reader.refuse("'\(heads)' (\(headCount)) does not divide '\(width)' (\(hiddenSize)); the file is damaged or edited")
         }
     }
 }
