@@ -40,6 +40,14 @@ import Tiles
         try Mask(parsing: text) { _, size in BlockMask(size: size, rows: 1, columns: 1, cells: [true]) }
     }
 
+    /// However long an expression, its nesting is bounded, so that no input exhausts the parser's stack.
+    @Test func nestingIsBoundedAfterManyNeighbours() throws {
+        let neighbours = String(repeating: "causal & ", count: 300)
+        func nested(_ depth: Int) -> String { String(repeating: "!", count: depth) + "causal" }
+        #expect(throws: Never.self) { _ = try parse(neighbours + nested(150)) }
+        #expect(throws: MaskSyntaxError.self) { _ = try parse(neighbours + nested(250)) }
+    }
+
     @Test func expressionsMeanWhatTheySay() throws {
         let window = Mask.window(left: 3, right: -1)
         #expect(try parse("full") == .full)
