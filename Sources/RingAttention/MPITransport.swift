@@ -97,7 +97,7 @@ public final class MPITransport: Transport {
         let node = try communicator.split(color: ranks.lowerBound)
         let window = NodeWindow(try SharedWindow(byteCount: bytes + 64, over: node), over: node, in: retired)
         return SharedMemory(
-            ranks: ranks, segments: window.segments.map { $0.baseAddress!.alignedUp(toMultipleOf: 64) }, owner: window,
+            ranks: ranks, segments: window.segments.map { $0.baseAddress!.alignedUp(toMultipleOf: 64) }, owners: [window],
             pulse: yieldProcessor)
     }
 

@@ -12,7 +12,7 @@ public final class SharedMemory {
     /// The ranks of the node.
     public let ranks: Range<Int>
     private let segments: [UnsafeMutableRawPointer]
-    private let owner: AnyObject
+    private let owners: [AnyObject]
     private let pulse: @Sendable () throws -> Void
 
     /// The bytes before what a segment is for.
@@ -23,13 +23,13 @@ public final class SharedMemory {
 
     /// - Parameters:
     ///   - segments: the memory of each rank, aligned to 64 bytes and zero.
-    ///   - owner: what keeps it.
+    ///   - owners: what keeps it.
     ///   - pulse: called again and again while a rank waits for another: lets others run, and throws where it waits in vain.
-    init(ranks: Range<Int>, segments: [UnsafeMutableRawPointer], owner: AnyObject, pulse: @escaping @Sendable () throws -> Void) {
+    init(ranks: Range<Int>, segments: [UnsafeMutableRawPointer], owners: [AnyObject], pulse: @escaping @Sendable () throws -> Void) {
         precondition(ranks.count == segments.count)
         self.ranks = ranks
         self.segments = segments
-        self.owner = owner
+        self.owners = owners
         self.pulse = pulse
     }
 

@@ -2,7 +2,6 @@
 
 import Dispatch
 import Foundation
-import Matrices
 import Synchronization
 import Tiles
 
@@ -76,10 +75,10 @@ public final class VirtualTransport: Transport {
     }
 
     public func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory {
-        let mine = AlignedBuffer(count: SharedMemory.byteCount(floats: floats) / MemoryLayout<Float>.stride)
-        let all = try mailboxes.share(mine, of: rank) { try barrier() }
+        let all = try mailboxes.share(SharedBlock(byteCount: SharedMemory.byteCount(floats: floats)), of: rank) { try barrier() }
+        let node = Array(all[ranks])
         return SharedMemory(
-            ranks: ranks, segments: ranks.map { UnsafeMutableRawPointer(all.buffers[$0].pointer) }, owner: all,
+            ranks: ranks, segments: node.map(\.pointer), owners: node,
             pulse: { [mailboxes] in
                 try mailboxes.checkForFailure()
                 yieldProcessor()
@@ -175,11 +174,24 @@ private final class ResultTable<Value: Sendable>: Sendable {
     }
 }
 
-/// Memory of several virtual ranks. Each writes its own buffer only, and reads another's only once that one's clock says so
-/// (``SharedMemory``).
-final class SharedBuffers: @unchecked Sendable {
-    let buffers: [AlignedBuffer]
-    init(_ buffers: [AlignedBuffer]) { self.buffers = buffers }
+/// Zeroed memory that one virtual rank writes and others read, as the clocks in it say (``SharedMemory``); it lives as long as
+/// any of them holds it.
+final class SharedBlock: Sendable {
+    /// Its place, an integer so that it can be handed to other threads.
+    private let address: UInt
+
+    init(byteCount: Int) {
+        let memory = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 64)
+        memory.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+        address = UInt(bitPattern: memory)
+    }
+
+    var pointer: UnsafeMutableRawPointer {
+        // The address came from an allocation and is never zero.
+        UnsafeMutableRawPointer(bitPattern: address).unsafelyUnwrapped
+    }
+
+    deinit { pointer.deallocate() }
 }
 
 /// The messages between the virtual ranks of a process.
@@ -199,7 +211,7 @@ final class Mailboxes: Sendable {
         var gathers: [Int: [[UInt8]?]] = [:]
         var gathersRead: [Int: Int] = [:]
         // What each rank shares in the round of sharing that is under way.
-        var shared: [SharedBuffers?]
+        var shared: [SharedBlock?]
         var failure: TransportError?
     }
 
@@ -216,16 +228,15 @@ final class Mailboxes: Sendable {
         wakeUps = (0..<size).map { _ in DispatchSemaphore(value: 0) }
     }
 
-    /// The buffers of all ranks, this one's among them.
+    /// The blocks of all ranks, this one's among them.
     /// - Parameter barrier: waits for all ranks.
-    func share(_ buffer: AlignedBuffer, of rank: Rank, barrier: () throws -> Void) throws -> SharedBuffers {
-        let mine = SharedBuffers([buffer])
-        state.withLock { $0.shared[rank.index] = mine }
+    func share(_ block: SharedBlock, of rank: Rank, barrier: () throws -> Void) throws -> [SharedBlock] {
+        state.withLock { $0.shared[rank.index] = block }
         try barrier()
-        let all = state.withLock { $0.shared }
+        let all = state.withLock { $0.shared.compactMap { $0 } }
         // Nobody begins another round before all have read this one.
         try barrier()
-        return SharedBuffers(all.map { $0!.buffers[0] })
+        return all
     }
 
     /// - Throws: where a rank has failed.
