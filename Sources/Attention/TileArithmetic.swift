@@ -94,17 +94,17 @@ struct TileArithmetic {
         }
     }
 
-    /// All steps at once, for a tile that all rows see entirely.
+    /// All steps at once, for a tile that all rows see entirely. `next` is the tile that comes after it.
     func attend(
-        _ queries: UnsafePointer<Float>, tile: UnsafePointer<Float>, keys: Int, scale: Float, into partial: PartialAttention,
-        scratch: UnsafeMutablePointer<Float>
+        _ queries: UnsafePointer<Float>, tile: UnsafePointer<Float>, next: UnsafePointer<Float>, keys: Int, scale: Float,
+        into partial: PartialAttention, scratch: UnsafeMutablePointer<Float>
     ) {
         let values = tile + layout.keyFloats(keys: keys)
         switch element {
         case .float32:
             float32.attend_tile(
                 queries, layout.queryStride, partial.rows, tile, layout.headDimension, values, layout.valueDimension, keys,
-                partial.rowMax, partial.rowSum, partial.output, partial.outputStride, scratch)
+                partial.rowMax, partial.rowSum, partial.output, partial.outputStride, scratch, next)
         case .bfloat16:
             bfloat16.attend_tile(
                 queries, layout.queryStride, partial.rows, tile, layout.headDimension, values, layout.valueDimension, keys, scale,

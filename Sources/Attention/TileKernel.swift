@@ -115,22 +115,22 @@ public final class TileKernel {
         self.scale = arithmetic.load(queries: source, stride: stride, rows: rows, scale: scale, into: queries.pointer)
     }
 
-    /// The partial attention of the loaded queries to a key tile that all of them see entirely.
-    private func attend(to tile: UnsafePointer<Float>, keys: Int, into partial: PartialAttention) {
-        arithmetic.attend(queries.pointer, tile: tile, keys: keys, scale: scale, into: partial, scratch: scores.pointer)
-    }
-
     /// The partial attention of the loaded queries to a key tile.
     /// - Parameters:
     ///   - tile: the packed key tile of the head.
     ///   - keyTile: its index in the sequence.
     ///   - isWhole: whether every row sees every key; where not, the mask is looked at pair by pair.
+    ///   - next: the packed tile that comes next, if it is known: it is fetched into the cache meanwhile.
     public func attend(
         to tile: UnsafePointer<Float>, queryTile: Int, keyTile: Int, in shape: SequenceShape, isWhole: Bool,
-        into partial: PartialAttention
+        next: UnsafePointer<Float>? = nil, into partial: PartialAttention
     ) {
         let keys = TileGrid.tokens(of: keyTile, length: shape.keys)
-        if isWhole && modifiers.leavesScores { return attend(to: tile, keys: keys.count, into: partial) }
+        if isWhole && modifiers.leavesScores {
+            arithmetic.attend(
+                queries.pointer, tile: tile, next: next ?? tile, keys: keys.count, scale: scale, into: partial, scratch: scores.pointer)
+            return
+        }
         let visible = isWhole ? nil : masks.mask(mask, queryTile: queryTile, keyTile: keyTile, in: shape)
         let rows = TileGrid.tokens(of: queryTile, length: shape.queries)
         let distance = shape.position(ofKey: keys.lowerBound) - shape.position(ofQuery: rows.lowerBound)

@@ -460,16 +460,29 @@ INLINE void weigh_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
                   panel_width(width - column), o + column, o_stride, 0);
 }
 
+#if PANEL_VECTORS >= 4
+// The same for one strip, which meanwhile fetches a part of `ahead`, a line a term.
+INLINE void weigh_strip(const float *weights, ptrdiff_t stride, const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                        float *o, ptrdiff_t o_stride, const float *ahead) {
+  const ptrdiff_t full = value_columns / 64 * 64;
+  for (ptrdiff_t column = 0; column < full; column += 64, ahead += 16 * keys)
+    register_block(STRIP, 4, weights, stride, v_panels + column * keys, keys, 64, o + column, o_stride, 0, ahead);
+  weigh_values(weights, stride, STRIP, v_panels + full * keys, value_columns - full, keys, o + full, o_stride);
+}
+#endif
+
 static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
                         const float *k_panels, ptrdiff_t depth,
                         const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
-                        float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch) {
+                        float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead) {
   const ptrdiff_t stride = (keys + 15) / 16 * 16;
 #if PANEL_VECTORS >= 4
   if (keys > 0 && keys % 64 == 0 && rows >= 2 * STRIP) {
     float *scores = scratch, *before = scratch + STRIP * stride;
     v16 maxima[STRIP], sums[STRIP];
     float base[STRIP];
+    // What each strip fetches of the next tile, in whole lines.
+    const ptrdiff_t share = (keys * (depth + value_columns) / (rows / STRIP) + 15) / 16 * 16;
     attend_scores(q, q_stride, STRIP, k_panels, depth, keys, before, stride);
     for (int r = 0; r < STRIP; r++) row_max[r] = largest_lane(row_maxima(before + r * stride, keys, NULL));
     while (1) {
@@ -487,7 +500,8 @@ static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
           weave_scores(q, q_stride, k_panels + key * depth, depth, scores + key, stride, maxima,
                        before + key, base, sums);
       for (int r = 0; r < STRIP; r++) finish_row(sums[r], row_max + r, row_sum + r);
-      weigh_values(before, stride, STRIP, v_panels, value_columns, keys, o, o_stride);
+      weigh_strip(before, stride, v_panels, value_columns, keys, o, o_stride, ahead);
+      ahead += share;
       row_max += STRIP, row_sum += STRIP, o += STRIP * o_stride, rows -= STRIP;
       if (last) break;
       for (int r = 0; r < STRIP; r++) row_max[r] = largest_lane(maxima[r]);
@@ -497,6 +511,7 @@ static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
     }
   }
 #endif
+  (void)ahead;  // Fewer rows than that are not worth it.
   // Twelve rows at a time: the tile's panels then come from the second-level cache half as often.
   for (ptrdiff_t n; rows > 0; rows -= n, q += n * q_stride, row_max += n, row_sum += n, o += n * o_stride) {
     n = rows < 12 ? rows : 12;

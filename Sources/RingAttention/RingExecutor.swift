@@ -417,11 +417,14 @@ public final class RingExecutor {
                     head: head, scale: scale, contents: contents)
             }
             let keyHead = head / job.heads.groupSize
-            for number in tile.visible.any.intersection(keyTiles).ranges.joined() {
+            let numbers = Array(tile.visible.any.intersection(keyTiles).ranges.joined())
+            for (place, number) in numbers.enumerated() {
                 let partial = PartialAttention(rows: tile.rowCount, from: executor.partials)
+                // A head's tiles come from the third-level cache, again for each query tile. Another query tile comes after the last.
+                let next = keyValues.tile(numbers[place + 1 < numbers.count ? place + 1 : 0], head: keyHead)
                 kernel.attend(
                     to: keyValues.tile(number, head: keyHead), queryTile: tile.index, keyTile: number - tile.firstKeyTile,
-                    in: tile.sequence, isWhole: tile.visible.all.contains(number), into: partial)
+                    in: tile.sequence, isWhole: tile.visible.all.contains(number), next: next, into: partial)
                 reduction.forest.insert(partial, tile: number - tile.firstKeyTile)
                 executor.progressed()
                 poll()

@@ -19,8 +19,8 @@ import Tiles
         case oneHot
         /// One number everywhere: the mean of equal values.
         case constant
-        /// Denormal keys and values; queries about as large as may be. Their scores are hundredths, so the weights are nearly
-        /// alike: this is about denormal operands, not about the exponential.
+        /// Denormal keys and values; queries as large as may be, all of one sign: scores up to ±d/64, hundredths for few
+        /// dimensions and several units for many.
         case denormal
 
         var testDescription: String { rawValue }
@@ -57,9 +57,11 @@ import Tiles
                 let (query, key, value) = (normal(), normal(), normal())
                 return (array(queries) { _, _ in query }, array(keys) { _, _ in key }, array(keys) { _, _ in value })
             case .denormal:
+                // Queries take the scale and the steps, 2^5.6, before they meet keys.
+                func half() -> Float { 0.75 + 0.25 * generator.unit() }
+                let sizes = (0..<keys).map { _ in generator.unit() }
                 return (
-                    // The largest element is some 4, and queries take the scale and the steps, 2^5.6, before they meet keys.
-                    array(queries) { _, _ in normal() * 0x1p119 * root }, array(keys) { _, _ in normal() * 0x1p-127 },
+                    array(queries) { _, _ in half() * 0x1p121 * root }, array(keys) { row, _ in sizes[row] * half() * 0x1p-126 },
                     array(keys) { _, _ in normal() * 0x1p-127 }
                 )
             }

@@ -52,7 +52,7 @@ struct AttendTileTests {
                 var fused = [Float](repeating: guardValue, count: rows * width + 16)
                 functions.attend_tile(
                     q, depth, rows, kPanels, depth, vPanels, columns, keys, &fusedMax, &fusedSum, &fused, width,
-                    scratch.pointer)
+                    scratch.pointer, kPanels)
                 let context = "\(set.name), \(rows) rows, seed \(random.seed)"
                 #expect(fusedMax.bitPatterns == rowMax.bitPatterns, "\(context)")
                 #expect(fusedSum.bitPatterns == rowSum.bitPatterns, "\(context)")
@@ -81,7 +81,7 @@ struct AttendTileTests {
             var output = [Float](repeating: 0, count: rows * depth)
             let scratch = AlignedBuffer(count: 12 * keys)
             functions.attend_tile(
-                q, depth, rows, kPanels, depth, vPanels, depth, keys, &rowMax, &rowSum, &output, depth, scratch.pointer)
+                q, depth, rows, kPanels, depth, vPanels, depth, keys, &rowMax, &rowSum, &output, depth, scratch.pointer, kPanels)
             for row in 0..<rows {
                 let values = output[row * depth..<(row + 1) * depth]
                 switch row {

@@ -95,7 +95,8 @@ struct KernelBenchmark {
                     case .float32:
                         functions.attend_tile(
                             q.pointer, depth, rows, k.pointer + first, depth, v.pointer + first, depth, keys,
-                            rowMax.pointer, rowSum.pointer, o.pointer, depth, scratch.pointer)
+                            rowMax.pointer, rowSum.pointer, o.pointer, depth, scratch.pointer,
+                            k.pointer + (tile + 1 < tiles ? first + keys * depth : 0))
                     case .bfloat16:
                         bfloat16.attend_tile(
                             q.pointer, depth / 2, rows, k.pointer + first, depth, v.pointer + first, depth, keys, 1,

@@ -217,7 +217,7 @@ static void check_attend_tile(const annulus_kernels *set, Run *run) {
         set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c);
         set->pack_columns(a, *depth, *keys, *depth, d);
         set->attend_tile(fill(run, b, *rows * *depth, 3), *depth, *rows, c, *depth, d, *depth, *keys, row_max, row_sum,
-                         a, width, scratch);
+                         a, width, scratch, c);
         keep(run, a, *rows * width);
         keep(run, row_max, *rows);
         keep(run, row_sum, *rows);

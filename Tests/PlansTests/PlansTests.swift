@@ -147,6 +147,17 @@ import Tiles
         }
     }
 
+    /// Cheap documents do not pile up beyond the cap on the one rank that no costly document fills.
+    @Test(arguments: [3, 4, 5, 8]) func theTokenCapHoldsForWholeDocuments(ranks: Int) {
+        let costs = Array(repeating: 1000.0, count: ranks - 1) + Array(repeating: 1, count: 40)
+        let sharding = Sharding(lengths: costs.map { _ in 256 }, layout: .balanced, rankCount: ranks, costs: costs)
+        let tokens = (0..<ranks).map { sharding.tokenCount(of: Rank($0)) }
+        let cap = Sharding.tokenCap * Double(256 * costs.count) / Double(ranks)
+        #expect(tokens.allSatisfy { Double($0) <= cap }, "\(ranks) ranks: \(tokens)")
+        // The light rank is filled as far as it goes before others take of them.
+        #expect(tokens.max().map(Double.init) ?? 0 > cap - 256)
+    }
+
     @Test func theWorkIsCounted() {
         let heads = HeadShape(queryHeads: 6, keyValueHeads: 2, headDimension: 8, valueDimension: 20)
         let shapes = [SequenceShape(length: 300), SequenceShape(queries: 5, keys: 600)]

@@ -108,11 +108,12 @@ typedef struct annulus_kernels {
   // the bits of panel_product over the K panels, softmax_rows, and panel_product over the V panels, with the
   // exponentials of some rows under way during the products of others. Calls with many rows (48 and
   // more) gain most. o has value_columns rounded up to 16 columns. scratch holds 12 rows of scores:
-  // 12 · (keys rounded up to 16) floats, 64-byte aligned for speed.
+  // 12 · (keys rounded up to 16) floats, 64-byte aligned for speed. ahead is the tile that comes next, or this one:
+  // it may be fetched into the second-level cache meanwhile, and is not read.
   void (*attend_tile)(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
                       const float *k_panels, ptrdiff_t depth,
                       const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
-                      float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch);
+                      float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead);
 
   // In place, for visible and masked scores alike: s·scale, then cap·tanh(s/cap) where cap > 0; then, with the
   // distance δ = distance + j − r of row r and key j, s + bias[reach + clamp(δ, −reach, reach)] where bias is
