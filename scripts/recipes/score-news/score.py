@@ -43,7 +43,9 @@ def transformers_results(folder, lines):
     """Label, score and logits of each line, the tokens of all, and the seconds, of batches in the order of the stream."""
     import torch
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     torch.set_num_threads(THREADS)
     torch.set_grad_enabled(False)
     tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -72,7 +74,7 @@ def main():
     with open(path, encoding="utf-8") as file:
         lines = [json.loads(line) for line in file]
     print("$ " + shlex.join(command) + " < " + path, flush=True)
-    _, loading = stream(command, [{"text": "word", "label": lines[0]["label"]}], show=False)
+    _, loading = stream(command + ["--quiet"], [{"text": "word", "label": lines[0]["label"]}], show=False)
     ours, seconds = stream(command, lines, show=True)
     print("  …", flush=True)
     seconds -= loading

@@ -11,6 +11,7 @@ import time
 
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
+from transformers.utils import logging
 
 # One pass over so many lines, cut to so many tokens: a topic shows in the first ones.
 LINES, TOKENS, BATCH = 4000, 96, 32
@@ -19,6 +20,7 @@ RATE, HEAD_RATE = 1e-4, 1e-3
 
 def main():
     encoder, path, folder = sys.argv[1:]
+    logging.disable_progress_bar()
     torch.manual_seed(1)
     generator = random.Random(1)
     with open(path, encoding="utf-8") as file:
