@@ -166,7 +166,10 @@ class EmbedDocuments:
         if self.ranks > session.cores:
             raise Skipped("needs %d cores, and %d may be used" % (self.ranks, session.cores))
         minilm(session)
-        self.tokens = sum(short_documents(session, self.documents, self.count, self.lengths))
+        counts = short_documents(session, self.documents, self.count, self.lengths)
+        self.tokens = sum(counts)
+        # Multiplications and additions of MiniLM's six layers: dense ones, and attention.
+        self.flop = 6 * sum(2 * n * (4 * 384 * 384 + 2 * 384 * 1536) + 4 * n * n * 384 for n in counts)
         with open(in_work("word.jsonl"), "w", encoding="utf-8") as file:
             file.write(json.dumps({"text": "word"}) + "\n")
         self.session = session
@@ -183,7 +186,16 @@ class EmbedDocuments:
 
     def turn(self):
         loading = self.run(in_work("word.jsonl"), in_work("word.npy"))
-        return {"seconds": self.run(self.documents, self.vectors) - loading, "loading_seconds": loading}
+        seconds = self.run(self.documents, self.vectors) - loading
+        return {"seconds": seconds, "loading_seconds": loading, "fraction_of_peak": self.flop / seconds / self.peak()}
+
+    def peak(self):
+        """What the same ranks could do in a second, if they did nothing but multiply and add."""
+        command = self.session.mpirun + ["-np", str(self.ranks), self.session.annulus, "bench", "peak", "--threads", "1", "--format", "json", "--quiet"]
+        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        if ended.returncode != 0:
+            raise failure(ended, "bench peak")
+        return json.loads(ended.stdout)["peak_gflops"] * 1e9
 
     def stop(self):
         pass
