@@ -109,7 +109,8 @@ class Peer:
         self.name, self.ranks, self.options = name, ranks, options
 
     def describe(self):
-        return "%s(%s)" % (self.name, ", ".join("%s %s" % pair for pair in self.options.items()))
+        # Of a file its name will do.
+        return "%s(%s)" % (self.name, ", ".join("%s %s" % (key, os.path.basename(str(value))) for key, value in self.options.items()))
 
     def start(self, session):
         self.processes = []
