@@ -222,8 +222,48 @@ def write_pipelines(folder, tokenizer_file):
         path.chmod(0o644)
 
 
+ESM_TOKENS = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>".split()
+PROTEINS = ["MKTAYIAKQRQISFVKSHFSRQ", "ACDEFGHIKLMNPQRSTVWYXBUZO.-", "M", "MKLV"]
+# What is unknown, special or white space, in all neighbourhoods.
+PROTEIN_LINES = PROTEINS + [
+    "", "mkt", "MK T", "M<mask>K", "M <mask>\t<mask> K", "MJK", "MjjK", "JJ J", "M?K**", "<cls>MK<eos>", "M\nK", "<null_1>A", "A<null_1><null_1>",
+    "<unk>A", "A<pad>", "<Mask><MASK>", "é MÉK", "A<mas", "A\x1cK\x1f", "\u3000M\u00a0K\u200bT", "A.-B*",
+]
+MASKED_PROTEINS = ["MK<mask>AYIA", "<mask>KT<mask>", "MKJ<mask>"]
+
+
+def write_proteins(folder):
+    """An ESM with a vocab.txt: ids of the slow tokenizer, which is the only one that it has, and pipelines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(ESM_TOKENS))
+    tokenizer = transformers.EsmTokenizer(str(folder / "vocab.txt"))
+    config = transformers.EsmConfig(
+        **SHAPE, vocab_size=len(ESM_TOKENS), mask_token_id=32, pad_token_id=1, position_embedding_type="rotary", token_dropout=True,
+        emb_layer_norm_before=False,
+    )
+    write_checkpoint(folder, config)
+    load = lambda name: getattr(transformers, name).from_pretrained(str(folder), attn_implementation="eager", dtype=torch.float32).eval()
+    pipe = lambda task, model: transformers.pipeline(task, model=model, tokenizer=tokenizer, device="cpu")
+    tagger = load("AutoModelForTokenClassification")
+    result = {
+        "lines": PROTEIN_LINES, "ids": [tokenizer(line)["input_ids"] for line in PROTEIN_LINES],
+        "pair": tokenizer(*PROTEINS[:2])["input_ids"], "proteins": PROTEINS, "masked": MASKED_PROTEINS,
+        "classify": plain([pipe("text-classification", load("AutoModelForSequenceClassification"))(text)[0] for text in PROTEINS]),
+        # A slow tokenizer knows no offsets.
+        "ner": plain([
+            [{key: value for key, value in token.items() if value is not None} for token in pipe("token-classification", tagger)(text)]
+            for text in PROTEINS
+        ]),
+        "fill-mask": plain([pipe("fill-mask", load("AutoModelForMaskedLM"))(text) for text in MASKED_PROTEINS]),
+    }
+    (folder / "pipelines.json").write_text(json.dumps(result, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+    for path in folder.iterdir():
+        path.chmod(0o644)
+
+
 def make_tasks(target, tokenizer_file):
     for index, (name, config) in enumerate(families().items()):
         write_checkpoint(target / name, config)
         write_logits(target / name, np.random.default_rng(500 + index))
     write_pipelines(target / "tasks-bert", tokenizer_file)
+    write_proteins(target / "tasks-esm")

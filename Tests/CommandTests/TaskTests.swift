@@ -23,15 +23,6 @@ import Testing
         return try String(decoding: alone.output, as: UTF8.self).split(separator: "\n").map { try JSON.parse(Array($0.utf8), path: "output") }
     }
 
-    /// Equal but for the last digits of numbers.
-    private func same(_ found: JSON?, _ expected: JSON?) -> Bool {
-        guard let found, let expected else { return found == nil && expected == nil }
-        if let a = found.double, let b = expected.double { return abs(a - b) <= 2e-6 * max(1, abs(b)) }
-        if let a = found.array, let b = expected.array { return a.count == b.count && zip(a, b).allSatisfy { same($0, $1) } }
-        if let a = found.object, let b = expected.object { return b.members.allSatisfy { same(a[$0.key], $0.value) } }
-        return found == expected
-    }
-
     private func texts(_ key: String) throws -> [String] { try #require(golden()[key]?.array).compactMap(\.string) }
 
     @Test func classifyGivesTheLabelsOfThePipeline() throws {
@@ -90,6 +81,15 @@ import Testing
             #expect(same(found.first, answer), "\(found) instead of \(answer)")
         }
     }
+}
+
+/// Equal but for the last digits of numbers.
+func same(_ found: JSON?, _ expected: JSON?) -> Bool {
+    guard let found, let expected else { return found == nil && expected == nil }
+    if let a = found.double, let b = expected.double { return abs(a - b) <= 2e-6 * max(1, abs(b)) }
+    if let a = found.array, let b = expected.array { return a.count == b.count && zip(a, b).allSatisfy { same($0, $1) } }
+    if let a = found.object, let b = expected.object { return b.members.allSatisfy { same(a[$0.key], $0.value) } }
+    return found == expected
 }
 
 @Suite struct InitTests {
