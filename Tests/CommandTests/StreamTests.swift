@@ -94,7 +94,7 @@ import Testing
             #expect(try run.lines(1).count == 1)
             try run.write("{\"txt\": \"Hello\"}\n")
             #expect(try run.close() == 65)
-            #expect(try run.content("errors").contains("annulus: standard input:2 has no text"))
+            #expect(try run.content("errors").contains("annulus: standard input:2: has no text"))
         }
     }
 

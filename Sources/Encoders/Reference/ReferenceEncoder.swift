@@ -29,11 +29,21 @@ public struct ReferenceEncoder: Sendable {
         root = ParameterPath(source: parameters, name: "")
     }
 
-    /// The hidden states of each document: (tokens, hiddenSize). Parameters are read layer by layer.
+    /// The hidden states of each document in float64: (tokens, hiddenSize). Parameters are read layer by layer.
     /// - Parameter layerDone: told the number of layers done.
     /// - Throws: what the source of the parameters throws.
-    public func states<Scalar: ReferenceScalar>(
-        ids: [[Int32]], typeIds: [[Int32]], in scalar: Scalar.Type = Scalar.self, layerDone: (Int) -> Void = { _ in }
+    public func exactStates(ids: [[Int32]], typeIds: [[Int32]], layerDone: (Int) -> Void = { _ in }) throws(FileError) -> [[Double]] {
+        try states(ids, typeIds, layerDone)
+    }
+
+    /// The same in float32, rounding as plain loops do.
+    public func plainStates(ids: [[Int32]], typeIds: [[Int32]], layerDone: (Int) -> Void = { _ in }) throws(FileError) -> [[Float]] {
+        try states(ids, typeIds, layerDone)
+    }
+
+    // Generic within the module alone, where the compiler makes code for each of the two: many times faster.
+    private func states<Scalar: ReferenceScalar>(
+        _ ids: [[Int32]], _ typeIds: [[Int32]], _ layerDone: (Int) -> Void
     ) throws(FileError) -> [[Scalar]] {
         var documents = try embeddings(ids, typeIds, Scalar.self)
         let bias = try distanceBias(Scalar.self)

@@ -9,22 +9,22 @@ import Darwin
 #endif
 
 /// `Double`, in which the reference is exact for all purposes, and `Float`, in which it rounds as plain code does.
-public protocol ReferenceScalar: BinaryFloatingPoint, Sendable {
+protocol ReferenceScalar: BinaryFloatingPoint, Sendable {
     static func exponential(_ x: Self) -> Self
     static func errorFunction(_ x: Self) -> Self
     static func hyperbolicTangent(_ x: Self) -> Self
 }
 
 extension Double: ReferenceScalar {
-    public static func exponential(_ x: Double) -> Double { exp(x) }
-    public static func errorFunction(_ x: Double) -> Double { erf(x) }
-    public static func hyperbolicTangent(_ x: Double) -> Double { tanh(x) }
+    static func exponential(_ x: Double) -> Double { exp(x) }
+    static func errorFunction(_ x: Double) -> Double { erf(x) }
+    static func hyperbolicTangent(_ x: Double) -> Double { tanh(x) }
 }
 
 extension Float: ReferenceScalar {
-    public static func exponential(_ x: Float) -> Float { expf(x) }
-    public static func errorFunction(_ x: Float) -> Float { erff(x) }
-    public static func hyperbolicTangent(_ x: Float) -> Float { tanhf(x) }
+    static func exponential(_ x: Float) -> Float { expf(x) }
+    static func errorFunction(_ x: Float) -> Float { erff(x) }
+    static func hyperbolicTangent(_ x: Float) -> Float { tanhf(x) }
 }
 
 extension Activation {

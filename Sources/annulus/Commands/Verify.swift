@@ -257,8 +257,8 @@ private final class Verification {
         let agreement = try session.agree { () -> Agreement? in
             guard session.isRoot else { return nil }
             let reference = ReferenceEncoder(configuration, parameters: checkpoint, threads: session.threads)
-            let exact: [[Double]] = try reference.states(ids: documents.ids, typeIds: documents.typeIds) { watchdog.progress(.encoding, layer: $0) }
-            let plain: [[Float]] = try reference.states(ids: documents.ids, typeIds: documents.typeIds) { watchdog.progress(.encoding, layer: $0) }
+            let exact = try reference.exactStates(ids: documents.ids, typeIds: documents.typeIds) { watchdog.progress(.encoding, layer: $0) }
+            let plain = try reference.plainStates(ids: documents.ids, typeIds: documents.typeIds) { watchdog.progress(.encoding, layer: $0) }
             return Agreement(states: states, exact: exact, plain: plain)
         }
         func number(_ value: Double) -> String { String(format: "%.2e", value) }
