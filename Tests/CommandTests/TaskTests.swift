@@ -30,6 +30,22 @@ import Testing
         #expect(same(.array(found), try golden()["classify"]))
     }
 
+    /// With --top-k the line is a list, whose first is the line without it.
+    @Test func classifyListsTheBestLabels() throws {
+        let plain = try lines(["classify", "--quiet"], texts: texts("texts"))
+        for (count, given) in [(1, ["--top-k", "1"]), (2, ["--top-k", "2"]), (2, ["--top-k", "9"])] {
+            for (found, best) in zip(try lines(["classify", "--quiet"] + given, texts: texts("texts")), plain) {
+                let list = try #require(found.array)
+                #expect(list.count == count && list[0] == best)
+                let scores = list.compactMap { $0["score"]?.double }
+                #expect(scores.count == count && zip(scores, scores.dropFirst()).allSatisfy { $0 >= $1 })
+                #expect(count == 1 || abs(scores.reduce(0, +) - 1) < 1e-6 && list[1]["label"] != list[0]["label"])
+            }
+        }
+        let refused = try CommandRun.annulus(["classify", "-m", folder, "--top-k", "0"], input: "a\n")
+        #expect(refused.status == 64 && refused.errors.contains("--top-k"))
+    }
+
     @Test func theClassicExampleHasTheLogitsAndTheLossOfTransformers() throws {
         let expected = try #require(golden()["classic"])
         for label in ["1", "\"POSITIVE\""] {
