@@ -50,6 +50,12 @@ import Testing
             data.replaceSubrange(data.count - 2..<data.count, with: [0x00, 0x7E])
             try data.write(to: url)
         }),
+        ("an infinite number", "1 that are infinite or not numbers", { folder in
+            let url = URL(fileURLWithPath: folder + "/model.safetensors")
+            var data = try Data(contentsOf: url)
+            data.replaceSubrange(data.count - 2..<data.count, with: [0x00, 0xFC])
+            try data.write(to: url)
+        }),
         ("a layer too many", "config.json has no place for", replace("config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1")),
         ("a layer too few", "is missing", replace("config.json", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 3")),
         ("a tensor of another shape", "expected shape", replace("config.json", "\"vocab_size\": 48", "\"vocab_size\": 47")),
