@@ -59,7 +59,7 @@ let package = Package(
             path: "Tests/LibraryExample/Tests"),
         // Run under mpirun by scripts/test, with any number of ranks.
         .executableTarget(
-            name: "distributed-tests", dependencies: ["RingAttention", "TestSupport"], path: "Tests/DistributedTests",
+            name: "distributed-tests", dependencies: ["RingAttention", "TestSupport", "Encoders", "Checkpoints"], path: "Tests/DistributedTests",
             exclude: ["Misuse"]),
     ],
     swiftLanguageModes: [.v6]

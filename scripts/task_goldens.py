@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import transformers
-from encoder_goldens import evenly_spaced, in_double, lifted
+from encoder_goldens import JinaReference, evenly_spaced, in_double, jina_config, lifted
 from safetensors.numpy import save_file
 
 torch.set_num_threads(1)
@@ -55,6 +55,7 @@ def families():
         "heads-esm": t.EsmConfig(
             **plain, mask_token_id=4, pad_token_id=1, position_embedding_type="rotary", token_dropout=True, emb_layer_norm_before=False,
         ),
+        "heads-nomic": t.NomicBertConfig(**plain, rope_parameters={"rope_type": "default", "rope_theta": 1000.0}),
     }
 
 
@@ -114,27 +115,85 @@ def run(model, ids, **inputs):
         return model(input_ids=tokens, attention_mask=torch.ones_like(tokens), **inputs)
 
 
+class JinaHeads(torch.nn.Module):
+    """The heads of Jina BERT v2, which are BERT's (Devlin et al. 2019), over the reference of its layers."""
+
+    def __init__(self, config):
+        super().__init__()
+        linear, hidden = torch.nn.Linear, config.hidden_size
+        self.bert = JinaReference(config)
+        self.bert.pooler = torch.nn.ModuleDict({"dense": linear(hidden, hidden)})
+        self.classifier = linear(hidden, 2)
+        self.qa_outputs = linear(hidden, 2)
+        transform = torch.nn.ModuleDict({"dense": linear(hidden, hidden), "LayerNorm": torch.nn.LayerNorm(hidden, eps=config.layer_norm_eps)})
+        self.cls = torch.nn.ModuleDict({"predictions": torch.nn.ModuleDict({"transform": transform})})
+        self.cls["predictions"].register_parameter("bias", torch.nn.Parameter(torch.zeros(config.vocab_size)))
+
+    def logits(self, task, ids):
+        x = self.bert(torch.tensor(np.array([ids], np.int64))).last_hidden_state[0]
+        if task == "sequenceClassification":
+            return self.classifier(torch.tanh(self.bert.pooler["dense"](x[:1])))
+        if task != "maskedLanguage":
+            return (self.classifier if task == "tokenClassification" else self.qa_outputs)(x)
+        head = self.cls["predictions"]
+        transformed = head["transform"]["LayerNorm"](torch.nn.functional.gelu(head["transform"]["dense"](x)))
+        return transformed @ self.bert.embeddings["word_embeddings"].weight.T + head.bias
+
+
+def write_jina(folder, generator):
+    from safetensors.torch import save_file as save
+
+    config = jina_config()
+    for key, value in SHAPE.items():
+        setattr(config, key, value)
+    config.vocab_size = 64
+    config.id2label, config.label2id = dict(enumerate(LABELS)), {label: index for index, label in enumerate(LABELS)}
+    model = randomize(JinaHeads(config)).eval()
+    folder.mkdir(parents=True, exist_ok=True)
+    config.save_pretrained(str(folder))
+    save({name: value.half().contiguous() for name, value in model.state_dict().items()}, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    double = copy.deepcopy(model).double()
+
+    def run(task, ids):
+        with torch.no_grad():
+            return double.logits(task, ids).numpy(), model.logits(task, ids).numpy()
+
+    write_rows(folder, generator, list(TASKS), run)
+    for path in folder.iterdir():
+        path.chmod(0o644)
+
+
 def write_logits(folder, generator):
     config = json.loads((folder / "config.json").read_text())
+    # These families have no model for questions.
+    tasks = [task for task in TASKS if config["model_type"] not in ["esm", "nomic_bert"] or task != "questionAnswering"]
+
+    def both(task, ids):
+        model = getattr(transformers, TASKS[task]).from_pretrained(str(folder), attn_implementation="eager", dtype=torch.float32).eval()
+        with lifted():
+            exact = run(in_double(model), ids)
+        return logits_of(exact).numpy(), logits_of(run(model, ids)).numpy()
+
+    write_rows(folder, generator, tasks, both)
+
+
+def write_rows(folder, generator, tasks, both):
+    """For each length and task some rows of the float64 logits; `both` gives float64 and float32 ones."""
     goldens, error, scale = {}, {}, {}
-    for length in [1, 5, 40]:
+    kept = [1, 5, 40]
+    # The others are not kept: a head of a sequence has one row a document, and the error of three of them says little.
+    for length in kept + list(range(3, 72, 6)):
         ids = generator.integers(5, 64, length)
         ids[0] = 2
-        goldens[f"{length}.input_ids"] = ids.astype(np.int32)
-        for task, class_name in TASKS.items():
-            if config["model_type"] == "esm" and task == "questionAnswering":
-                continue
-            model = getattr(transformers, class_name).from_pretrained(str(folder), attn_implementation="eager", dtype=torch.float32).eval()
-            with lifted():
-                exact = run(in_double(model), ids)
-            rounded = run(model, ids)
-            a, b = logits_of(exact).numpy(), logits_of(rounded).numpy()
-            a, b = (a.reshape(-1, a.shape[-1]) for a in (a, b))
+        for task in tasks:
+            a, b = (a.reshape(-1, a.shape[-1]) for a in both(task, ids))
             rows = evenly_spaced(len(a), 4)
             error[task] = max(error.get(task, 0), float(np.abs(a - b)[rows].max()))
             scale[task] = max(scale.get(task, 0), float(np.abs(a).max()))
-            goldens[f"{length}.{task}.rows"] = rows
-            goldens[f"{length}.{task}"] = a[rows].astype(np.float32)
+            if length in kept:
+                goldens[f"{length}.input_ids"] = ids.astype(np.int32)
+                goldens[f"{length}.{task}.rows"] = rows
+                goldens[f"{length}.{task}"] = a[rows].astype(np.float32)
     metadata = {f"{task}.float32_error": f"{error[task]:.3e}" for task in error} | {f"{task}.scale": f"{scale[task]:.4g}" for task in scale}
     save_file(goldens, str(folder / "goldens.safetensors"), metadata=metadata)
     (folder / "goldens.safetensors").chmod(0o644)
@@ -222,8 +281,49 @@ def write_pipelines(folder, tokenizer_file):
         path.chmod(0o644)
 
 
+ESM_TOKENS = "<cls> <pad> <eos> <unk> L A G V S E R T I D P K Q N F Y M H W C X B U Z O . - <null_1> <mask>".split()
+PROTEINS = ["MKTAYIAKQRQISFVKSHFSRQ", "ACDEFGHIKLMNPQRSTVWYXBUZO.-", "M", "MKLV"]
+# What is unknown, special or white space, in all neighbourhoods.
+PROTEIN_LINES = PROTEINS + [
+    "", "mkt", "MK T", "M<mask>K", "M <mask>\t<mask> K", "MJK", "MjjK", "JJ J", "M?K**", "<cls>MK<eos>", "M\nK", "<null_1>A", "A<null_1><null_1>",
+    "<unk>A", "A<pad>", "<Mask><MASK>", "é MÉK", "A<mas", "A\x1cK\x1f", "\u3000M\u00a0K\u200bT", "A.-B*",
+]
+MASKED_PROTEINS = ["MK<mask>AYIA", "<mask>KT<mask>", "MKJ<mask>"]
+
+
+def write_proteins(folder):
+    """An ESM with a vocab.txt: ids of the slow tokenizer, which is the only one that it has, and pipelines."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.txt").write_text("\n".join(ESM_TOKENS))
+    tokenizer = transformers.EsmTokenizer(str(folder / "vocab.txt"))
+    config = transformers.EsmConfig(
+        **SHAPE, vocab_size=len(ESM_TOKENS), mask_token_id=32, pad_token_id=1, position_embedding_type="rotary", token_dropout=True,
+        emb_layer_norm_before=False,
+    )
+    write_checkpoint(folder, config)
+    load = lambda name: getattr(transformers, name).from_pretrained(str(folder), attn_implementation="eager", dtype=torch.float32).eval()
+    pipe = lambda task, model: transformers.pipeline(task, model=model, tokenizer=tokenizer, device="cpu")
+    tagger = load("AutoModelForTokenClassification")
+    result = {
+        "lines": PROTEIN_LINES, "ids": [tokenizer(line)["input_ids"] for line in PROTEIN_LINES],
+        "pair": tokenizer(*PROTEINS[:2])["input_ids"], "proteins": PROTEINS, "masked": MASKED_PROTEINS,
+        "classify": plain([pipe("text-classification", load("AutoModelForSequenceClassification"))(text)[0] for text in PROTEINS]),
+        # A slow tokenizer knows no offsets.
+        "ner": plain([
+            [{key: value for key, value in token.items() if value is not None} for token in pipe("token-classification", tagger)(text)]
+            for text in PROTEINS
+        ]),
+        "fill-mask": plain([pipe("fill-mask", load("AutoModelForMaskedLM"))(text) for text in MASKED_PROTEINS]),
+    }
+    (folder / "pipelines.json").write_text(json.dumps(result, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+    for path in folder.iterdir():
+        path.chmod(0o644)
+
+
 def make_tasks(target, tokenizer_file):
     for index, (name, config) in enumerate(families().items()):
         write_checkpoint(target / name, config)
         write_logits(target / name, np.random.default_rng(500 + index))
+    write_jina(target / "heads-jina", np.random.default_rng(600))
     write_pipelines(target / "tasks-bert", tokenizer_file)
+    write_proteins(target / "tasks-esm")

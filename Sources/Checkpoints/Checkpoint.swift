@@ -150,6 +150,9 @@ public struct WeightPath: Sendable, CustomStringConvertible {
         checkpoint.locate(path).flatMap { $0.file.tensors[$0.name] }
     }
 
+    /// The name under which a tensor is stored here, or nil.
+    public var storedName: String? { checkpoint.locate(path)?.name }
+
     /// All elements as float32, row-major.
     ///
     /// - Parameter shape: the shape that the model's configuration demands.

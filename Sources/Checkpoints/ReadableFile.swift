@@ -1,4 +1,4 @@
-// An open file read by position, and whole files read into memory.
+// An open file read by position or from front to back, and whole files read into memory.
 
 #if canImport(Glibc)
 import Glibc
@@ -16,6 +16,15 @@ package final class ReadableFile: Sendable {
     /// Bytes in the file when it was opened.
     package let byteCount: Int
     private let descriptor: Int32
+    private let isOwned: Bool
+
+    /// Standard input, which stays open.
+    package init(standardInputNamed path: String) {
+        self.path = path
+        descriptor = STDIN_FILENO
+        isOwned = false
+        byteCount = 0
+    }
 
     /// The C functions corresponding are `open` and `fstat`.
     package init(path: String) throws(FileError) {
@@ -33,11 +42,12 @@ package final class ReadableFile: Sendable {
         }
         self.path = path
         self.descriptor = descriptor
+        isOwned = true
         self.byteCount = status.st_mode & S_IFMT == S_IFREG ? Int(status.st_size) : 0
     }
 
     deinit {
-        close(descriptor)
+        if isOwned { close(descriptor) }
     }
 
     private static func openingError(_ code: Int32, path: String) -> FileError {
@@ -89,8 +99,26 @@ package final class ReadableFile: Sendable {
         return bytes
     }
 
+    /// Whether ``readNext(limit:)`` would return at once. The corresponding C function is `poll`.
+    package var isReady: Bool {
+        var request = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+        return poll(&request, 1, 0) != 0
+    }
+
+    /// The bytes that come next, at least one and at most `limit`; none at the end. Waits for a pipe that is empty.
+    package func readNext(limit: Int) throws(FileError) -> [UInt8] {
+        var bytes = [UInt8](repeating: 0, count: limit)
+        while true {
+            let count = bytes.withUnsafeMutableBytes { Self.readOnce(descriptor, $0, from: 0) }
+            if count >= 0 { return Array(bytes[..<count]) }
+            if errno != EINTR {
+                throw FileError(.inputOutput, path: path, "cannot be read (\(systemMessage(errno))); check the disk or mount it lies on")
+            }
+        }
+    }
+
     private static func readOnce(_ descriptor: Int32, _ buffer: UnsafeMutableRawBufferPointer, from start: Int) -> Int {
-        // Sequential `read`, not `pread`: pipes have no positions. Only whole-file reads use the cursor.
+        // Sequential `read`, not `pread`: pipes have no positions. Only reads from front to back use the cursor.
         platformRead(descriptor, buffer.baseAddress! + start, min(buffer.count - start, 1 << 30))
     }
 }

@@ -24,39 +24,54 @@ extension EncoderConfiguration {
 }
 
 extension EncoderRun {
-    /// Deals documents out to ranks.
-    /// - Parameter speeds: the ranks' relative speeds, for `balanced`.
-    public static func sharding(
-        lengths: [Int], configuration: EncoderConfiguration, layout: Layout, rankCount: Int, speeds: [Double]? = nil
-    ) -> Sharding {
-        var costs: [Double]?
-        if layout == .balanced {
-            let shapes = lengths.map { SequenceShape(length: $0) }
-            // The order of the sum is the same on every rank, and so is the sharding.
-            for window in configuration.windows {
-                let count = configuration.attention.count { $0.window == window }
-                let ofKind = AttentionJob.costs(
-                    shapes: shapes, mask: EncoderConfiguration.mask(window: window), heads: configuration.heads,
-                    denseFlopPerToken: configuration.denseFlopPerToken)
-                let before = costs ?? Array(repeating: 0, count: ofKind.count)
-                costs = zip(before, ofKind).map { $0 + $1 * Double(count) }
-            }
+    /// The modelled cost of each tile of a batch, all layers together.
+    static func costs(lengths: [Int], configuration: EncoderConfiguration) -> [Double] {
+        let shapes = lengths.map { SequenceShape(length: $0) }
+        var costs: [Double] = []
+        // The order of the sum is the same on every rank, and so is what follows from it.
+        for window in configuration.windows {
+            let count = configuration.attention.count { $0.window == window }
+            let ofKind = AttentionJob.costs(
+                shapes: shapes, mask: EncoderConfiguration.mask(window: window), heads: configuration.heads,
+                denseFlopPerToken: configuration.denseFlopPerToken)
+            costs = costs.isEmpty ? ofKind.map { $0 * Double(count) } : zip(costs, ofKind).map { $0 + $1 * Double(count) }
         }
-        return Sharding(lengths: lengths, layout: layout, rankCount: rankCount, costs: costs, speeds: speeds)
+        return costs
+    }
+
+    /// Deals documents out to ranks.
+    /// - Parameters:
+    ///   - layout: nil: `contiguous`, unless its largest modelled cost of a rank is more than a twentieth above the mean and that
+    ///     of `balanced` is smaller.
+    ///   - speeds: the ranks' relative speeds, for `balanced`.
+    public static func sharding(
+        lengths: [Int], configuration: EncoderConfiguration, layout: Layout?, rankCount: Int, speeds: [Double]? = nil
+    ) -> Sharding {
+        func sharding(_ layout: Layout, _ costs: [Double]?) -> Sharding {
+            Sharding(lengths: lengths, layout: layout, rankCount: rankCount, costs: costs, speeds: speeds)
+        }
+        if let layout { return sharding(layout, layout == .balanced ? costs(lengths: lengths, configuration: configuration) : nil) }
+        let contiguous = sharding(.contiguous, nil)
+        if rankCount == 1 { return contiguous }
+        let costs = costs(lengths: lengths, configuration: configuration)
+        let largest = contiguous.largest(of: costs)
+        if largest <= 1.05 * costs.reduce(0, +) / Double(rankCount) { return contiguous }
+        let balanced = sharding(.balanced, costs)
+        return balanced.largest(of: costs) < largest ? balanced : contiguous
     }
 
     /// Deals documents out to ranks.
     /// - Parameter speeds: the ranks' relative speeds, for `balanced`.
     public static func sharding(
-        lengths: [Int], encoder: Encoder, layout: Layout, rankCount: Int, speeds: [Double]? = nil
+        lengths: [Int], encoder: Encoder, layout: Layout?, rankCount: Int, speeds: [Double]? = nil
     ) -> Sharding {
         sharding(lengths: lengths, configuration: encoder.configuration, layout: layout, rankCount: rankCount, speeds: speeds)
     }
 
     /// The attention of the layers that see most, over a batch of documents: what a plan is priced and chosen for.
-    /// - Parameter speeds: the ranks' relative speeds, for `balanced`.
+    /// - Parameters: as `sharding`.
     public static func job(
-        lengths: [Int], configuration: EncoderConfiguration, element: ElementKind, layout: Layout, rankCount: Int,
+        lengths: [Int], configuration: EncoderConfiguration, element: ElementKind, layout: Layout?, rankCount: Int,
         speeds: [Double]? = nil
     ) -> AttentionJob {
         let sharding = sharding(lengths: lengths, configuration: configuration, layout: layout, rankCount: rankCount, speeds: speeds)
@@ -81,5 +96,13 @@ extension EncoderRun {
         guard let window, Double(window) < n else { return n * n }
         let w = Double(window)
         return n * (2 * w + 1) - w * (w + 1)
+    }
+}
+
+extension Sharding {
+    /// The largest sum of a rank's tiles.
+    /// - Parameter costs: of every tile.
+    fileprivate func largest(of costs: [Double]) -> Double {
+        (0..<rankCount).map { rank in tiles(of: Rank(rank)).ranges.joined().reduce(0) { $0 + costs[$1] } }.max() ?? 0
     }
 }

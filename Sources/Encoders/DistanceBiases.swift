@@ -25,7 +25,7 @@ extension ScoreModifiers {
 
     /// The slopes of ALiBi: 2^(−8/n), 2^(−16/n), … for n heads, n a power of two; for other numbers those of the power
     /// below, and then every second one of the power above.
-    static func alibiSlopes(heads: Int) -> [Float] {
+    package static func alibiSlopes(heads: Int) -> [Float] {
         func powers(_ count: Int) -> [Float] {
             let start = exp2(-8 / Double(count))
             return (1...count).map { Float(pow(start, Double($0))) }

@@ -36,11 +36,17 @@ struct RotaryFrequencies: Sendable {
         return nil
     }
 
+    /// The angle of one position for each pair of channels.
+    func angles(base: Double) -> [Float] {
+        guard let angles = frequencies[base] else { preconditionFailure("no layer has the rotary base \(base)") }
+        return angles
+    }
+
     /// Cosines and sines of some positions: (positions, 2, pairs).
     ///
     /// The angle is exact in double precision, and its functions are rounded once to float32.
     func table(base: Double, positions: Range<Int>, into table: UnsafeMutablePointer<Float>) {
-        guard let frequencies = frequencies[base] else { preconditionFailure("no layer has the rotary base \(base)") }
+        let frequencies = angles(base: base)
         let pairs = frequencies.count
         for (row, position) in positions.enumerated() {
             let target = table + row * 2 * pairs

@@ -174,8 +174,11 @@ struct HeadNames {
             }
             let path = "cls.predictions.transform"
             let norm = parameters.has("\(path).layer_norm.weight") ? "layer_norm" : "LayerNorm"
+            // A gated feed-forward of Jina BERT has an activation of its own, which is not the head's. Published Nomic BERTs have no bias.
+            let activation = family == .jinaBert ? try reader.activation("hidden_act") : configuration.activation
+            let hasBias = family != .nomicBert || parameters.has("\(path).dense.bias")
             return [
-                .dense("\(path).dense", family == .debertaV2 ? width : nil), .activation(family == .nomicBert ? .gelu : configuration.activation),
+                .dense("\(path).dense", family == .debertaV2 ? width : nil, hasBias: hasBias), .activation(activation),
                 .norm("\(path).\(norm)"), decoder("cls.predictions.decoder", bias: "cls.predictions.bias"),
             ]
         case .roberta, .xlmRoberta, .camembert, .mpnet, .esm:

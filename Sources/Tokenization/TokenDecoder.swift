@@ -42,8 +42,8 @@ public struct TokenDecoder: Sendable {
 
     /// Reads the decoder of the model in `folder`.
     public static func load(folder: String) throws(FileError) -> TokenDecoder {
-        let path = folder + "/tokenizer.json"
-        return try TokenDecoder(json: JSON.load(path: path), path: path)
+        let file = try TokenizerFile(folder: folder)
+        return try TokenDecoder(json: file.json, path: file.path)
     }
 
     private static func steps(_ json: JSON, path: String) throws(FileError) -> [Step] {

@@ -28,16 +28,14 @@ public struct Tokenizer: Sendable {
     /// Ids put behind a sequence, as `[SEP]`.
     public let suffixIds: [Int32]
 
-    /// Reads the tokenizer of the model in `folder`.
+    /// Reads the tokenizer of the model in `folder`: `tokenizer.json`, or `vocab.txt` of an ESM that has none.
     public static func load(folder: String) throws(FileError) -> Tokenizer {
-        let path = folder + "/tokenizer.json"
-        guard FileBytes.exists(path) else {
-            throw FileError(
-                .missing, path: path,
-                "no such file; save the model's fast tokenizer there (transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…))")
-        }
-        return try Tokenizer(json: JSON.load(path: path), path: path)
+        let file = try TokenizerFile(folder: folder)
+        return try Tokenizer(json: file.json, path: file.path)
     }
+
+    /// Whether the model in `folder` has a tokenizer that ``load(folder:)`` would read.
+    public static func exists(folder: String) -> Bool { TokenizerFile.path(folder: folder) != nil }
 
     /// Reads a tokenizer from the contents of a `tokenizer.json`; `path` names the file in errors.
     public init(json: JSON, path: String) throws(FileError) {

@@ -21,7 +21,7 @@ struct Annulus: ParsableCommand {
         version: version,
         subcommands: [
             Embed.self, Search.self, Classify.self, NER.self, FillMask.self, Answer.self, Tokenize.self, Attend.self, Init.self,
-            Inspect.self, Doctor.self, PlanCommand.self, Bench.self,
+            Inspect.self, Verify.self, Doctor.self, PlanCommand.self, Bench.self,
         ])
 
     static func main() {

@@ -26,8 +26,16 @@ struct LoadedModel: Sendable {
 
     /// The model's tokenizer; nil where the folder has none.
     func tokenizer() throws(FileError) -> Tokenizer? {
-        FileBytes.exists(folder + "/tokenizer.json") ? try Tokenizer.load(folder: folder) : nil
+        Tokenizer.exists(folder: folder) ? try Tokenizer.load(folder: folder) : nil
     }
+}
+
+/// What a job's batches share, whose documents may come in portions.
+struct BatchPlanning {
+    /// The ranks' relative speeds, once they are measured.
+    var speeds: [Double]??
+    /// The strategy, and the cost of the batch for which it was decided.
+    var strategy: (strategy: Strategy, flop: Double)?
 }
 
 extension Session {
@@ -41,12 +49,13 @@ extension Session {
         let configuration = encoder.configuration
         let total = EncoderRun.flop(lengths: corpus.items.map(\.ids.count), configuration: configuration)
         let line = context.progressLine("encoding", total: Int(total * 1e-9), unit: "GFLOP")
-        let speeds = try relativeSpeeds()
+        let speeds = try plannedSoFar.speeds ?? relativeSpeeds()
+        plannedSoFar.speeds = .some(speeds)
         /// A batch, as all ranks share it.
         func job(_ items: Range<Int>) -> AttentionJob {
             var job = EncoderRun.job(
                 lengths: corpus.items[items].map(\.ids.count), configuration: configuration, element: encoder.element,
-                layout: options.layout, rankCount: transport.size, speeds: speeds)
+                layout: options.askedLayout, rankCount: transport.size, speeds: speeds)
             job.topology = topology
             job.wire = options.wire
             return job
@@ -57,8 +66,7 @@ extension Session {
         let batches = batches(of: corpus)
         // The costliest batch decides for all of them.
         guard let costliest = batches.max(by: { flop($0) < flop($1) }) else { return line.finish(done: 0) }
-        let surroundings = configuration.surroundings(encoder.element, threads: context.threads, weights: false)
-        let decision = try decide(job(costliest), surroundings, options.strategy.named)
+        let strategy = try decide(job(costliest), flop: flop(costliest), configuration, encoder.element)
         var done = 0.0
         for items in batches {
             let ids = corpus.items[items].map(\.ids)
@@ -67,7 +75,7 @@ extension Session {
             let sharding = job(items).queries
             let watchdog = watchdog
             let run = try EncoderRun(
-                encoder: encoder, sharding: sharding, strategy: decision.strategy, topology: topology, wire: options.wire,
+                encoder: encoder, sharding: sharding, strategy: strategy, topology: topology, wire: options.wire,
                 transport: transport, threads: threads, progressed: { watchdog.progress() })
             warn(run.shortages)
             try run.run(ids: ids, typeIds: typeIds) { layer in
@@ -78,6 +86,16 @@ extension Session {
             done += batch
         }
         line.finish(done: Int(total * 1e-9))
+    }
+
+    /// The strategy of some batches, given the costliest: that of earlier ones, unless these cost twice as much. Collective.
+    private func decide(_ job: AttentionJob, flop: Double, _ configuration: EncoderConfiguration, _ element: ElementKind) throws -> Strategy {
+        let surroundings = configuration.surroundings(element, threads: context.threads, weights: false)
+        let earlier = plannedSoFar.strategy.flatMap { flop <= 2 * $0.flop ? $0 : nil }
+        // Also where nothing is chosen, memory is looked at, and whether all ranks plan the same.
+        let strategy = try decide(job, surroundings, options.strategy.named ?? earlier?.strategy).strategy
+        plannedSoFar.strategy = (strategy, max(flop, earlier?.flop ?? 0))
+        return strategy
     }
 
     /// Batches of as many tokens as bound each rank's memory, or of a single document that is longer.

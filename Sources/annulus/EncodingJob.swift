@@ -5,16 +5,16 @@ import Encoders
 import Foundation
 import Tokenization
 
-/// A loaded model and the documents it is to encode, known to every rank.
+/// A loaded model and the documents it is to encode.
 struct EncodingJob {
     let session: Session
     let model: LoadedModel
     let tokenizer: Tokenizer?
-    let documents: [Document]
+    let stream: DocumentStream
     private let prompt: String
     private let input: InputOptions
 
-    /// Loads the model on every rank and the documents on rank 0. Collective.
+    /// Loads the model on every rank. Collective.
     init(
         model options: ModelOptions, input: InputOptions, session: Session,
         prompt: (SentenceTransformersSettings?) throws -> String = { _ in "" }
@@ -33,7 +33,7 @@ struct EncodingJob {
             let model = try LoadedModel.load(options.model, element: element, kernels: kernels)
             return (model, try model.tokenizer(), try prompt(model.settings))
         }
-        documents = try session.documents(input)
+        stream = DocumentStream(input, session)
     }
 
     /// What turning documents into items takes.
@@ -47,8 +47,8 @@ struct EncodingJob {
             truncated: { log.warning("\($0) was cut to the limit (--truncate right)") })
     }
 
-    /// The token ids of all documents. Collective.
-    func corpus(passageTokens: Int? = nil, chunkTokens: Int? = nil) throws -> Corpus {
+    /// The token ids of some documents. Collective.
+    func corpus(_ documents: [Document], passageTokens: Int? = nil, chunkTokens: Int? = nil) throws -> Corpus {
         session.watchdog.progress(.tokenizing)
         return try session.corpus(
             documents, tokenizer: tokenizer, preparation(passageTokens: passageTokens, chunkTokens: chunkTokens))

@@ -19,8 +19,11 @@ struct RunOptions: ParsableArguments {
         """)
     var ranksPerNode: Int?
 
-    @Option(help: "How tiles are dealt out to ranks: contiguous, zigzag, or balanced (equal modelled cost, ranks weighted by measured speed).")
-    var layout: Layout = .contiguous
+    @Option(name: .customLong("layout"), help: """
+        How tiles are dealt out to ranks: contiguous, zigzag, or balanced (equal modelled cost, ranks weighted by measured speed). \
+        Default: contiguous; for batches of documents whose cost that would spread unevenly, balanced with equal speeds.
+        """)
+    var askedLayout: Layout?
 
     @Option(help: """
         Who computes what: pass-kv (keys and values go round the ring), pass-q (queries do, partials return), all-gather (keys \
@@ -60,6 +63,9 @@ struct RunOptions: ParsableArguments {
         if !(0...1e9).contains(watchdog) { throw ValidationError("--watchdog takes seconds, 0 for never, not \(watchdog)") }
     }
 
+    /// The layout of what is one sequence, or of equal ones.
+    var layout: Layout { askedLayout ?? .contiguous }
+
     /// How the job runs, in the words of the job.
     var job: JobOptions {
         JobOptions(virtualRanks: virtualRanks, threads: threads, watchdogSeconds: watchdog, progress: progress, isQuiet: quiet)
@@ -98,7 +104,7 @@ extension ProgressMode: ExpressibleByArgument {}
 
 /// Which model.
 struct ModelOptions: ParsableArguments {
-    @Option(name: [.short, .long], help: "A folder with config.json, model.safetensors and tokenizer.json, or org/name in the Hugging Face cache.")
+    @Option(name: [.short, .long], help: "A folder with config.json, model.safetensors and tokenizer.json (ESM: vocab.txt), or org/name in the Hugging Face cache.")
     var model: String
 }
 
@@ -140,8 +146,9 @@ struct InputOptions: ParsableArguments {
     var input: [String] = ["-"]
 
     @Option(help: """
-        text (a file is a document), lines, jsonl or ids (each line a JSON array of token ids, special tokens in place). \
-        Default: by suffix (.jsonl, .ids, else text); standard input is lines.
+        text (a file is a document), lines, jsonl, ids (each line a JSON array of token ids, special tokens in place) or fasta \
+        (a record is a document: its lines joined, in capitals, without a `*` at the end). Default: by suffix (.jsonl, .ids, .fasta, \
+        .fa, .faa, .fas, else text); standard input is lines.
         """)
     var inputFormat: InputFormat?
 
@@ -160,7 +167,7 @@ struct InputOptions: ParsableArguments {
 }
 
 enum InputFormat: String, ExpressibleByArgument, CaseIterable {
-    case text, lines, jsonl, ids
+    case text, lines, jsonl, ids, fasta
 }
 
 enum Truncation: String, ExpressibleByArgument, CaseIterable {

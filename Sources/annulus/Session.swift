@@ -19,6 +19,8 @@ final class Session {
     /// Which ranks share memory.
     let topology: Topology
     private var warnings: Set<String> = []
+    /// What the batches of a job have been planned with so far.
+    var plannedSoFar = BatchPlanning()
 
     var transport: any Transport { context.transport }
     var watchdog: Watchdog { context.watchdog }
@@ -89,13 +91,14 @@ final class Session {
     }
 
     /// One line on how the job runs.
-    func logHeader(_ what: String) {
+    /// - Parameter encodes: whether it encodes documents, whose batches may be laid out each in its way.
+    func logHeader(_ what: String, encodes: Bool = false) {
         let ranks = transport.size == 1 ? "1 rank" : "\(transport.size) ranks"
             + (topology.isShared ? " on \(topology.nodeCount) node\(topology.nodeCount == 1 ? "" : "s")" : "")
         let threads = context.threads == 1 ? "1 thread" : "\(context.threads) threads"
         log.notice("""
             \(what): \(ranks) of \(threads), kernel \(kernels.name), \(options.dtype.rawValue), strategy \(options.strategy.name), \
-            layout \(options.layout.rawValue)
+            layout \(options.askedLayout?.rawValue ?? (encodes ? "by batch" : options.layout.rawValue))
             """)
         if options.dtype == .float32, options.wire == .bfloat16 {
             log.notice("""

@@ -35,7 +35,8 @@ struct CommandRun {
     /// The folder of the test's own executable, where `annulus` is built too.
     private static let products = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath().deletingLastPathComponent()
 
-    static func annulus(_ arguments: [String], _ spread: Spread = .alone, input: String? = nil, environment: [String: String] = [:]) throws -> CommandRun {
+    /// The command, ready to run but for its standard streams.
+    static func process(_ arguments: [String], _ spread: Spread, environment: [String: String] = [:], folder: TemporaryFolder) -> Process {
         let process = Process()
         let command = products.appendingPathComponent("annulus").path
         var words = [command] + arguments
@@ -57,11 +58,16 @@ struct CommandRun {
         variables["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
         variables["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
         variables["ANNULUS_KERNEL"] = nil
-        let folder = try TemporaryFolder()
         // What a run measures, it keeps for nobody else.
         variables["XDG_CACHE_HOME"] = folder.path("cache")
         variables.merge(environment) { $1 }
         process.environment = variables
+        return process
+    }
+
+    static func annulus(_ arguments: [String], _ spread: Spread = .alone, input: String? = nil, environment: [String: String] = [:]) throws -> CommandRun {
+        let folder = try TemporaryFolder()
+        let process = process(arguments, spread, environment: environment, folder: folder)
         // Files, not pipes: nothing can block on a full one.
         func file(_ name: String, _ content: String = "") throws -> FileHandle {
             let path = folder.path(name)

@@ -23,20 +23,27 @@ import Testing
         return try String(decoding: alone.output, as: UTF8.self).split(separator: "\n").map { try JSON.parse(Array($0.utf8), path: "output") }
     }
 
-    /// Equal but for the last digits of numbers.
-    private func same(_ found: JSON?, _ expected: JSON?) -> Bool {
-        guard let found, let expected else { return found == nil && expected == nil }
-        if let a = found.double, let b = expected.double { return abs(a - b) <= 2e-6 * max(1, abs(b)) }
-        if let a = found.array, let b = expected.array { return a.count == b.count && zip(a, b).allSatisfy { same($0, $1) } }
-        if let a = found.object, let b = expected.object { return b.members.allSatisfy { same(a[$0.key], $0.value) } }
-        return found == expected
-    }
-
     private func texts(_ key: String) throws -> [String] { try #require(golden()[key]?.array).compactMap(\.string) }
 
     @Test func classifyGivesTheLabelsOfThePipeline() throws {
         let found = try lines(["classify", "--quiet"], texts: texts("texts"))
         #expect(same(.array(found), try golden()["classify"]))
+    }
+
+    /// With --top-k the line is a list, whose first is the line without it.
+    @Test func classifyListsTheBestLabels() throws {
+        let plain = try lines(["classify", "--quiet"], texts: texts("texts"))
+        for (count, given) in [(1, ["--top-k", "1"]), (2, ["--top-k", "2"]), (2, ["--top-k", "9"])] {
+            for (found, best) in zip(try lines(["classify", "--quiet"] + given, texts: texts("texts")), plain) {
+                let list = try #require(found.array)
+                #expect(list.count == count && list[0] == best)
+                let scores = list.compactMap { $0["score"]?.double }
+                #expect(scores.count == count && zip(scores, scores.dropFirst()).allSatisfy { $0 >= $1 })
+                #expect(count == 1 || abs(scores.reduce(0, +) - 1) < 1e-6 && list[1]["label"] != list[0]["label"])
+            }
+        }
+        let refused = try CommandRun.annulus(["classify", "-m", folder, "--top-k", "0"], input: "a\n")
+        #expect(refused.status == 64 && refused.errors.contains("--top-k"))
     }
 
     @Test func theClassicExampleHasTheLogitsAndTheLossOfTransformers() throws {
@@ -90,6 +97,15 @@ import Testing
             #expect(same(found.first, answer), "\(found) instead of \(answer)")
         }
     }
+}
+
+/// Equal but for the last digits of numbers.
+func same(_ found: JSON?, _ expected: JSON?) -> Bool {
+    guard let found, let expected else { return found == nil && expected == nil }
+    if let a = found.double, let b = expected.double { return abs(a - b) <= 2e-6 * max(1, abs(b)) }
+    if let a = found.array, let b = expected.array { return a.count == b.count && zip(a, b).allSatisfy { same($0, $1) } }
+    if let a = found.object, let b = expected.object { return b.members.allSatisfy { same(a[$0.key], $0.value) } }
+    return found == expected
 }
 
 @Suite struct InitTests {

@@ -33,6 +33,7 @@ let succeeded = try MPIEnvironment.run { world in
     registerJobChecks(&checks)
     registerRingChecks(&checks)
     registerGeneratedChecks(&checks)
+    registerFamilyChecks(&checks)
     if world.size == 1 {
         // These compile, or start whole jobs of their own: once is enough.
         registerMisuseChecks(&checks)

@@ -60,6 +60,23 @@ import Tiles
         }
     }
 
+    /// Weights, keys and values in bfloat16 are off by 2⁻⁸ at most each; over the layers such errors add up like their roots.
+    @Test(arguments: names) func bfloat16IsNearFloat32OnAnyRanks(name: String) throws {
+        let checkpoint = try Checkpoint(folder: golden(name))
+        let wide = try Encoder(checkpoint, kernels: .best)
+        let narrow = try Encoder(checkpoint, element: .bfloat16, kernels: .best)
+        let ids = [1, 70, 300].map { length in (0..<length).map { Int32(($0 * 7 + length) % 30) } }
+        let (exact, states) = (try hiddenStates(wide, ids), try hiddenStates(narrow, ids))
+        for ranks in [2, 3, 5] {
+            let spread = try hiddenStates(narrow, ids, ranks: ranks, layout: Layout.allCases[ranks % 3])
+            #expect(zip(spread.joined(), states.joined()).allSatisfy { $0.bitPattern == $1.bitPattern }, "\(ranks) ranks")
+        }
+        let difference = zip(exact.joined(), states.joined()).reduce(0.0) { $0 + Double($1.0 - $1.1) * Double($1.0 - $1.1) }
+        let size = exact.joined().reduce(0.0) { $0 + Double($1) * Double($1) }
+        let relative = (difference / size).squareRoot()
+        #expect(relative > 0x1p-12 && relative < 2 * 0x1p-8 * Double(wide.configuration.layerCount).squareRoot(), "off by \(relative)")
+    }
+
     @Test func oldAndNewKeysOfModernBERTMeanTheSame() throws {
         let folder = golden("tiny-modernbert")
         let new = try EncoderConfiguration(JSON.load(path: folder + "/config.json"), path: "new")

@@ -16,7 +16,8 @@ struct Embed: ParsableCommand {
             mean pooling without normalisation. --truncate-dim keeps the first N values, before normalising. A .npy holds \
             [rows, hidden]; a .safetensors a tensor `embeddings`, or with --pooling none one tensor per document, `0`, `1`, …, \
             [tokens, hidden], special tokens included. With --passage-tokens or --chunk-tokens each row also tells \
-            `document`, `start` and `end`: Unicode scalars of the document's text, or token positions where ids were given.
+            `document`, `start` and `end`: Unicode scalars of the document's text, or token positions where ids were given. \
+            JSON lines come out as they are finished, also while standard input stays open; the other files need all documents first.
             """)
 
     @OptionGroup var model: ModelOptions
@@ -85,20 +86,50 @@ struct Embed: ParsableCommand {
         if let path = output.output {
             try ParallelFile.checkWritable(path, force: output.force, transport: session.transport)
         }
-        session.logHeader("embed \(model.model)")
-        let corpus = try job.corpus(passageTokens: passageTokens, chunkTokens: chunkTokens)
+        session.logHeader("embed \(model.model)", encodes: true)
+        guard let path = output.output, output.format != .jsonLines else { return try writeLines(job) }
+        // The headers of these files tell how many rows follow: all documents come first.
+        let corpus = try job.corpus(try job.stream.rest(), passageTokens: passageTokens, chunkTokens: chunkTokens)
         if pooling == PoolingChoice.none {
-            try StatesWriter(session, corpus: corpus, encoder: job.model.encoder, output: output).run()
-        } else {
-            let settings = job.model.settings
-            let writer = try VectorWriter(
-                session, corpus: corpus, output: output, width: truncateDim ?? width,
-                located: passageTokens != nil || chunkTokens != nil)
-            try session.vectors(
-                corpus, with: job.model.encoder, pooling: pooling?.mode ?? settings?.pooling ?? .mean,
-                normalize: normalize ?? settings?.normalize ?? false, dimensions: truncateDim, body: writer.write)
-            try writer.finish()
+            return try StatesWriter(session, corpus: corpus, encoder: job.model.encoder, output: output).run()
         }
+        let writer = try VectorWriter(
+            session, corpus: corpus, path: path, output: output, width: truncateDim ?? width, located: isLocated)
+        try vectors(job, corpus, body: writer.write)
+        try writer.finish()
+    }
+
+    /// Whether rows tell where in their document they come from.
+    private var isLocated: Bool { passageTokens != nil || chunkTokens != nil }
+
+    /// Lines of JSON, as documents come. Collective.
+    private func writeLines(_ job: EncodingJob) throws {
+        let session = job.session
+        let lines = try LineOutput(output.output, force: output.force, session)
+        while let portion = try job.stream.next() {
+            let corpus = try job.corpus(portion.documents, passageTokens: passageTokens, chunkTokens: chunkTokens)
+            if pooling == PoolingChoice.none {
+                try StatesWriter(session, corpus: corpus, encoder: job.model.encoder, output: output).write(to: lines)
+                continue
+            }
+            let places = corpus.items.flatMap { item in item.spans.map { (document: portion.first + item.document, start: $0.start, end: $0.end) } }
+            try vectors(job, corpus) { found in
+                try lines.write(try session.gather(found).map { span, vector in
+                    let place = places[span]
+                    let location = isLocated ? "\"document\": \(place.document), \"start\": \(place.start), \"end\": \(place.end), " : ""
+                    return "{\(location)\"embedding\": \(JSONText.floats(vector))}\n"
+                }.joined())
+            }
+        }
+        try lines.finish()
+    }
+
+    /// The vectors of a corpus, each on the rank that holds the first token of its span. Collective.
+    private func vectors(_ job: EncodingJob, _ corpus: Corpus, body: ([(span: Int, vector: [Float])]) throws -> Void) throws {
+        let settings = job.model.settings
+        try job.session.vectors(
+            corpus, with: job.model.encoder, pooling: pooling?.mode ?? settings?.pooling ?? .mean,
+            normalize: normalize ?? settings?.normalize ?? false, dimensions: truncateDim, body: body)
     }
 }
 

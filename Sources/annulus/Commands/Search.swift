@@ -42,8 +42,8 @@ struct Search: ParsableCommand {
 
     private func run(_ session: Session) throws {
         let job = try EncodingJob(model: model, input: input, session: session)
-        session.logHeader("search \(model.model)")
-        var corpus = try job.corpus(passageTokens: passageTokens)
+        session.logHeader("search \(model.model)", encodes: true)
+        var corpus = try job.corpus(try job.stream.rest(), passageTokens: passageTokens)
         // The question is encoded like one more document, behind all others.
         let asked = try session.agree {
             try Corpus.items(

@@ -22,22 +22,28 @@ struct Tokenize: ParsableCommand {
     func run() throws {
         let command = self
         try Session.run(spread) { session in
-            let lines = try session.agree { session.isRoot ? try command.lines() : [] }
-            try session.agree { for line in lines { try session.printLines(line) } }
+            try session.agree { if session.isRoot { try command.write(session) } }
         }
     }
 
-    private func lines() throws -> [String] {
-        let folder = try Checkpoint.resolve(model.model)
-        let tokenizer = try Tokenizer.load(folder: folder)
-        return try Documents.read(input).map { document in
-            guard case .text(let text) = document.content else {
-                throw JobError(.badInput, "\(document.source): holds token ids already; tokenize takes text")
-            }
-            let encoding = tokenizer.encode(text, addSpecialTokens: !noSpecialTokens)
-            let ids = encoding.ids.map(String.init).joined(separator: ", ")
-            let offsets = encoding.offsets.map { "[\($0.lowerBound), \($0.upperBound)]" }.joined(separator: ", ")
-            return "{\"ids\": [\(ids)], \"offsets\": [\(offsets)]}\n"
+    /// Prints lines as documents come.
+    private func write(_ session: Session) throws {
+        let tokenizer = try Tokenizer.load(folder: Checkpoint.resolve(model.model))
+        var source = DocumentSource(input)
+        while true {
+            let documents = try source.next(limit: 1 << 20) { try session.watchdog.whileWaiting($0) }
+            if documents.isEmpty { return }
+            try session.printLines(try documents.map { try line($0, tokenizer) }.joined())
         }
+    }
+
+    private func line(_ document: Document, _ tokenizer: Tokenizer) throws -> String {
+        guard case .text(let text) = document.content else {
+            throw JobError(.badInput, "\(document.source): holds token ids already; tokenize takes text")
+        }
+        let encoding = tokenizer.encode(text, addSpecialTokens: !noSpecialTokens)
+        let ids = encoding.ids.map(String.init).joined(separator: ", ")
+        let offsets = encoding.offsets.map { "[\($0.lowerBound), \($0.upperBound)]" }.joined(separator: ", ")
+        return "{\"ids\": [\(ids)], \"offsets\": [\(offsets)]}\n"
     }
 }

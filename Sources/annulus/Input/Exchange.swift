@@ -3,6 +3,7 @@
 import Checkpoints
 import Foundation
 import RingAttention
+import Tiles
 import Tokenization
 
 /// Values written one behind another into bytes, and read back in the same order.
@@ -52,11 +53,55 @@ struct Message {
     }
 }
 
-extension Session {
-    /// The documents of the input, which rank 0 reads and tells the others. Collective.
-    func documents(_ options: InputOptions) throws -> [Document] {
-        let read: [Document] = try agree { () throws in isRoot ? try Documents.read(options) : [] }
-        if transport.size == 1 { return read }
+/// The documents of the input on every rank, in portions. All its functions are collective.
+final class DocumentStream {
+    /// Documents that follow each other in the input.
+    struct Portion {
+        /// How many came before.
+        let first: Int
+        let documents: [Document]
+    }
+
+    private let session: Session
+    private var source: DocumentSource
+    private var count = 0
+
+    /// Bytes of input for each rank, after which a portion ends: some batches, so that the last one, which may be small, costs little.
+    private static let portionBytes = 1 << 20
+
+    init(_ options: InputOptions, _ session: Session) {
+        self.session = session
+        source = DocumentSource(options)
+    }
+
+    /// What comes next, read by rank 0; nil behind the last.
+    ///
+    /// A portion ends where it is large enough, and where a pipe has no more at the moment.
+    func next() throws -> Portion? { try next(limit: Self.portionBytes * session.transport.size) }
+
+    /// All that is left.
+    func rest() throws -> [Document] { try next(limit: .max)?.documents ?? [] }
+
+    private func next(limit: Int) throws -> Portion? {
+        let (watchdog, isRest) = (session.watchdog, limit == .max)
+        let read = Result {
+            var read: [Document] = []
+            while session.isRoot {
+                let documents = try source.next(limit: limit) { try watchdog.whileWaiting($0) }
+                read += documents
+                if !isRest || documents.isEmpty { break }
+            }
+            return read
+        }
+        try session.waitForRoot()
+        let documents = try tell(session.agree { try read.get() })
+        defer { count += documents.count }
+        return documents.isEmpty ? nil : Portion(first: count, documents: documents)
+    }
+
+    /// Rank 0's documents, on all ranks. True labels stay on rank 0.
+    private func tell(_ read: [Document]) throws -> [Document] {
+        if session.transport.size == 1 { return read }
         var message = Message()
         for document in read {
             message.write(document.source)
@@ -71,7 +116,7 @@ extension Session {
             message.write(document.pair == nil ? 0 : 1)
             message.write(document.pair ?? "")
         }
-        var told = Message(try transport.allGather(message.bytes)[0])
+        var told = Message(try session.transport.allGather(message.bytes)[0])
         var documents: [Document] = []
         while !told.isAtEnd {
             let source = told.readString()
@@ -80,7 +125,29 @@ extension Session {
             let pair = told.readString()
             documents.append(Document(source: source, content: content, pair: hasPair ? pair : nil))
         }
-        return isRoot ? read : documents
+        return session.isRoot ? read : documents
+    }
+}
+
+extension Session {
+    /// Waits until rank 0 comes here too, however long that takes, and leaves the processor to others meanwhile: a collective
+    /// call would keep it busy. Collective.
+    fileprivate func waitForRoot() throws {
+        guard transport.size > 1 else { return }
+        var mark: UInt8 = isRoot ? 1 : 0
+        try withUnsafeMutableBytes(of: &mark) { mark in
+            if isRoot {
+                let sent = UnsafeRawBufferPointer(mark)
+                try transport.exchange(receive: [], send: (1..<transport.size).map { Outgoing(to: Rank($0), pieces: [sent]) })
+            } else {
+                try transport.exchange(receive: [Incoming(from: Rank(0), pieces: [mark])], send: []) { poll in
+                    while mark[0] == 0 {
+                        poll()
+                        if mark[0] == 0 { Thread.sleep(forTimeInterval: 0.002) }
+                    }
+                }
+            }
+        }
     }
 
     /// The items of all documents, each tokenized by one rank. Collective.

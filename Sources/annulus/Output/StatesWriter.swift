@@ -29,7 +29,6 @@ struct StatesWriter {
 
     /// Encodes and writes. Collective.
     func run() throws {
-        if output.format == .jsonLines { return try writeLines() }
         guard let path = output.output else { return }
         let width = encoder.configuration.hiddenSize
         let file = try ParallelFile.create(path, force: output.force, transport: session.transport)
@@ -54,11 +53,9 @@ struct StatesWriter {
         try file.commit()
     }
 
-    /// One line a document: {"embeddings": [[…], …]}.
-    private func writeLines() throws {
+    /// Encodes and writes a line a document: {"embeddings": [[…], …]}. Collective.
+    func write(to output: LineOutput) throws {
         let width = encoder.configuration.hiddenSize
-        let file = try output.output.map { try ParallelFile.create($0, force: output.force, transport: session.transport) }
-        var nextByte = 0
         try session.encode(corpus, with: encoder) { run, items in
             let tiles = run.tiles.map { tile in
                 (span: tile.number, vector: Array(UnsafeBufferPointer(
@@ -74,13 +71,7 @@ struct StatesWriter {
                     .map { JSONText.floats(rows[$0..<$0 + width]) }.joined(separator: ", ")
             }
             if sequence >= 0 { lines += "]}\n" }
-            if let file {
-                try Array(lines.utf8).withUnsafeBytes { try file.write(session.isRoot && !$0.isEmpty ? [(nextByte, $0)] : []) }
-                nextByte += lines.utf8.count
-            } else {
-                try session.agree { try session.printLines(lines) }
-            }
+            try output.write(lines)
         }
-        try file?.commit()
     }
 }

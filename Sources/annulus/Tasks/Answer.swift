@@ -54,32 +54,34 @@ struct Answer: ParsableCommand {
     private func run(_ session: Session) throws {
         let task = try TaskJob(.questionAnswering, options, session)
         let tokenizer = try task.tokenizer()
-        session.logHeader("answer \(options.model.model)")
-        let windows = try session.agree { try split(task, tokenizer) }
-        // The answers found so far of a document whose windows span two batches.
-        var open: [(span: AnswerSpan, start: Int, end: Int)] = []
-        try task.run(windows.map(\.encoding)) { run, items in
-            let logits = try task.tokenLogits(run, items.count)
-            if !session.isRoot { return "" }
-            var lines = ""
-            for number in items {
-                let window = windows[number]
-                open += answers(window.encoding, logits[number - items.lowerBound])
-                if number + 1 < windows.count, windows[number + 1].document == window.document { continue }
-                let text = if case .text(let text) = task.documents[window.document].content { text } else { "" }
-                let best = open.enumerated().sorted { ($1.element.span.score, $0.offset) < ($0.element.span.score, $1.offset) }
-                    .prefix(topK).map { json($0.element, text) }
-                lines += (topK == 1 ? best.first ?? "{\"score\": 0.0, \"start\": 0, \"end\": 0, \"answer\": \"\"}" : "[" + best.joined(separator: ", ") + "]") + "\n"
-                open = []
+        session.logHeader("answer \(options.model.model)", encodes: true)
+        try task.forEachPortion { portion in
+            let windows = try session.agree { try split(portion.documents, task, tokenizer) }
+            // The answers found so far of a document whose windows span two batches.
+            var open: [(span: AnswerSpan, start: Int, end: Int)] = []
+            try task.run(windows.map(\.encoding)) { run, items in
+                let logits = try task.tokenLogits(run, items.count)
+                if !session.isRoot { return "" }
+                var lines = ""
+                for number in items {
+                    let window = windows[number]
+                    open += answers(window.encoding, logits[number - items.lowerBound])
+                    if number + 1 < windows.count, windows[number + 1].document == window.document { continue }
+                    let text = if case .text(let text) = portion.documents[window.document].content { text } else { "" }
+                    let best = open.enumerated().sorted { ($1.element.span.score, $0.offset) < ($0.element.span.score, $1.offset) }
+                        .prefix(topK).map { json($0.element, text) }
+                    lines += (topK == 1 ? best.first ?? "{\"score\": 0.0, \"start\": 0, \"end\": 0, \"answer\": \"\"}" : "[" + best.joined(separator: ", ") + "]") + "\n"
+                    open = []
+                }
+                return lines
             }
-            return lines
         }
     }
 
-    private func split(_ task: TaskJob, _ tokenizer: Tokenizer) throws -> [Window] {
+    private func split(_ documents: [Document], _ task: TaskJob, _ tokenizer: Tokenizer) throws -> [Window] {
         let limit = min(windowTokens, task.job.preparation().maximumLength)
         var windows: [Window] = []
-        for (number, document) in task.documents.enumerated() {
+        for (number, document) in documents.enumerated() {
             guard case .text(let text) = document.content else {
                 throw FileError(.malformed, path: document.source, "holds token ids; answer needs text")
             }

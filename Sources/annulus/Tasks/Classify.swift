@@ -13,13 +13,21 @@ struct Classify: ParsableCommand {
             One JSON line a document: `label` and `score` as in the text-classification pipeline of transformers, and `logits`. \
             Where labels are given, as `label` of a jsonl object or one a line in --labels, `loss` too: cross entropy for an \
             index or a name, binary cross entropy for a list of numbers, mean squared error for a regression, as the model's \
-            problem_type says. A jsonl object may hold a second text, `text_pair`.
+            problem_type says. A jsonl object may hold a second text, `text_pair`. With --top-k the line is a list, best first: \
+            such an object, and for further labels `label` and `score`.
             """)
 
     @OptionGroup var options: TaskOptions
 
     @Option(help: "The true labels, one a line for each document: an index, a name, or a JSON list of numbers.")
     var labels: String?
+
+    @Option(help: "Give a list of this many labels with their scores, or of all if there are fewer. Default: the best label alone.")
+    var topK: Int?
+
+    mutating func validate() throws {
+        if let topK, topK < 1 { throw ValidationError("--top-k takes a positive number, not \(topK)") }
+    }
 
     func run() throws {
         let command = self
@@ -28,47 +36,64 @@ struct Classify: ParsableCommand {
 
     private func run(_ session: Session) throws {
         let task = try TaskJob(.sequenceClassification, options, session)
-        session.logHeader("classify \(options.model.model)")
-        let truth: [Label?] = try session.agree { session.isRoot ? try trueLabels(task) : [] }
-        try task.run(try task.encodings()) { run, items in
-            let spans = items.indices.map { Span(sequence: $0 - items.lowerBound, tokens: 0..<run.sharding.numbering.lengths[$0 - items.lowerBound]) }
-            let mine = try run.pool(spans, mode: task.head.pooling, transport: session.transport).map { entry in
-                (span: entry.span, vector: task.head.logits(rows: 1, entry.vector, width: entry.vector.count))
+        session.logHeader("classify \(options.model.model)", encodes: true)
+        let listed = try session.agree { session.isRoot ? try listedLabels(task.labels) : nil }
+        var count = 0
+        try task.forEachPortion { portion in
+            count = portion.first + portion.documents.count
+            let truth: [Label?] = try session.agree { session.isRoot ? try trueLabels(portion, listed, task.labels) : [] }
+            try task.run(try task.encodings(portion.documents)) { run, items in
+                let spans = items.indices.map { Span(sequence: $0 - items.lowerBound, tokens: 0..<run.sharding.numbering.lengths[$0 - items.lowerBound]) }
+                let mine = try run.pool(spans, mode: task.head.pooling, transport: session.transport).map { entry in
+                    (span: entry.span, vector: task.head.logits(rows: 1, entry.vector, width: entry.vector.count))
+                }
+                return try session.gather(mine).map { span, logits in
+                    line(logits, truth: truth.isEmpty ? nil : truth[items.lowerBound + span], task.labels)
+                }.joined()
             }
-            return try session.gather(mine).map { span, logits in
-                line(logits, truth: truth.isEmpty ? nil : truth[items.lowerBound + span], task.labels)
-            }.joined()
+        }
+        try session.agree {
+            if let labels, let listed, listed.count > count {
+                throw FileError(.malformed, path: labels, "has \(listed.count) lines for \(count) documents; give one a line")
+            }
         }
     }
 
     private func line(_ logits: [Float], truth: Label?, _ labels: LabelSet) -> String {
         let scores = labels.scores(logits)
-        var best = 0
-        for index in scores.indices where scores[index] > scores[best] { best = index }
+        let order = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }
+        func fields(_ index: Int) -> String { "\"label\": \(JSONText.string(labels.names[index])), \"score\": \(JSONText.number(scores[index]))" }
         let loss = truth.flatMap { labels.loss(logits, $0) }.map { ", \"loss\": \(JSONText.number($0))" } ?? ""
-        return "{\"label\": \(JSONText.string(labels.names[best])), \"score\": \(JSONText.number(scores[best])), "
-            + "\"logits\": \(JSONText.floats(logits))\(loss)}\n"
+        let first = "{\(fields(order[0])), \"logits\": \(JSONText.floats(logits))\(loss)}"
+        guard let topK else { return first + "\n" }
+        return "[" + ([first] + order.prefix(topK).dropFirst().map { "{\(fields($0))}" }).joined(separator: ", ") + "]\n"
     }
 
-    /// The label of each document; none where none has one.
-    private func trueLabels(_ task: TaskJob) throws -> [Label?] {
-        guard let path = labels else {
-            let found = try task.documents.map { document in
-                try document.label.map { try label($0, task.labels, at: document.source) }
-            }
-            return found.allSatisfy { $0 == nil } ? [] : found
-        }
+    /// The labels of --labels; nil where it is not given.
+    private func listedLabels(_ labels: LabelSet) throws -> [Label]? {
+        guard let path = self.labels else { return nil }
         var lines = String(decoding: try FileBytes.read(path: path), as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false)
         if lines.last?.isEmpty == true { lines.removeLast() }
-        guard lines.count == task.documents.count else {
-            throw FileError(.malformed, path: path, "has \(lines.count) lines for \(task.documents.count) documents; give one a line")
-        }
         return try lines.enumerated().map { number, line in
             let place = "\(path):\(number + 1)"
             let text = line.hasSuffix("\r") ? line.dropLast() : line
             let value = (try? JSON.parse(Array(text.utf8), path: place)) ?? .string(String(text))
-            return try label(value, task.labels, at: place)
+            return try label(value, labels, at: place)
         }
+    }
+
+    /// The label of each document of a portion; none where none has one.
+    private func trueLabels(_ portion: DocumentStream.Portion, _ listed: [Label]?, _ labels: LabelSet) throws -> [Label?] {
+        guard let listed, let path = self.labels else {
+            let found = try portion.documents.map { document in
+                try document.label.map { try label($0, labels, at: document.source) }
+            }
+            return found.allSatisfy { $0 == nil } ? [] : found
+        }
+        guard listed.count >= portion.first + portion.documents.count else {
+            throw FileError(.malformed, path: path, "has \(listed.count) lines, and there are more documents; give one a line")
+        }
+        return Array(listed[portion.first..<portion.first + portion.documents.count])
     }
 
     private func label(_ value: JSON, _ labels: LabelSet, at place: String) throws -> Label {

@@ -36,34 +36,36 @@ struct FillMask: ParsableCommand {
         let (decoder, mask, padding) = try session.agree {
             let names = try NamedTokens(folder: folder)
             guard let mask = names.id("mask_token", tokenizer, usual: ["[MASK]", "<mask>"]) else {
-                throw FileError(.malformed, path: folder + "/tokenizer.json", "has no mask token; use a masked language model")
+                throw FileError(.malformed, path: folder, "its tokenizer has no mask token; use a masked language model")
             }
             return (try TokenDecoder.load(folder: folder), mask, names.id("pad_token", tokenizer, usual: ["[PAD]", "<pad>"]))
         }
-        session.logHeader("fill-mask \(options.model.model)")
-        let encodings = try task.encodings()
-        try session.agree {
-            for (document, encoding) in zip(task.documents, encodings) where !encoding.ids.contains(mask) {
-                throw FileError(.malformed, path: document.source, "has no mask token (\(tokenizer.token(of: mask) ?? "\(mask)"))")
-            }
-        }
-        try task.run(encodings) { run, items in
-            let found = run.logits(task.head) { tile in
-                tile.tokens.enumerated().filter { encodings[items.lowerBound + tile.sequence].ids[$0.element] == mask }.map(\.offset)
-            }
-            // Ids are whole numbers below 2²⁴, which a float holds.
-            let mine = found.map { tile, row, logits in
-                (span: (tile.sequence << 32) | (tile.tokens.lowerBound + row), vector: best(softmax(logits)).flatMap { [Float($0.id), $0.score] })
-            }
-            let all = try session.gather(mine)
-            if !session.isRoot { return "" }
-            return items.indices.map { number in
-                let guesses = all.filter { $0.span >> 32 == number - items.lowerBound }
-                let lists = guesses.map { place, values in
-                    list(values, at: place & 0xFFFF_FFFF, of: encodings[number].ids, isSingle: guesses.count == 1, tokenizer, decoder, padding)
+        session.logHeader("fill-mask \(options.model.model)", encodes: true)
+        try task.forEachPortion { portion in
+            let encodings = try task.encodings(portion.documents)
+            try session.agree {
+                for (document, encoding) in zip(portion.documents, encodings) where !encoding.ids.contains(mask) {
+                    throw FileError(.malformed, path: document.source, "has no mask token (\(tokenizer.token(of: mask) ?? "\(mask)"))")
                 }
-                return (lists.count == 1 ? lists[0] : "[" + lists.joined(separator: ", ") + "]") + "\n"
-            }.joined()
+            }
+            try task.run(encodings) { run, items in
+                let found = run.logits(task.head) { tile in
+                    tile.tokens.enumerated().filter { encodings[items.lowerBound + tile.sequence].ids[$0.element] == mask }.map(\.offset)
+                }
+                // Ids are whole numbers below 2²⁴, which a float holds.
+                let mine = found.map { tile, row, logits in
+                    (span: (tile.sequence << 32) | (tile.tokens.lowerBound + row), vector: best(softmax(logits)).flatMap { [Float($0.id), $0.score] })
+                }
+                let all = try session.gather(mine)
+                if !session.isRoot { return "" }
+                return items.indices.map { number in
+                    let guesses = all.filter { $0.span >> 32 == number - items.lowerBound }
+                    let lists = guesses.map { place, values in
+                        list(values, at: place & 0xFFFF_FFFF, of: encodings[number].ids, isSingle: guesses.count == 1, tokenizer, decoder, padding)
+                    }
+                    return (lists.count == 1 ? lists[0] : "[" + lists.joined(separator: ", ") + "]") + "\n"
+                }.joined()
+            }
         }
     }
 

@@ -35,17 +35,19 @@ struct NER: ParsableCommand {
             (try TokenDecoder.load(folder: task.model.folder),
              try NamedTokens(folder: task.model.folder).id("unk_token", tokenizer, usual: ["[UNK]", "<unk>"]))
         }
-        session.logHeader("ner \(options.model.model)")
-        let encodings = try task.encodings()
-        try task.run(encodings) { run, items in
-            let logits = try task.tokenLogits(run, items.count)
-            if !session.isRoot { return "" }
-            return items.map { number in
-                let text = if case .text(let text) = task.documents[number].content { text } else { "" }
-                let tokens = scored(encodings[number], logits[number - items.lowerBound], of: text, tokenizer, unknown, task.labels.names.count)
-                let found = entities(tokens, labels: task.labels.names, aggregation: aggregation) { decoder.text($0) }
-                return "[" + found.map(json).joined(separator: ", ") + "]\n"
-            }.joined()
+        session.logHeader("ner \(options.model.model)", encodes: true)
+        try task.forEachPortion { portion in
+            let encodings = try task.encodings(portion.documents)
+            try task.run(encodings) { run, items in
+                let logits = try task.tokenLogits(run, items.count)
+                if !session.isRoot { return "" }
+                return items.map { number in
+                    let text = if case .text(let text) = portion.documents[number].content { text } else { "" }
+                    let tokens = scored(encodings[number], logits[number - items.lowerBound], of: text, tokenizer, unknown, task.labels.names.count)
+                    let found = entities(tokens, labels: task.labels.names, aggregation: aggregation) { decoder.text($0) }
+                    return "[" + found.map(json).joined(separator: ", ") + "]\n"
+                }.joined()
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-// What the verbs of task heads share: the head, the documents as tokens, and lines that leave in input order.
+// What the verbs of task heads share: the head, documents as tokens, as they come, and lines that leave in input order.
 
 import ArgumentParser
 import Checkpoints
@@ -31,6 +31,7 @@ struct TaskJob {
     let head: TaskHead
     let labels: LabelSet
     private let options: TaskOptions
+    private let output: LineOutput
     private var session: Session { job.session }
 
     /// Loads everything. Collective.
@@ -46,11 +47,16 @@ struct TaskJob {
                 parameters: model.checkpoint, element: session.options.dtype, kernels: session.kernels)
             return (head, labels)
         }
-        if let path = options.output { try ParallelFile.checkWritable(path, force: options.force, transport: session.transport) }
+        output = try LineOutput(options.output, force: options.force, session)
     }
 
     var model: LoadedModel { job.model }
-    var documents: [Document] { job.documents }
+
+    /// Calls `body` with the documents in portions, as they come. Collective.
+    func forEachPortion(_ body: (DocumentStream.Portion) throws -> Void) throws {
+        while let portion = try job.stream.next() { try body(portion) }
+        try output.finish()
+    }
 
     /// The tokenizer, which this task cannot do without.
     func tokenizer() throws -> Tokenizer {
@@ -98,8 +104,8 @@ struct TaskJob {
         return encoding
     }
 
-    /// All documents' tokens, on every rank. Collective.
-    func encodings() throws -> [Encoding] {
+    /// Some documents' tokens, on every rank. Collective.
+    func encodings(_ documents: [Document]) throws -> [Encoding] {
         session.watchdog.progress(.tokenizing)
         return try session.agree {
             try documents.map { document in
@@ -117,15 +123,7 @@ struct TaskJob {
                 Corpus.Item(
                     document: number, ids: encoding.ids, typeIds: encoding.typeIds, start: 0, end: 0, spans: [(0..<encoding.count, 0, 0)])
             }, sources: [], texts: [])
-        let file = try options.output.map { try ParallelFile.create($0, force: options.force, transport: session.transport) }
-        var nextByte = 0
-        try session.encode(corpus, with: model.encoder) { run, items in
-            let text = try lines(run, items)
-            guard let file else { return try session.agree { try session.printLines(text) } }
-            try Array(text.utf8).withUnsafeBytes { try file.write(session.isRoot && !$0.isEmpty ? [(nextByte, $0)] : []) }
-            nextByte += text.utf8.count
-        }
-        try file?.commit()
+        try session.encode(corpus, with: model.encoder) { run, items in try output.write(try lines(run, items)) }
     }
 
     /// The head's logits of every token of a batch on rank 0: for each sequence, tokens × outputs. Collective.

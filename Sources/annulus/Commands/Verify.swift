@@ -1,0 +1,304 @@
+// `annulus verify`: a checkpoint proved sound, the same on any ranks, and right by a float64 reference.
+
+import ArgumentParser
+import Checkpoints
+import Crypto
+import Encoders
+import Foundation
+import Matrices
+import Plans
+import RingAttention
+import Tokenization
+
+struct Verify: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Prove a checkpoint: its tensors, the same bytes on any ranks, and its states against float64.",
+        discussion: """
+            Prints a line a check: ok, or FAILED with what is wrong; and what was not checked. Documents of seeded token ids, and \
+            one of text where there is a tokenizer, go through the encoder on one rank, on virtual ranks, and on the ranks of the \
+            job if there are several; the bytes must be the same. Beside them goes a plain float64 pass over whole sequences, one \
+            loop after another; the states may be off by twice what the same loops are in float32. It takes seconds for a small \
+            model and some minutes for a large one. Status 65 where a check fails.
+            """)
+
+    @OptionGroup var model: ModelOptions
+    @OptionGroup var spread: RunOptions
+
+    @Option(help: ArgumentHelp("Tokens of the documents of seeded ids, cut at the model's positions.", valueName: "n,…"))
+    var lengths = CountList([1, 70, 300])
+
+    @Option(help: ArgumentHelp("Numbers of virtual ranks.", valueName: "n,…"))
+    var ranks = CountList([1, 2, 3, 5])
+
+    @Option(help: "The seed of the token ids.")
+    var seed: UInt64 = 0
+
+    mutating func validate() throws {
+        for (name, list, most) in [("--lengths", lengths, 1 << 20), ("--ranks", ranks, 64)] {
+            guard list.values.allSatisfy({ (1...most).contains($0) }) else {
+                throw ValidationError("\(name) takes whole numbers from 1 to \(most), with commas between them")
+            }
+        }
+    }
+
+    func run() throws {
+        let command = self
+        try Session.run(spread) { session in
+            let verification = try Verification(command, session)
+            try verification.run()
+        }
+    }
+}
+
+/// One run of `verify`, on one rank.
+private final class Verification {
+    private let command: Verify
+    private let session: Session
+    private let checkpoint: Checkpoint
+    private let configuration: EncoderConfiguration
+    private let audit: CheckpointAudit
+    private var failed: [String] = []
+    private var count = 0
+
+    /// Collective, like all of its functions.
+    init(_ command: Verify, _ session: Session) throws {
+        self.command = command
+        self.session = session
+        session.watchdog.progress(.reading)
+        (checkpoint, configuration) = try session.agree {
+            let checkpoint = try Checkpoint(folder: Checkpoint.resolve(command.model.model))
+            return (checkpoint, try EncoderConfiguration(checkpoint.config, path: checkpoint.folder + "/config.json"))
+        }
+        try session.refuseWeights(bytesPerRank: configuration.weightBytes(session.options.dtype))
+        let checkpoint = checkpoint
+        audit = try session.agree { try CheckpointAudit(checkpoint, kernels: session.kernels) }
+    }
+
+    func run() throws {
+        session.logHeader("verify \(command.model.model)")
+        try checkTensors()
+        if failed.isEmpty {
+            let documents = try self.documents()
+            let encoder = try session.agree { try Encoder(checkpoint, element: session.options.dtype, kernels: session.kernels) }
+            let states = try checkBytes(encoder, documents)
+            try checkStates(states, documents)
+        } else {
+            try report("not verified", "bytes on ranks, states against float64: the tensors are at fault")
+        }
+        try reportHeads()
+        try session.agree {
+            guard failed.isEmpty else {
+                throw JobError(.badInput, "\(checkpoint.folder): \(failed.count) of \(count) checks failed: \(failed.joined(separator: ", "))")
+            }
+        }
+    }
+
+    /// Prints a line. Collective.
+    private func report(_ name: String, _ text: String) throws {
+        try session.agree { try session.printLines(name.padding(toLength: 16, withPad: " ", startingAt: 0) + text + "\n") }
+    }
+
+    /// Prints a check's line. Collective; the outcome is that of rank 0.
+    private func check(_ name: String, _ holds: Bool, _ text: String) throws {
+        let told = try session.transport.allGather([holds ? 1 : 0])[0][0] == 1
+        count += 1
+        if !told { failed.append(name) }
+        try report(name, (told ? "ok      " : "FAILED  ") + text)
+    }
+
+    private func list(_ names: [String]) -> String {
+        names.prefix(3).joined(separator: ", ") + (names.count > 3 ? ", and \(names.count - 3) more" : "")
+    }
+
+    // MARK: Tensors
+
+    private func checkTensors() throws {
+        let watchdog = session.watchdog
+        let faults = try session.agree { session.isRoot ? try checkpoint.notFinite { watchdog.progress() } : [] }
+        try check(
+            "finite", faults.isEmpty, faults.isEmpty ? "\(checkpoint.parameterCount) numbers in \(checkpoint.names.count) tensors"
+                : list(faults.map { "'\($0.name)' holds \($0.count) that are infinite or not numbers" }))
+        try check(
+            "parameters", audit.unreadable.isEmpty, audit.unreadable.isEmpty
+                ? "\(audit.parameters.count) of a \(configuration.family.rawValue) of \(configuration.layerCount) layers, their shapes as config.json says"
+                : list(audit.unreadable))
+        try check(
+            "no others", audit.unused.isEmpty, audit.unused.isEmpty
+                ? "beside them \(audit.others.isEmpty ? "nothing" : "what the encoder does not read: " + list(audit.others))"
+                : "config.json has no place for " + list(audit.unused.map { "'\($0)'" }))
+    }
+
+    // MARK: Documents
+
+    private struct Documents {
+        var ids: [[Int32]]
+        var typeIds: [[Int32]]
+    }
+
+    /// Documents of every length, and one of text. The second halves are of the second type, where there are types.
+    private func documents() throws -> Documents {
+        let configuration = configuration
+        var ids = command.lengths.values.enumerated().map { number, length in
+            let source = SeededIds(seed: command.seed &+ UInt64(number), count: configuration.vocabularySize)
+            return (0..<min(length, configuration.positionCount)).map { source.id($0) }
+        }
+        if let tokenizer = try session.agree({ try Tokenizer.exists(folder: checkpoint.folder) ? Tokenizer.load(folder: checkpoint.folder) : nil }) {
+            try check(
+                "tokenizer", Int(tokenizer.largestId) < configuration.vocabularySize,
+                "\(tokenizer.vocabularySize) tokens, the largest id \(tokenizer.largestId); the model has \(configuration.vocabularySize) rows")
+            let text = Array(tokenizer.encode(Self.text).ids.prefix(configuration.positionCount))
+            if failed.isEmpty, !text.isEmpty { ids.append(text) }
+        } else {
+            try report("not verified", "the tokenizer: there is none")
+        }
+        let types = configuration.tokenTypeCount
+        return Documents(ids: ids, typeIds: ids.map { ids in ids.indices.map { types > 1 && 2 * $0 >= ids.count ? 1 : 0 } })
+    }
+
+    private static let text = """
+        The quick brown fox jumps over the lazy dog. Café naïve façade, Ångström; 3.14159 ≈ π. 北京大学 東京都 한국어. \
+        Привет, мир! مرحبا بالعالم. नमस्ते दुनिया 🍕👩‍💻 MKTAYIAKQRQISFVKSHFSRQ
+        """
+
+    // MARK: Bytes
+
+    /// The states of one rank, on rank 0.
+    private func checkBytes(_ encoder: Encoder, _ documents: Documents) throws -> [[Float]] {
+        session.watchdog.progress(.encoding)
+        let lengths = documents.ids.map(\.count)
+        let (states, digest) = try session.agree {
+            guard session.isRoot else { return ([[Float]](), "") }
+            let states = try self.states(encoder, documents, ranks: 1, .passKeyValue, threads: session.context.threads)
+            return (states, Self.digest(states))
+        }
+        let finite = states.allSatisfy { $0.allSatisfy(\.isFinite) }
+        try check("states", finite, "\(lengths.map(String.init).joined(separator: ", ")) tokens on 1 rank, \(finite ? "all" : "not all") finite, SHA-256 \(digest.prefix(16))…")
+        let strategies = session.options.strategy.named.map { [$0] } ?? Strategy.allCases
+        for ranks in command.ranks.values {
+            let others = try session.agree {
+                guard session.isRoot else { return [String]() }
+                return try strategies.filter { Self.digest(try self.states(encoder, documents, ranks: ranks, $0, threads: 1)) != digest }.map(\.rawValue)
+            }
+            let what = strategies.count == 1 ? strategies[0].rawValue : "\(strategies.count) strategies"
+            try check(
+                "\(ranks) virtual", others.isEmpty,
+                others.isEmpty ? "the same bytes with \(what)" : "other bytes than on 1 rank with \(others.joined(separator: ", "))")
+        }
+        if session.transport.size > 1 {
+            let found = try digestOfJob(encoder, documents)
+            try check(
+                "\(session.transport.size) of the job", found == digest,
+                found == digest ? "the same bytes" : "other bytes than on 1 rank, SHA-256 \(found.prefix(16))…")
+        }
+        return states
+    }
+
+    /// Every document's states, on so many virtual ranks.
+    private func states(_ encoder: Encoder, _ documents: Documents, ranks: Int, _ strategy: Strategy, threads: Int) throws -> [[Float]] {
+        let width = encoder.configuration.hiddenSize
+        let sharding = EncoderRun.sharding(
+            lengths: documents.ids.map(\.count), encoder: encoder, layout: session.options.layout, rankCount: ranks)
+        let (watchdog, wire) = (session.watchdog, session.options.wire)
+        let parts = try VirtualRanks.run(count: ranks, seed: command.seed) { transport in
+            let run = try EncoderRun(
+                encoder: encoder, sharding: sharding, strategy: strategy, wire: wire, transport: transport,
+                threads: ThreadPool(threads: threads), progressed: { watchdog.progress() })
+            try run.run(ids: documents.ids, typeIds: documents.typeIds)
+            return withExtendedLifetime(run) {
+                run.tiles.map { tile in
+                    (tile.sequence, tile.tokens, Array(UnsafeBufferPointer(
+                        start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width)))
+                }
+            }
+        }
+        var states = documents.ids.map { Array(repeating: Float.nan, count: $0.count * width) }
+        for (sequence, tokens, rows) in parts.joined() {
+            states[sequence].replaceSubrange(tokens.lowerBound * width..<tokens.upperBound * width, with: rows)
+        }
+        return states
+    }
+
+    private static func digest(_ states: [[Float]]) -> String {
+        var hash = SHA256()
+        for document in states { document.withUnsafeBytes { hash.update(bufferPointer: $0) } }
+        return hash.finalize().map { String(format: "%02x", $0) }.joined()
+    }
+
+    /// The digest of the states that the ranks of this job compute, on rank 0.
+    private func digestOfJob(_ encoder: Encoder, _ documents: Documents) throws -> String {
+        let width = encoder.configuration.hiddenSize
+        var job = EncoderRun.job(
+            lengths: documents.ids.map(\.count), configuration: encoder.configuration, element: encoder.element, layout: session.options.layout,
+            rankCount: session.transport.size, speeds: try session.relativeSpeeds())
+        job.topology = session.topology
+        job.wire = session.options.wire
+        let surroundings = encoder.configuration.surroundings(encoder.element, threads: session.context.threads, weights: false)
+        let decision = try session.decide(job, surroundings, session.options.strategy.named)
+        let watchdog = session.watchdog
+        let run = try EncoderRun(
+            encoder: encoder, sharding: job.queries, strategy: decision.strategy, topology: session.topology, wire: session.options.wire,
+            transport: session.transport, threads: session.threads, progressed: { watchdog.progress() })
+        session.warn(run.shortages)
+        try run.run(ids: documents.ids, typeIds: documents.typeIds)
+        return try withExtendedLifetime(run) {
+            try session.digest(job.queries, rowBytes: width * 4) { first, count in
+                UnsafeRawBufferPointer(start: run.hidden.pointer + first * width, count: count * width * 4)
+            }
+        }
+    }
+
+    // MARK: The reference
+
+    private func checkStates(_ states: [[Float]], _ documents: Documents) throws {
+        if session.options.dtype == .bfloat16 || session.options.wire == .bfloat16 {
+            return try report("not verified", "states against float64: there is no bound for bfloat16; leave out --dtype and --wire")
+        }
+        let watchdog = session.watchdog
+        let agreement = try session.agree { () -> Agreement? in
+            guard session.isRoot else { return nil }
+            let reference = ReferenceEncoder(configuration, parameters: checkpoint, threads: session.threads)
+            let exact = try reference.exactStates(ids: documents.ids, typeIds: documents.typeIds) { watchdog.progress(.encoding, layer: $0) }
+            let plain = try reference.plainStates(ids: documents.ids, typeIds: documents.typeIds) { watchdog.progress(.encoding, layer: $0) }
+            return Agreement(states: states, exact: exact, plain: plain)
+        }
+        func number(_ value: Double) -> String { String(format: "%.2e", value) }
+        try check(
+            "float64", agreement?.holds ?? true,
+            agreement.map { "off by \(number($0.error)) of \(number($0.scale)); plain float32 by \(number($0.plainError)), allowed \(number($0.allowed))" } ?? "")
+    }
+
+    /// What the heads are, of which nothing is computed.
+    private func reportHeads() throws {
+        if !audit.tasks.isEmpty {
+            try report("not verified", "the values of task heads: " + audit.tasks.map(\.rawValue).joined(separator: ", "))
+        }
+    }
+}
+
+/// Whole numbers with commas between them.
+struct CountList: ExpressibleByArgument, Sendable {
+    let values: [Int]
+
+    init(_ values: [Int]) { self.values = values }
+
+    init?(argument: String) {
+        let numbers = argument.split(separator: ",", omittingEmptySubsequences: false).map { Int($0) }
+        values = numbers.compactMap { $0 }
+        if values.count != numbers.count { return nil }
+    }
+
+    var defaultValueDescription: String { values.map(String.init).joined(separator: ",") }
+}
+
+/// Token ids by their place, uniform over the vocabulary.
+private struct SeededIds {
+    let seed: UInt64
+    let count: Int
+
+    func id(_ place: Int) -> Int32 {
+        var z = (seed &+ 1) &* 0x9E37_79B9_7F4A_7C15 &+ UInt64(place) &* 0xD1B5_4A32_D192_ED03
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return Int32((z ^ (z >> 31)) % UInt64(count))
+    }
+}
