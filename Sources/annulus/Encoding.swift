@@ -16,12 +16,14 @@ struct LoadedModel: Sendable {
     let encoder: Encoder
     let settings: SentenceTransformersSettings?
 
-    static func load(_ name: String, element: ElementKind = .float32, kernels: KernelSet) throws(FileError) -> LoadedModel {
+    static func load(
+        _ name: String, storage: WeightStorage, element: ElementKind = .float32, kernels: KernelSet
+    ) throws(FileError) -> LoadedModel {
         let folder = try Checkpoint.resolve(name)
         let checkpoint = try Checkpoint(folder: folder)
         return LoadedModel(
-            folder: folder, checkpoint: checkpoint, encoder: try Encoder(checkpoint, element: element, kernels: kernels),
-            settings: try SentenceTransformersSettings.load(folder: folder))
+            folder: folder, checkpoint: checkpoint,
+            encoder: try Encoder(checkpoint, storage: storage, element: element, kernels: kernels), settings: try SentenceTransformersSettings.load(folder: folder))
     }
 
     /// The model's tokenizer; nil where the folder has none.
@@ -31,6 +33,23 @@ struct LoadedModel: Sendable {
 }
 
 extension Session {
+    /// Loads weights, one copy for the ranks that share memory, and refuses what the hosts cannot hold before anything is
+    /// read. Collective.
+    /// - Parameter load: loads them into a storage; called once more beforehand, to count.
+    /// - Throws: `AgreedFailure`, also with status 71; what the transport throws.
+    func loadWeights<Model>(_ load: (WeightStorage) throws -> Model) throws -> Model {
+        let counting = WeightStorage.counting
+        try agree { _ = try load(counting) }
+        let isFirst = weightNodes.mates(of: transport.rank).lowerBound == transport.rank.index
+        let (nodes, shortages) = try weightNodes.withRoom(isFirst ? counting.floats : 0, for: .weights, over: transport)
+        warn(shortages)
+        try refuseWeights(bytesPerCopy: Double(counting.floats * MemoryLayout<Float>.stride), nodes)
+        let storage = nodes.isShared ? try WeightStorage.shared(floats: counting.floats, over: transport, among: nodes) : WeightStorage()
+        let model = try agree { try load(storage) }
+        try storage.publish()
+        return model
+    }
+
     /// Encodes a corpus in batches that bound each rank's memory, and hands each batch's run to `body`. Collective.
     ///
     /// The batches change no bit: a document's states do not depend on its company.
@@ -57,7 +76,7 @@ extension Session {
         let batches = batches(of: corpus)
         // The costliest batch decides for all of them.
         guard let costliest = batches.max(by: { flop($0) < flop($1) }) else { return line.finish(done: 0) }
-        let surroundings = configuration.surroundings(encoder.element, threads: context.threads, weights: false)
+        let surroundings = try configuration.surroundings(encoder.element, threads: context.threads, weights: false)
         let decision = try decide(job(costliest), surroundings, options.strategy.named)
         var done = 0.0
         for items in batches {
