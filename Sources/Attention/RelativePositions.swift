@@ -35,38 +35,43 @@ public struct RelativePositions: Sendable, Hashable {
 public struct PositionContents: Sendable {
     let count: Int
     /// For each head, the keys in panels of 64 positions; nil where queries do not meet positions.
-    let keyPanels: [Float]?
+    let keyPanels: WeightBlock?
     /// For each head, the queries as operands, scaled; nil where keys do not meet positions.
-    let queryOperands: [Float]?
+    let queryOperands: WeightBlock?
     let keyFloats: Int
     let queryFloats: Int
 
     /// - Parameters:
-    ///   - keys, queries: (positions, heads · headDimension).
+    ///   - keys, queries: make (positions, heads · headDimension); nil where there are none.
     ///   - scale: that of the attention which uses them.
-    public init(
-        keys: [Float]?, queries: [Float]?, positions: RelativePositions, heads: HeadShape, scale: Float, element: ElementKind, kernels: KernelSet
-    ) {
+    ///   - block: gives memory for so many floats, zero but for what it calls its argument for.
+    public init<Failure: Error>(
+        keys: (() throws(Failure) -> [Float])?, queries: (() throws(Failure) -> [Float])?, positions: RelativePositions, heads: HeadShape,
+        scale: Float, element: ElementKind, kernels: KernelSet,
+        block: (_ floats: Int, _ fill: (UnsafeMutablePointer<Float>) throws(Failure) -> Void) throws(Failure) -> WeightBlock
+    ) throws(Failure) {
         let (layout, count, width) = (PackedTile(heads, element), positions.count, heads.headDimension)
         let stride = heads.queryHeads * width
         let arithmetic = TileArithmetic(layout: layout, modified: true, kernels: kernels)
         self.count = count
         keyFloats = layout.keyFloats(keys: count)
         queryFloats = count * layout.queryStride
-        precondition((keys?.count ?? count * stride) == count * stride && (queries?.count ?? count * stride) == count * stride)
-        func perHead(_ source: [Float]?, floats: Int, _ body: (UnsafePointer<Float>, UnsafeMutablePointer<Float>) -> Void) -> [Float]? {
-            guard let source else { return nil }
-            var result = [Float](repeating: 0, count: heads.queryHeads * floats)
-            source.withUnsafeBufferPointer { source in
-                result.withUnsafeMutableBufferPointer { result in
-                    guard let source = source.baseAddress, let result = result.baseAddress else { return }
-                    for head in 0..<heads.queryHeads { body(source + head * width, result + head * floats) }
+        func perHead(
+            _ make: (() throws(Failure) -> [Float])?, floats: Int,
+            _ body: @escaping (UnsafePointer<Float>, UnsafeMutablePointer<Float>) -> Void
+        ) throws(Failure) -> WeightBlock? {
+            guard let make else { return nil }
+            return try block(heads.queryHeads * floats) { (target: UnsafeMutablePointer<Float>) throws(Failure) in
+                let source = try make()
+                precondition(source.count == count * stride)
+                source.withUnsafeBufferPointer { source in
+                    guard let source = source.baseAddress else { return }
+                    for head in 0..<heads.queryHeads { body(source + head * width, target + head * floats) }
                 }
             }
-            return result
         }
-        keyPanels = perHead(keys, floats: keyFloats) { layout.packKeys(rows: count, $0, stride: stride, into: $1, kernels: kernels) }
-        queryOperands = perHead(queries, floats: queryFloats) {
+        keyPanels = try perHead(keys, floats: keyFloats) { layout.packKeys(rows: count, $0, stride: stride, into: $1, kernels: kernels) }
+        queryOperands = try perHead(queries, floats: queryFloats) {
             _ = arithmetic.load(queries: $0, stride: stride, rows: count, scale: scale, into: $1)
         }
     }
@@ -105,30 +110,24 @@ final class PositionScores {
         used = positions.position(smallest)..<positions.position(largest) + 1
         places = Swift.stride(from: largest, through: smallest, by: -1).map { Int32(positions.position($0)) }
         guard let operands = contents.queryOperands else { return }
-        operands.withUnsafeBufferPointer { operands in
-            guard let operands = operands.baseAddress else { return }
-            let first = operands + head * contents.queryFloats + used.lowerBound * layout.queryStride
-            for key in Swift.stride(from: 0, to: keys, by: 64) {
-                let width = layout.padded(min(64, keys - key))
-                arithmetic.scores(
-                    first, rows: used.count, panel: tile + key * layout.queryStride, width: width, columns: width,
-                    into: ofKeys.pointer + used.lowerBound * TileGrid.tileSize + key, stride: TileGrid.tileSize)
-            }
+        let first = operands.pointer + head * contents.queryFloats + used.lowerBound * layout.queryStride
+        for key in Swift.stride(from: 0, to: keys, by: 64) {
+            let width = layout.padded(min(64, keys - key))
+            arithmetic.scores(
+                first, rows: used.count, panel: tile + key * layout.queryStride, width: width, columns: width,
+                into: ofKeys.pointer + used.lowerBound * TileGrid.tileSize + key, stride: TileGrid.tileSize)
         }
     }
 
     /// What some query rows, as operands, make of the positions that the tile's pairs stand in.
     func load(_ contents: PositionContents, head: Int, queries: UnsafePointer<Float>, rows: Int) {
         guard let panels = contents.keyPanels else { return }
-        panels.withUnsafeBufferPointer { panels in
-            guard let panels = panels.baseAddress else { return }
-            let first = panels + head * contents.keyFloats
-            for column in Swift.stride(from: used.lowerBound & ~63, to: used.upperBound, by: 64) {
-                let width = layout.padded(min(64, contents.count - column))
-                arithmetic.scores(
-                    queries, rows: rows, panel: first + column * layout.queryStride, width: width, columns: width,
-                    into: ofQueries.pointer + column, stride: stride)
-            }
+        let first = panels.pointer + head * contents.keyFloats
+        for column in Swift.stride(from: used.lowerBound & ~63, to: used.upperBound, by: 64) {
+            let width = layout.padded(min(64, contents.count - column))
+            arithmetic.scores(
+                queries, rows: rows, panel: first + column * layout.queryStride, width: width, columns: width,
+                into: ofQueries.pointer + column, stride: stride)
         }
     }
 

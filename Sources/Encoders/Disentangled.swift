@@ -61,22 +61,33 @@ struct PositionEmbeddings: Sendable {
         _ path: ParameterPath, query: Dense, key: Dense, _ configuration: EncoderConfiguration, _ element: ElementKind, _ kernels: KernelSet
     ) throws(FileError) -> PositionContents {
         let width = configuration.hiddenSize
-        func projection(_ shared: Dense, _ own: String, if wanted: Bool) throws(FileError) -> [Float]? {
+        func projection(_ shared: Dense, _ own: String, if wanted: Bool) throws(FileError) -> (() throws(FileError) -> [Float])? {
             if !wanted { return nil }
-            let dense = shape.sharesProjections
-                ? shared : try Dense(path["attention.self"][own], inputs: width, outputs: width, element: element, kernels: kernels)
-            var result = [Float](repeating: 0, count: rows.count)
-            rows.withUnsafeBufferPointer { source in
-                result.withUnsafeMutableBufferPointer { result in
-                    guard let source = source.baseAddress, let result = result.baseAddress else { return }
-                    dense.apply(rows: 2 * shape.span, source, into: result, kernels: kernels)
-                }
+            // Needed for this alone, so not in the storage.
+            let own = ParameterPath(source: path.source, storage: WeightStorage(), name: path["attention.self"][own].name)
+            if !shape.sharesProjections {
+                try own["weight"].check(shape: [width, width])
+                try own["bias"].check(shape: [width])
             }
-            return result
+            return { () throws(FileError) -> [Float] in
+                let dense = shape.sharesProjections
+                    ? shared : try Dense(own, inputs: width, outputs: width, element: element, kernels: kernels)
+                var result = [Float](repeating: 0, count: rows.count)
+                rows.withUnsafeBufferPointer { source in
+                    result.withUnsafeMutableBufferPointer { result in
+                        guard let source = source.baseAddress, let result = result.baseAddress else { return }
+                        dense.apply(rows: 2 * shape.span, source, into: result, kernels: kernels)
+                    }
+                }
+                return result
+            }
         }
-        return PositionContents(
+        return try PositionContents(
             keys: try projection(key, "pos_key_proj", if: shape.hasKeys),
             queries: try projection(query, "pos_query_proj", if: shape.hasQueries),
-            positions: positions, heads: configuration.heads, scale: configuration.scoreScale, element: element, kernels: kernels)
+            positions: positions, heads: configuration.heads, scale: configuration.scoreScale, element: element, kernels: kernels
+        ) { (floats: Int, fill: (UnsafeMutablePointer<Float>) throws(FileError) -> Void) throws(FileError) in
+            try path.storage.block(floats, fill: fill)
+        }
     }
 }

@@ -20,11 +20,11 @@ public struct Encoder: Sendable {
     /// The tables whose rows are summed for each token, the norm over their sum, and the dense layer behind it.
     struct Embeddings: Sendable {
         /// (vocabulary, embeddingSize)
-        let words: [Float]
+        let words: WeightBlock
         /// (positionRows, embeddingSize); nil where positions are not learned.
-        let positions: [Float]?
+        let positions: WeightBlock?
         /// (token types, embeddingSize); nil where there are none.
-        let tokenTypes: [Float]?
+        let tokenTypes: WeightBlock?
         let norm: LayerNorm?
         /// From embeddingSize to hiddenSize; nil where they are the same.
         let projection: Dense?
@@ -33,20 +33,23 @@ public struct Encoder: Sendable {
     }
 
     /// Loads the weights of a checkpoint.
+    /// - Parameter storage: where they are put.
     /// - Throws: `FileError` naming the file and tensor.
-    public init(_ checkpoint: Checkpoint, element: ElementKind = .float32, kernels: KernelSet) throws(FileError) {
+    public init(
+        _ checkpoint: Checkpoint, storage: WeightStorage = WeightStorage(), element: ElementKind = .float32, kernels: KernelSet
+    ) throws(FileError) {
         let configuration = try EncoderConfiguration(checkpoint.config, path: checkpoint.folder + "/config.json")
-        try self.init(configuration, parameters: checkpoint, element: element, kernels: kernels)
+        try self.init(configuration, parameters: checkpoint, storage: storage, element: element, kernels: kernels)
     }
 
     /// Takes the parameters under the names that Hugging Face publishes.
     /// - Throws: what the source throws.
     public init(
-        _ configuration: EncoderConfiguration, parameters: any ParameterSource, element: ElementKind = .float32,
-        kernels: KernelSet
+        _ configuration: EncoderConfiguration, parameters: any ParameterSource, storage: WeightStorage = WeightStorage(),
+        element: ElementKind = .float32, kernels: KernelSet
     ) throws(FileError) {
         let names = ParameterNames(configuration.family, isGated: configuration.isGated)
-        let root = ParameterPath(source: parameters, name: "")
+        let root = ParameterPath(source: parameters, storage: storage)
         self.configuration = configuration
         self.kernels = kernels
         self.element = element
@@ -60,6 +63,7 @@ public struct Encoder: Sendable {
                 layers.append(shared)
                 continue
             }
+            storage.beginPart()
             let layer = try EncoderLayer(
                 root[names.layer(source, configuration)], configuration, names, isFirst: index == 0, positions: positions, element, kernels)
             distinct[source] = layer
@@ -85,11 +89,11 @@ extension Encoder.Embeddings {
         _ root: ParameterPath, _ configuration: EncoderConfiguration, _ names: ParameterNames, _ element: ElementKind, _ kernels: KernelSet
     ) throws(FileError) {
         let width = configuration.embeddingSize
-        words = try root[names.words]["weight"].read(shape: [configuration.vocabularySize, width])
+        words = try root[names.words]["weight"].block(shape: [configuration.vocabularySize, width])
         positions = configuration.positions == .none
-            ? nil : try root[names.positions]["weight"].read(shape: [configuration.positionRows, width])
+            ? nil : try root[names.positions]["weight"].block(shape: [configuration.positionRows, width])
         tokenTypes = configuration.tokenTypeCount == 0
-            ? nil : try root[names.tokenTypes]["weight"].read(shape: [configuration.tokenTypeCount, width])
+            ? nil : try root[names.tokenTypes]["weight"].block(shape: [configuration.tokenTypeCount, width])
         norm = configuration.hasEmbeddingNorm
             ? try LayerNorm(
                 root[names.embeddingNorm], width: configuration.normsProjectedEmbeddings ? configuration.hiddenSize : width, epsilon: configuration.layerNormEpsilon, hasBias: configuration.biases.norms) : nil

@@ -183,9 +183,7 @@ public final class EncoderRun {
                     let position = part.tile.tokens.lowerBound + row
                     let id = ids[sequence][position]
                     let sum = target + (part.tile.firstRow + row - block.firstRow) * width
-                    tables.words.withUnsafeBufferPointer { words in
-                        for column in 0..<width { sum[column] = words[Int(id) * width + column] }
-                    }
+                    sum.update(from: tables.words.pointer + Int(id) * width, count: width)
                     if let rule = encoder.configuration.maskedTokens, let scale = scales?[sequence] {
                         let factor = id == Int32(rule.maskId) ? 0 : scale
                         for column in 0..<width { sum[column] *= factor }
@@ -201,10 +199,9 @@ public final class EncoderRun {
         }
     }
 
-    private static func add(_ table: [Float], row: Int, _ width: Int, to sum: UnsafeMutablePointer<Float>) {
-        table.withUnsafeBufferPointer { table in
-            for column in 0..<width { sum[column] += table[row * width + column] }
-        }
+    private static func add(_ table: WeightBlock, row: Int, _ width: Int, to sum: UnsafeMutablePointer<Float>) {
+        let values = table.pointer + row * width
+        for column in 0..<width { sum[column] += values[column] }
     }
 
     /// Queries, and the packed keys and values that travel.

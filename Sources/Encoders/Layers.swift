@@ -37,47 +37,72 @@ struct Dense: Sendable {
     /// nil where there is none.
     let bias: [Float]?
 
-    /// - Parameter rows: (outputs, inputs), row-major.
-    init(rows: ArraySlice<Float>, bias: [Float]?, inputs: Int, outputs: Int, element: ElementKind, kernels: KernelSet) {
-        weight = rows.withUnsafeBufferPointer {
-            PackedMatrix(weights: $0, inputs: inputs, outputs: outputs, element: element, kernels: kernels)
+    /// Some rows of the parameter at `path`, out of `all`.
+    struct Rows {
+        let path: ParameterPath
+        let range: Range<Int>
+        let all: Int
+    }
+
+    /// - Parameter parts: whose rows follow one another; `bias` is theirs too.
+    init(parts: [Rows], bias: [Float]?, inputs: Int, element: ElementKind, kernels: KernelSet) throws(FileError) {
+        let outputs = parts.reduce(0) { $0 + $1.range.count }
+        for part in parts { try part.path.check(shape: [part.all, inputs]) }
+        let count = PackedMatrix.floats(inputs: inputs, outputs: outputs, element: element)
+        let panels = try parts[0].path.storage.block(count) { (target: UnsafeMutablePointer<Float>) throws(FileError) in
+            let rows = AlignedBuffer(count: outputs * inputs)
+            var first = 0
+            for part in parts {
+                try part.path.source.read(
+                    part.path.name, shape: [part.all, inputs], range: part.range.lowerBound * inputs..<part.range.upperBound * inputs,
+                    into: rows.pointer + first * inputs)
+                first += part.range.count
+            }
+            PackedMatrix.pack(
+                UnsafeBufferPointer(start: rows.pointer, count: rows.count), inputs: inputs, outputs: outputs, element: element,
+                kernels: kernels, into: target)
         }
+        weight = PackedMatrix(panels: panels, inputs: inputs, outputs: outputs, element: element)
         self.bias = bias
     }
 
     init(
         _ path: ParameterPath, inputs: Int, outputs: Int, hasBias: Bool = true, element: ElementKind, kernels: KernelSet
     ) throws(FileError) {
-        let rows = try path["weight"].read(shape: [outputs, inputs])
-        let bias = hasBias ? try path["bias"].read(shape: [outputs]) : nil
-        self.init(rows: rows[...], bias: bias, inputs: inputs, outputs: outputs, element: element, kernels: kernels)
+        try self.init(joined: [path], inputs: inputs, outputs: outputs, hasBias: hasBias, element: element, kernels: kernels)
     }
 
     /// One layer whose outputs are those of several parameters, one after the other.
     init(
         joined paths: [ParameterPath], inputs: Int, outputs: Int, hasBias: Bool, element: ElementKind, kernels: KernelSet
     ) throws(FileError) {
-        var rows: [Float] = []
+        let each = outputs / paths.count
         var bias: [Float] = []
         for path in paths {
-            rows += try path["weight"].read(shape: [outputs / paths.count, inputs])
-            if hasBias { bias += try path["bias"].read(shape: [outputs / paths.count]) }
+            // Parameters are named in the order in which checkpoints list them.
+            try path["weight"].check(shape: [each, inputs])
+            if hasBias { bias += try path["bias"].read(shape: [each]) }
         }
-        self.init(rows: rows[...], bias: hasBias ? bias : nil, inputs: inputs, outputs: outputs, element: element, kernels: kernels)
+        try self.init(
+            parts: paths.map { Rows(path: $0["weight"], range: 0..<each, all: each) }, bias: hasBias ? bias : nil, inputs: inputs,
+            element: element, kernels: kernels)
     }
 
     /// Several layers out of one parameter that holds their rows one after the other.
     static func split(
         _ path: ParameterPath, into count: Int, inputs: Int, outputs: Int, hasBias: Bool, element: ElementKind, kernels: KernelSet
     ) throws(FileError) -> [Dense] {
-        let rows = try path["weight"].read(shape: [count * outputs, inputs])
+        let weight = path["weight"]
+        try weight.check(shape: [count * outputs, inputs])
         let bias = hasBias ? try path["bias"].read(shape: [count * outputs]) : nil
-        return (0..<count).map { part in
-            Dense(
-                rows: rows[part * outputs * inputs..<(part + 1) * outputs * inputs],
-                bias: bias.map { Array($0[part * outputs..<(part + 1) * outputs]) }, inputs: inputs, outputs: outputs,
-                element: element, kernels: kernels)
+        var layers: [Dense] = []
+        for part in 0..<count {
+            let rows = part * outputs..<(part + 1) * outputs
+            layers.append(try Dense(
+                parts: [Rows(path: weight, range: rows, all: count * outputs)], bias: bias.map { Array($0[rows]) }, inputs: inputs,
+                element: element, kernels: kernels))
         }
+        return layers
     }
 
     /// y = x·Wᵀ, without the bias.

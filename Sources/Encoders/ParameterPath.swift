@@ -1,32 +1,70 @@
 // Where an encoder's parameters come from: a checkpoint, or a seed.
 
 import Checkpoints
+import Matrices
 
 /// Something that has parameters by the names that Hugging Face publishes.
 public protocol ParameterSource: Sendable {
-    /// The parameter of that name, row-major.
+    /// Elements `range` of the parameter of that name, in row-major order, into memory for them.
     /// - Throws: `FileError` where it is missing or has another shape.
-    func read(_ name: String, shape: [Int]) throws(FileError) -> [Float]
+    func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>) throws(FileError)
 
     /// Whether there is a parameter of that name, for those that a checkpoint may leave out.
     func has(_ name: String) -> Bool
+
+    /// Throws what `read` would, without reading.
+    func check(_ name: String, shape: [Int]) throws(FileError)
+}
+
+extension ParameterSource {
+    /// The parameter of that name, row-major.
+    /// - Throws: `FileError` where it is missing or has another shape.
+    public func read(_ name: String, shape: [Int]) throws(FileError) -> [Float] {
+        try check(name, shape: shape)
+        var values = [Float](repeating: 0, count: shape.reduce(1, *))
+        var failure: FileError?
+        values.withUnsafeMutableBufferPointer { floats in
+            guard let start = floats.baseAddress else { return }
+            do throws(FileError) { try read(name, shape: shape, range: 0..<floats.count, into: start) } catch { failure = error }
+        }
+        if let failure { throw failure }
+        return values
+    }
 }
 
 extension Checkpoint: ParameterSource {
-    public func read(_ name: String, shape: [Int]) throws(FileError) -> [Float] { try self[name].read(shape: shape) }
+    public func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>) throws(FileError) {
+        try self[name].read(shape: shape, range: range, into: UnsafeMutableBufferPointer(start: floats, count: range.count))
+    }
+
     public func has(_ name: String) -> Bool { self[name].exists }
+    public func check(_ name: String, shape: [Int]) throws(FileError) { try self[name].check(shape: shape) }
 }
 
 /// A place among the parameters of a source, written as the checkpoint names it: `path["layer"][3]["bias"]`.
 struct ParameterPath {
     let source: any ParameterSource
-    let name: String
+    /// Where the weights made of them are put.
+    let storage: WeightStorage
+    var name = ""
 
     subscript(_ component: String) -> ParameterPath {
-        ParameterPath(source: source, name: name.isEmpty ? component : name + "." + component)
+        ParameterPath(source: source, storage: storage, name: name.isEmpty ? component : name + "." + component)
     }
 
+    /// The parameter itself: for vectors, which every rank has.
     func read(shape: [Int]) throws(FileError) -> [Float] { try source.read(name, shape: shape) }
+
+    /// The parameter in the storage.
+    func block(shape: [Int]) throws(FileError) -> WeightBlock {
+        try check(shape: shape)
+        let count = shape.reduce(1, *)
+        return try storage.block(count) { (target: UnsafeMutablePointer<Float>) throws(FileError) in
+            try source.read(name, shape: shape, range: 0..<count, into: target)
+        }
+    }
+
+    func check(shape: [Int]) throws(FileError) { try source.check(name, shape: shape) }
 }
 
 /// Random parameters of any shape, for benchmarks and trials: normal-like with standard deviation 0.02, norms
@@ -38,14 +76,15 @@ public struct RandomParameters: ParameterSource {
 
     public func has(_ name: String) -> Bool { !name.hasSuffix("inv_freq") }
 
-    public func read(_ name: String, shape: [Int]) -> [Float] {
-        let count = shape.reduce(1, *)
-        if name.hasSuffix("bias") { return Array(repeating: 0, count: count) }
+    public func check(_ name: String, shape: [Int]) {}
+
+    public func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>) {
+        if name.hasSuffix("bias") { return floats.update(repeating: 0, count: range.count) }
         // Of all weights, only those of norms are vectors.
-        if shape.count == 1 { return Array(repeating: 1, count: count) }
+        if shape.count == 1 { return floats.update(repeating: 1, count: range.count) }
         // FNV-1a over the name, so that every tensor has a stream of its own.
         let key = name.utf8.reduce(seed ^ 0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
-        return (0..<count).map { 0.02 * CountedNormal.value(key: key, index: $0) }
+        for (place, index) in range.enumerated() { floats[place] = 0.02 * CountedNormal.value(key: key, index: index) }
     }
 }
 

@@ -38,7 +38,7 @@ public struct TaskHead: Sendable {
     /// - Throws: `FileError` naming the tensor that is missing, which tells a model that was not trained for the task.
     public init(
         _ task: Task, labels: Int, config: JSON, path: String, configuration: EncoderConfiguration, parameters: any ParameterSource,
-        element: ElementKind = .float32, kernels: KernelSet
+        storage: WeightStorage = WeightStorage(), element: ElementKind = .float32, kernels: KernelSet
     ) throws(FileError) {
         let reader = ConfigurationReader(config: config, path: path)
         let plan = try HeadNames(task, configuration, reader, parameters)
@@ -47,11 +47,12 @@ public struct TaskHead: Sendable {
         case .questionAnswering: 2
         case .sequenceClassification, .tokenClassification: labels
         }
-        let root = ParameterPath(source: parameters, name: "")
+        let root = ParameterPath(source: parameters, storage: storage)
         var steps: [Step] = []
         var width = configuration.hiddenSize
         var widest = width
         for step in plan.steps {
+            storage.beginPart()
             switch step {
             case .dense(let name, let size, let hasBias):
                 let next = size ?? width
@@ -62,9 +63,10 @@ public struct TaskHead: Sendable {
             case .norm(let name, let hasBias):
                 steps.append(.norm(try LayerNorm(root[name], width: width, epsilon: plan.epsilon, hasBias: hasBias)))
             case .decoder(let weight, let bias):
-                let rows = try root.source.read(weight, shape: [outputs, width])
-                let bias = try bias.map { (name: String) throws(FileError) in try root.source.read(name, shape: [outputs]) }
-                steps.append(.dense(Dense(rows: rows[...], bias: bias, inputs: width, outputs: outputs, element: element, kernels: kernels)))
+                let bias = try bias.map { (name: String) throws(FileError) in try root[name].read(shape: [outputs]) }
+                steps.append(.dense(try Dense(
+                    parts: [Dense.Rows(path: root[weight], range: 0..<outputs, all: outputs)], bias: bias, inputs: width, element: element,
+                    kernels: kernels)))
                 width = outputs
             case .labels(let name):
                 steps.append(.dense(try Dense(root[name], inputs: width, outputs: outputs, element: element, kernels: kernels)))

@@ -15,9 +15,8 @@ public struct PackedMatrix: Sendable {
     /// What the weights are stored in.
     public let element: ElementKind
 
-    /// The panels, preceded by what it takes to align them to 64 bytes.
-    private let storage: [Float]
-    private let offset: Int
+    /// The panels, aligned to 64 bytes.
+    private let panels: WeightBlock
 
     /// Bytes of a panel's column in one pass: 64 columns of them are 96 KiB, which stays in the second-level cache
     /// while the rows of a block run past it.
@@ -26,29 +25,42 @@ public struct PackedMatrix: Sendable {
     /// they stay in the second-level cache, enough to make streaming the weights cheap.
     static let rowBlock = 96
 
-    /// Packs `weights`, row-major [outputs][inputs], as checkpoints store them.
+    /// Packs `weights`, row-major [outputs][inputs], as checkpoints store them, into memory of its own.
     public init(
         weights: UnsafeBufferPointer<Float>, inputs: Int, outputs: Int, element: ElementKind = .float32, kernels: KernelSet
     ) {
+        let panels = WeightBlock(count: Self.floats(inputs: inputs, outputs: outputs, element: element)) {
+            Self.pack(weights, inputs: inputs, outputs: outputs, element: element, kernels: kernels, into: $0)
+        }
+        self.init(panels: panels, inputs: inputs, outputs: outputs, element: element)
+    }
+
+    /// A matrix whose panels lie in `panels`, or will.
+    public init(panels: WeightBlock, inputs: Int, outputs: Int, element: ElementKind) {
         precondition(inputs > 0 && outputs > 0, "a matrix has at least one row and one column")
-        precondition(weights.count >= inputs * outputs, "a matrix of \(outputs) × \(inputs) has \(weights.count) weights")
+        precondition(panels.count == Self.floats(inputs: inputs, outputs: outputs, element: element))
         self.inputs = inputs
         self.outputs = outputs
         self.element = element
-        let size = element.slots(inputs) * ((outputs + 15) / 16 * 16)
-        var start = 0
-        storage = [Float](unsafeUninitializedCapacity: size + 16) { buffer, count in
-            guard let base = buffer.baseAddress, let source = weights.baseAddress else { return }
-            let misaligned = Int(bitPattern: base) & 63
-            start = misaligned == 0 ? 0 : (64 - misaligned) / 4
-            buffer.initialize(repeating: 0)
-            switch element {
-            case .float32: kernels.functions.pack_transposed(source, inputs, outputs, inputs, base + start)
-            case .bfloat16: kernels.bfloat16Functions.pack_transposed(source, inputs, outputs, inputs, base + start)
-            }
-            count = size + 16
+        self.panels = panels
+    }
+
+    /// The floats of a matrix's panels.
+    public static func floats(inputs: Int, outputs: Int, element: ElementKind) -> Int {
+        element.slots(inputs) * ((outputs + 15) / 16 * 16)
+    }
+
+    /// Writes the panels of `weights`, row-major [outputs][inputs], to zeroed memory.
+    public static func pack(
+        _ weights: UnsafeBufferPointer<Float>, inputs: Int, outputs: Int, element: ElementKind, kernels: KernelSet,
+        into panels: UnsafeMutablePointer<Float>
+    ) {
+        precondition(weights.count >= inputs * outputs, "a matrix of \(outputs) × \(inputs) has \(weights.count) weights")
+        guard let source = weights.baseAddress else { return }
+        switch element {
+        case .float32: kernels.functions.pack_transposed(source, inputs, outputs, inputs, panels)
+        case .bfloat16: kernels.bfloat16Functions.pack_transposed(source, inputs, outputs, inputs, panels)
         }
-        offset = start
     }
 
     /// y[rows][outputs] = x[rows][inputs] · Wᵀ on the calling thread; callers hand row blocks to threads.
@@ -62,25 +74,23 @@ public struct PackedMatrix: Sendable {
     ) {
         let product = PanelProduct(element: element, kernels: kernels)
         let slots = element.slots(inputs)
-        storage.withUnsafeBufferPointer { buffer in
-            guard let base = buffer.baseAddress else { return }
-            for firstRow in stride(from: 0, to: rows, by: Self.rowBlock) {
-                let blockRows = min(Self.rowBlock, rows - firstRow)
-                let source = x + firstRow * xStride
-                let result = y + firstRow * yStride
-                switch element {
-                case .float32:
-                    multiplyBlock(product, rows: blockRows, a: source, aStride: xStride, panels: base + offset, y: result, yStride)
-                case .bfloat16:
-                    withUnsafeTemporaryAllocation(byteCount: blockRows * slots * 4, alignment: 64) { scratch in
-                        let rounded = scratch.bindMemory(to: Float.self)
-                        guard let a = rounded.baseAddress else { return }
-                        kernels.bfloat16Functions.round_rows(source, xStride, blockRows, inputs, 1, a, slots)
-                        multiplyBlock(product, rows: blockRows, a: a, aStride: slots, panels: base + offset, y: result, yStride)
-                    }
+        let base = panels.pointer
+        for firstRow in stride(from: 0, to: rows, by: Self.rowBlock) {
+            let blockRows = min(Self.rowBlock, rows - firstRow)
+            let source = x + firstRow * xStride
+            let result = y + firstRow * yStride
+            switch element {
+            case .float32: multiplyBlock(product, rows: blockRows, a: source, aStride: xStride, panels: base, y: result, yStride)
+            case .bfloat16:
+                withUnsafeTemporaryAllocation(byteCount: blockRows * slots * 4, alignment: 64) { scratch in
+                    let rounded = scratch.bindMemory(to: Float.self)
+                    guard let a = rounded.baseAddress else { return }
+                    kernels.bfloat16Functions.round_rows(source, xStride, blockRows, inputs, 1, a, slots)
+                    multiplyBlock(product, rows: blockRows, a: a, aStride: slots, panels: base, y: result, yStride)
                 }
             }
         }
+        withExtendedLifetime(panels) {}
     }
 
     /// One block of rows, `a` and its stride being of the element's kind and counted in slots of four bytes.

@@ -11,14 +11,16 @@ public struct Surroundings: Sendable, Hashable {
     public var denseFlopPerToken = 0.0
     /// Bytes that a rank holds for each of its query tokens: queries, outputs, hidden states.
     public var bytesPerToken = 0.0
-    /// Bytes that a rank holds whatever its tokens: weights.
+    /// Bytes that a rank holds whatever its tokens.
     public var bytesPerRank = 0.0
+    /// Bytes that ranks which share memory hold once: weights.
+    public var bytesPerNode = 0.0
 
     public init() {}
 
-    /// Bytes that a rank holds all the time: weights, its own tokens, and their packed keys and values.
+    /// Bytes that a rank holds all the time: its share of the weights, its own tokens, and their packed keys and values.
     public func bytesHeld(of job: AttentionJob, by rank: Rank) -> Double {
-        bytesPerRank + Double(job.queries.tokenCount(of: rank)) * bytesPerToken
+        bytesPerRank + bytesPerNode / Double(job.topology.mates(of: rank).count) + Double(job.queries.tokenCount(of: rank)) * bytesPerToken
             + Double(job.packedBytes(of: job.keys.tiles(of: rank)) * job.heads.keyValueHeads)
     }
 }
@@ -34,7 +36,7 @@ public struct Price: Sendable {
     /// Bytes and messages that all ranks send, without control traffic.
     public let bytes: Double
     public let messages: Double
-    /// Bytes of the fullest rank: its tokens, tiles of others, partials that wait, weights.
+    /// Bytes of the fullest rank: its tokens, tiles of others, partials that wait, its share of the weights.
     public let memory: Double
     /// Bytes of the node that is fullest in proportion to its memory, and that memory.
     public let nodeMemory: Double

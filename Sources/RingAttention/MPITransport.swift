@@ -1,6 +1,7 @@
 // The transport between the processes of an MPI job.
 
 import MPI
+import Synchronization
 import Tiles
 
 /// A rank's connection over MPI.
@@ -20,6 +21,8 @@ public final class MPITransport: Transport {
     private var requests: RequestSet
     // Windows are made and freed by all ranks of a node together, so they are freed where the next one is made.
     private let retired = RetiredWindows()
+    // How many there were so far.
+    private var windows = 0
 
     /// How long messages are still moved after `work` has thrown, so that ranks that did not fail can finish theirs.
     private static let drainLimit = Duration.seconds(2)
@@ -91,14 +94,23 @@ public final class MPITransport: Transport {
     public var freeSharedMemory: Int? { HostProcess.freeSharedMemory }
 
     public func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory {
-        try retired.free()
+        try close()
         // The library aligns no segment but the first.
         let bytes = (SharedMemory.byteCount(floats: floats) + 63) & ~63
         let node = try communicator.split(color: ranks.lowerBound)
-        let window = NodeWindow(try SharedWindow(byteCount: bytes + 64, over: node), over: node, in: retired)
-        return SharedMemory(
-            ranks: ranks, segments: window.segments.map { $0.baseAddress!.alignedUp(toMultipleOf: 64) }, owners: [window],
-            pulse: yieldProcessor)
+        let window = NodeWindow(try SharedWindow(byteCount: bytes + 64, over: node), over: node, number: windows, in: retired)
+        windows += 1
+        return SharedMemory(ranks: ranks, segments: window.segments, owners: [window], pulse: yieldProcessor)
+    }
+
+    /// Frees the windows that no rank uses any more. Collective; call it last when none is of use, before MPI ends.
+    public func close() throws {
+        // Ranks may let go of their windows in different orders; and some not yet.
+        let mine = retired.numbers
+        let all = try allGather(mine.withUnsafeBytes { Array($0) }).map { bytes in
+            bytes.withUnsafeBytes { bytes in Set((0..<bytes.count / 8).map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Int.self) }) }
+        }
+        for number in mine.sorted() where all.allSatisfy({ $0.contains(number) }) { try retired.free(number) }
     }
 
     /// Moves messages along, keeping the first failure for the end of the exchange.
@@ -143,42 +155,52 @@ public final class MPITransport: Transport {
 
 /// A window with the communicator that it was made over; put aside when nobody uses it any more, for freeing it takes all
 /// ranks of the node.
-private final class NodeWindow {
-    let segments: [UnsafeMutableRawBufferPointer]
-    private var parts: Parts?
+private final class NodeWindow: Sendable {
+    private let parts: Mutex<Parts?>
+    private let number: Int
     private let retired: RetiredWindows
 
-    struct Parts: ~Copyable {
+    struct Parts: ~Copyable, Sendable {
         let window: SharedWindow
         let node: Communicator
+
+        consuming func free() throws { try window.free() }
     }
 
-    init(_ window: consuming SharedWindow, over node: consuming Communicator, in retired: RetiredWindows) {
-        segments = window.segments
-        parts = Parts(window: window, node: node)
+    init(_ window: consuming SharedWindow, over node: consuming Communicator, number: Int, in retired: RetiredWindows) {
+        parts = Mutex(Parts(window: window, node: node))
+        self.number = number
         self.retired = retired
     }
 
-    deinit { retired.add(parts.take()) }
-}
-
-/// Windows to be freed, in the order in which they were put aside, which is the same on every rank.
-private final class RetiredWindows {
-    private final class Entry {
-        var parts: NodeWindow.Parts?
-        init(_ parts: consuming NodeWindow.Parts?) { self.parts = parts }
+    /// The first aligned byte of each rank's segment.
+    var segments: [UnsafeMutableRawPointer] {
+        parts.withLock { ($0?.window.segments ?? []).map { $0.baseAddress!.alignedUp(toMultipleOf: 64) } }
     }
 
-    private var entries: [Entry] = []
-
-    func add(_ parts: consuming NodeWindow.Parts?) { entries.append(Entry(parts)) }
-
-    func free() throws {
-        defer { entries.removeAll() }
-        for entry in entries { try entry.parts.take()?.free() }
-    }
+    deinit { retired.add(parts.withLock { $0.take() }, number: number) }
 }
 
-extension NodeWindow.Parts {
-    consuming func free() throws { try window.free() }
+/// Windows to be freed, by the number of each, which is the same on every rank.
+private final class RetiredWindows: Sendable {
+    private final class Entry: Sendable {
+        private let parts: Mutex<NodeWindow.Parts?>
+        init(_ parts: consuming sending NodeWindow.Parts?) { self.parts = Mutex(parts) }
+
+        func free() throws {
+            let open = parts.withLock { $0.take() }
+            try open?.free()
+        }
+    }
+
+    private let entries = Mutex<[Int: Entry]>([:])
+
+    var numbers: [Int] { entries.withLock { Array($0.keys) } }
+
+    func add(_ parts: consuming sending NodeWindow.Parts?, number: Int) {
+        let entry = Entry(parts)
+        entries.withLock { $0[number] = entry }
+    }
+
+    func free(_ number: Int) throws { try entries.withLock { $0.removeValue(forKey: number) }?.free() }
 }

@@ -97,7 +97,7 @@ public final class RingExecutor {
         var shortages: [SharedMemoryShortage] = []
         if job.topology.isShared {
             var roomy = job
-            (roomy.topology, shortages) = try job.topology.withRoom(SegmentMap(plan).floats, over: transport)
+            (roomy.topology, shortages) = try job.topology.withRoom(SegmentMap(plan).floats, for: .keyValues, over: transport)
             if !shortages.isEmpty { plan = strategy.plan(roomy, rank: transport.rank) }
         }
         try self.init(

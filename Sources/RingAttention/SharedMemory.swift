@@ -8,11 +8,12 @@ import Tiles
 ///
 /// Each segment begins with its rank's clock: what the rank has written before it set the clock to a time is seen by those
 /// that have seen the time.
-public final class SharedMemory {
+public final class SharedMemory: Sendable {
     /// The ranks of the node.
     public let ranks: Range<Int>
-    private let segments: [UnsafeMutableRawPointer]
-    private let owners: [AnyObject]
+    /// Their places, integers so that any thread may be handed them.
+    private let segments: [UInt]
+    private let owners: [any AnyObject & Sendable]
     private let pulse: @Sendable () throws -> Void
 
     /// The bytes before what a segment is for.
@@ -25,29 +26,32 @@ public final class SharedMemory {
     ///   - segments: the memory of each rank, aligned to 64 bytes and zero.
     ///   - owners: what keeps it.
     ///   - pulse: called again and again while a rank waits for another: lets others run, and throws where it waits in vain.
-    init(ranks: Range<Int>, segments: [UnsafeMutableRawPointer], owners: [AnyObject], pulse: @escaping @Sendable () throws -> Void) {
+    init(ranks: Range<Int>, segments: [UnsafeMutableRawPointer], owners: [any AnyObject & Sendable], pulse: @escaping @Sendable () throws -> Void) {
         precondition(ranks.count == segments.count)
         self.ranks = ranks
-        self.segments = segments
+        self.segments = segments.map { UInt(bitPattern: $0) }
         self.owners = owners
         self.pulse = pulse
     }
 
     /// The floats of a rank's segment.
-    func floats(of rank: Rank) -> UnsafeMutablePointer<Float> {
-        (segments[rank.index - ranks.lowerBound] + Self.header).assumingMemoryBound(to: Float.self)
+    package func floats(of rank: Rank) -> UnsafeMutablePointer<Float> {
+        (segment(of: rank) + Self.header).assumingMemoryBound(to: Float.self)
     }
 
-    private func clock(of rank: Rank) -> UnsafeMutablePointer<Atomic<Int>> {
-        segments[rank.index - ranks.lowerBound].assumingMemoryBound(to: Atomic<Int>.self)
+    private func clock(of rank: Rank) -> UnsafeMutablePointer<Atomic<Int>> { segment(of: rank).assumingMemoryBound(to: Atomic<Int>.self) }
+
+    private func segment(of rank: Rank) -> UnsafeMutableRawPointer {
+        // It came from a pointer and is never zero.
+        UnsafeMutableRawPointer(bitPattern: segments[rank.index - ranks.lowerBound]).unsafelyUnwrapped
     }
 
     /// Sets this rank's clock.
-    func setClock(of rank: Rank, to time: Int) { clock(of: rank).pointee.store(time, ordering: .releasing) }
+    package func setClock(of rank: Rank, to time: Int) { clock(of: rank).pointee.store(time, ordering: .releasing) }
 
     /// Returns once a rank's clock has reached a time.
     /// - Throws: where the carrier knows that it never will.
-    func wait(for rank: Rank, toReach time: Int, poll: () -> Void = {}) throws {
+    package func wait(for rank: Rank, toReach time: Int, poll: () -> Void = {}) throws {
         while clock(of: rank).pointee.load(ordering: .acquiring) < time {
             poll()
             try pulse()
@@ -55,23 +59,33 @@ public final class SharedMemory {
     }
 }
 
-/// A node whose ranks send each other messages, because its host has not the shared memory that it would take.
+/// What the ranks of a node share.
+public enum SharedUse: Sendable {
+    case keyValues, weights
+}
+
+/// A node whose ranks do without shared memory, because its host has not as much as it would take.
 public struct SharedMemoryShortage: Sendable, Hashable, CustomStringConvertible {
+    public let use: SharedUse
     public let ranks: Range<Int>
     /// In bytes.
     public let needed: Int
     public let free: Int
 
     public var description: String {
-        "ranks \(ranks.lowerBound) to \(ranks.upperBound - 1) send each other their keys and values, since sharing them would take "
-            + "\(needed >> 20) MiB and /dev/shm has \(free >> 20); enlarge it (Docker: --shm-size) to save the messages"
+        let instead = switch use {
+        case .keyValues: "send each other their keys and values, since sharing them"
+        case .weights: "keep a copy of the weights each, since sharing one"
+        }
+        return "ranks \(ranks.lowerBound) to \(ranks.upperBound - 1) \(instead) would take \(needed >> 20) MiB and /dev/shm has "
+            + "\(free >> 20); enlarge it (Docker: --shm-size) to save the \(use == .weights ? "memory" : "messages")"
     }
 }
 
 extension Topology {
     /// The same nodes, but for those that have not the memory for it: their ranks share nothing. Collective.
     /// - Parameter floats: what this rank's segment takes.
-    func withRoom(_ floats: Int, over transport: any Transport) throws -> (topology: Topology, shortages: [SharedMemoryShortage]) {
+    package func withRoom(_ floats: Int, for use: SharedUse, over transport: any Transport) throws -> (topology: Topology, shortages: [SharedMemoryShortage]) {
         let mine = [SharedMemory.byteCount(floats: floats), transport.freeSharedMemory ?? .max]
         let all = try transport.allGather(mine.withUnsafeBytes { Array($0) }).map { bytes in
             bytes.withUnsafeBytes { ($0.loadUnaligned(as: Int.self), $0.loadUnaligned(fromByteOffset: 8, as: Int.self)) }
@@ -84,7 +98,7 @@ extension Topology {
             // Other programs may take some meanwhile.
             let hasRoom = node.count == 1 || needed <= free - free / 16
             hosts.append(hasRoom ? [node.lowerBound] : [node.lowerBound, rank])
-            if !hasRoom, rank == node.lowerBound { shortages.append(SharedMemoryShortage(ranks: node, needed: needed, free: free)) }
+            if !hasRoom, rank == node.lowerBound { shortages.append(SharedMemoryShortage(use: use, ranks: node, needed: needed, free: free)) }
         }
         return (Topology(hosts: hosts), shortages)
     }

@@ -2,6 +2,7 @@
 
 import Dispatch
 import Foundation
+import Matrices
 import Synchronization
 import Tiles
 
@@ -75,7 +76,7 @@ public final class VirtualTransport: Transport {
     }
 
     public func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory {
-        let all = try mailboxes.share(SharedBlock(byteCount: SharedMemory.byteCount(floats: floats)), of: rank) { try barrier() }
+        let all = try mailboxes.share(MemoryBlock(byteCount: SharedMemory.byteCount(floats: floats)), of: rank) { try barrier() }
         let node = Array(all[ranks])
         return SharedMemory(
             ranks: ranks, segments: node.map(\.pointer), owners: node,
@@ -174,26 +175,6 @@ private final class ResultTable<Value: Sendable>: Sendable {
     }
 }
 
-/// Zeroed memory that one virtual rank writes and others read, as the clocks in it say (``SharedMemory``); it lives as long as
-/// any of them holds it.
-final class SharedBlock: Sendable {
-    /// Its place, an integer so that it can be handed to other threads.
-    private let address: UInt
-
-    init(byteCount: Int) {
-        let memory = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 64)
-        memory.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
-        address = UInt(bitPattern: memory)
-    }
-
-    var pointer: UnsafeMutableRawPointer {
-        // The address came from an allocation and is never zero.
-        UnsafeMutableRawPointer(bitPattern: address).unsafelyUnwrapped
-    }
-
-    deinit { pointer.deallocate() }
-}
-
 /// The messages between the virtual ranks of a process.
 ///
 /// One lock guards all; each rank sleeps on a semaphore of its own. A rank marks itself as waiting under the lock,
@@ -211,7 +192,7 @@ final class Mailboxes: Sendable {
         var gathers: [Int: [[UInt8]?]] = [:]
         var gathersRead: [Int: Int] = [:]
         // What each rank shares in the round of sharing that is under way.
-        var shared: [SharedBlock?]
+        var shared: [MemoryBlock?]
         var failure: TransportError?
     }
 
@@ -230,7 +211,7 @@ final class Mailboxes: Sendable {
 
     /// The blocks of all ranks, this one's among them.
     /// - Parameter barrier: waits for all ranks.
-    func share(_ block: SharedBlock, of rank: Rank, barrier: () throws -> Void) throws -> [SharedBlock] {
+    func share(_ block: MemoryBlock, of rank: Rank, barrier: () throws -> Void) throws -> [MemoryBlock] {
         state.withLock { $0.shared[rank.index] = block }
         try barrier()
         let all = state.withLock { $0.shared.compactMap { $0 } }

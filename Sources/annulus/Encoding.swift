@@ -16,12 +16,14 @@ struct LoadedModel: Sendable {
     let encoder: Encoder
     let settings: SentenceTransformersSettings?
 
-    static func load(_ name: String, element: ElementKind = .float32, kernels: KernelSet) throws(FileError) -> LoadedModel {
+    static func load(
+        _ name: String, storage: WeightStorage, element: ElementKind = .float32, kernels: KernelSet
+    ) throws(FileError) -> LoadedModel {
         let folder = try Checkpoint.resolve(name)
         let checkpoint = try Checkpoint(folder: folder)
         return LoadedModel(
-            folder: folder, checkpoint: checkpoint, encoder: try Encoder(checkpoint, element: element, kernels: kernels),
-            settings: try SentenceTransformersSettings.load(folder: folder))
+            folder: folder, checkpoint: checkpoint,
+            encoder: try Encoder(checkpoint, storage: storage, element: element, kernels: kernels), settings: try SentenceTransformersSettings.load(folder: folder))
     }
 
     /// The model's tokenizer; nil where the folder has none.
@@ -39,6 +41,23 @@ struct BatchPlanning {
 }
 
 extension Session {
+    /// Loads weights, one copy for the ranks that share memory, and refuses what the hosts cannot hold before anything is
+    /// read. Collective.
+    /// - Parameter load: loads them into a storage; called once more beforehand, to count.
+    /// - Throws: `AgreedFailure`, also with status 71; what the transport throws.
+    func loadWeights<Model>(_ load: (WeightStorage) throws -> Model) throws -> Model {
+        let counting = WeightStorage.counting
+        try agree { _ = try load(counting) }
+        let isFirst = weightNodes.mates(of: transport.rank).lowerBound == transport.rank.index
+        let (nodes, shortages) = try weightNodes.withRoom(isFirst ? counting.floats : 0, for: .weights, over: transport)
+        warn(shortages)
+        try refuseWeights(bytesPerCopy: Double(counting.floats * MemoryLayout<Float>.stride), nodes)
+        let storage = nodes.isShared ? try WeightStorage.shared(floats: counting.floats, over: transport, among: nodes) : WeightStorage()
+        let model = try agree { try load(storage) }
+        try storage.publish()
+        return model
+    }
+
     /// Encodes a corpus in batches that bound each rank's memory, and hands each batch's run to `body`. Collective.
     ///
     /// The batches change no bit: a document's states do not depend on its company.
@@ -90,7 +109,7 @@ extension Session {
 
     /// The strategy of some batches, given the costliest: that of earlier ones, unless these cost twice as much. Collective.
     private func decide(_ job: AttentionJob, flop: Double, _ configuration: EncoderConfiguration, _ element: ElementKind) throws -> Strategy {
-        let surroundings = configuration.surroundings(element, threads: context.threads, weights: false)
+        let surroundings = try configuration.surroundings(element, threads: context.threads, weights: false)
         let earlier = plannedSoFar.strategy.flatMap { flop <= 2 * $0.flop ? $0 : nil }
         // Also where nothing is chosen, memory is looked at, and whether all ranks plan the same.
         let strategy = try decide(job, surroundings, options.strategy.named ?? earlier?.strategy).strategy

@@ -24,15 +24,11 @@ struct EncodingJob {
         session.watchdog.progress(.reading)
         let kernels = session.kernels
         let element = session.options.dtype
-        let configuration = try session.agree { () throws(FileError) in
-            let path = try Checkpoint.resolve(options.model) + "/config.json"
-            return try EncoderConfiguration(JSON.load(path: path), path: path)
+        let model = try session.loadWeights { storage in
+            try LoadedModel.load(options.model, storage: storage, element: element, kernels: kernels)
         }
-        try session.refuseWeights(bytesPerRank: configuration.weightBytes(element))
-        (model, tokenizer, self.prompt) = try session.agree {
-            let model = try LoadedModel.load(options.model, element: element, kernels: kernels)
-            return (model, try model.tokenizer(), try prompt(model.settings))
-        }
+        self.model = model
+        (tokenizer, self.prompt) = try session.agree { (try model.tokenizer(), try prompt(model.settings)) }
         stream = DocumentStream(input, session)
     }
 

@@ -18,6 +18,8 @@ final class Session {
     let log: Logger
     /// Which ranks share memory.
     let topology: Topology
+    /// Which ranks share one copy of the weights: virtual ranks too, whose process has them once.
+    let weightNodes: Topology
     private var warnings: Set<String> = []
     /// What the batches of a job have been planned with so far.
     var plannedSoFar = BatchPlanning()
@@ -26,9 +28,10 @@ final class Session {
     var watchdog: Watchdog { context.watchdog }
     var isRoot: Bool { context.isRoot }
 
-    private init(_ context: JobContext, _ options: RunOptions, _ kernels: KernelSet, _ topology: Topology) {
+    private init(_ context: JobContext, _ options: RunOptions, _ kernels: KernelSet, _ topology: Topology, weightNodes: Topology) {
         self.context = context
         self.topology = topology
+        self.weightNodes = weightNodes
         self.options = options
         self.kernels = kernels
         threads = ThreadPool(threads: context.threads)
@@ -42,9 +45,11 @@ final class Session {
         let status = Job.run(options.job) { context in
             let kernels = try chosenKernels(context)
             let hosts = Topology(hosts: try context.transport.hosts())
+            let nodes = options.ranksPerNode.map { hosts.split(ranksPerNode: $0) } ?? hosts
             // Virtual ranks stand for ranks of hosts of their own, unless asked to be neighbours.
-            let neighbours = options.ranksPerNode ?? (options.virtualRanks == nil ? nil : 1)
-            try body(Session(context, options, kernels, neighbours.map { hosts.split(ranksPerNode: $0) } ?? hosts))
+            let isApart = options.virtualRanks != nil && options.ranksPerNode == nil
+            let topology = isApart ? Topology(separate: context.transport.size) : nodes
+            try body(Session(context, options, kernels, topology, weightNodes: nodes))
         }
         if status != 0 { throw EndedJob(status: status) }
     }

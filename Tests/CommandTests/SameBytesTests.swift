@@ -160,6 +160,23 @@ import Testing
         #expect(refused.status == 64 && refused.errors.contains("--ranks-per-node"))
     }
 
+    /// Ranks of a node read a part of the weights each, and run on all of them; a copy a rank gives the same bytes.
+    @Test(arguments: ["tiny-bert", "tiny-modernbert", "tiny-deberta-v2"]) func ranksOfANodeShareWeights(name: String) throws {
+        var hashes: Set<String> = []
+        for (arguments, spread) in [
+            ([], .alone), ([], .mpirun(3)), (["--ranks-per-node", "2"], .mpirun(3)), (["--ranks-per-node", "1"], .mpirun(3)), ([], .virtual(3)),
+            (["--ranks-per-node", "1"], .virtual(3)),
+        ] as [([String], Spread)] {
+            let run = try CommandRun.annulus(
+                ["bench", "encoder", "-m", checkpoint(name), "--length", "40", "--repetitions", "1", "--format", "json", "--threads", "1"]
+                    + arguments, spread)
+            try #require(run.status == 0, "\(arguments), \(spread): \(run.errors)")
+            let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
+            hashes.insert(try #require(row["sha256"] as? String))
+        }
+        #expect(hashes.count == 1)
+    }
+
     /// Cross-attention and each modifier change the output, and ranks do not.
     @Test func benchAttentionReachesEveryModifier() throws {
         let small = ["--length", "600", "--heads", "4", "--kv-heads", "2", "--head-dim", "16"]

@@ -90,16 +90,35 @@ public struct RingCase: Sendable, CustomStringConvertible {
         }
     }
 
+    /// What one rank computed: its own rows.
+    public struct Part {
+        let output: AlignedBuffer
+        let logSumExp: AlignedBuffer
+        let sent: Traffic
+    }
+
     /// Runs this rank's part and gathers the whole on every rank.
     public func run(
         on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best,
         inputs given: (queries: [Float], keys: [Float], values: [Float])? = nil
     ) throws -> Outcome {
-        let job = job(ranks: transport.size)
-        let executor = try RingExecutor(
-            plan: strategy.plan(job, rank: transport.rank), modifiers: modifiers, transport: transport,
+        let part = try attend(executor(on: transport, threads: threads, kernels: kernels), inputs: given ?? inputs(), on: transport)
+        return try gather(part, over: transport)
+    }
+
+    /// What runs this rank's part.
+    public func executor(on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best) throws -> RingExecutor {
+        try RingExecutor(
+            plan: strategy.plan(job(ranks: transport.size), rank: transport.rank), modifiers: modifiers, transport: transport,
             threads: ThreadPool(threads: threads), kernels: kernels)
-        let (allQueries, allKeys, allValues) = given ?? inputs()
+    }
+
+    /// Packs and attends this rank's part of some inputs.
+    public func attend(
+        _ executor: RingExecutor, inputs: (queries: [Float], keys: [Float], values: [Float]), on transport: any Transport
+    ) throws -> Part {
+        let job = executor.plan.job
+        let (allQueries, allKeys, allValues) = inputs
         let queryWidth = heads.queryHeads * heads.headDimension
         let keyWidth = heads.keyValueHeads * heads.headDimension
         let valueWidth = heads.keyValueHeads * heads.valueDimension
@@ -128,18 +147,27 @@ public struct RingCase: Sendable, CustomStringConvertible {
         let output = AlignedBuffer(count: rows * outputWidth)
         let logSumExp = AlignedBuffer(count: rows * heads.queryHeads)
         let before = transport.traffic
-        let (sent, outputs, sums) = try withExtendedLifetime((queries, output, logSumExp)) {
+        try withExtendedLifetime((queries, output, logSumExp)) {
             try executor.attend(
                 queries: HeadRows(queries, tokenStride: queryWidth, headStride: heads.headDimension), scale: scale,
                 output: HeadRows(output, tokenStride: outputWidth, headStride: heads.valueDimension),
                 logSumExp: HeadRows(logSumExp, tokenStride: heads.queryHeads, headStride: 1))
-            let sent = transport.traffic
-            return (sent, try transport.allGather(Array(output.bytes)), try transport.allGather(Array(logSumExp.bytes)))
         }
+        var sent = transport.traffic
+        sent.bytes -= before.bytes
+        sent.messages -= before.messages
+        return Part(output: output, logSumExp: logSumExp, sent: sent)
+    }
+
+    /// The whole of what all ranks computed. Collective.
+    public func gather(_ part: Part, over transport: any Transport) throws -> Outcome {
+        let job = job(ranks: transport.size)
+        let outputs = try transport.allGather(withExtendedLifetime(part.output) { Array($0.bytes) })
+        let sums = try transport.allGather(withExtendedLifetime(part.logSumExp) { Array($0.bytes) })
         return Outcome(
-            output: Self.assemble(outputs, width: outputWidth, job.queries),
-            logSumExp: Self.assemble(sums, width: heads.queryHeads, job.queries), bytesSent: sent.bytes - before.bytes,
-            messagesSent: sent.messages - before.messages)
+            output: Self.assemble(outputs, width: heads.queryHeads * heads.valueDimension, job.queries),
+            logSumExp: Self.assemble(sums, width: heads.queryHeads, job.queries), bytesSent: part.sent.bytes,
+            messagesSent: part.sent.messages)
     }
 
     /// Where a gathered result leaves the oracle's bound: a description of the first place, or nil.

@@ -40,14 +40,14 @@ struct BenchEncoder: ParsableCommand {
     private func run(_ session: Session) throws {
         session.watchdog.progress(.reading)
         let configuration = try session.agree { try self.configuration() }
-        let surroundings = configuration.surroundings(session.options.dtype, threads: session.context.threads)
+        let surroundings = try configuration.surroundings(session.options.dtype, threads: session.context.threads)
         var job = EncoderRun.job(
             lengths: [length], configuration: configuration, element: session.options.dtype, layout: session.options.layout,
             rankCount: session.transport.size, speeds: try session.relativeSpeeds())
         job.topology = session.topology
         job.wire = session.options.wire
         let decision = try session.decide(job, surroundings, session.options.strategy.named, predicts: true)
-        let encoder = try session.agree { try load(configuration, session.options.dtype, session.kernels) }
+        let encoder = try session.loadWeights { try load(configuration, into: $0, session.options.dtype, session.kernels) }
         let width = configuration.hiddenSize
         let vocabulary = UInt64(configuration.vocabularySize)
         let ids = (0..<length).map { index in
@@ -94,10 +94,10 @@ struct BenchEncoder: ParsableCommand {
         return configuration
     }
 
-    private func load(_ configuration: EncoderConfiguration, _ element: ElementKind, _ kernels: KernelSet) throws -> Encoder {
+    private func load(_ configuration: EncoderConfiguration, into storage: WeightStorage, _ element: ElementKind, _ kernels: KernelSet) throws -> Encoder {
         if let model {
-            return try Encoder(Checkpoint(folder: Checkpoint.resolve(model)), element: element, kernels: kernels)
+            return try Encoder(Checkpoint(folder: Checkpoint.resolve(model)), storage: storage, element: element, kernels: kernels)
         }
-        return try Encoder(configuration, parameters: RandomParameters(seed: bench.seed), element: element, kernels: kernels)
+        return try Encoder(configuration, parameters: RandomParameters(seed: bench.seed), storage: storage, element: element, kernels: kernels)
     }
 }

@@ -27,7 +27,7 @@ struct Inspect: ParsableCommand {
     }
 
     private func summary(_ kernels: KernelSet) throws -> String {
-        let model = try LoadedModel.load(model.model, kernels: kernels)
+        let model = try LoadedModel.load(model.model, storage: .counting, kernels: kernels)
         let shape = model.encoder.configuration
         var rows: [(String, String)] = [
             ("folder", model.folder),

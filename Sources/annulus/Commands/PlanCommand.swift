@@ -120,7 +120,7 @@ struct PlanCommand: ParsableCommand {
             return PlannedJob(
                 description: "\(shape ?? model ?? ""), one document of \(length) tokens",
                 fields: [("plan", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length))],
-                surroundings: configuration.surroundings(element)
+                surroundings: try configuration.surroundings(element)
             ) { EncoderRun.job(lengths: [length], configuration: configuration, element: element, layout: $0, rankCount: $1, speeds: $2) }
         }
         let heads = attention.shape

@@ -117,6 +117,8 @@ enum Job {
                 control.fail(JobError(error))
             }
             watchdog.progress(.finishing)
+            // Every rank comes here or none: `body` has returned on all of them, or thrown the same.
+            try transport.close()
             control?.stop()
             return status.rawValue
         }

@@ -66,16 +66,19 @@ extension Session {
         return Decision(strategy: strategy, reason: isAuto ? reason : "", predictedSeconds: measured == nil ? nil : predicted)
     }
 
-    /// Refuses a model whose weights a host's memory would not hold, one copy a rank. Collective; call it before they are read.
-    func refuseWeights(bytesPerRank: Double) throws {
+    /// Refuses a model whose weights a host's memory would not hold. Collective; call it before they are read.
+    /// - Parameter nodes: which ranks share a copy.
+    func refuseWeights(bytesPerCopy: Double, _ nodes: Topology) throws {
         let hosts = try everyHost()
         try agree {
-            for host in Set(hosts.map(\.name)).sorted() {
-                let ranks = hosts.filter { $0.name == host }
-                guard let available = ranks.map(\.available).min(), Double(ranks.count) * bytesPerRank > available else { continue }
+            for name in Set(hosts.map(\.name)).sorted() {
+                let ranks = hosts.indices.filter { hosts[$0].name == name }
+                let copies = ranks.count { nodes.mates(of: Rank($0)).lowerBound == $0 }
+                guard let available = ranks.map({ hosts[$0].available }).min(), Double(copies) * bytesPerCopy > available else { continue }
                 throw JobError(
-                    .memory, "the weights need \(Self.gib(Double(ranks.count) * bytesPerRank)) on \(host), \(Self.gib(bytesPerRank)) for each of "
-                        + "\(ranks.count) ranks, and \(Self.gib(available)) are free; start fewer ranks a host, with more threads each")
+                    .memory, "the weights need \(Self.gib(Double(copies) * bytesPerCopy)) on \(name)"
+                        + (copies == 1 ? "" : ", \(Self.gib(bytesPerCopy)) for each of \(copies) copies") + ", and \(Self.gib(available)) are free; "
+                        + (copies == 1 ? "take hosts of more memory, or --dtype bfloat16" : "start fewer ranks a host, with more threads each"))
             }
         }
     }

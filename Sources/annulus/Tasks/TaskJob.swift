@@ -39,13 +39,13 @@ struct TaskJob {
         self.options = options
         job = try EncodingJob(model: options.model, input: options.input, session: session)
         let model = job.model
-        (head, labels) = try session.agree {
-            let path = model.folder + "/config.json"
-            let labels = try LabelSet(model.checkpoint.config, path: path)
-            let head = try TaskHead(
+        let path = model.folder + "/config.json"
+        let labels = try session.agree { try LabelSet(model.checkpoint.config, path: path) }
+        self.labels = labels
+        head = try session.loadWeights { storage in
+            try TaskHead(
                 task, labels: labels.names.count, config: model.checkpoint.config, path: path, configuration: model.encoder.configuration,
-                parameters: model.checkpoint, element: session.options.dtype, kernels: session.kernels)
-            return (head, labels)
+                parameters: model.checkpoint, storage: storage, element: session.options.dtype, kernels: session.kernels)
         }
         output = try LineOutput(options.output, force: options.force, session)
     }
