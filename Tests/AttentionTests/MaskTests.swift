@@ -67,7 +67,7 @@ import Tiles
 
     @Test(arguments: [
         ("", 0, "expected a mask"), ("causl", 0, "'causl'"), ("causal &", 8, "expected a mask"), ("causal full", 7, "expected '&'"),
-        ("window(3)", 8, "expected ','"), ("window(3,-2)", 9, "at least -1"), ("(causal", 7, "expected ')'"), ("prefix(-1)", 7, "at least 0"),
+        ("window(3)", 8, "expected ','"), ("window(1-2,3)", 8, "expected ','"), ("prefix(x1)", 7, "whole number"), ("window(3,-2)", 9, "at least -1"), ("(causal", 7, "expected ')'"), ("prefix(-1)", 7, "at least 0"),
         ("documents(1,2;3)", 15, "2 documents"), ("global()", 7, "whole number"), ("blocks(f.npy,0)", 13, "at least 1"),
         ("blocks(,4)", 7, "file name"), ("causal)", 6, "expected '&'"), ("window(99999999999999999999,0)", 7, "whole number"),
         (String(repeating: "!", count: 100_000) + "causal", 200, "too deep"),

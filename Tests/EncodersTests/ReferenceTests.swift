@@ -72,10 +72,12 @@ import Testing
 
         func has(_ name: String) -> Bool { checkpoint.has(name) }
 
-        func read(_ name: String, shape: [Int]) throws(FileError) -> [Float] {
-            var values = try checkpoint.read(name, shape: shape)
-            if shape.count == 2, name.contains("layer"), !name.contains("embed") { values[values.count / 2] += 1e-3 }
-            return values
+        func check(_ name: String, shape: [Int]) throws(FileError) { try checkpoint.check(name, shape: shape) }
+
+        func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>) throws(FileError) {
+            try checkpoint.read(name, shape: shape, range: range, into: floats)
+            let middle = shape.reduce(1, *) / 2
+            if shape.count == 2, name.contains("layer"), !name.contains("embed"), range.contains(middle) { floats[middle - range.lowerBound] += 1e-3 }
         }
     }
 }

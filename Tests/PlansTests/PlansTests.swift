@@ -158,6 +158,19 @@ import Tiles
         #expect(tokens.max().map(Double.init) ?? 0 > cap - 256)
     }
 
+    /// A document of little cost stays whole, however level the ranks stand; a faster rank takes it before a slower.
+    @Test func shortDocumentsAreWhole() {
+        let level = Sharding(lengths: [100 * 256, 100 * 256, 512], layout: .balanced, rankCount: 2)
+        #expect(level.owner(of: 200) == level.owner(of: 201))
+        for speeds in [[0.5, 1], [1, 0.5]] {
+            let sharding = Sharding(lengths: [256], layout: .balanced, rankCount: 2, speeds: speeds)
+            #expect(speeds[sharding.owner(of: 0).index] == 1)
+        }
+        // The costliest document is a single tile, and is not cut nor moved by the level of the others.
+        let single = Sharding(lengths: [256, 256, 256], layout: .balanced, rankCount: 3, costs: [5, 5, 5])
+        #expect(Set((0..<3).map { single.owner(of: $0).index }).count == 3)
+    }
+
     @Test func theWorkIsCounted() {
         let heads = HeadShape(queryHeads: 6, keyValueHeads: 2, headDimension: 8, valueDimension: 20)
         let shapes = [SequenceShape(length: 300), SequenceShape(queries: 5, keys: 600)]

@@ -6,9 +6,11 @@ import Testing
 import Tiles
 
 @Suite struct PriceTests {
-    static func cluster(ranks: Int, perNode: Int = 1, flops: Double = 1e11, memory: Double = 1e12, between: Double = 1e10) -> Cluster {
+    static func cluster(
+        ranks: Int, perNode: Int = 1, flops: Double = 1e11, memory: Double = 1e12, inside: Double = 2e10, between: Double = 1e10
+    ) -> Cluster {
         let node = Cluster.Node(
-            name: "node", memory: memory, inside: .init(latency: 1e-6, bandwidth: 2e10), between: .init(latency: 2e-6, bandwidth: between))
+            name: "node", memory: memory, inside: .init(latency: 1e-6, bandwidth: inside), between: .init(latency: 2e-6, bandwidth: between))
         return Cluster(kinds: [(node, ranks / perNode, perNode, flops)])
     }
 
@@ -106,6 +108,45 @@ import Tiles
         // A ring crosses a node's border once; all to all crosses with every rank.
         #expect(abs(seconds(.passKeyValue, perNode: 4) / seconds(.passKeyValue, perNode: 1) - 1) < 0.01)
         #expect(seconds(.allGather, perNode: 4) > 1.5 * seconds(.passKeyValue, perNode: 4))
+    }
+
+    /// Messages inside a node take its own link, and those on two links go at a time: the slower decides.
+    @Test func theSlowerOfTwoLinksCounts() {
+        let shapes = [SequenceShape(length: 8 * 512)]
+        let bytes = Double(512 * 3 * (20 + 24) * 4) // what a rank has of keys and values
+        func seconds(_ strategy: Strategy, perNode: Int, inside: Double, between: Double) -> Double {
+            Pricing(on: Self.cluster(ranks: 8, perNode: perNode, flops: 1e18, inside: inside, between: between)) { job(.full, shapes, $0, 8) }
+                .prices([strategy], [.contiguous])[0].seconds
+        }
+        // Seven steps of a ring, on one link or on the other.
+        #expect(abs(seconds(.passKeyValue, perNode: 8, inside: 1e6, between: 1e15) / (7 * bytes / 1e6) - 1) < 0.01)
+        #expect(abs(seconds(.passKeyValue, perNode: 1, inside: 1e15, between: 1e6) / (7 * bytes / 1e6) - 1) < 0.01)
+        // From a rank to its mate, and to the six others over a link that it shares with the mate.
+        let (within, across) = (bytes / 1e6, 12 * bytes / 1e6)
+        #expect(abs(seconds(.allGather, perNode: 2, inside: 1e6, between: 1e15) / within - 1) < 0.1)
+        #expect(seconds(.allGather, perNode: 2, inside: 1e15, between: 1e6) > 0.5 * across)
+    }
+
+    /// The memory of a node is that of all its ranks.
+    @Test func theMemoryOfANode() {
+        let shapes = [SequenceShape(length: 8 * 512)]
+        for perNode in [1, 2, 4] {
+            for price in Pricing(on: Self.cluster(ranks: 8, perNode: perNode), job: { job(.full, shapes, $0, 8) }).prices([.passKeyValue, .allGather]) {
+                #expect(price.nodeMemory == Double(perNode) * price.memory, "\(price.strategy), \(price.layout), \(perNode)")
+            }
+        }
+    }
+
+    /// The reason names the next best, and by how much it is slower.
+    @Test func theReasonNamesTheNext() throws {
+        let shapes = [SequenceShape(length: 64 * 256)]
+        let prices = Pricing(on: Self.cluster(ranks: 8, between: 1e8)) { job(.full, shapes, $0, 8) }.prices([.passKeyValue, .passQueries], [.contiguous])
+        let choice = try #require(Choice(of: prices))
+        let next = try #require(prices.first { $0.strategy != choice.price.strategy })
+        let longer = Int(((next.seconds / choice.price.seconds - 1) * 100).rounded())
+        #expect(longer > 1)
+        #expect(choice.reason.contains("\(next.strategy.rawValue) with contiguous, takes \(longer) % longer"), "\(choice.reason)")
+        #expect(try #require(Choice(of: [next])).reason == "the only one asked for")
     }
 
     @Test func theFastestThatFitsIsChosen() throws {

@@ -39,7 +39,8 @@ public struct CheckpointAudit: Sendable {
         for task in Task.allCases {
             let notes = Notes(checkpoint)
             let head = try? TaskHead(
-                task, labels: labels, config: checkpoint.config, path: path, configuration: configuration, parameters: notes, kernels: kernels)
+                task, labels: labels, config: checkpoint.config, path: path, configuration: configuration, parameters: notes,
+                storage: .counting, kernels: kernels)
             guard head != nil else { continue }
             tasks.append(task)
             notes.names.forEach(use)
@@ -54,7 +55,7 @@ public struct CheckpointAudit: Sendable {
         others = rest.filter { !isParameter($0) }
     }
 
-    /// Takes note of what is read.
+    /// Takes note of what is asked for.
     private final class Notes: ParameterSource {
         private let checkpoint: Checkpoint
         private let read = Mutex<[String]>([])
@@ -64,10 +65,13 @@ public struct CheckpointAudit: Sendable {
 
         func has(_ name: String) -> Bool { checkpoint.has(name) }
 
-        func read(_ name: String, shape: [Int]) throws(FileError) -> [Float] {
-            let values = try checkpoint.read(name, shape: shape)
+        func check(_ name: String, shape: [Int]) throws(FileError) {
+            try checkpoint.check(name, shape: shape)
             read.withLock { $0.append(name) }
-            return values
+        }
+
+        func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>) throws(FileError) {
+            try checkpoint.read(name, shape: shape, range: range, into: floats)
         }
     }
 }

@@ -19,15 +19,18 @@ import Darwin
 public struct ReferenceEncoder: Sendable {
     private let configuration: EncoderConfiguration
     private let names: ParameterNames
-    private let root: ParameterPath
+    private let parameters: any ParameterSource
     private let threads: ThreadPool
 
     public init(_ configuration: EncoderConfiguration, parameters: any ParameterSource, threads: ThreadPool) {
         self.configuration = configuration
+        self.parameters = parameters
         self.threads = threads
         names = ParameterNames(configuration.family, isGated: configuration.isGated)
-        root = ParameterPath(source: parameters, name: "")
     }
+
+    /// Arrays are read from it, and nothing is put into a storage.
+    private var root: ParameterPath { ParameterPath(source: parameters, storage: .counting) }
 
     /// The hidden states of each document in float64: (tokens, hiddenSize). Parameters are read layer by layer.
     /// - Parameter layerDone: told the number of layers done.

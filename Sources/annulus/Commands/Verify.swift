@@ -69,7 +69,6 @@ private final class Verification {
             let checkpoint = try Checkpoint(folder: Checkpoint.resolve(command.model.model))
             return (checkpoint, try EncoderConfiguration(checkpoint.config, path: checkpoint.folder + "/config.json"))
         }
-        try session.refuseWeights(bytesPerRank: configuration.weightBytes(session.options.dtype))
         let checkpoint = checkpoint
         audit = try session.agree { try CheckpointAudit(checkpoint, kernels: session.kernels) }
     }
@@ -79,7 +78,9 @@ private final class Verification {
         try checkTensors()
         if failed.isEmpty {
             let documents = try self.documents()
-            let encoder = try session.agree { try Encoder(checkpoint, element: session.options.dtype, kernels: session.kernels) }
+            let encoder = try session.loadWeights { [checkpoint] storage in
+                try Encoder(checkpoint, storage: storage, element: session.options.dtype, kernels: session.kernels)
+            }
             let states = try checkBytes(encoder, documents)
             try checkStates(states, documents)
         } else {
@@ -232,7 +233,7 @@ private final class Verification {
             rankCount: session.transport.size, speeds: try session.relativeSpeeds())
         job.topology = session.topology
         job.wire = session.options.wire
-        let surroundings = encoder.configuration.surroundings(encoder.element, threads: session.context.threads, weights: false)
+        let surroundings = try encoder.configuration.surroundings(encoder.element, threads: session.context.threads, weights: false)
         let decision = try session.decide(job, surroundings, session.options.strategy.named)
         let watchdog = session.watchdog
         let run = try EncoderRun(
