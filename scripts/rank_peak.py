@@ -37,8 +37,8 @@ def main():
             break
         start = time.monotonic()
         peak = max(peak, share(child))
-        # Asking takes the longer the more memory there is; it is not to slow the command.
-        time.sleep(max(0.01, 30 * (time.monotonic() - start)))
+        # Asking takes the longer the more memory there is; it is not to slow the command much, nor to miss the peak of a short one.
+        time.sleep(max(0.002, 3 * (time.monotonic() - start)))
     unit = 1 if sys.platform == "darwin" else 1024
     with open(os.path.join(folder, os.environ.get("OMPI_COMM_WORLD_RANK", "0")), "w") as file:
         resident = usage.ru_maxrss * unit
