@@ -26,17 +26,6 @@ import Testing
         }
     }
 
-    private static func replace(_ file: String, _ old: String, _ new: String) -> @Sendable (String) throws -> Void {
-        { folder in
-            let url = URL(fileURLWithPath: folder + "/" + file)
-            // Bytes, not text: a safetensors file is not UTF-8.
-            var data = try Data(contentsOf: url)
-            let range = try #require(data.range(of: Data(old.utf8)), "\(file) has no '\(old)' to damage")
-            data.replaceSubrange(range, with: Data(new.utf8))
-            try data.write(to: url)
-        }
-    }
-
     private static func remove(_ file: String) -> @Sendable (String) throws -> Void {
         { try FileManager.default.removeItem(atPath: $0 + "/" + file) }
     }

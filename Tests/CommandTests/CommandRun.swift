@@ -1,6 +1,7 @@
 // Runs the built command as a user does: alone, on virtual ranks, or under mpirun.
 
 import Foundation
+import Testing
 
 /// How the command is spread.
 enum Spread: CustomStringConvertible {
@@ -107,4 +108,16 @@ final class TemporaryFolder {
 func checkpoint(_ name: String) -> String {
     URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
         .appendingPathComponent("EncodersTests/Goldens/\(name)").path
+}
+
+/// What damages a file of a copied checkpoint: the first place of some bytes becomes others.
+func replace(_ file: String, _ old: String, _ new: String) -> @Sendable (String) throws -> Void {
+    { folder in
+        let url = URL(fileURLWithPath: folder + "/" + file)
+        // Bytes, not text: a safetensors file is not UTF-8.
+        var data = try Data(contentsOf: url)
+        let range = try #require(data.range(of: Data(old.utf8)), "\(file) has no '\(old)' to damage")
+        data.replaceSubrange(range, with: Data(new.utf8))
+        try data.write(to: url)
+    }
 }

@@ -32,16 +32,6 @@ import Testing
         }
     }
 
-    private static func replace(_ file: String, _ old: String, _ new: String) -> @Sendable (String) throws -> Void {
-        { folder in
-            let url = URL(fileURLWithPath: folder + "/" + file)
-            var data = try Data(contentsOf: url)
-            let range = try #require(data.range(of: Data(old.utf8)), "\(file) has no '\(old)' to damage")
-            data.replaceSubrange(range, with: Data(new.utf8))
-            try data.write(to: url)
-        }
-    }
-
     private static let damages: [(name: String, part: String, damage: @Sendable (String) throws -> Void)] = [
         // The last two bytes are the last number of the last tensor, a float16.
         ("a number that is none", "1 that are infinite or not numbers", { folder in
