@@ -61,8 +61,7 @@ extension Planner {
                 let queries = needs.asking[rank.index]
                 schedule.attend(Units(queries: queries, heads: heads, keys: needed.intersection(here)), at: round)
                 schedule.attend(Units(queries: queries, heads: heads, keys: needed.subtracting(here)), at: round + 1)
-                // What entered here is read by the whole node.
-                schedule.lend(.keyValues(entering[rank.index], heads: job.heads.keyValueHeads(of: heads)), at: round + 1)
+                // What entered here for the whole node is in the last of these: this rank is the first that needs it.
             }
             return schedule
         }
