@@ -86,7 +86,7 @@ public struct Needs: Sendable {
         if job.rankCount == 1 { return job.heads.keyValueHeads }
         let mostOwn = ranks.map { job.keys.tokenCount(of: $0) }.max() ?? 0
         let bytesPerToken = (job.heads.headDimension + job.heads.valueDimension) * job.element.bytes
-        let budget = max(4 << 20, max(1, mostOwn * bytesPerToken) * job.heads.keyValueHeads / 10)
+        let budget = max(4 << 20, mostOwn * bytesPerToken * job.heads.keyValueHeads / 10)
         // Two stages are in flight: the one attended and the one arriving.
         return max(1, budget / (2 * max(1, tokens * bytesPerToken)))
     }

@@ -124,10 +124,10 @@ public struct Pricing: Sendable {
         let full = nodes.map { node, held in
             (node: node, bytes: held.bytes / Double(held.ranks) * Double(cluster.ranksOfNode[node]), limit: cluster.nodes[node].memory)
         }.max { ($0.bytes / $0.limit, $1.node) < ($1.bytes / $1.limit, $0.node) }
+        guard let full else { preconditionFailure("a cluster without ranks") }
         return Price(
             strategy: strategy, layout: job.queries.layout, seconds: slowest, exposedSeconds: exposed, bytes: bytes.rounded(),
-            messages: messages.rounded(), memory: fullest, nodeMemory: full?.bytes ?? 0, nodeLimit: full?.limit ?? .infinity,
-            fullestNode: full?.node ?? 0,
+            messages: messages.rounded(), memory: fullest, nodeMemory: full.bytes, nodeLimit: full.limit, fullestNode: full.node,
             balance: least > 0 ? longest / least : 1, work: work)
     }
 }
@@ -186,9 +186,8 @@ public struct Choice: Sendable {
         let fitting = prices.filter(\.fits)
         guard let least = fitting.map(\.seconds).min() else { return nil }
         let alike = fitting.filter { $0.seconds <= least * Self.likeness }
-        let fewest = alike.map(\.bytes).min() ?? 0
         // Of equals the first: strategies and layouts are listed from the plainest on.
-        guard let best = alike.first(where: { $0.bytes <= fewest * Self.likeness }) else { return nil }
+        guard let fewest = alike.map(\.bytes).min(), let best = alike.first(where: { $0.bytes <= fewest * Self.likeness }) else { return nil }
         self.init(best, among: prices)
     }
 
@@ -197,7 +196,7 @@ public struct Choice: Sendable {
         func name(_ price: Price) -> String { "\(price.strategy.rawValue) with \(price.layout.rawValue)" }
         let others = prices.filter { $0.strategy != best.strategy || $0.layout != best.layout }
         guard !others.isEmpty else {
-            reason = best.fits ? "the only one asked for" : "the only one asked for, and it does not fit"
+            reason = "the only one asked for"
             return
         }
         var parts: [String] = []

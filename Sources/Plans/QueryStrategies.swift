@@ -79,11 +79,11 @@ extension Planner {
                     edges.append((crossing(place + 1 << below, level: below), below, rank.advanced(by: 1 << below, count: count), false))
                 }
                 let mine = needs.keys[rank.index]
-                let here = Units(queries: needs.readers(of: mine, among: queries), heads: 0..<0, keys: mine)
+                let readers = needs.readers(of: mine, among: queries)
                 for (round, heads) in shares[..<rounds].enumerated() {
                     let first = round * period
                     // Down the edges of level k in step `levels − 1 − k`, up in `levels + 1 + k`.
-                    schedule.attend(here.of(heads), at: first + levels - level)
+                    schedule.attend(Units(queries: readers, heads: heads, keys: mine), at: first + levels - level)
                     for edge in edges {
                         let (down, up) = (first + levels - 1 - edge.level, first + levels + 1 + edge.level)
                         let (queries, partials) = (Payload.queries(edge.units.queries, heads: heads), Payload.partials(edge.units.of(heads)))

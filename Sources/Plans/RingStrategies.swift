@@ -114,7 +114,7 @@ extension Planner {
                 let last = first + groups.count
                 let heads = shares[member]
                 let keyHeads = job.heads.keyValueHeads(of: heads)
-                for offset in 1..<max(1, degree) {
+                for offset in 1..<degree {
                     let other = (member + offset) % degree
                     let (peer, theirs) = (groups[group][other], shares[other])
                     // What anyone in any group sees.

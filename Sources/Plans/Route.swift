@@ -72,7 +72,7 @@ struct RingRoute: Sendable {
             let owner = self.place(-distance, from: place)
             var held = distance == 0 ? owned[owner] : entering[place].intersection(owned[owner])
             var next = distance
-            while !held.isEmpty, let reached = first(next + 1..<max(next + 1, count), downstreamOf: owner, needing: held) {
+            while !held.isEmpty, let reached = first(next + 1..<count, downstreamOf: owner, needing: held) {
                 next = reached
                 let reader = self.place(next, from: owner)
                 let passed = held.intersection(entering[reader])

@@ -22,13 +22,17 @@ package struct UnionTree: Sendable {
     /// The union of all sets.
     package var whole: Runs { levels[levels.count - 1].first ?? Runs() }
 
+    /// The level of the largest node that begins or ends at `edge` and has at most `room` places below it.
+    private func highestLevel(at edge: Int, room: Int) -> Int {
+        min(edge.trailingZeroBitCount, Int.bitWidth - 1 - room.leadingZeroBitCount)
+    }
+
     /// The union of the sets at some places.
     package func union(_ places: Range<Int>) -> Runs {
         var result = Runs()
         var place = places.lowerBound
         while place < places.upperBound {
-            var level = 0
-            while place & ((2 << level) - 1) == 0, place + 2 << level <= places.upperBound { level += 1 }
+            let level = highestLevel(at: place, room: places.upperBound - place)
             result = result.union(levels[level][place >> level])
             place += 1 << level
         }
@@ -39,9 +43,8 @@ package struct UnionTree: Sendable {
     package func first(in places: Range<Int>, meeting set: Runs) -> Int? {
         var place = places.lowerBound
         while place < places.upperBound {
-            var level = 0
-            // Up while nothing below meets it …
-            while place & ((2 << level) - 1) == 0, place + 2 << level <= places.upperBound { level += 1 }
+            // As high up as nothing else is below …
+            var level = highestLevel(at: place, room: places.upperBound - place)
             if levels[level][place >> level].intersects(set) {
                 // … and down to the first that does.
                 while level > 0 {
@@ -59,8 +62,7 @@ package struct UnionTree: Sendable {
     package func last(in places: Range<Int>, meeting set: Runs) -> Int? {
         var end = places.upperBound
         while end > places.lowerBound {
-            var level = 0
-            while end & ((2 << level) - 1) == 0, end - 2 << level >= places.lowerBound { level += 1 }
+            var level = highestLevel(at: end, room: end - places.lowerBound)
             if levels[level][(end >> level) - 1].intersects(set) {
                 while level > 0 {
                     level -= 1

@@ -55,7 +55,6 @@ public struct Runs: Hashable, Sendable {
 
     /// How many integers of `range` are in the set.
     public func count(in range: Range<Int>) -> Int {
-        guard !range.isEmpty else { return 0 }
         var count = 0
         var run = firstRun(endingAfter: range.lowerBound)
         while run < ranges.count, ranges[run].lowerBound < range.upperBound {
@@ -80,7 +79,6 @@ public struct Runs: Hashable, Sendable {
 
     public func intersection(_ range: Range<Int>) -> Runs {
         var result = Runs()
-        guard !range.isEmpty else { return result }
         var run = firstRun(endingAfter: range.lowerBound)
         while run < ranges.count, ranges[run].lowerBound < range.upperBound {
             result.append(ranges[run].clamped(to: range))

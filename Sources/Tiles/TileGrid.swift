@@ -23,8 +23,8 @@ public enum TileGrid {
 
     /// The tiles that hold at least one of the given tokens.
     @inlinable public static func tiles(covering tokens: Range<Int>) -> Range<Int> {
-        tokens.isEmpty ? tokens.lowerBound / tileSize..<tokens.lowerBound / tileSize
-            : tokens.lowerBound / tileSize..<(tokens.upperBound - 1) / tileSize + 1
+        let first = tokens.lowerBound / tileSize
+        return first..<(tokens.isEmpty ? first : (tokens.upperBound - 1) / tileSize + 1)
     }
 }
 

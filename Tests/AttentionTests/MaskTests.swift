@@ -36,6 +36,16 @@ import Tiles
         }
     }
 
+    /// A document that ends where a tile does takes nothing of the next one, also where it is not cut out of its sequence.
+    @Test func documentsThatEndWithATile() {
+        let lengths = [256, 512, 0, 300, 212, 100]
+        let mask = Mask.documents(DocumentMask(queries: lengths, keys: lengths))
+        let shape = SequenceShape(length: lengths.reduce(0, +))
+        let seen = (0..<TileGrid.count(length: shape.queries)).map { mask.keyTiles(queryTile: $0, in: shape) }
+        #expect(seen.map(\.any) == [Runs(0..<1), Runs(1..<3), Runs(1..<3), Runs(3..<5), Runs(3..<5), Runs(5..<6)])
+        #expect(seen.map(\.all) == [Runs(0..<1), Runs(1..<3), Runs(1..<3), Runs(3..<4), Runs(), Runs(5..<6)])
+    }
+
     private func parse(_ text: String) throws -> Mask {
         try Mask(parsing: text) { _, size in BlockMask(size: size, rows: 1, columns: 1, cells: [true]) }
     }

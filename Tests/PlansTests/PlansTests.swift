@@ -131,6 +131,20 @@ import Tiles
         #expect(tiles.map { sharding.owner(of: $0).index } == owners, "\(costsInOrder)")
     }
 
+    /// A sequence is poured over the ranks that stand lowest, each measured by its own speed, up to a common level.
+    @Test func aSequenceFillsTheLowestRanks() {
+        // Single tiles leave the ranks at 20/0.25 = 80, 90, 65 and 61; what follows costs 15, and lifts the last two to 70.5.
+        let first: [Double] = [90, 65, 61, 20]
+        let poured = Array(repeating: 0.5, count: 30)
+        let free = Array(repeating: 0.0, count: 70) // room below the token cap
+        let lengths = first.map { _ in 256 } + [poured.count * 256] + free.map { _ in 256 }
+        let sharding = Sharding(
+            lengths: lengths, layout: .balanced, rankCount: 4, costs: first + poured + free, speeds: [0.25, 1, 1, 1])
+        #expect((0..<4).map { sharding.owner(of: $0).index } == [1, 2, 3, 0])
+        let owners = (first.count..<first.count + poured.count).map { sharding.owner(of: $0).index }
+        #expect((0..<4).map { rank in owners.count { $0 == rank } } == [0, 0, 11, 19])
+    }
+
     /// One tile that costs as much as all others: tokens do not pile up behind it beyond the cap, whichever rank is last.
     @Test(arguments: [2, 3, 4, 5, 8]) func theTokenCapHolds(ranks: Int) {
         for heavy in [0, 1, 5, 11, 20, 39] {
@@ -180,6 +194,24 @@ import Tiles
         #expect(job.visibleFlop == flop)
         let costs = AttentionJob.costs(shapes: shapes, mask: .full, heads: heads, denseFlopPerToken: 7)
         #expect(costs.count == 3 && costs.reduce(0, +) == flop + 305 * 7)
+    }
+
+    /// Heads in a round: two stages of their tiles take at most a tenth of a rank's own keys and values, or 4 MiB, and never
+    /// less than one head's.
+    @Test(arguments: [
+        // (heads, tokens of a rank, rounds); a token of a head takes 512 bytes.
+        (12, 1024, 3), (13, 1024, 4), (12, 2048, 6), (12, 256, 1), (12, 4096, 12), (12, 1 << 20, 12), (64, 1 << 20, 22), (40, 1 << 18, 20), (1, 1 << 20, 1),
+    ]) func roundsAreAsLargeAsTheBound(heads: Int, tokens: Int, rounds: Int) {
+        let job = AttentionJob(
+            shapes: [SequenceShape(length: 2 * tokens)], mask: .full, heads: HeadShape(heads: heads, headDimension: 64), layout: .contiguous,
+            rankCount: 2)
+        let groups = Set(Strategy.passKeyValue.plan(job, rank: Rank(1)).steps.flatMap { $0.attend.map(\.heads) })
+        #expect(groups.count == rounds)
+        #expect(groups.flatMap { Array($0) }.sorted() == Array(0..<heads))
+        // A rank alone has nothing in flight, and one round.
+        let alone = AttentionJob(
+            shapes: [SequenceShape(length: tokens)], mask: .full, heads: HeadShape(heads: heads, headDimension: 64), layout: .contiguous, rankCount: 1)
+        #expect(Strategy.passKeyValue.plan(alone, rank: Rank(0)).steps.map { $0.attend.map(\.heads) } == [[0..<heads]])
     }
 
     @Test func headGroupsCoverEveryHeadOnce() {

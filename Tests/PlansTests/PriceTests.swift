@@ -1,6 +1,7 @@
 // Prices are those of the plans: their bytes, the memory that a step-by-step simulation finds, the work of every pair.
 
 import Attention
+import Matrices
 import Plans
 import Testing
 import Tiles
@@ -30,11 +31,20 @@ import Tiles
 
     @Test(arguments: cases.indices, [1, 2, 3, 5, 8]) func bytesMessagesAndWorkAreThePlans(number: Int, ranks: Int) {
         let (mask, shapes) = Self.cases[number]
-        let pricing = Pricing(on: Self.cluster(ranks: ranks)) { job(mask, shapes, $0, ranks) }
+        for wire in [nil, ElementKind.bfloat16] { bytesMessagesAndWorkAreThePlans(mask, shapes, ranks, wire) }
+    }
+
+    private func bytesMessagesAndWorkAreThePlans(_ mask: Mask, _ shapes: [SequenceShape], _ ranks: Int, _ wire: ElementKind?) {
+        let make: @Sendable (Layout) -> AttentionJob = { layout in
+            var made = job(mask, shapes, layout, ranks)
+            made.wire = wire
+            return made
+        }
+        let pricing = Pricing(on: Self.cluster(ranks: ranks), job: make)
         let prices = pricing.prices()
         #expect(prices.count == Strategy.allCases.count * Layout.allCases.count)
         for price in prices {
-            let job = job(mask, shapes, price.layout, ranks)
+            let job = make(price.layout)
             let planner = price.strategy.planner(Needs(job))
             let plans = (0..<ranks).map { planner.plan(Rank($0)) }
             #expect(price.bytes == Double(plans.reduce(0) { $0 + $1.bytesSent }), "\(price.strategy), \(price.layout)")
@@ -70,6 +80,29 @@ import Tiles
         #expect(sample.work.count == 4 && whole.work.count == 8)
         for (name, part) in [("seconds", \Price.seconds), ("bytes", \.bytes), ("messages", \.messages), ("memory", \.memory), ("balance", \.balance)] {
             #expect(abs(sample[keyPath: part] / whole[keyPath: part] - 1) < 0.1, "\(name): \(sample[keyPath: part]), \(whole[keyPath: part])")
+        }
+    }
+
+    /// Rounds of heads are alike: where one is priced and the others are not, the price is that of all.
+    @Test(arguments: 1...7) func aRoundStandsForThoseLikeIt(count: Int) {
+        for ranks in [2, 4] {
+            // So long that a round has one head of each rank.
+            let heads = HeadShape(heads: count, headDimension: 64)
+            func prices(everyRound: Bool) -> [Price] {
+                Pricing(on: Self.cluster(ranks: ranks, between: 1e9), everyRound: everyRound) {
+                    job(.full, [SequenceShape(length: ranks * 16384)], $0, ranks, heads)
+                }.prices(Strategy.allCases, [.contiguous])
+            }
+            for (whole, sample) in zip(prices(everyRound: true), prices(everyRound: false)) {
+                // Where heads are not dealt out evenly, rounds differ, and one is an estimate.
+                let isEven = ![.headExchange, .hybrid].contains(whole.strategy) || count <= ranks || count % 2 == 0
+                for (name, part) in [("bytes", \Price.bytes), ("messages", \.messages), ("seconds", \.seconds), ("waiting", \.exposedSeconds)] {
+                    let (exact, estimate) = (whole[keyPath: part], sample[keyPath: part])
+                    #expect(
+                        abs(estimate - exact) <= (isEven ? 1e-9 : 0.1) * (part == \.exposedSeconds ? whole.seconds : exact),
+                        "\(name) of \(whole.strategy), \(ranks) ranks, \(count) heads: \(estimate), \(exact)")
+                }
+            }
         }
     }
 
@@ -137,16 +170,64 @@ import Tiles
         }
     }
 
-    /// The reason names the next best, and by how much it is slower.
-    @Test func theReasonNamesTheNext() throws {
-        let shapes = [SequenceShape(length: 64 * 256)]
-        let prices = Pricing(on: Self.cluster(ranks: 8, between: 1e8)) { job(.full, shapes, $0, 8) }.prices([.passKeyValue, .passQueries], [.contiguous])
-        let choice = try #require(Choice(of: prices))
-        let next = try #require(prices.first { $0.strategy != choice.price.strategy })
-        let longer = Int(((next.seconds / choice.price.seconds - 1) * 100).rounded())
-        #expect(longer > 1)
-        #expect(choice.reason.contains("\(next.strategy.rawValue) with contiguous, takes \(longer) % longer"), "\(choice.reason)")
-        #expect(try #require(Choice(of: [next])).reason == "the only one asked for")
+    /// A step takes as long as its work or its messages, whichever is longer: what a rank waits is what is left of the latter.
+    @Test(arguments: [1e6, 1e8, 1e9, 1e12]) func waitingIsWhatWorkDoesNotHide(bandwidth: Double) {
+        let shapes = [SequenceShape(length: 8 * 512)]
+        for strategy in [Strategy.passKeyValue, .passQueries, .allGather, .headExchange] {
+            let cluster = Self.cluster(ranks: 2, flops: 1e10, between: bandwidth)
+            let even = HeadShape(queryHeads: 8, keyValueHeads: 4, headDimension: 20, valueDimension: 24)
+            let price = Pricing(on: cluster) { job(.full, shapes, $0, 2, even) }.prices([strategy], [.contiguous])[0]
+            // Two ranks that do the same.
+            let computing = price.work[0].flop / 1e10
+            #expect(price.work[1].flop == price.work[0].flop)
+            #expect(abs(price.seconds - computing - price.exposedSeconds) <= 1e-9 * price.seconds, "\(strategy)")
+            let moving = price.bytes / 2 / bandwidth
+            #expect(price.exposedSeconds >= moving - computing)
+            #expect(price.exposedSeconds <= moving + price.messages * 2e-6, "\(strategy)")
+        }
+    }
+
+    /// The reason of a choice between a strategy and another.
+    private func reason(
+        _ strategies: [Strategy], _ layouts: [Layout] = [.contiguous], mask: Mask = .full, tiles: Int = 64, perNode: Int = 1,
+        flops: Double = 1e11, memory: Double = 1e12, between: Double = 1e10
+    ) throws -> (choice: Choice, prices: [Price]) {
+        let cluster = Self.cluster(ranks: 8, perNode: perNode, flops: flops, memory: memory, between: between)
+        let prices = Pricing(on: cluster) { job(mask, [SequenceShape(length: tiles * 256)], $0, 8) }.prices(strategies, layouts)
+        return (try #require(Choice(of: prices)), prices)
+    }
+
+    /// Every reason that a choice can have, word for word.
+    @Test func theReasonIsTheReason() throws {
+        func decimals(_ value: Double) -> String { "\((value * 100).rounded() / 100)" }
+        // The work hides all messages: of like times the fewer bytes, and of like bytes the plainer one.
+        var (choice, prices) = try reason([.passKeyValue, .passQueries], flops: 1e7)
+        var (best, other) = (choice.price, prices.first { $0.strategy != choice.price.strategy }!)
+        #expect(other.bytes > best.bytes)
+        #expect(choice.reason == "as fast as \(other.strategy.rawValue) with contiguous, which sends \(decimals(other.bytes / best.bytes)) times the bytes")
+        (choice, prices) = try reason([.passKeyValue, .allGather], flops: 1e7)
+        #expect(choice.price.strategy == .passKeyValue && choice.reason == "as fast as all-gather with contiguous, and the plainer one")
+        // Messages that nothing hides, and work that is uneven.
+        (choice, prices) = try reason([.passKeyValue, .passQueries], flops: 1e18, between: 1e6)
+        (best, other) = (choice.price, prices.first { $0.strategy != choice.price.strategy }!)
+        let longer = Int(((other.seconds / best.seconds - 1) * 100).rounded())
+        #expect(choice.reason == "the next, \(other.strategy.rawValue) with contiguous, takes \(longer) % longer: waiting for messages")
+        (choice, prices) = try reason([.passKeyValue], [.contiguous, .zigzag], mask: .causal, flops: 1e7)
+        (best, other) = (choice.price, prices.first { $0.layout != choice.price.layout }!)
+        #expect(best.layout == .zigzag)
+        #expect(choice.reason == "the next, pass-kv with contiguous, takes \(Int(((other.seconds / best.seconds - 1) * 100).rounded())) % longer: "
+            + "its work is less even, \(decimals(other.balance)) against \(decimals(best.balance))")
+        // Another strategy tells more than another layout of the same.
+        (choice, _) = try reason([.passKeyValue, .tree], [.zigzag, .balanced], mask: .causal, flops: 1e7)
+        #expect(choice.reason.contains("tree with"), "\(choice.reason)")
+        // What is faster does not fit: the least memory, to the byte.
+        let roomy = try reason([.passKeyValue, .allGather], flops: 1e18, between: 1e6).prices
+        let (lean, hungry) = roomy[0].nodeMemory < roomy[1].nodeMemory ? (roomy[0], roomy[1]) : (roomy[1], roomy[0])
+        (choice, prices) = try reason([.passKeyValue, .allGather], flops: 1e18, memory: lean.nodeMemory, between: 1e6)
+        #expect(choice.price.strategy == lean.strategy)
+        #expect(choice.reason == "the only one that fits" + (hungry.seconds < lean.seconds
+            ? "; \(hungry.strategy.rawValue) with contiguous would be faster, but needs \(decimals(hungry.nodeMemory / lean.nodeMemory)) times a node's memory" : ""))
+        #expect(try reason([.tree]).choice.reason == "the only one asked for")
     }
 
     @Test func theFastestThatFitsIsChosen() throws {

@@ -34,8 +34,12 @@ import Tiles
             same(a.complement(in: universe), Set(universe).subtracting(setA), "complement, seed \(seed)")
             same(a.shifted(by: 7), Set(setA.map { $0 + 7 }), "shift, seed \(seed)")
             for value in 0..<60 { #expect(a.contains(value) == setA.contains(value)) }
-            let probe = Int.random(in: 0..<60, using: &generator)..<60
-            #expect(a.intersects(probe) == !setA.isDisjoint(with: probe))
+            let start = Int.random(in: 0..<60, using: &generator)
+            for probe in [start..<60, start..<start, start..<Int.random(in: start...60, using: &generator)] {
+                #expect(a.intersects(probe) == !setA.isDisjoint(with: probe), "\(probe), seed \(seed)")
+                #expect(a.count(in: probe) == setA.intersection(probe).count, "\(probe), seed \(seed)")
+                same(a.intersection(probe), setA.intersection(probe), "\(probe), seed \(seed)")
+            }
         }
     }
 }
