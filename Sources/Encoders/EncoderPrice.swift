@@ -16,7 +16,9 @@ extension EncoderConfiguration {
     /// - Parameter weights: whether the weights count, or are there already.
     public func surroundings(_ element: ElementKind, threads: Int = 1, weights: Bool = true) throws(FileError) -> Surroundings {
         var result = Surroundings()
-        result.layers = layerCount
+        result.layers = windows.map { window in
+            Surroundings.Layers(mask: Self.mask(window: window), count: attention.count { $0.window == window })
+        }
         result.denseFlopPerToken = denseFlopPerToken
         result.bytesPerToken = Double(2 * 4 * hiddenSize)
         result.bytesPerNode = weights ? try weightBytes(element) : 0

@@ -12,7 +12,7 @@ public struct AttentionJob: Sendable {
     public let queries: Sharding
     /// Where the key and value tiles live.
     public let keys: Sharding
-    public let mask: Mask
+    public var mask: Mask
     public let heads: HeadShape
     /// What keys and values are stored in.
     public var element = ElementKind.float32

@@ -5,8 +5,20 @@ import Tiles
 
 /// What a job does and holds beside its attention.
 public struct Surroundings: Sendable, Hashable {
-    /// Attentions one after another, as an encoder has layers.
-    public var layers = 1
+    /// Layers that attend alike.
+    public struct Layers: Sendable, Hashable {
+        /// What they see; nil: what the job says.
+        public var mask: Mask?
+        public var count: Int
+
+        public init(mask: Mask? = nil, count: Int) {
+            self.mask = mask
+            self.count = count
+        }
+    }
+
+    /// Attentions one after another, as an encoder has layers: each kind of them, in any order.
+    public var layers = [Layers(count: 1)]
     /// Floating-point operations of a token outside attention, in each layer.
     public var denseFlopPerToken = 0.0
     /// Bytes that a rank holds for each of its query tokens: queries, outputs, hidden states.
@@ -80,36 +92,50 @@ public struct Pricing: Sendable {
 
     /// The prices of some strategies under some layouts, layout after layout.
     public func prices(_ strategies: [Strategy] = Strategy.allCases, _ layouts: [Layout] = Layout.allCases) -> [Price] {
-        var table: TileTable?
+        var tables: [TileTable] = []
         return layouts.flatMap { layout in
-            let needs = Needs(make(layout))
-            let shared = table ?? TileTable(needs)
-            table = shared
-            return strategies.map { price(strategy: $0, needs, shared) }
+            let job = make(layout)
+            let needs = surroundings.layers.map { layers in
+                var job = job
+                if let mask = layers.mask { job.mask = mask }
+                return Needs(job)
+            }
+            // They do not depend on the layout.
+            if tables.isEmpty { tables = needs.map { TileTable($0) } }
+            return strategies.map { price(strategy: $0, needs, tables) }
         }
     }
 
-    private func price(strategy: Strategy, _ needs: Needs, _ table: TileTable) -> Price {
-        let planner = strategy.planner(needs)
-        let job = needs.job
-        let sample = Sample(of: cluster, most: mostRanks, ofEachKind: sampledRanks, takesHeads: planner.takesHeads)
-        let rounds = planner.rounds
+    /// - Parameters:
+    ///   - needs, tables: of each kind of layers.
+    private func price(strategy: Strategy, _ needs: [Needs], _ tables: [TileTable]) -> Price {
+        let planners = needs.map { strategy.planner($0) }
+        let job = needs[0].job
+        let sample = Sample(of: cluster, most: mostRanks, ofEachKind: sampledRanks, takesHeads: planners[0].takesHeads)
         // Where rounds overlap, the last of these is like those that follow.
-        let enough = sample.isWhole && everyRound ? rounds.count : min(rounds.count, (rounds.drain + rounds.period - 1) / rounds.period + 1)
-        let layers = Double(surroundings.layers)
+        let enough = planners.map { planner in
+            let rounds = planner.rounds
+            return sample.isWhole && everyRound ? rounds.count : min(rounds.count, (rounds.drain + rounds.period - 1) / rounds.period + 1)
+        }
+        let layerCount = Double(surroundings.layers.reduce(0) { $0 + $1.count })
         var (slowest, exposed, bytes, messages, fullest, longest, all) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         var work: [(rank: Rank, flop: Double)] = []
         var nodes: [Int: (bytes: Double, ranks: Int)] = [:]
         for (number, (rank, weight)) in sample.ranks.enumerated() {
             let weighsMemory = sample.isWhole || sample.weighed.contains(number)
-            let one = RankWalk.price(planner, rank: rank, rounds: enough, needs, table, cluster, weighsMemory: weighsMemory)
-            let tokens = Double(table.rows(of: needs.queries[rank.index]))
+            var one = RankPrice()
+            for (kind, layers) in surroundings.layers.enumerated() {
+                let price = RankWalk.price(
+                    planners[kind], rank: rank, rounds: enough[kind], needs[kind], tables[kind], cluster, weighsMemory: weighsMemory)
+                one.add(price, times: Double(layers.count))
+            }
             let speed = cluster.ranks[rank.index].flops
-            let flop = layers * (one.flop + tokens * surroundings.denseFlopPerToken)
-            slowest = max(slowest, layers * (one.seconds + tokens * surroundings.denseFlopPerToken / speed))
-            exposed = max(exposed, layers * one.exposed)
-            bytes += weight * layers * one.bytes
-            messages += weight * layers * one.messages
+            let dense = layerCount * Double(tables[0].rows(of: needs[0].queries[rank.index])) * surroundings.denseFlopPerToken
+            let flop = one.flop + dense
+            slowest = max(slowest, one.seconds + dense / speed)
+            exposed = max(exposed, one.exposed)
+            bytes += weight * one.bytes
+            messages += weight * one.messages
             longest = max(longest, flop / speed)
             all += weight * flop
             work.append((rank, flop))

@@ -15,12 +15,14 @@ struct Measurements: Equatable {
     var inside: Cluster.Link?
     var between: Cluster.Link?
 
-    /// Rounded to two significant digits: what changes from one run to the next is not to change the plan.
+    /// Rounded to within a hundredth (1.00, 1.02 … 2, 2.05 … 5, 5.1 … 10): what changes from one run to the next is not to
+    /// change the plan, and a prediction is not to suffer.
     var rounded: Measurements {
         func round(_ value: Double) -> Double {
             guard value > 0, value.isFinite else { return value }
-            let unit = pow(10, (log10(value)).rounded(.down) - 1)
-            return (value / unit).rounded() * unit
+            let power = pow(10, log10(value).rounded(.down))
+            let perUnit: Double = value < 2 * power ? 50 : value < 5 * power ? 20 : 10
+            return (value / power * perUnit).rounded() / perUnit * power
         }
         func round(_ link: Cluster.Link?) -> Cluster.Link? {
             link.map { Cluster.Link(latency: round($0.latency), bandwidth: round($0.bandwidth)) }
@@ -30,7 +32,7 @@ struct Measurements: Equatable {
 }
 
 extension Session {
-    /// Measures what this job's ranks and links do now, in about a tenth of a second. Collective.
+    /// Measures what this job's ranks and links do now, in some tenths of a second. Collective.
     /// - Parameter hosts: the host of every rank.
     func measureMachine(_ heads: HeadShape, hosts: [String]) throws -> Measurements {
         try transport.barrier()
@@ -43,14 +45,14 @@ extension Session {
         return Measurements(flops: flops, inside: inside, between: between).rounded
     }
 
-    /// The attention of one rank, no messages: floating-point operations a second over some tens of milliseconds.
+    /// The attention of one rank, no messages: floating-point operations a second, the median over a tenth of a second.
     private func kernelSpeed(_ heads: HeadShape) throws -> Double {
         let (pool, kernels, element) = (threads, kernels, options.dtype)
         // As many heads as keep the threads busy, and little enough for wide heads.
         let shape = HeadShape(
             queryHeads: min(pool.threads, 64), keyValueHeads: min(pool.threads, 64), headDimension: heads.headDimension,
             valueDimension: heads.valueDimension)
-        let length = (heads.headDimension + heads.valueDimension) > 1024 ? 256 : 1024
+        let length = (heads.headDimension + heads.valueDimension) > 1024 ? 256 : 2048
         return try VirtualRanks.run(count: 1) { transport in
             var job = AttentionJob(
                 shapes: [SequenceShape(length: length)], mask: .full, heads: shape, layout: .contiguous, rankCount: 1)
@@ -75,12 +77,14 @@ extension Session {
                 }
                 try attend()
                 let start = ContinuousClock.now
-                var times = 0
-                while times == 0 || ContinuousClock.now - start < .milliseconds(50) {
+                var seconds: [Double] = []
+                while seconds.count < 5 || ContinuousClock.now - start < .milliseconds(100) {
+                    let before = ContinuousClock.now
                     try attend()
-                    times += 1
+                    seconds.append((ContinuousClock.now - before).inSeconds)
                 }
-                return Double(times) * job.visibleFlop / (ContinuousClock.now - start).inSeconds
+                // A neighbour's work for a moment is not to count.
+                return job.visibleFlop / Measurement.median(seconds)
             }
         }[0]
     }
@@ -91,7 +95,7 @@ extension Session {
         var link = (latency: 0.0, bandwidth: 0.0)
         if transport.rank == first || transport.rank == second {
             let peer = transport.rank == first ? second : first
-            let largest = 1 << 20
+            let largest = 1 << 22
             let (outgoing, arriving) = (AlignedBuffer(count: largest / 4), AlignedBuffer(count: largest / 4))
             func swap(_ bytes: Int) throws {
                 try transport.exchange(
@@ -105,12 +109,15 @@ extension Session {
             }
             _ = try seconds(64, times: 10)
             link.latency = try seconds(64, times: 50)
-            // A slow link is not measured for long; both sides go by what the first one saw.
+            // Long enough that a connection comes to its speed, but a slow link not for long; both sides go by what the first
+            // one saw.
             outgoing.pointer[0] = Float(try seconds(1 << 16, times: 1))
             try swap(64)
-            let isSlow = (transport.rank == first ? outgoing : arriving).pointer[0] > 0.02
-            let bytes = isSlow ? 1 << 16 : largest
-            link.bandwidth = Double(bytes) / max(1e-9, try seconds(bytes, times: isSlow ? 2 : 4) - link.latency)
+            let quick = Double((transport.rank == first ? outgoing : arriving).pointer[0])
+            let bytes = quick > 0.02 ? 1 << 16 : largest
+            let times = max(2, min(16, Int(0.1 / max(1e-6, quick * Double(bytes >> 16)))))
+            _ = try seconds(bytes, times: 1)
+            link.bandwidth = Double(bytes) / max(1e-9, try seconds(bytes, times: times) - link.latency)
         }
         let both = try transport.allGather(withUnsafeBytes(of: link) { Array($0) })
         return both[first.index].withUnsafeBytes {
