@@ -32,6 +32,9 @@ final class AttentionRun {
     private let executor: RingExecutor
     private let queries: AlignedBuffer
     private let output: AlignedBuffer
+    private var scale: Float { 1 / Float(job.heads.headDimension).squareRoot() }
+    /// What narrowed keys and values may change in an output at most; 0 where they are not.
+    private(set) var wireBound = 0.0
 
     /// Collective.
     init(
@@ -48,7 +51,7 @@ final class AttentionRun {
         queries = AlignedBuffer(count: max(1, rows * job.heads.queryHeads * job.heads.headDimension))
         output = AlignedBuffer(count: max(1, rows * job.heads.queryHeads * job.heads.valueDimension))
         watchdog.progress(.reading)
-        prepare(RandomInput(seed: seed))
+        if let wireError = prepare(RandomInput(seed: seed)) { wireBound = try wireError.bound(scale: scale, session) }
         watchdog.progress(.attention)
     }
 
@@ -61,7 +64,7 @@ final class AttentionRun {
         try withExtendedLifetime((queries, output)) {
             try executor.attend(
                 queries: HeadRows(queries, tokenStride: queryWidth, headStride: job.heads.headDimension),
-                scale: 1 / Float(job.heads.headDimension).squareRoot(),
+                scale: scale,
                 output: HeadRows(output, tokenStride: outputWidth, headStride: job.heads.valueDimension))
         }
         return executor.exposed - before
@@ -76,7 +79,8 @@ final class AttentionRun {
     }
 
     /// Makes this rank's queries, and makes and packs its keys and values.
-    private func prepare(_ input: RandomInput) {
+    private func prepare(_ input: RandomInput) -> WireError? {
+        var wireError = job.narrowsWire ? WireError(job.heads) : nil
         let rank = session.transport.rank
         let firstQueries = job.shapes.map(\.firstQuery)
         var row = 0
@@ -86,6 +90,7 @@ final class AttentionRun {
             row += tokens.count
             session.watchdog.progress()
         }
+        wireError?.add(queries: HeadRows(queries, tokenStride: queryWidth, headStride: job.heads.headDimension), rows: row)
         let keyWidth = job.heads.keyValueHeads * job.heads.headDimension
         let valueWidth = job.heads.keyValueHeads * job.heads.valueDimension
         let keys = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
@@ -96,12 +101,13 @@ final class AttentionRun {
                 let tokens = job.keys.tokens(of: tile, first: firstKeys)
                 input.fill(keys.pointer, tokens, width: keyWidth, stream: .keys)
                 input.fill(values.pointer, tokens, width: valueWidth, stream: .values)
-                executor.pack(
-                    tile: tile, rows: 0..<tokens.count,
-                    keys: HeadRows(keys, tokenStride: keyWidth, headStride: job.heads.headDimension),
-                    values: HeadRows(values, tokenStride: valueWidth, headStride: job.heads.valueDimension))
+                let keyRows = HeadRows(keys, tokenStride: keyWidth, headStride: job.heads.headDimension)
+                let valueRows = HeadRows(values, tokenStride: valueWidth, headStride: job.heads.valueDimension)
+                wireError?.add(keys: keyRows, values: valueRows, rows: tokens.count)
+                executor.pack(tile: tile, rows: 0..<tokens.count, keys: keyRows, values: valueRows)
                 session.watchdog.progress()
             }
         }
+        return wireError
     }
 }

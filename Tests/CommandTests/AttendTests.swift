@@ -147,6 +147,37 @@ import Testing
         }
     }
 
+    /// The bound of a narrowed wire is that of the inputs, the same from any ranks, and holds.
+    @Test func theBoundOfTheWireIsPrinted() throws {
+        let folder = try TemporaryFolder()
+        let heads = HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 24, valueDimension: 40)
+        let shape = SequenceShape(queries: 300, keys: 520)
+        let arrays = try write(heads, shape, to: folder.path("in.safetensors"), seed: 12)
+        func norms(_ name: String, _ head: Int, _ rows: Int) -> [Double] {
+            stride(from: head * rows * 24, to: (head + 1) * rows * 24, by: 24).map { first in
+                arrays[name]![first..<first + 24].reduce(0) { $0 + Double($1) * Double($1) }.squareRoot()
+            }
+        }
+        let bound = (0..<4).map { head in
+            let values = arrays["v"]![head / 2 * 520 * 40..<(head / 2 + 1) * 520 * 40].map { Double(abs($0)) }
+            let magnitude = Double(Float(0.3)) * norms("q", head, 300).max()! * norms("k", head / 2, 520).max()!
+            return Oracle.bfloat16WireBound(scoreMagnitude: magnitude) * values.max()!
+        }.max()!
+        func output(_ spread: Spread, _ arguments: [String]) throws -> (values: [Float], run: CommandRun) {
+            let run = try CommandRun.annulus(
+                ["attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors"), "--force", "--scale", "0.3"] + arguments, spread)
+            try #require(run.status == 0, "\(run.errors)")
+            return (try SafetensorsFile(path: folder.path("out.safetensors")).readFloat32("output", expecting: [4, 300, 40]), run)
+        }
+        let exact = try output(.alone, []).values
+        for spread: Spread in [.alone, .mpirun(3), .virtual(7)] {
+            let (values, run) = try output(spread, ["--wire", "bfloat16"])
+            #expect(run.errors.contains("no output changes by more than \(String(format: "%.3g", bound))\n"), "\(run.errors)")
+            let change = zip(exact, values).map { Double(abs($0 - $1)) }.max()!
+            #expect(change > 1e-5 && change <= bound, "\(change), \(bound)")
+        }
+    }
+
     @Test func aFaultInAMaskGetsACaret() throws {
         let run = try CommandRun.annulus(["attend", "-i", "in.safetensors", "-o", "out.safetensors", "--mask", "causal & sliding(3)"], .mpirun(2))
         let lines = run.errors.split(separator: "\n").map(String.init)

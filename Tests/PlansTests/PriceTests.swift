@@ -115,6 +115,36 @@ import Tiles
         #expect(abs(price.balance - 50) < 1)
     }
 
+    /// Layers that see different keys are priced each by its own plan; memory is that of the hungriest.
+    @Test func eachKindOfLayersIsPriced() {
+        let shapes = [SequenceShape(length: 24 * 256)]
+        let window = Mask.window(left: 64, right: 64)
+        var both = Surroundings()
+        both.layers = [.init(count: 3), .init(mask: window, count: 2)]
+        both.denseFlopPerToken = 1e6
+        both.bytesPerToken = 100
+        let cluster = Self.cluster(ranks: 4, flops: 1e10, between: 1e8)
+        func price(_ mask: Mask, _ surroundings: Surroundings, _ strategy: Strategy) -> Price {
+            Pricing(on: cluster, surroundings: surroundings) { job(mask, shapes, $0, 4) }.prices([strategy], [.contiguous])[0]
+        }
+        for strategy in Strategy.allCases {
+            let mixed = price(.full, both, strategy)
+            var alone = Surroundings()
+            alone.bytesPerToken = 100
+            let (full, local) = (price(.full, alone, strategy), price(window, alone, strategy))
+            let dense = 5 * 6 * 256 * 1e6
+            #expect(mixed.bytes == 3 * full.bytes + 2 * local.bytes)
+            #expect(mixed.messages == 3 * full.messages + 2 * local.messages)
+            #expect(mixed.memory == max(full.memory, local.memory))
+            for rank in 0..<4 {
+                let flop = 3 * full.work[rank].flop + 2 * local.work[rank].flop + dense
+                #expect(abs(mixed.work[rank].flop - flop) <= 1e-9 * flop, "\(strategy), rank \(rank)")
+            }
+            let most = 3 * full.seconds + 2 * local.seconds + dense / 1e10
+            #expect(mixed.seconds <= most * (1 + 1e-9) && mixed.seconds >= 3 * full.seconds + dense / 1e10)
+        }
+    }
+
     /// A slow node's ranks set the pace unless the layout looks at speeds.
     @Test func speedsCount() {
         func node(_ name: String) -> Cluster.Node {

@@ -77,12 +77,17 @@ struct Attend: ParsableCommand {
         let queries = AlignedBuffer(count: heads.queryHeads * rows * heads.headDimension)
         let result = AlignedBuffer(count: heads.queryHeads * rows * heads.valueDimension)
         let sums = AlignedBuffer(count: heads.queryHeads * rows)
-        try session.agree { try read(file, job, into: executor, queries: queries, rows: rows, rank: transport.rank) }
+        let wireError = try session.agree { try read(file, job, into: executor, queries: queries, rows: rows, rank: transport.rank) }
+        let scale = scale ?? 1 / Float(heads.headDimension).squareRoot()
+        if let wireError {
+            let bound = try wireError.bound(scale: scale, session)
+            session.log.notice("wire bfloat16: of these inputs, no output changes by more than \(String(format: "%.3g", bound))")
+        }
         session.watchdog.progress(.attention)
         try withExtendedLifetime((queries, result, sums)) {
             try executor.attend(
                 queries: HeadRows(queries, tokenStride: heads.headDimension, headStride: rows * heads.headDimension),
-                scale: scale ?? 1 / Float(heads.headDimension).squareRoot(),
+                scale: scale,
                 output: HeadRows(result, tokenStride: heads.valueDimension, headStride: rows * heads.valueDimension),
                 logSumExp: HeadRows(sums, tokenStride: 1, headStride: rows))
             session.watchdog.progress(.writing)
@@ -138,10 +143,12 @@ struct Attend: ParsableCommand {
     }
 
     /// Reads this rank's rows of the arrays, and packs its keys and values.
+    /// - Returns: where keys and values travel narrowed, what that may do to the outputs.
     private func read(
         _ file: SafetensorsFile, _ job: AttentionJob, into executor: RingExecutor, queries: AlignedBuffer, rows: Int, rank: Rank
-    ) throws {
+    ) throws -> WireError? {
         let heads = job.heads
+        var wireError = job.narrowsWire ? WireError(heads) : nil
         func readHeads(_ name: String, _ count: Int, _ tokens: Range<Int>, of length: Int, _ width: Int, _ target: UnsafeMutablePointer<Float>, _ headStride: Int) throws {
             for head in 0..<count {
                 let first = (head * length + tokens.lowerBound) * width
@@ -160,6 +167,8 @@ struct Attend: ParsableCommand {
                 rows * heads.headDimension)
             row += tokens.count
         }
+        wireError?.add(
+            queries: HeadRows(queries, tokenStride: heads.headDimension, headStride: rows * heads.headDimension), rows: rows)
         let keys = AlignedBuffer(count: heads.keyValueHeads * TileGrid.tileSize * heads.headDimension)
         let values = AlignedBuffer(count: heads.keyValueHeads * TileGrid.tileSize * heads.valueDimension)
         let firstKeys = job.shapes.map(\.firstKey)
@@ -168,12 +177,13 @@ struct Attend: ParsableCommand {
                 let tokens = job.keys.tokens(of: tile, first: firstKeys)
                 try readHeads("k", heads.keyValueHeads, tokens, of: keyCount, heads.headDimension, keys.pointer, TileGrid.tileSize * heads.headDimension)
                 try readHeads("v", heads.keyValueHeads, tokens, of: keyCount, heads.valueDimension, values.pointer, TileGrid.tileSize * heads.valueDimension)
-                executor.pack(
-                    tile: tile, rows: 0..<tokens.count,
-                    keys: HeadRows(keys, tokenStride: heads.headDimension, headStride: TileGrid.tileSize * heads.headDimension),
-                    values: HeadRows(values, tokenStride: heads.valueDimension, headStride: TileGrid.tileSize * heads.valueDimension))
+                let keyRows = HeadRows(keys, tokenStride: heads.headDimension, headStride: TileGrid.tileSize * heads.headDimension)
+                let valueRows = HeadRows(values, tokenStride: heads.valueDimension, headStride: TileGrid.tileSize * heads.valueDimension)
+                wireError?.add(keys: keyRows, values: valueRows, rows: tokens.count)
+                executor.pack(tile: tile, rows: 0..<tokens.count, keys: keyRows, values: valueRows)
             }
         }
+        return wireError
     }
 
     private func write(_ session: Session, _ job: AttentionJob, result: AlignedBuffer, sums: AlignedBuffer, rows: Int) throws {

@@ -51,6 +51,7 @@ struct BenchAttention: ParsableCommand {
         ] + attention.fields + [
             ("modifiers", .text(modifierNames)),
             ("dtype", .text(session.options.dtype.rawValue)), ("wire", .text((job.wire ?? job.element).rawValue)),
+            ("wire_bound", .number(run.wireBound)),
             ("strategy", .text(decision.strategy.rawValue)), ("layout", .text(session.options.layout.rawValue)),
             ("rank_tokens", .numbers((0..<job.rankCount).map { Double(job.queries.tokenCount(of: Rank($0))) })),
             ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
