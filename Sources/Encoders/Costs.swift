@@ -68,7 +68,8 @@ extension EncoderRun {
         sharding(lengths: lengths, configuration: encoder.configuration, layout: layout, rankCount: rankCount, speeds: speeds)
     }
 
-    /// The attention of the layers that see most, over a batch of documents: what a plan is priced and chosen for.
+    /// The attention of the layers that see most, over a batch of documents; what the others see is in
+    /// `EncoderConfiguration.surroundings`.
     /// - Parameters: as `sharding`.
     public static func job(
         lengths: [Int], configuration: EncoderConfiguration, element: ElementKind, layout: Layout?, rankCount: Int,

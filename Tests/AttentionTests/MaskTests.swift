@@ -46,6 +46,32 @@ import Tiles
         #expect(seen.map(\.all) == [Runs(0..<1), Runs(1..<3), Runs(1..<3), Runs(3..<4), Runs(), Runs(5..<6)])
     }
 
+    /// A window by its definition: so many keys to the left and to the right of the query's own, −1: all.
+    @Test func aWindowIsWhatItSays() {
+        let shape = SequenceShape(queries: 5, keys: 9) // aligned at the end: row r stands at key r + 4
+        for left in -1...3 {
+            for right in -1...3 {
+                for row in 0..<5 {
+                    let seen = (0..<9).filter { Mask.window(left: left, right: right).sees(row: row, key: $0, in: shape) }
+                    let first = left == -1 ? 0 : row + 4 - left
+                    let last = right == -1 ? 8 : min(8, row + 4 + right)
+                    #expect(seen == Array(first...last), "window(\(left),\(right)), row \(row)")
+                }
+            }
+        }
+    }
+
+    /// What does not fit says so, and that two lists are needed only where queries and keys differ.
+    @Test func whatDoesNotFitSaysWhy() {
+        let documents = Mask.documents(DocumentMask(queries: [10, 10], keys: [10, 10]))
+        #expect(documents.misfit(SequenceShape(length: 30)) == "the documents' lengths sum to 20, and there are 30 queries")
+        #expect(documents.misfit(SequenceShape(queries: 30, keys: 20))
+            == "the documents' lengths sum to 20, and there are 30 queries; give two lists, documents(q…;k…)")
+        #expect(documents.misfit(SequenceShape(queries: 20, keys: 30))
+            == "the documents' lengths sum to 20, and there are 30 keys; give two lists, documents(q…;k…)")
+        #expect(documents.misfit(SequenceShape(length: 20)) == nil)
+    }
+
     private func parse(_ text: String) throws -> Mask {
         try Mask(parsing: text) { _, size in BlockMask(size: size, rows: 1, columns: 1, cells: [true]) }
     }

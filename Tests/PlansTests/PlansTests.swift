@@ -132,17 +132,19 @@ import Tiles
     }
 
     /// A sequence is poured over the ranks that stand lowest, each measured by its own speed, up to a common level.
-    @Test func aSequenceFillsTheLowestRanks() {
-        // Single tiles leave the ranks at 20/0.25 = 80, 90, 65 and 61; what follows costs 15, and lifts the last two to 70.5.
+    @Test(arguments: [0, 3]) func aSequenceFillsTheLowestRanks(slow: Int) {
+        // Single tiles leave the slow rank at 20/0.25 = 80 and the others at 90, 65 and 61; what follows costs 15, and lifts
+        // the last two to 70.5.
         let first: [Double] = [90, 65, 61, 20]
         let poured = Array(repeating: 0.5, count: 30)
         let free = Array(repeating: 0.0, count: 70) // room below the token cap
         let lengths = first.map { _ in 256 } + [poured.count * 256] + free.map { _ in 256 }
         let sharding = Sharding(
-            lengths: lengths, layout: .balanced, rankCount: 4, costs: first + poured + free, speeds: [0.25, 1, 1, 1])
-        #expect((0..<4).map { sharding.owner(of: $0).index } == [1, 2, 3, 0])
+            lengths: lengths, layout: .balanced, rankCount: 4, costs: first + poured + free, speeds: (0..<4).map { $0 == slow ? 0.25 : 1 })
+        let fast = (0..<4).filter { $0 != slow }
+        #expect((0..<4).map { sharding.owner(of: $0).index } == fast + [slow])
         let owners = (first.count..<first.count + poured.count).map { sharding.owner(of: $0).index }
-        #expect((0..<4).map { rank in owners.count { $0 == rank } } == [0, 0, 11, 19])
+        #expect((fast + [slow]).map { rank in owners.count { $0 == rank } } == [0, 11, 19, 0])
     }
 
     /// One tile that costs as much as all others: tokens do not pile up behind it beyond the cap, whichever rank is last.
@@ -200,7 +202,7 @@ import Tiles
     /// less than one head's.
     @Test(arguments: [
         // (heads, tokens of a rank, rounds); a token of a head takes 512 bytes.
-        (12, 1024, 3), (13, 1024, 4), (12, 2048, 6), (12, 256, 1), (12, 4096, 12), (12, 1 << 20, 12), (64, 1 << 20, 22), (40, 1 << 18, 20), (1, 1 << 20, 1),
+        (12, 1024, 3), (13, 1024, 4), (12, 2048, 6), (12, 256, 1), (12, 4096, 12), (12, 1 << 20, 12), (64, 1 << 20, 22), (40, 1 << 18, 20), (200, 1 << 20, 20), (1, 1 << 20, 1),
     ]) func roundsAreAsLargeAsTheBound(heads: Int, tokens: Int, rounds: Int) {
         let job = AttentionJob(
             shapes: [SequenceShape(length: 2 * tokens)], mask: .full, heads: HeadShape(heads: heads, headDimension: 64), layout: .contiguous,

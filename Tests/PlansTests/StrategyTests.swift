@@ -96,6 +96,8 @@ import Tiles
         let topology = Topology(hosts: ["a", "a", "b", "a", "a", "a"])
         #expect((0..<6).map { topology.mates(of: Rank($0)) } == [0..<2, 0..<2, 2..<3, 3..<6, 3..<6, 3..<6])
         #expect(topology.isShared && topology.nodeCount == 3)
+        #expect(Topology(hosts: [0, 0, 0, 1, 2, 2]).nodeCount == 3 && Topology(hosts: [0, 0, 0, 1, 1]).nodeCount == 2)
+        #expect(Topology(separate: 4).nodeCount == 4)
         let cut = topology.split(ranksPerNode: 2)
         #expect((0..<6).map { cut.mates(of: Rank($0)) } == [0..<2, 0..<2, 2..<3, 3..<5, 3..<5, 5..<6])
         #expect(topology.split(ranksPerNode: 1) == Topology(separate: 6) && !Topology(separate: 6).isShared)
