@@ -1,6 +1,7 @@
 // What a job costs on a cluster under each strategy and layout, and which of them to take.
 
 import Attention
+import Matrices
 import Tiles
 
 /// What a job does and holds beside its attention.
@@ -91,7 +92,10 @@ public struct Pricing: Sendable {
     }
 
     /// The prices of some strategies under some layouts, layout after layout.
-    public func prices(_ strategies: [Strategy] = Strategy.allCases, _ layouts: [Layout] = Layout.allCases) -> [Price] {
+    /// - Parameter threads: price several at a time.
+    public func prices(
+        _ strategies: [Strategy] = Strategy.allCases, _ layouts: [Layout] = Layout.allCases, threads: ThreadPool? = nil
+    ) -> [Price] {
         var tables: [TileTable] = []
         return layouts.flatMap { layout in
             let job = make(layout)
@@ -102,7 +106,13 @@ public struct Pricing: Sendable {
             }
             // They do not depend on the layout.
             if tables.isEmpty { tables = needs.map { TileTable($0) } }
-            return strategies.map { price(strategy: $0, needs, tables) }
+            guard let threads else { return strategies.map { price(strategy: $0, needs, tables) } }
+            var prices: [Price?] = Array(repeating: nil, count: strategies.count)
+            prices.withUnsafeMutableBufferPointer { prices in
+                // Disjoint: each index has its own price.
+                threads.forEach(strategies.count) { index, _ in prices[index] = price(strategy: strategies[index], needs, tables) }
+            }
+            return prices.compactMap { $0 }
         }
     }
 

@@ -20,14 +20,19 @@ struct WireError {
     }
 
     mutating func add(queries: HeadRows, rows: Int) {
-        Self.raise(&queryNorms, queries, rows: rows, width: heads.headDimension) { $0.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot() }
+        Self.raise(&queryNorms, queries, rows: rows, width: heads.headDimension, size: Self.norm)
     }
 
     mutating func add(keys: HeadRows, values rowsOfValues: HeadRows, rows: Int) {
-        Self.raise(&keyNorms, keys, rows: rows, width: heads.headDimension) { $0.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot() }
+        Self.raise(&keyNorms, keys, rows: rows, width: heads.headDimension, size: Self.norm)
         Self.raise(&values, rowsOfValues, rows: rows, width: heads.valueDimension) { $0.reduce(0) { Double.maximum($0, Double($1).magnitude) } }
     }
 
+    private static func norm(_ row: UnsafeBufferPointer<Float>) -> Double {
+        row.reduce(0) { $0 + Double($1) * Double($1) }.squareRoot()
+    }
+
+    /// Raises each head's largest size to that of its rows.
     private static func raise(
         _ largest: inout [Double], _ source: HeadRows, rows: Int, width: Int, size: (UnsafeBufferPointer<Float>) -> Double
     ) {

@@ -115,6 +115,15 @@ import Tiles
         #expect(abs(price.balance - 50) < 1)
     }
 
+    /// Several at a time or one after another: the same prices in the same order.
+    @Test(arguments: [1, 2, 5]) func threadsChangeNoPrice(threads: Int) {
+        let pricing = Pricing(on: Self.cluster(ranks: 5, perNode: 1)) { job(.causal, [SequenceShape(length: 9 * 256)], $0, 5) }
+        func facts(_ prices: [Price]) -> [[Double]] { prices.map { [$0.seconds, $0.exposedSeconds, $0.bytes, $0.messages, $0.memory, $0.balance] } }
+        let (one, several) = (pricing.prices(), pricing.prices(threads: ThreadPool(threads: threads)))
+        #expect(several.map(\.strategy) == one.map(\.strategy) && several.map(\.layout) == one.map(\.layout))
+        #expect(facts(several) == facts(one))
+    }
+
     /// Layers that see different keys are priced each by its own plan; memory is that of the hungriest.
     @Test func eachKindOfLayersIsPriced() {
         let shapes = [SequenceShape(length: 24 * 256)]

@@ -16,7 +16,7 @@ struct PlanCommand: ParsableCommand {
         discussion: """
             Without --model or --shape the job is one attention, as `bench attention` times it; with them, an encoder on one \
             document of --length tokens, its dense layers and weights included. \
-            Ranks of a node share keys and values in memory. A process takes some 45 MiB, its libraries, beside what is priced. \
+            Ranks of a node share keys and values in memory. The libraries of a process, some tens of MiB, come on top. \
             Nothing runs: the plans that ranks would follow are gone through step by step. A step takes as long as the longest \
             of a rank's work, its arrivals and its departures; a job as long as its slowest rank. Of more than 64 ranks, 8 of \
             each kind are looked at and stand for the others. The choice is the fastest that fits into the nodes' \
@@ -71,7 +71,7 @@ struct PlanCommand: ParsableCommand {
                 throw JobError(.usage, "plan runs nothing; start it without mpirun")
             }
             do {
-                try FileHandle.standardOutput.write(contentsOf: Data(command.priced().utf8))
+                try FileHandle.standardOutput.write(contentsOf: Data(command.priced(ThreadPool(threads: context.threads)).utf8))
             } catch let error as FileError {
                 throw JobError(ExitStatus(rawValue: error.exitStatus) ?? .internal, error.description)
             } catch let error as MaskSyntaxError {
@@ -81,7 +81,7 @@ struct PlanCommand: ParsableCommand {
         if status != 0 { throw EndedJob(status: status) }
     }
 
-    private func priced() throws -> String {
+    private func priced(_ threads: ThreadPool) throws -> String {
         let described = try ClusterFile.read(path: cluster)
         let job = try plannedJob()
         var rows: [BenchRow] = []
@@ -95,7 +95,7 @@ struct PlanCommand: ParsableCommand {
                 planned.topology = topology
                 return planned
             }
-            let prices = pricing.prices(strategy.map { [$0] } ?? Strategy.allCases, layout.map { [$0] } ?? Layout.allCases)
+            let prices = pricing.prices(strategy.map { [$0] } ?? Strategy.allCases, layout.map { [$0] } ?? Layout.allCases, threads: threads)
             let choice = Choice(of: prices)
             if format == .table {
                 text += (text.isEmpty ? "" : "\n") + table(prices, choice, cluster, job, bandwidth)

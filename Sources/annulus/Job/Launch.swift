@@ -83,7 +83,8 @@ struct Launch: Equatable {
     /// complains on every rank. Only where that is so is the mechanism turned off, since it is the fast one.
     static func prepareEnvironment() {
         // Over TCP, Open MPI moves a large contiguous message by a "put" that its receiver asks for, in the stream that its own
-        // data fills: two ranks that send to each other then take turns, at .6 of the rate. Sent outright both go at once.
+        // data fills: two ranks that send to each other then take turns (`annulus bench exchange`, pattern `both`, beside
+        // `bandwidth`). Sent outright both go at once.
         setenv("OMPI_MCA_btl_tcp_flags", "send,inplace,need-ack,need-csum", 0)
         if !HostProcess.mayReadNeighboursMemory { setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0) }
     }
