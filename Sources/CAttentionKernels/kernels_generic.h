@@ -464,10 +464,17 @@ INLINE void weigh_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
 // The same for one strip, which meanwhile fetches a part of `ahead`, a line a term.
 INLINE void weigh_strip(const float *weights, ptrdiff_t stride, const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
                         float *o, ptrdiff_t o_stride, const float *ahead) {
-  const ptrdiff_t full = value_columns / 64 * 64;
-  for (ptrdiff_t column = 0; column < full; column += 64, ahead += 16 * keys)
-    register_block(STRIP, 4, weights, stride, v_panels + column * keys, keys, 64, o + column, o_stride, 0, ahead);
-  weigh_values(weights, stride, STRIP, v_panels + full * keys, value_columns - full, keys, o + full, o_stride);
+  const ptrdiff_t width = (value_columns + 15) / 16 * 16;
+#define WEIGH(vectors) \
+  register_block(STRIP, vectors, weights, stride, v_panels + column * keys, keys, 16 * vectors, o + column, o_stride, 0, ahead)
+  for (ptrdiff_t column = 0; column < width; column += 64, ahead += 16 * keys)
+    switch (panel_width(width - column)) {
+      case 64: WEIGH(4); break;
+      case 48: WEIGH(3); break;
+      case 32: WEIGH(2); break;
+      default: WEIGH(1);
+    }
+#undef WEIGH
 }
 #endif
 

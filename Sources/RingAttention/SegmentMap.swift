@@ -7,17 +7,17 @@ import Tiles
 /// The places of a rank's keys and values in its segment, its own first, then what arrives step by step.
 ///
 /// A pure function of the rank's plan, so that every rank of the node knows where to read.
-struct SegmentMap {
+package struct SegmentMap {
     /// Tiles that arrive in a step, of the same heads.
-    struct Arrival {
+    package struct Arrival {
         let tiles: Runs
         let heads: Range<Int>
         /// The step in which they arrive: they can be read from the next one on.
-        let step: Int
+        package let step: Int
         /// The last step in which they are read.
         fileprivate(set) var lastStep: Int
         /// In floats, from the start of the segment.
-        fileprivate(set) var offset = 0
+        package fileprivate(set) var offset = 0
         let floats: Int
 
         /// The memory is written in `step`; a step after the last reading the next may come, so that a rank that is one
@@ -25,11 +25,11 @@ struct SegmentMap {
         fileprivate func overlaps(_ other: Arrival) -> Bool { step <= other.lastStep + 1 && other.step <= lastStep + 1 }
     }
 
-    private(set) var arrivals: [Arrival] = []
+    package private(set) var arrivals: [Arrival] = []
     /// The floats of the segment.
     private(set) var floats: Int
 
-    init(_ plan: Plan) {
+    package init(_ plan: Plan) {
         let job = plan.job
         let packed = PackedTile(job.heads, job.element)
         func size(_ tiles: Runs, _ heads: Int) -> Int {
