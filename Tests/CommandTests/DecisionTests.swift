@@ -73,6 +73,14 @@ import Testing
         let names = try FileManager.default.contentsOfDirectory(atPath: folder.path)
         try #require(names.count == 1)
         let file = folder.appendingPathComponent(names[0])
+        // To a hundredth, or what changes from run to run would change the plan: two or three digits, the last of them even, or
+        // five, or none, as the first is 1, below 5, or more.
+        let numbers = try String(decoding: Data(contentsOf: file), as: UTF8.self).split { !"0123456789.e-+".contains($0) }.compactMap { Double($0) }
+        #expect(numbers.count == 4)
+        for number in numbers {
+            let digits = Int(String(format: "%.5e", number).prefix { $0 != "e" }.filter(\.isNumber)) ?? 0
+            #expect(digits > 0 && digits % (digits < 200_000 ? 2_000 : digits < 500_000 ? 5_000 : 10_000) == 0, "\(number)")
+        }
         // Ranks a thousand times slower than any: the prediction follows the file.
         try Data(#"{"flops": [1e6, 1e6], "inside": {"latency": 1e-6, "bandwidth": 1e9}}"#.utf8).write(to: file)
         let slow = try bench()
@@ -84,6 +92,15 @@ import Testing
             #expect(try Data(contentsOf: file).count > 20)
         }
         #expect(first.errors.isEmpty || first.errors.contains("strategy"))
+    }
+
+    /// Messages over TCP go outright, unless somebody chose otherwise: two ranks that send to each other lose a third otherwise.
+    @Test(arguments: [nil, "send"]) func whatIsSentOverTCPIsSentOutright(chosen: String?) throws {
+        let name = "OMPI_MCA_btl_tcp_flags"
+        let run = try CommandRun.annulus(["doctor"], .mpirun(2), environment: chosen.map { [name: $0] } ?? [:])
+        #expect(run.status == 0, "\(run.errors)")
+        let line = String(decoding: run.output, as: UTF8.self).split(separator: "\n").first { $0.contains(name) }
+        #expect(line?.hasSuffix("\(name)=\(chosen ?? "send,inplace,need-ack,need-csum")") ?? false, "\(line ?? "no line")")
     }
 
     @Test func theChoiceIsLogged() throws {

@@ -42,6 +42,7 @@ struct Doctor: ParsableCommand {
         rows.add("started as", session.transport.size == 1 ? "one rank (no MPI)" : spread.virtualRanks != nil
             ? "\(session.transport.size) virtual ranks in one process" : "\(session.transport.size) ranks over MPI")
         rows.add("MPI", "\(MPIEnvironment.libraryVersion.split(separator: ",").first ?? "unknown") (MPI \(MPIEnvironment.standardVersion.major).\(MPIEnvironment.standardVersion.minor))")
+        if let flags = environment[Launch.tcpFlags] { rows.add("MPI over TCP", "\(Launch.tcpFlags)=\(flags)") }
         let sets = KernelSet.available.map(\.name)
         let asked = environment["ANNULUS_KERNEL"].flatMap { $0.isEmpty ? nil : $0 }
         rows.add("kernel set", "\(session.kernels.name), " + (asked == nil ? "the best that every rank can run" : "as ANNULUS_KERNEL asks")

@@ -77,6 +77,9 @@ struct Launch: Equatable {
                     + "than the one annulus was built with; use that one's mpirun")
     }
 
+    /// How Open MPI moves messages over TCP.
+    static let tcpFlags = "OMPI_MCA_btl_tcp_flags"
+
     /// Chooses the environment that MPI will read, where it was not chosen before. Call before MPI starts.
     ///
     /// Open MPI's shared memory moves messages by reading the other process, which containers may forbid; it then
@@ -85,7 +88,7 @@ struct Launch: Equatable {
         // Over TCP, Open MPI moves a large contiguous message by a "put" that its receiver asks for, in the stream that its own
         // data fills: two ranks that send to each other then take turns (`annulus bench exchange`, pattern `both`, beside
         // `bandwidth`). Sent outright both go at once.
-        setenv("OMPI_MCA_btl_tcp_flags", "send,inplace,need-ack,need-csum", 0)
+        setenv(tcpFlags, "send,inplace,need-ack,need-csum", 0)
         if !HostProcess.mayReadNeighboursMemory { setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0) }
     }
 }
