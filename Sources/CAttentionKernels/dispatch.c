@@ -40,6 +40,14 @@
 //   cache take .01 more.
 //   7 the value product's prefetches aimed at the next tile, which comes from the third-level cache: of a whole attention, d = 64,
 //     .88 → .90 (medians of four runs in turn); of a tile alone nothing.
+//   8 the same for values narrower than 64: of a whole attention, d = 32, .83 → .85 (the best of twelve runs in turn).
+//   9 large pages for buffers of 4 MiB and more, for a query tile's rows lie 3 KiB apart: of a whole attention, d = 64,
+//     .87 → .89 (medians of fourteen runs in turn; the upper quartiles .894 → .904).
+//   No gain: merging a tile's rows into the waiting partials twelve at a time, while they are in the first-level cache
+//     (`annulus bench merge`: the merges then take .026 instead of .010 to .021, for the rows' statistics come in sixteens).
+//   What is left, d = 64: the product with K reaches .958 (.969 of a panel that stays in the first-level cache), that with V
+//     .987, both together .972; the exponentials, of 4.5 slots each where 16 keys of a row have 128, leave .939 of it.
+//     A tile reaches .93, and the merges and what comes from outside the second-level cache take the rest.
 //
 //   Masked tiles, causal and window(512,512) at d = 64, whole attention on Zen 4:    causal   window
 //   1 strips of 6 rows, panels of 64 keys, each row its own runs at the edge           .85      .77
@@ -53,7 +61,7 @@
 //     finished while it is in the cache                      .93       .92       .98
 //   3 the next block of weights prefetched, a line a term    .95       .93       .98
 //   4 blocks of 96 rows                                      .97       .96       .98
-//   No gain: 2 MiB pages (±.01), blocks of 192, 256, 512 or 768 terms, copying the rows of x together
+//   No gain: large pages (±.01), blocks of 192, 256, 512 or 768 terms, copying the rows of x together
 //   first (.86 and .88: the copy costs more than it saves), prefetching into the first level.
 //
 //   AVX2: the product of a 6 × 16 block alone reaches .99; tiles .78 .87 .87 (16 registers leave no room

@@ -22,6 +22,7 @@ public final class AlignedBuffer {
     private let lender: AnyObject?
 
     private static let mapThreshold = 1 << 20
+    private static let largePageThreshold = 4 << 20
 
     /// Makes a buffer of `count` floats; `count` may be 0.
     ///
@@ -37,6 +38,11 @@ public final class AlignedBuffer {
             guard let memory, memory != UnsafeMutableRawPointer(bitPattern: -1) else {
                 preconditionFailure("annulus: the system refused \(bytes) bytes of memory")
             }
+            #if canImport(Glibc) || canImport(Musl)
+            // Rows of a few lines each, far from each other: with small pages most of them cost a walk of the page tables
+            // (see the ladder in dispatch.c). A wish, not a need; it costs memory only where 2 MiB are touched in part.
+            if bytes >= Self.largePageThreshold { madvise(memory, pages, MADV_HUGEPAGE) }
+            #endif
             pointer = memory.bindMemory(to: Float.self, capacity: count)
             mappedBytes = pages
         } else {
