@@ -188,25 +188,27 @@ class Row:
     def needs_peer(self):
         return any(isinstance(side, Peer) for side in self.sides)
 
-    def figure(self, turns):
-        """From the lines of each side, by turn."""
+    def figure(self, turns, fastest):
+        """From the lines of each side, by turn: of their medians, or of the fastest of either. A cost is a ratio of its own
+        in every turn, of which no turn is the fastest, and a row of one turn has but one figure."""
         if self.kind == "ratio":
-            middle = [statistics.median(line["seconds"] for line in lines) for lines in turns]
-            return middle[-1] / middle[0]
-        return statistics.median(line[self.field] for line in turns[0])
+            seconds = [of_seconds(lines, fastest) for lines in turns]
+            return seconds[-1] / seconds[0]
+        of_turns = max if fastest and self.kind == "fraction" else statistics.median
+        return of_turns([line[self.field] for line in turns[0]])
 
     def each(self, turns):
         if self.kind == "ratio":
             return [last["seconds"] / first["seconds"] for first, last in zip(turns[0], turns[-1])]
         return [line[self.field] for line in turns[0]]
 
-    def peak_fractions(self, turns):
+    def peak_fractions(self, turns, fastest):
         """The part of the peak that the first side and a peer reach; None where that is not measured. Both do the same work,
         so the peer's follows from the ratio of their seconds."""
         if not (self.kind == "ratio" and self.needs_peer and all("fraction_of_peak" in line for line in turns[0])):
             return None
-        ours = statistics.median(line["fraction_of_peak"] for line in turns[0])
-        return ours, ours / self.figure(turns)
+        ours = (max if fastest else statistics.median)([line["fraction_of_peak"] for line in turns[0]])
+        return ours, ours / self.figure(turns, fastest)
 
     def shown(self, figure):
         return "%.2fx" % figure if self.kind == "ratio" else "%.1f%%" % (100 * figure)
@@ -217,6 +219,10 @@ class Row:
 
     def met(self, figure):
         return figure <= self.target if self.kind == "cost" else figure >= self.target
+
+
+def of_seconds(lines, fastest):
+    return (min if fastest else statistics.median)([line["seconds"] for line in lines])
 
 
 def chosen(rows, options):
@@ -297,17 +303,18 @@ def run_measurements(rows, options):
         try:
             repetitions = row.repetitions or options.repetitions
             turns = measure(row, session, repetitions)
-            figure, each = row.figure(turns), row.each(turns)
+            fastest = options.statistic == "fastest" and row.kind != "cost"
+            figure, each = row.figure(turns, fastest), row.each(turns)
             spread = "%s to %s" % (row.shown(min(each)), row.shown(max(each))) if len(each) > 1 else "one turn"
-            seconds = ["%.4g s" % statistics.median(line["seconds"] for line in lines) for lines in turns]
-            how = "median of %d: %s (%s); %s" % (
-                repetitions, " against ".join("%s %s" % pair for pair in zip((side.describe() for side in row.sides), seconds)),
+            seconds = ["%.4g s" % of_seconds(lines, fastest) for lines in turns]
+            how = "%s of %d: %s (%s); %s" % (
+                "fastest" if fastest else "median", repetitions, " against ".join("%s %s" % pair for pair in zip((side.describe() for side in row.sides), seconds)),
                 spread, "A and B in turn" if len(row.sides) > 1 else "a process each")
             if row.note:
                 how += "; " + row.note
             met = row.met(figure)
             verdict = "met" if met else "NOT MET"
-            fractions = row.peak_fractions(turns)
+            fractions = row.peak_fractions(turns, fastest)
             if fractions:
                 ours, theirs = fractions
                 how += "; %.0f%% of the peak against %.0f%%, so nothing on this machine could reach more than %.2fx" % (
@@ -345,6 +352,7 @@ def main(script, make, peers):
     for name in ("--annulus", "--python", "--why-no-peers", "--output", "--mpirun"):
         options.add_argument(name, default="")
     options.add_argument("--repetitions", type=int, default=5)
+    options.add_argument("--statistic", choices=["median", "fastest"], default="median")
     verbs.add_parser("requirements")
     server = verbs.add_parser("serve")
     server.add_argument("name", choices=sorted(peers))
