@@ -194,8 +194,9 @@ class Row:
         if self.kind == "ratio":
             seconds = [of_seconds(lines, fastest) for lines in turns]
             return seconds[-1] / seconds[0]
-        of_turns = max if fastest and self.kind == "fraction" else statistics.median
-        return of_turns([line[self.field] for line in turns[0]])
+        if self.kind == "fraction":
+            return of_peak(turns[0], self.field, fastest)
+        return statistics.median(line[self.field] for line in turns[0])
 
     def each(self, turns):
         if self.kind == "ratio":
@@ -207,7 +208,7 @@ class Row:
         so the peer's follows from the ratio of their seconds."""
         if not (self.kind == "ratio" and self.needs_peer and all("fraction_of_peak" in line for line in turns[0])):
             return None
-        ours = (max if fastest else statistics.median)([line["fraction_of_peak"] for line in turns[0]])
+        ours = of_peak(turns[0], "fraction_of_peak", fastest)
         return ours, ours / self.figure(turns, fastest)
 
     def shown(self, figure):
@@ -219,6 +220,14 @@ class Row:
 
     def met(self, figure):
         return figure <= self.target if self.kind == "cost" else figure >= self.target
+
+
+def of_peak(lines, field, fastest):
+    """The fastest turn is held against the highest peak of any: its own may have been measured in a bad moment."""
+    if not fastest:
+        return statistics.median(line[field] for line in lines)
+    peak = max(line.get("peak_gflops", 1) for line in lines)
+    return max(line[field] * line.get("peak_gflops", 1) for line in lines) / peak
 
 
 def of_seconds(lines, fastest):

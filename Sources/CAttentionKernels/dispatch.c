@@ -42,12 +42,13 @@
 //     .88 → .90 (medians of four runs in turn); of a tile alone nothing.
 //   8 the same for values narrower than 64: of a whole attention, d = 32, .83 → .85 (the best of twelve runs in turn).
 //   9 large pages for buffers of 4 MiB and more, for a query tile's rows lie 3 KiB apart: of a whole attention, d = 64,
-//     .87 → .89 (medians of fourteen runs in turn; the upper quartiles .894 → .904).
+//     .894 → .906 (medians of fourteen runs in turn).
 //   No gain: merging a tile's rows into the waiting partials twelve at a time, while they are in the first-level cache
 //     (`annulus bench merge`: the merges then take .026 instead of .010 to .021, for the rows' statistics come in sixteens).
 //   What is left, d = 64: the product with K reaches .958 (.969 of a panel that stays in the first-level cache), that with V
 //     .987, both together .972; the exponentials, of 4.5 slots each where 16 keys of a row have 128, leave .939 of it.
-//     A tile reaches .93, and the merges and what comes from outside the second-level cache take the rest.
+//     A tile reaches .93, and the merges and what comes from outside the second-level cache take the rest. (The products apart
+//     by a scratch program, which is not kept; lines 8 and 9 by `annulus bench attention` of the builds before and after.)
 //   An encoder of heads of 32 (6 × 384, 8,192 tokens: 78 % of its work is attention) is limited by .88 for a tile and .95 for a
 //     dense layer to .89 of the peak; `scripts/bench-kernels --only onnx-encoder --statistic fastest` reaches .85 of it.
 //
