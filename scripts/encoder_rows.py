@@ -21,14 +21,14 @@ WORK = os.path.join(tempfile.gettempdir(), "annulus-bench-encoders.%d" % os.getp
 # The peers. Each takes its options and returns a function that runs the work once and returns its seconds.
 
 
-def transformers_checkpoint(threads, folder, length):
+def transformers_checkpoint(threads, folder, length, dtype="float32"):
     """A checkpoint in transformers, with the attention that it chooses, on one document of random ids."""
     import torch
     from transformers import AutoModel
 
     torch.set_num_threads(threads)
     torch.set_grad_enabled(False)
-    model = AutoModel.from_pretrained(folder).eval()
+    model = AutoModel.from_pretrained(folder, dtype=getattr(torch, dtype)).eval()
     ids = torch.randint(1000, model.config.vocab_size, (1, length))
     return timed(lambda: model(input_ids=ids))
 
@@ -278,10 +278,15 @@ def all_rows(quick):
     count, lengths = 20 if quick else 1000, range(20, 401)
     documents, vectors = in_work("documents.jsonl"), in_work("documents.npy")
     long = 4096 if quick else 131072
+
+    def modernbert(name, dtype):
+        return Row(name, "ModernBERT-base in %s, a document of %d tokens, two ranks of one thread against transformers on two threads" % (dtype, length),
+                   "ratio", 4, [Ours(["encoder", "-m", folder, "--length", str(length), "--dtype", dtype], ranks=2, prepare=make),
+                                Peer("transformers-checkpoint", threads=2, folder=folder, length=length, dtype=dtype)])
+
     return [
-        Row("modernbert-base", "ModernBERT-base, a document of %d tokens, two ranks of one thread against transformers on two threads" % length,
-            "ratio", 4, [Ours(["encoder", "-m", folder, "--length", str(length)], ranks=2, prepare=make),
-                         Peer("transformers-checkpoint", threads=2, folder=folder, length=length)]),
+        modernbert("modernbert-base", "float32"),
+        modernbert("modernbert-base-bfloat16", "bfloat16"),
         MemoryRow("long-document", "MiniLM's shape, a document of %d tokens, two ranks: peak memory of the fuller rank, of what plan predicts" % long,
                   "share", 0.15, [EmbedLong("minilm", long, ranks=2)], field="share", repetitions=1),
         Row("short-documents", "all-MiniLM-L6-v2, %d documents of %d to %d tokens, two ranks of one thread against sentence-transformers on two "

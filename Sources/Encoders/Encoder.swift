@@ -89,11 +89,11 @@ extension Encoder.Embeddings {
         _ root: ParameterPath, _ configuration: EncoderConfiguration, _ names: ParameterNames, _ element: ElementKind, _ kernels: KernelSet
     ) throws(FileError) {
         let width = configuration.embeddingSize
-        words = try root[names.words]["weight"].block(shape: [configuration.vocabularySize, width])
+        words = try root[names.words]["weight"].table(shape: [configuration.vocabularySize, width])
         positions = configuration.positions == .none
-            ? nil : try root[names.positions]["weight"].block(shape: [configuration.positionRows, width])
+            ? nil : try root[names.positions]["weight"].table(shape: [configuration.positionRows, width])
         tokenTypes = configuration.tokenTypeCount == 0
-            ? nil : try root[names.tokenTypes]["weight"].block(shape: [configuration.tokenTypeCount, width])
+            ? nil : try root[names.tokenTypes]["weight"].table(shape: [configuration.tokenTypeCount, width])
         norm = configuration.hasEmbeddingNorm
             ? try LayerNorm(
                 root[names.embeddingNorm], width: configuration.normsProjectedEmbeddings ? configuration.hiddenSize : width, epsilon: configuration.layerNormEpsilon, hasBias: configuration.biases.norms) : nil

@@ -55,12 +55,11 @@ struct ParameterPath {
     /// The parameter itself: for vectors, which every rank has.
     func read(shape: [Int]) throws(FileError) -> [Float] { try source.read(name, shape: shape) }
 
-    /// The parameter in the storage.
-    func block(shape: [Int]) throws(FileError) -> WeightBlock {
+    /// The parameter in the storage, as it is.
+    func table(shape: [Int]) throws(FileError) -> WeightBlock {
         try check(shape: shape)
-        let count = shape.reduce(1, *)
-        return try storage.block(count) { (target: UnsafeMutablePointer<Float>) throws(FileError) in
-            try source.read(name, shape: shape, range: 0..<count, into: target)
+        return try storage.table(shape.reduce(1, *)) { target, range throws(FileError) in
+            try source.read(name, shape: shape, range: range, into: target)
         }
     }
 

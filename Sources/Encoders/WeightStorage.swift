@@ -9,7 +9,7 @@ import Tiles
 /// Hands out memory for weights, block after block, while a model is loaded.
 ///
 /// The ranks of a node that share weights load in step: all go through the same blocks, and each fills those of the parts
-/// that are its turn, so that a node reads and packs every matrix once. How much memory that takes is known from a loading
+/// that are its turn, and its share of every table, so that a node reads and packs every matrix once. How much memory that takes is known from a loading
 /// that only counts: it reads no matrix, and throws where one is missing or has another shape.
 public final class WeightStorage {
     private enum Place {
@@ -54,17 +54,35 @@ public final class WeightStorage {
 
     /// Memory for so many floats, zero but for what `fill` writes.
     func block(_ count: Int, fill: (UnsafeMutablePointer<Float>) throws(FileError) -> Void) throws(FileError) -> WeightBlock {
+        let part = part
+        return try reserve(count, share: { rank, ranks in part % ranks == rank ? 0..<count : 0..<0 }) { target, _ throws(FileError) in try fill(target) }
+    }
+
+    /// Memory for a table of so many floats, every rank filling an equal run of them: a vocabulary may be most of a model.
+    /// - Parameter fill: writes the floats of a range to memory for them. What fills a block cannot read the table.
+    func table(
+        _ count: Int, fill: (UnsafeMutablePointer<Float>, Range<Int>) throws(FileError) -> Void
+    ) throws(FileError) -> WeightBlock {
+        try reserve(count, share: { rank, ranks in rank * count / ranks..<(rank + 1) * count / ranks }, fill: fill)
+    }
+
+    /// - Parameter share: which of the floats a rank fills, by its place in the node and the number of ranks there.
+    private func reserve(
+        _ count: Int, share: (_ rank: Int, _ ranks: Int) -> Range<Int>,
+        fill: (UnsafeMutablePointer<Float>, Range<Int>) throws(FileError) -> Void
+    ) throws(FileError) -> WeightBlock {
         let first = floats
         // Each block on a cache line of its own.
         floats += (count + 15) & ~15
         switch place {
-        case .own: return try WeightBlock(count: count, fill: fill)
+        case .own: return try WeightBlock(count: count) { target throws(FileError) in try fill(target, 0..<count) }
         case .nowhere: return WeightBlock(promised: count)
         case .shared(let memory, let rank):
             let target = memory.floats(of: Rank(memory.ranks.lowerBound)) + first
-            if part % memory.ranks.count == rank.index - memory.ranks.lowerBound {
-                target.update(repeating: 0, count: count)
-                try fill(target)
+            let mine = share(rank.index - memory.ranks.lowerBound, memory.ranks.count)
+            if !mine.isEmpty {
+                (target + mine.lowerBound).update(repeating: 0, count: mine.count)
+                try fill(target + mine.lowerBound, mine)
             }
             return WeightBlock(target, count: count, of: memory)
         }

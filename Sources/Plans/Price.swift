@@ -242,7 +242,7 @@ public struct Choice: Sendable {
             let more = next.seconds / best.seconds - 1
             if more <= Self.likeness - 1 {
                 parts.append(next.bytes > best.bytes * Self.likeness
-                    ? "as fast as \(name(next)), which sends \(Self.ratio(next.bytes, best.bytes)) the bytes"
+                    ? "as fast as \(name(next)), which sends \(best.bytes > 0 ? "\(Self.ratio(next.bytes, best.bytes)) the bytes" : "messages")"
                     : "as fast as \(name(next)), and the plainer one")
             } else {
                 let why = next.exposedSeconds - best.exposedSeconds > 0.5 * (next.seconds - best.seconds)

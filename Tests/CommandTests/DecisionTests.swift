@@ -47,8 +47,8 @@ import Testing
             let row = try #require(try JSONSerialization.jsonObject(with: Data(line)) as? [String: Any])
             return (try #require(row["strategy"] as? String), try #require(row["memory_per_node"] as? Double))
         }.sorted { $0.1 < $1.1 }
-        // Between the two that need least.
-        let limit = (memory[0].1 + (memory.first { $0.1 > memory[0].1 }?.1 ?? 0)) / 2 / 0x1p30
+        // Between the two that need least; the processes themselves, 24 MiB each in a plan, are there already.
+        let limit = ((memory[0].1 + (memory.first { $0.1 > memory[0].1 }?.1 ?? 0)) / 2 - 4 * 24 * 0x1p20) / 0x1p30
         let run = try CommandRun.annulus(Self.attention, .mpirun(4), environment: ["ANNULUS_MEMORY_GIB": "\(limit)"])
         try #require(run.status == 0, "\(run.errors)")
         let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])

@@ -57,6 +57,9 @@ import Testing
         // Six layers of 4·384² + 2·384·1536 weights and the tables of 30522 + 4096 rows, in float32.
         let weights: Double = 4 * (6 * 1_769_472 + 34_618 * 384)
         #expect((row["memory_per_rank"] as? Double ?? 0) > weights)
+        // Seven ranks on 4 nodes with a copy each: beside the weights and 24 MiB a process, hidden states, queries, keys and
+        // values of 4,096 tokens, a share of which is on every rank, and less than two tiles' rows of everything for a thread.
+        #expect((row["memory_per_rank"] as? Double ?? 0) < weights + 24 * 0x1p20 + 4 * 4096 * 384 * 4 + 2 * 256 * 4 * (3 * 384 + 1536))
         // A token costs 2 operations a weight, and 4·384 a key.
         let flopPerToken: Double = 2 * 1_769_472 + 4 * 384 * 4096
         let planned: Double = (row["rank_gflop"] as? [Double] ?? []).reduce(0, +) * 1e9

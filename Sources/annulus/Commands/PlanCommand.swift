@@ -16,7 +16,8 @@ struct PlanCommand: ParsableCommand {
         discussion: """
             Without --model or --shape the job is one attention, as `bench attention` times it; with them, an encoder on one \
             document of --length tokens, its dense layers and weights included. \
-            Ranks of a node share keys and values in memory. The libraries of a process, some tens of MiB, come on top. \
+            Ranks of a node share keys and values in memory. A rank's memory includes \(Int(processBytes / 0x1p20)) MiB for its process: the \
+            libraries of MPI and Swift, and what they allocate. \
             Nothing runs: the plans that ranks would follow are gone through step by step. A step takes as long as the longest \
             of a rank's work, its arrivals and its departures; a job as long as its slowest rank. Of more than 64 ranks, 8 of \
             each kind are looked at and stand for the others. The choice is the fastest that fits into the nodes' \
@@ -24,6 +25,10 @@ struct PlanCommand: ParsableCommand {
 
             \(ClusterFile.help)
             """)
+
+    /// What a process takes before it has a job, rounded up: `python3 scripts/rank_peak.py DIR annulus bench peak`, alone and
+    /// under mpirun, finds 13 to 25 MiB a rank.
+    static let processBytes = 24 * 0x1p20
 
     @Option(help: "The cluster's description.")
     var cluster: String
@@ -84,13 +89,15 @@ struct PlanCommand: ParsableCommand {
     private func priced(_ threads: ThreadPool) throws -> String {
         let described = try ClusterFile.read(path: cluster)
         let job = try plannedJob()
+        var surroundings = job.surroundings
+        surroundings.bytesPerRank += Self.processBytes
         var rows: [BenchRow] = []
         var text = ""
         for bandwidth in gbitPerS?.values.map(Optional.some) ?? [nil] {
             let cluster = bandwidth.map { described.with(bandwidthBetweenNodes: $0 * 1e9 / 8) } ?? described
             let speeds = cluster.speeds
             let topology = cluster.topology
-            let pricing = Pricing(on: cluster, surroundings: job.surroundings) { layout in
+            let pricing = Pricing(on: cluster, surroundings: surroundings) { layout in
                 var planned = job.make(layout, cluster.rankCount, speeds)
                 planned.topology = topology
                 return planned
