@@ -83,7 +83,7 @@ struct TileArithmetic {
         _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int, _ panel: UnsafePointer<Float>, _ terms: Int, _ width: Int,
         _ c: UnsafeMutablePointer<Float>, _ cStride: Int, accumulate: Bool, bits: UnsafePointer<UInt64>?, words: Int
     ) {
-        let more: Int32 = accumulate ? 1 : 0
+        let more = Int32(accumulate ? ANNULUS_CONTINUE : ANNULUS_START)
         switch (element, bits) {
         case (.float32, nil): float32.panel_product(a, aStride, rows, panel, terms, width, width, c, cStride, more)
         case (.bfloat16, nil): bfloat16.panel_product(a, aStride, rows, panel, terms, width, width, c, cStride, more)

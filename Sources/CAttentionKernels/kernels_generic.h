@@ -148,7 +148,7 @@ INLINE void register_block(const int rows, const int vectors, const float *a, pt
   v16 sum[ACCUMULATORS];
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++)
-      sum[r * vectors + v] = accumulate ? load(c + r * c_stride + 16 * v) : splat(0.0f);
+      sum[r * vectors + v] = accumulate == ANNULUS_CONTINUE ? load(c + r * c_stride + 16 * v) : splat(0.0f);
   for (ptrdiff_t k = 0; k < depth; k++) {
     v16 b[4];
     UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panel + 16 * v);
@@ -159,6 +159,9 @@ INLINE void register_block(const int rows, const int vectors, const float *a, pt
     }
     panel += width;
   }
+  if (accumulate == ANNULUS_ADD)
+    UNROLL for (int r = 0; r < rows; r++)
+      UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] += load(c + r * c_stride + 16 * v);
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
 }

@@ -4,9 +4,11 @@ import CAttentionKernels
 
 /// A weight matrix W of `outputs` × `inputs`, stored as the panels of its transpose that `annulus_kernels.h` defines.
 ///
-/// Each element of a product is one chain of fused multiply-adds over the inputs in ascending order (in bfloat16, by
-/// pairs), so a row's bits depend on that row and the weights only: not on the other rows, the blocking, or the kernel
-/// set. x and y are float32 for either kind of element; in bfloat16 the weights are rounded once and rows of x as they come.
+/// An element of a product is a sum of chains of fused multiply-adds, each over `depthBlockBytes` of inputs in ascending order (in
+/// bfloat16, by pairs), and the chains are added in that order. So a row's bits depend on that row and the weights only: not
+/// on the other rows or the kernel set. Short chains make small errors: n terms in chains of b are off by at most (b + n/b)
+/// roundings where one chain has n (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.1). x and y are float32 for
+/// either kind of element; in bfloat16 the weights are rounded once and rows of x as they come.
 public struct PackedMatrix: Sendable {
     /// Columns of W, the length of a row of x.
     public let inputs: Int
@@ -18,9 +20,9 @@ public struct PackedMatrix: Sendable {
     /// The panels, aligned to 64 bytes.
     private let panels: WeightBlock
 
-    /// Bytes of a panel's column in one pass: 64 columns of them are 96 KiB, which stays in the second-level cache
-    /// while the rows of a block run past it.
-    static let depthBlockBytes = 1536
+    /// Bytes of a panel's column in one pass, which is one chain: 64 columns of them are 48 KiB, which stays in the
+    /// second-level cache while the rows of a block run past it. Half as many would cost more than they mend.
+    static let depthBlockBytes = 768
     /// Rows that run past a panel before the next one, a multiple of every register block's rows: few enough that
     /// they stay in the second-level cache, enough to make streaming the weights cheap.
     static let rowBlock = 96
@@ -109,7 +111,7 @@ public struct PackedMatrix: Sendable {
                 let block = a + element.slots(firstTerm)
                 let panel = panels + column * element.slots(inputs) + element.slots(firstTerm) * width
                 if width == columns {
-                    product(block, aStride, rows, panel, terms, width, c, yStride, accumulate: firstTerm > 0)
+                    product(block, aStride, rows, panel, terms, width, c, yStride, adds: firstTerm > 0)
                 } else {
                     // The padding columns of the last panel have no place in y.
                     Self.multiplyPadded(product, block, aStride, rows, panel, terms, width, c, yStride, columns, firstTerm > 0)
@@ -121,16 +123,16 @@ public struct PackedMatrix: Sendable {
     private static func multiplyPadded(
         _ product: PanelProduct, _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int,
         _ panel: UnsafePointer<Float>, _ terms: Int, _ width: Int,
-        _ c: UnsafeMutablePointer<Float>, _ cStride: Int, _ columns: Int, _ accumulate: Bool
+        _ c: UnsafeMutablePointer<Float>, _ cStride: Int, _ columns: Int, _ adds: Bool
     ) {
         withUnsafeTemporaryAllocation(byteCount: rows * width * 4, alignment: 64) { scratch in
             let padded = scratch.bindMemory(to: Float.self)
             guard let base = padded.baseAddress else { return }
             padded.initialize(repeating: 0)
-            if accumulate {
+            if adds {
                 for row in 0..<rows { (base + row * width).update(from: c + row * cStride, count: columns) }
             }
-            product(a, aStride, rows, panel, terms, width, base, width, accumulate: accumulate)
+            product(a, aStride, rows, panel, terms, width, base, width, adds: adds)
             for row in 0..<rows { (c + row * cStride).update(from: base + row * width, count: columns) }
         }
     }

@@ -2,7 +2,7 @@
 
 import CAttentionKernels
 
-/// C[rows][width] = (accumulate ? C : 0) + A[rows][terms] · panel[terms][width], as `panel_product` of the C kernels.
+/// C[rows][width] = (adds ? C : 0) + A[rows][terms] · panel[terms][width], as `panel_product` of the C kernels.
 ///
 /// A and the panel are of the element's kind: pointers and strides count slots of four bytes, which hold a float or a pair
 /// of bfloat16 (`ElementKind.slots`); `terms` counts elements.
@@ -20,11 +20,12 @@ public struct PanelProduct {
     @inline(__always)
     public func callAsFunction(
         _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int, _ panel: UnsafePointer<Float>, _ terms: Int, _ width: Int,
-        _ c: UnsafeMutablePointer<Float>, _ cStride: Int, accumulate: Bool
+        _ c: UnsafeMutablePointer<Float>, _ cStride: Int, adds: Bool
     ) {
+        let mode = Int32(adds ? ANNULUS_ADD : ANNULUS_START)
         switch element {
-        case .float32: float32.panel_product(a, aStride, rows, panel, terms, width, width, c, cStride, accumulate ? 1 : 0)
-        case .bfloat16: bfloat16.panel_product(a, aStride, rows, panel, terms, width, width, c, cStride, accumulate ? 1 : 0)
+        case .float32: float32.panel_product(a, aStride, rows, panel, terms, width, width, c, cStride, mode)
+        case .bfloat16: bfloat16.panel_product(a, aStride, rows, panel, terms, width, width, c, cStride, mode)
         }
     }
 }

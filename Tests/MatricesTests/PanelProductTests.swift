@@ -20,7 +20,7 @@ struct PanelProductTests {
             c = random.floats(rows * cStride + 16)
         }
 
-        func run(_ kernels: KernelSet, accumulate: Bool, columns: Int? = nil, mask: (words: [UInt64], stride: Int)? = nil) -> [Float] {
+        func run(_ kernels: KernelSet, accumulate: Bool, adds: Bool = false, columns: Int? = nil, mask: (words: [UInt64], stride: Int)? = nil) -> [Float] {
             var result = c
             let functions = kernels.functions
             a.withUnsafeBufferPointer { a in
@@ -35,7 +35,8 @@ struct PanelProductTests {
                                 mask.words, mask.stride)
                         } else {
                             functions.panel_product(
-                                a, aStride, rows, panel, depth, width, columns ?? width, c, cStride, accumulate ? 1 : 0)
+                                a, aStride, rows, panel, depth, width, columns ?? width, c, cStride,
+                                Int32(adds ? ANNULUS_ADD : accumulate ? ANNULUS_CONTINUE : ANNULUS_START))
                         }
                     }
                 }
@@ -91,6 +92,24 @@ struct PanelProductTests {
                             "\(set.name) differs from the reference at \(rows) × \(depth) × \(width), seed \(random.seed)")
                     }
                 }
+            }
+        }
+    }
+
+    @Test("added to C is the product alone, once rounded", arguments: [16, 32, 48, 64])
+    func adding(width: Int) {
+        var random = RandomNumbers()
+        print("seed \(random.seed)")
+        for set in kernelSets {
+            for (rows, depth) in [(1, 1), (5, 33), (13, 64), (30, 192)] {
+                let product = Product(&random, rows: rows, depth: depth, width: width)
+                var expected = product.run(set, accumulate: false)
+                for row in 0..<rows {
+                    for place in row * product.cStride..<row * product.cStride + width { expected[place] += product.c[place] }
+                }
+                #expect(
+                    product.run(set, accumulate: false, adds: true).bitPatterns == expected.bitPatterns,
+                    "\(set.name), \(rows) × \(depth) × \(width), seed \(random.seed)")
             }
         }
     }

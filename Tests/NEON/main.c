@@ -79,7 +79,7 @@ static void check_panel_product(const annulus_kernels *set, Run *run) {
     FOR_EACH(ptrdiff_t, depth, depths)
       for (ptrdiff_t width = 16; width <= 64; width += 16) {
         fill(run, a, *rows * (*depth + 3), 2), fill(run, b, *depth * width, 2), fill(run, c, *rows * width, 1);
-        set->panel_product(a, *depth + 3, *rows, b, *depth, width, width, c, width, *rows & 1);
+        set->panel_product(a, *depth + 3, *rows, b, *depth, width, width, c, width, (int)(*rows % 3));
         keep(run, c, *rows * width);
       }
 }

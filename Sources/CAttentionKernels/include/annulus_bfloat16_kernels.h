@@ -29,13 +29,13 @@ typedef struct annulus_bfloat16_kernels {
                      void *pairs, ptrdiff_t stride);
 
   // C[rows][columns] = (accumulate ? C : 0) + A[rows][depth] · the first columns of panel[depth][width]: one chain of
-  // pair products an element, depth ascending. columns ≤ width, both ∈ {16, 32, 48, 64}.
+  // pair products an element, depth ascending; `accumulate` as in annulus_kernels.h. columns ≤ width, both ∈ {16, 32, 48, 64}.
   void (*panel_product)(const void *a, ptrdiff_t a_stride, ptrdiff_t rows,
                         const void *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
                         float *c, ptrdiff_t c_stride, int accumulate);
 
   // The same with all columns, but term k of row r is left out where bit k of mask[r · mask_stride + k / 64] is clear: a
-  // pair of two masked terms is skipped, and a masked half counts as 0·0 whatever A and the panel hold.
+  // pair of two masked terms is skipped, and a masked half counts as 0·0 whatever A and the panel hold. It cannot add.
   void (*masked_panel_product)(const void *a, ptrdiff_t a_stride, ptrdiff_t rows,
                                const void *panel, ptrdiff_t depth, ptrdiff_t width,
                                float *c, ptrdiff_t c_stride, int accumulate,

@@ -29,6 +29,10 @@ extern "C" {
 
 enum { ANNULUS_PANEL_WIDTH = 64, ANNULUS_PANEL_GRANULE = 16 };
 
+// What a product does with what C holds: it starts anew; it goes on with C's chains as if they had not been interrupted;
+// or it adds its own chains, each rounded once more, which keeps chains short.
+enum { ANNULUS_START = 0, ANNULUS_CONTINUE = 1, ANNULUS_ADD = 2 };
+
 // Steps in a natural unit of a score: 32/ln 2.
 static const double ANNULUS_STEPS = 46.166241308446828;
 
@@ -36,13 +40,14 @@ typedef struct annulus_kernels {
   const char *name;  // "reference", "avx2", "avx512", "neon"
 
   // C[rows][columns] = (accumulate ? C : 0) + A[rows][depth] · the first columns of panel[depth][width].
-  // One fused multiply-add chain per element, depth ascending. columns ≤ width, both ∈ {16, 32, 48, 64}.
+  // One fused multiply-add chain per element, depth ascending; `accumulate` is one of the three above.
+  // columns ≤ width, both ∈ {16, 32, 48, 64}.
   void (*panel_product)(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
                         const float *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
                         float *c, ptrdiff_t c_stride, int accumulate);
 
   // The same with all columns, but term k of row r is left out (not multiplied by zero) where bit k of
-  // mask[r · mask_stride + k / 64] is clear.
+  // mask[r · mask_stride + k / 64] is clear. It cannot add.
   void (*masked_panel_product)(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
                                const float *panel, ptrdiff_t depth, ptrdiff_t width,
                                float *c, ptrdiff_t c_stride, int accumulate,
