@@ -407,16 +407,27 @@ static void bfloat16_pack_transposed(const float *source, ptrdiff_t source_strid
   for (ptrdiff_t column = 0; column < n; column += 64) {
     const ptrdiff_t count = n - column < 64 ? n - column : 64, width = (count + 15) / 16 * 16;
     pair *panel = (pair *)panels + column * pairs;
-    // Sixteen pairs at a time, so that whole lines of the source are read.
     for (ptrdiff_t k0 = 0; k0 < pairs; k0 += 16) {
       const ptrdiff_t some = pairs - k0 < 16 ? pairs - k0 : 16, terms = depth - 2 * k0 < 32 ? depth - 2 * k0 : 32;
-      for (ptrdiff_t c = 0; c < count; c++) {
-        pair row[16];
-        bfloat16_round_rows(source + (column + c) * source_stride + 2 * k0, 0, 1, terms, 1.0f, row, 0);
-        for (ptrdiff_t k = 0; k < some; k++) panel[(k0 + k) * width + c] = row[k];
+      for (ptrdiff_t c0 = 0; c0 < width; c0 += 16) {
+        const float *block = source + (column + c0) * source_stride + 2 * k0;
+        if (terms == 32 && count - c0 >= 16) {
+          v16 x[16];
+          UNROLL for (int i = 0; i < 16; i++) {
+            pair row[16];
+            store_two(row, load(block + i * source_stride), load(block + i * source_stride + 16));
+            x[i] = from_bits(load_pairs(row));
+          }
+          transpose(x);
+          UNROLL for (int i = 0; i < 16; i++) store_pairs(panel + (k0 + i) * width + c0, bits(x[i]));
+          continue;
+        }
+        for (ptrdiff_t c = 0; c < 16; c++) {
+          pair row[16] = {0};
+          if (c0 + c < count) bfloat16_round_rows(block + c * source_stride, 0, 1, terms, 1.0f, row, 0);
+          for (ptrdiff_t k = 0; k < some; k++) panel[(k0 + k) * width + c0 + c] = row[k];
+        }
       }
-      for (ptrdiff_t k = 0; k < some; k++)
-        for (ptrdiff_t c = count; c < width; c++) panel[(k0 + k) * width + c] = 0;
     }
   }
 }

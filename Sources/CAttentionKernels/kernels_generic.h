@@ -537,13 +537,20 @@ static void pack_transposed(const float *source, ptrdiff_t source_stride, ptrdif
   for (ptrdiff_t column = 0; column < n; column += 64) {
     const ptrdiff_t count = n - column < 64 ? n - column : 64, width = (count + 15) / 16 * 16;
     float *panel = panels + column * depth;
-    // Sixteen terms at a time, so that each line of the source is read whole.
     for (ptrdiff_t k0 = 0; k0 < depth; k0 += 16) {
       const ptrdiff_t stop = depth - k0 < 16 ? depth : k0 + 16;
-      for (ptrdiff_t c = 0; c < count; c++)
-        for (ptrdiff_t k = k0; k < stop; k++) panel[k * width + c] = source[(column + c) * source_stride + k];
-      for (ptrdiff_t k = k0; k < stop; k++)
-        for (ptrdiff_t c = count; c < width; c++) panel[k * width + c] = 0.0f;
+      for (ptrdiff_t c0 = 0; c0 < width; c0 += 16) {
+        const float *block = source + (column + c0) * source_stride;
+        if (stop - k0 == 16 && count - c0 >= 16) {
+          v16 x[16];
+          UNROLL for (int i = 0; i < 16; i++) x[i] = load(block + i * source_stride + k0);
+          transpose(x);
+          UNROLL for (int i = 0; i < 16; i++) store(panel + (k0 + i) * width + c0, x[i]);
+          continue;
+        }
+        for (ptrdiff_t c = 0; c < 16; c++)
+          for (ptrdiff_t k = k0; k < stop; k++) panel[k * width + c0 + c] = c0 + c < count ? block[c * source_stride + k] : 0.0f;
+      }
     }
   }
 }

@@ -52,6 +52,19 @@ INLINE void store_up_to(float *p, v16 x, ptrdiff_t n) {
   else store_some(p, x, n);
 }
 
+// Rows become columns. Interleaving the first eight rows with the last eight turns the eight bits of an element's place, four
+// of its row and four of its lane, by one; four times, rows and lanes have changed places.
+INLINE void transpose(v16 *x) {
+  UNROLL for (int turn = 0; turn < 4; turn++) {
+    v16 y[16];
+    UNROLL for (int i = 0; i < 8; i++) {
+      y[2 * i] = __builtin_shufflevector(x[i], x[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+      y[2 * i + 1] = __builtin_shufflevector(x[i], x[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+    }
+    UNROLL for (int i = 0; i < 16; i++) x[i] = y[i];
+  }
+}
+
 // Lane l is all ones where bit l of the mask is set.
 INLINE i16 lanes(uint32_t mask) {
   const i16 bit = {1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, 16384, 32768};
