@@ -9,8 +9,8 @@ import Tiles
 /// Hands out memory for weights, block after block, while a model is loaded.
 ///
 /// The ranks of a node that share weights load in step: all go through the same blocks, and each fills those of the parts
-/// that are its turn, and its share of every table, so that a node reads and packs every matrix once. How much memory that takes is known from a loading
-/// that only counts: it reads no matrix, and throws where one is missing or has another shape.
+/// that are its turn, and its share of every table, so that a node reads and packs every matrix once. How much memory that
+/// takes is known from a loading that only counts: it reads no matrix, and throws where one is missing or has another shape.
 public final class WeightStorage {
     private enum Place {
         case own

@@ -21,7 +21,7 @@ public struct PackedMatrix: Sendable {
     private let panels: WeightBlock
 
     /// Bytes of a panel's column in one pass, which is one chain: 64 columns of them are 48 KiB, which stays in the
-    /// second-level cache while the rows of a block run past it. Half as many would cost more than they mend.
+    /// second-level cache while the rows of a block run past it.
     static let depthBlockBytes = 768
     /// Rows that run past a panel before the next one, a multiple of every register block's rows: few enough that
     /// they stay in the second-level cache, enough to make streaming the weights cheap.
