@@ -64,7 +64,12 @@
 //     finished while it is in the cache                      .93       .92       .98
 //   3 the next block of weights prefetched, a line a term    .95       .93       .98
 //   4 blocks of 96 rows                                      .97       .96       .98
-//   No gain: large pages (±.01), blocks of 192, 256, 512 or 768 terms, copying the rows of x together
+//   5 chains of 192 terms, added to the sum (line 4 in the
+//     same minutes, which were noisy: .93, .93)              .91       .91
+//   Line 5 is for exactness: with chains as long as a row the states of ModernBERT-base's shape were 1.8 times as far from
+//   float64 as those of transformers in float32, and are 1.04 times as far now; with chains of 384, 1.29 times, and .92, .92.
+//   (Medians of eight runs in turn; `annulus bench gemm` of the three builds.)
+//   No gain: large pages (±.01), blocks of 256, 512 or 768 terms, copying the rows of x together
 //   first (.86 and .88: the copy costs more than it saves), prefetching into the first level.
 //
 //   AVX2: the product of a 6 × 16 block alone reaches .99; tiles .78 .87 .87 (16 registers leave no room
