@@ -55,7 +55,9 @@ public final class WeightStorage {
     /// Memory for so many floats, zero but for what `fill` writes.
     func block(_ count: Int, fill: (UnsafeMutablePointer<Float>) throws(FileError) -> Void) throws(FileError) -> WeightBlock {
         let part = part
-        return try reserve(count, share: { rank, ranks in part % ranks == rank ? 0..<count : 0..<0 }) { target, _ throws(FileError) in try fill(target) }
+        return try reserve(count, share: { rank, ranks in part % ranks == rank ? 0..<count : 0..<0 }) { target, _ throws(FileError) in
+            try fill(target)
+        }
     }
 
     /// Memory for a table of so many floats, every rank filling an equal run of them: a vocabulary may be most of a model.

@@ -26,8 +26,8 @@ struct PlanCommand: ParsableCommand {
             \(ClusterFile.help)
             """)
 
-    /// What a process takes before it has a job, rounded up: `python3 scripts/rank_peak.py DIR annulus bench peak`, alone and
-    /// under mpirun, finds 13 to 25 MiB a rank.
+    /// About what a process takes before it has a job: `python3 scripts/rank_peak.py DIR annulus bench peak` finds 25 MiB for
+    /// one process, and 13 to 20 a rank for two or four, which share the libraries.
     static let processBytes = 24 * 0x1p20
 
     @Option(help: "The cluster's description.")
