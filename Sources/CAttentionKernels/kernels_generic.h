@@ -61,12 +61,24 @@ INLINE v16 log_lanes(v16 x) {
   return x >= splat(0.0f) ? y : splat(NOT_A_NUMBER);
 }
 
+// e^(−(u + u_low)·scale) for u ≥ 0 and a power of two for scale, u_low below an ulp of u, in the form of `exact_weight`
+// (vectors.h). Where that is no normal number, it is less than the smallest of them off.
+INLINE v16 exp_minus(v16 u, v16 u_low, float scale) {
+  const float steps = -0x1.715476p+5f * scale, steps_low = -0x1.4ae0cp-21f * scale;
+  const v16 round = splat(0x1.8p23f);
+  const v16 t = fused(u, splat(steps), round), n = t - round;
+  v16 f = fused(u, splat(steps), -n);
+  f = fused(u, splat(steps_low), fused(u_low, splat(steps), f));
+  const i16 power = (bits(t) << 18) + TABLE_LOOKUP(bits(t));
+  return power_of_step(from_bits(power > 0 ? power : 0), f);
+}
+
 // ½·erfc(a/√2) for a ≥ 0, the normal distribution's upper tail, as two factors: e^(−a²/2), returned,
 // and its Mills ratio (a polynomial in t = 1/(1 + a/4)). Relative accuracy over the whole tail; the
 // product is left to the caller, who has a factor that keeps it from underflowing early. The caller
-// gives s + s_low = a²/2 to twice the precision.
-INLINE v16 upper_tail(v16 quarter, v16 s, v16 s_low, v16 *ratio) {
-  const v16 t = splat(1.0f) / (quarter + splat(1.0f));
+// also gives x with a²/2 = x²·scale.
+INLINE v16 upper_tail(v16 a, v16 x, float scale, v16 *ratio) {
+  const v16 t = splat(4.0f) / (a + splat(4.0f));
   v16 p = fused(splat(1.6951436e-02f), t, splat(-6.4865686e-02f));
   p = fused(p, t, splat(5.667297e-02f));
   p = fused(p, t, splat(2.1521067e-02f));
@@ -77,7 +89,8 @@ INLINE v16 upper_tail(v16 quarter, v16 s, v16 s_low, v16 *ratio) {
   p = fused(p, t, splat(9.952673e-02f));
   p = fused(p, t, splat(9.974604e-02f));
   *ratio = p * t;
-  return exp_sum(-s, -s_low);
+  const v16 u = x * x;
+  return exp_minus(u, fused(x, x, -u), scale);
 }
 
 // Below 1.5 ulp: an odd polynomial up to 1, one minus the tail above.
@@ -89,9 +102,9 @@ INLINE v16 erf_lanes(v16 x) {
   p = fused(p, u, splat(1.12835854e-01f));
   p = fused(p, u, splat(-3.7612626e-01f));
   p = fused(p, u, splat(1.2837917e-01f));
-  const v16 b = a > splat(6.0f) ? splat(6.0f) : a, s = b * b;
+  const v16 b = a > splat(6.0f) ? splat(6.0f) : a;
   v16 ratio;
-  const v16 exponential = upper_tail(b * splat(0x1.6a09e6p-2f), s, fused(b, b, -s), &ratio);
+  const v16 exponential = upper_tail(b * splat(0x1.6a09e6p+0f), b, 1.0f, &ratio);
   const v16 y = fused(-exponential, ratio + ratio, splat(1.0f));
   return copy_sign(a > splat(1.0f) ? y : fused(x, p, x), x);
 }
@@ -110,12 +123,12 @@ INLINE v16 tanh_lanes(v16 x) {
 }
 
 // x·Φ(x) = max(x, 0) − |x|·(upper tail at |x|), which cancels nowhere: relative accuracy on both
-// sides until the result itself underflows, below 7 ulp. Zero at −∞.
+// sides, below 7 ulp, until the tail underflows; from there on, about −13.2, less than the smallest
+// normal number off. Zero at −∞.
 INLINE v16 gelu_lanes(v16 x) {
   const v16 a = absolute(x), b = a > splat(15.0f) ? splat(15.0f) : a;
-  const v16 half = b * splat(0.5f), s = b * half;
   v16 ratio;
-  const v16 exponential = upper_tail(b * splat(0.25f), s, fused(b, half, -s), &ratio);
+  const v16 exponential = upper_tail(b, b, 0.5f, &ratio);
   return fused(-exponential, b * ratio, x > splat(0.0f) ? x : splat(0.0f));
 }
 
@@ -301,10 +314,9 @@ static void masked_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t r
 
 // ---- softmax ------------------------------------------------------------------------------------
 
-// A row's scores become weights; returns their lane sums.
-INLINE v16 row_weights(float *s, ptrdiff_t keys, const uint64_t *mask, float highest) {
+// A row's scores become weights; returns their lane sums, added to those of the keys before.
+INLINE v16 row_weights(float *s, ptrdiff_t keys, const uint64_t *mask, float highest, v16 sum) {
   const v16 base = splat(row_base(highest));
-  v16 sum = splat(0.0f);
   for (ptrdiff_t first = 0; first < keys; first += 64) {
     if (all_visible(mask, first, keys)) {
       v16 e[4];
@@ -337,7 +349,7 @@ static void softmax_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t
       of_lanes[r] = row_maxima(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL);
     for (ptrdiff_t r = 0; r < n; r++) row_max[r] = largest_lane(of_lanes[r]);
     for (ptrdiff_t r = 0; r < n; r++)
-      of_lanes[r] = row_weights(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL, row_max[r]);
+      of_lanes[r] = row_weights(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL, row_max[r], splat(0.0f));
     for (ptrdiff_t r = 0; r < n; r++) finish_row(of_lanes[r], row_max + r, row_sum + r);
     if (mask) mask += GROUP * mask_stride;
   }
@@ -347,7 +359,11 @@ static void scale_rows(const float *source, ptrdiff_t source_stride, ptrdiff_t r
                        float *target, ptrdiff_t target_stride) {
   for (ptrdiff_t r = 0; r < rows; r++, source += source_stride, target += target_stride) {
     ptrdiff_t j = 0;
-    for (; j + 16 <= columns; j += 16) store(target + j, load(source + j) * factor);
+    for (; j + 16 <= columns; j += 16) {
+      // What follows in the row are the queries of the next head, which is attended next.
+      __builtin_prefetch(source + columns + j, 0, 2);
+      store(target + j, load(source + j) * factor);
+    }
     if (j < columns) store_some(target + j, load_some(source + j, columns - j) * factor, columns - j);
   }
 }
@@ -487,7 +503,8 @@ static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
                         float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead) {
   const ptrdiff_t stride = (keys + 15) / 16 * 16;
 #if PANEL_VECTORS >= 4
-  if (keys > 0 && keys % 64 == 0 && rows >= 2 * STRIP) {
+  const ptrdiff_t woven = keys / 64 * 64, rest = keys - woven;
+  if (woven > 0 && rows >= 2 * STRIP) {
     float *scores = scratch, *before = scratch + STRIP * stride;
     v16 maxima[STRIP], sums[STRIP];
     float base[STRIP];
@@ -503,12 +520,17 @@ static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
         sums[r] = splat(0.0f);
       }
       q += STRIP * q_stride;
-      if (last)
-        for (int r = 0; r < STRIP; r++) sums[r] = row_weights(before + r * stride, keys, NULL, row_max[r]);
-      else
-        for (ptrdiff_t key = 0; key < keys; key += 64)
-          weave_scores(q, q_stride, k_panels + key * depth, depth, scores + key, stride, maxima,
-                       before + key, base, sums);
+      const ptrdiff_t weighed = last ? 0 : woven;
+      for (ptrdiff_t key = 0; key < weighed; key += 64)
+        weave_scores(q, q_stride, k_panels + key * depth, depth, scores + key, stride, maxima,
+                     before + key, base, sums);
+      // A panel that is not full, and the last strip, have nothing to be woven into.
+      for (int r = 0; r < STRIP; r++)
+        sums[r] = row_weights(before + r * stride + weighed, keys - weighed, NULL, row_max[r], sums[r]);
+      if (!last && rest > 0) {
+        panel_product(q, q_stride, STRIP, k_panels + woven * depth, depth, stride - woven, stride - woven, scores + woven, stride, 0);
+        for (int r = 0; r < STRIP; r++) maxima[r] = largest(row_maxima(scores + r * stride + woven, rest, NULL), maxima[r]);
+      }
       for (int r = 0; r < STRIP; r++) finish_row(sums[r], row_max + r, row_sum + r);
       weigh_strip(before, stride, v_panels, value_columns, keys, o, o_stride, ahead);
       ahead += share;
@@ -560,8 +582,10 @@ static void pack_columns(const float *source, ptrdiff_t source_stride, ptrdiff_t
     const ptrdiff_t count = n - column < 64 ? n - column : 64, width = (count + 15) / 16 * 16;
     float *panel = panels + column * depth;
     for (ptrdiff_t k = 0; k < depth; k++) {
-      memcpy(panel + k * width, source + k * source_stride + column, (size_t)count * sizeof(float));
-      memset(panel + k * width + count, 0, (size_t)(width - count) * sizeof(float));
+      const float *row = source + k * source_stride + column;
+      ptrdiff_t c = 0;
+      for (; c + 16 <= count; c += 16) store(panel + k * width + c, load(row + c));
+      if (c < count) store(panel + k * width + c, load_some(row + c, count - c));
     }
   }
 }
@@ -605,26 +629,40 @@ static void gate_rows(ptrdiff_t rows, ptrdiff_t columns, const float *x, const f
   for (; rows > 0; rows--, x += stride, gate += stride, y += y_stride) FOR_COLUMNS(columns, y, AT(x) * AT(gate))
 }
 
+// x + bias + skip at 16 columns, of which the first `count` are there; bias and skip may be NULL.
+INLINE v16 sum_of_terms(const float *x, const float *bias, const float *skip, ptrdiff_t j, ptrdiff_t count) {
+  v16 t = load_up_to(x + j, count);
+  if (bias) t += load_up_to(bias + j, count);
+  if (skip) t += load_up_to(skip + j, count);
+  return t;
+}
+
 static void layer_norm(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride, const float *bias,
                        const float *residual, ptrdiff_t residual_stride,
                        const float *gamma, const float *beta, float epsilon, float *y, ptrdiff_t y_stride) {
+  const ptrdiff_t whole = columns / 16 * 16, rest = columns - whole;
   for (ptrdiff_t r = 0; r < rows; r++, x += x_stride, y += y_stride) {
     const float *skip = residual ? residual + r * residual_stride : NULL;
     v16 sum = splat(0.0f), squares = splat(0.0f);
-    for (ptrdiff_t j = 0; j < columns; j += 16) {
-      const ptrdiff_t left = columns - j;
-      v16 t = AT(x);
-      if (bias) t += AT(bias);
-      if (skip) t += AT(skip);
-      if (left < 16) store_some(y + j, t, left);
-      else store(y + j, t);
+    for (ptrdiff_t j = 0; j < whole; j += 16) {
+      const v16 t = sum_of_terms(x, bias, skip, j, 16);
+      // The residual comes from memory, and a row is too short for the hardware to see it coming.
+      if (skip) __builtin_prefetch(skip + 2 * residual_stride + j, 1, 3);
+      store(y + j, t);
+      sum += t;
+    }
+    if (rest) {
+      const v16 t = sum_of_terms(x, bias, skip, whole, rest);
+      store_some(y + whole, t, rest);
       sum += t;
     }
     const v16 mean = splat(sum_lanes(sum) / (float)columns);
-    for (ptrdiff_t j = 0; j < columns; j += 16) {
-      const ptrdiff_t left = columns - j;
-      v16 d = AT(y) - mean;
-      if (left < 16) d = lanes((1u << left) - 1) ? d : splat(0.0f);
+    for (ptrdiff_t j = 0; j < whole; j += 16) {
+      const v16 d = load(y + j) - mean;
+      squares = fused(d, d, squares);
+    }
+    if (rest) {
+      const v16 d = lanes((1u << rest) - 1) ? load_some(y + whole, rest) - mean : splat(0.0f);
       squares = fused(d, d, squares);
     }
     const float variance = sum_lanes(squares) / (float)columns;

@@ -111,15 +111,20 @@ INLINE v16 weight_lanes(v16 x) {
   return fused(power * f, fused(f, splat(2.3459620e-04f), splat(2.1661168e-02f)), power);
 }
 
-// The same to 1 ulp, and zero below −4000: for merges, whose errors add up.
+// 2^(f/32)·power to 1 ulp, |f| at most a half.
+INLINE v16 power_of_step(v16 power, v16 f) {
+  v16 p = fused(splat(1.6938714e-06f), f, splat(2.3459619e-04f));
+  p = fused(p, f, splat(2.1660849e-02f));
+  return fused(power, p * f, power);
+}
+
+// The same as `weight_lanes` to 1 ulp, and zero below −4000: for merges, whose errors add up.
 INLINE v16 exact_weight(v16 x) {
   const v16 round = splat(0x1.8p23f);
   const v16 inside = largest(splat(-4000.0f), x);
   const v16 t = inside + round, f = inside - (t - round);
   const v16 power = from_bits((bits(t) << 18) + TABLE_LOOKUP(bits(t)));
-  v16 p = fused(splat(1.6938714e-06f), f, splat(2.3459619e-04f));
-  p = fused(p, f, splat(2.1660849e-02f));
-  return x < splat(-4000.0f) ? splat(0.0f) : fused(power, p * f, power);
+  return x < splat(-4000.0f) ? splat(0.0f) : power_of_step(power, f);
 }
 
 // The width of the panel that starts where `left` columns, a multiple of 16, are left.

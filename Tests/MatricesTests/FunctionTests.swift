@@ -88,6 +88,8 @@ struct FunctionTests {
                 }
                 // A denormal factor of a result is less exact than the result could be.
                 if function == .silu, abs(exact) < 0x1p-119 { error = abs(Double(y[i]) - exact) <= 0x1p-140 ? 0 : .infinity }
+                // The tail ends where results stop being normal numbers.
+                if function == .gelu, x[i] < -13 { error = abs(exact) > 0x1p-125 ? error : abs(Double(y[i]) - exact) < 0x1p-126 ? 0 : .infinity }
                 samples += 1
                 if error > worst {
                     worst = error
