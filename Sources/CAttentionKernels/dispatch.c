@@ -64,10 +64,10 @@
 //     finished while it is in the cache                      .93       .92       .98
 //   3 the next block of weights prefetched, a line a term    .95       .93       .98
 //   4 blocks of 96 rows                                      .97       .96       .98
-//   5 chains of 192 terms, added to the sum (line 4 in the
-//     same minutes, which were noisy: .93, .93)              .91       .91
+//   5 chains of 384 terms, added to the sum (line 4 in the
+//     same minutes, which were noisy: .93, .93)              .92       .92
 //   Line 5 is for exactness: with chains as long as a row the states of ModernBERT-base's shape were 1.8 times as far from
-//   float64 as those of transformers in float32, and are 1.04 times as far now; with chains of 384, 1.29 times, and .92, .92.
+//   float64 as those of transformers in float32, and are 1.29 times as far now; with chains of 192, 1.04 times, and .91, .91.
 //   (Medians of eight runs in turn; `annulus bench gemm` of the three builds. The errors by a scratch program, which is not
 //   kept: the root mean square over the states of 777 tokens, random weights.)
 //   No gain: large pages (±.01), blocks of 256, 512 or 768 terms, copying the rows of x together

@@ -20,9 +20,9 @@ public struct PackedMatrix: Sendable {
     /// The panels, aligned to 64 bytes.
     private let panels: WeightBlock
 
-    /// Bytes of a panel's column in one pass, which is one chain: 64 columns of them are 48 KiB, which stays in the
+    /// Bytes of a panel's column in one pass, which is one chain: 64 columns of them are 96 KiB, which stays in the
     /// second-level cache while the rows of a block run past it.
-    static let depthBlockBytes = 768
+    static let depthBlockBytes = 1536
     /// Rows that run past a panel before the next one, a multiple of every register block's rows: few enough that
     /// they stay in the second-level cache, enough to make streaming the weights cheap.
     static let rowBlock = 96

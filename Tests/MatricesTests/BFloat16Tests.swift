@@ -406,8 +406,8 @@ struct BFloat16Tests {
                         magnitude += abs(product)
                     }
                     let value = Double(y[row * yStride + column])
-                    // The padding of an odd row is one more term, and a flushed result 2⁻¹²⁶ off; chains are of 384 terms.
-                    let roundings = min(shape.inputs + 1, 384) + shape.inputs / 384
+                    // The padding of an odd row is one more term, and a flushed result 2⁻¹²⁶ off; chains are of 768 terms.
+                    let roundings = min(shape.inputs + 1, 768) + shape.inputs / 768
                     if !(abs(value - exact) <= gamma(roundings) * magnitude * 1.0001 + Double(shape.inputs) * 0x1p-126) {
                         Issue.record("row \(row) column \(column): \(value), exact \(exact), seed \(random.seed)")
                     }
