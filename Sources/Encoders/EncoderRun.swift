@@ -16,7 +16,7 @@ public final class EncoderRun {
     public let sharding: Sharding
     /// This rank's tiles in ascending order, with the rows that hold them.
     public let tiles: [LocalTile]
-    /// (rows of this rank, hiddenSize)
+    /// (rows of this rank, hiddenSize), and perhaps more floats that nothing is in.
     public let hidden: AlignedBuffer
 
     let threads: ThreadPool
@@ -58,19 +58,22 @@ public final class EncoderRun {
         /// (block rows, width of the inner layer)
         let inner: AlignedBuffer
 
-        init(_ configuration: EncoderConfiguration, rows: Int) {
+        init(_ configuration: EncoderConfiguration, rows: Int, memory: BufferPool) {
             let width = max(configuration.hiddenSize, configuration.embeddingSize)
-            first = AlignedBuffer(count: rows * width)
-            second = AlignedBuffer(count: rows * width)
-            normed = AlignedBuffer(count: configuration.norms == .beforeSublayer ? rows * width : 0)
-            inner = AlignedBuffer(count: rows * configuration.innerWidth)
+            first = memory.buffer(count: rows * width)
+            second = memory.buffer(count: rows * width)
+            normed = memory.buffer(count: configuration.norms == .beforeSublayer ? rows * width : 0)
+            inner = memory.buffer(count: rows * configuration.innerWidth)
         }
     }
 
-    /// - Parameter topology: which ranks share memory; none do by default. Collective where some do.
+    /// - Parameters:
+    ///   - topology: which ranks share memory; none do by default. Collective where some do.
+    ///   - memory: what runs before this one have left, if they are gone.
     public init(
         encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil, wire: ElementKind? = nil,
-        transport: any Transport, threads: ThreadPool, progressed: @escaping @Sendable () -> Void = {}
+        transport: any Transport, threads: ThreadPool, memory: BufferPool = BufferPool(),
+        progressed: @escaping @Sendable () -> Void = {}
     ) throws {
         self.encoder = encoder
         self.sharding = sharding
@@ -89,11 +92,11 @@ public final class EncoderRun {
         self.tiles = tiles
         let configuration = encoder.configuration
         let width = configuration.hiddenSize
-        hidden = AlignedBuffer(count: max(1, row * width))
-        queries = AlignedBuffer(count: max(1, row * width))
+        hidden = memory.buffer(count: row * width)
+        queries = memory.buffer(count: row * width)
         let blockRows = Self.blockRows(rows: row, threads: threads.threads)
         blocks = Self.blocks(tiles, rows: blockRows)
-        scratch = (0..<threads.threads).map { _ in Scratch(configuration, rows: blockRows) }
+        scratch = (0..<threads.threads).map { _ in Scratch(configuration, rows: blockRows, memory: memory) }
         rotations = Self.rotations(encoder, tiles, rows: row, threads: threads)
         var executors: [Int?: RingExecutor] = [:]
         var first: RingExecutor?
@@ -106,7 +109,7 @@ public final class EncoderRun {
             job.wire = wire
             let executor = try RingExecutor(
                 job, strategy, modifiers: encoder.modifiers, transport: transport, threads: threads, kernels: encoder.kernels,
-                sharing: first, progressed: progressed)
+                sharing: first, memory: memory, progressed: progressed)
             executors[window] = executor
             first = first ?? executor
         }

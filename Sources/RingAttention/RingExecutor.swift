@@ -59,10 +59,12 @@ public final class RingExecutor {
     ///   - modifiers: what is done to the scores; lists have an entry for each query head.
     ///   - sharing: an executor of the same keys and heads whose packed tiles this one uses too: what was packed for one
     ///     is gone when the other packs. For layers that differ in what they see.
+    ///   - memory: where the rank's own packed tiles are put, if it does not share them.
     ///   - progressed: called now and then, on any thread of the rank, while work gets done.
     public init(
         plan: Plan, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport, threads: ThreadPool,
-        kernels: KernelSet, sharing other: RingExecutor? = nil, progressed: @escaping @Sendable () -> Void = {}
+        kernels: KernelSet, sharing other: RingExecutor? = nil, memory: BufferPool = BufferPool(),
+        progressed: @escaping @Sendable () -> Void = {}
     ) throws {
         let job = plan.job
         let packed = PackedTile(job.heads, job.element)
@@ -81,27 +83,30 @@ public final class RingExecutor {
         precondition(other.map { $0.packed == packed && $0.own.tiles == job.keys.tiles(of: plan.rank) } ?? true, "shared tiles are of the same keys and heads")
         // Memory that a node shares is watched by the steps of one plan.
         let shared = node == nil && other?.node == nil ? other?.own : nil
-        own = node?.own ?? shared ?? Slab(keyValues: job.keys.tiles(of: plan.rank), heads: 0..<job.heads.keyValueHeads, of: job) {
-            AlignedBuffer(count: $0)
-        }
+        own = node?.own ?? shared ?? Slab(
+            keyValues: job.keys.tiles(of: plan.rank), heads: 0..<job.heads.keyValueHeads, of: job, memory: memory.buffer)
         tiles = Self.queryTiles(of: plan)
         sinks = modifiers.sinks
     }
 
-    /// Plans a job, with shared memory for those nodes of its topology that have room for it. Collective.
+    /// Plans a job, with shared memory for those nodes of its topology that have a use and room for it. Collective.
     public convenience init(
         _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport,
-        threads: ThreadPool, kernels: KernelSet, sharing other: RingExecutor? = nil, progressed: @escaping @Sendable () -> Void = {}
+        threads: ThreadPool, kernels: KernelSet, sharing other: RingExecutor? = nil, memory: BufferPool = BufferPool(),
+        progressed: @escaping @Sendable () -> Void = {}
     ) throws {
         var plan = strategy.plan(job, rank: transport.rank)
         var shortages: [SharedMemoryShortage] = []
         if job.topology.isShared {
             var roomy = job
-            (roomy.topology, shortages) = try job.topology.withRoom(SegmentMap(plan).floats, for: .keyValues, over: transport)
-            if !shortages.isEmpty { plan = strategy.plan(roomy, rank: transport.rank) }
+            // Ranks that share memory keep step in every layer; where each has whole documents they need not.
+            (roomy.topology, shortages) = try job.topology.withRoom(
+                SegmentMap(plan).floats, isUseful: plan.meetsOthers, for: .keyValues, over: transport)
+            if roomy.topology != job.topology { plan = strategy.plan(roomy, rank: transport.rank) }
         }
         try self.init(
-            plan: plan, modifiers: modifiers, transport: transport, threads: threads, kernels: kernels, sharing: other, progressed: progressed)
+            plan: plan, modifiers: modifiers, transport: transport, threads: threads, kernels: kernels, sharing: other, memory: memory,
+            progressed: progressed)
         self.shortages = shortages
     }
 

@@ -38,6 +38,8 @@ struct BatchPlanning {
     var speeds: [Double]??
     /// The strategy, and the cost of the batch for which it was decided.
     var strategy: (strategy: Strategy, flop: Double)?
+    /// What every batch's run works in.
+    let memory = BufferPool()
 }
 
 extension Session {
@@ -95,7 +97,7 @@ extension Session {
             let watchdog = watchdog
             let run = try EncoderRun(
                 encoder: encoder, sharding: sharding, strategy: strategy, topology: topology, wire: options.wire,
-                transport: transport, threads: threads, progressed: { watchdog.progress() })
+                transport: transport, threads: threads, memory: plannedSoFar.memory, progressed: { watchdog.progress() })
             warn(run.shortages)
             try run.run(ids: ids, typeIds: typeIds) { layer in
                 watchdog.progress(.encoding, layer: layer)
