@@ -42,7 +42,8 @@ extension EncoderRun {
     /// Deals documents out to ranks.
     /// - Parameters:
     ///   - layout: nil: `contiguous`, unless its largest modelled cost of a rank is more than a twentieth above the mean and that
-    ///     of `balanced` is smaller.
+    ///     of `balanced` is smaller; where `balanced` keeps documents whole, it is taken unless `contiguous` does so too and
+    ///     is as even.
     ///   - speeds: the ranks' relative speeds, for `balanced`.
     public static func sharding(
         lengths: [Int], configuration: EncoderConfiguration, layout: Layout?, rankCount: Int, speeds: [Double]? = nil
@@ -55,9 +56,11 @@ extension EncoderRun {
         if rankCount == 1 { return contiguous }
         let costs = costs(lengths: lengths, configuration: configuration)
         let largest = contiguous.largest(of: costs)
-        if largest <= 1.05 * costs.reduce(0, +) / Double(rankCount) { return contiguous }
         let balanced = sharding(.balanced, costs)
-        return balanced.largest(of: costs) < largest ? balanced : contiguous
+        let itsLargest = balanced.largest(of: costs)
+        if balanced.keepsSequencesWhole { return contiguous.keepsSequencesWhole && largest <= 1.001 * itsLargest ? contiguous : balanced }
+        if largest <= 1.05 * costs.reduce(0, +) / Double(rankCount) { return contiguous }
+        return itsLargest < largest ? balanced : contiguous
     }
 
     /// Deals documents out to ranks.

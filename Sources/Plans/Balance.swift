@@ -2,8 +2,8 @@
 
 /// Loads being filled up, the costliest sequence first.
 ///
-/// A long sequence is poured over the ranks up to a common level; a short one goes whole to the rank that stands lowest, as
-/// in Graham's longest-processing-time rule (1969), so that it needs no exchange.
+/// Whole sequences need no exchange: each goes to the rank that stands lowest, as in Graham's longest-processing-time rule
+/// (1969). Where that leaves the ranks uneven, long ones are poured over the ranks up to a common level instead.
 struct Balance {
     private let speeds: [Double]
     private let tokens: [Int]
@@ -11,10 +11,12 @@ struct Balance {
     private var loads: [Double]
     private var held: [Int]
     private let cap: Double
-    private let wholeBelow: Double
+    private let mean: Double
 
-    /// A sequence that costs less than this part of a mean load is not split.
+    /// A sequence that costs less than this part of a mean load is never split.
     private static let shortSequence = 0.02
+    /// None is where this part of a mean load is all that the highest rank stands above it.
+    private static let unevenness = 0.01
 
     /// - Parameters:
     ///   - tokens, weights: tokens and cost at each place of the layout's order.
@@ -25,12 +27,22 @@ struct Balance {
         loads = Array(repeating: 0, count: speeds.count)
         held = Array(repeating: 0, count: speeds.count)
         cap = Sharding.tokenCap * Double(tokens.reduce(0, +)) / Double(speeds.count)
-        wholeBelow = Self.shortSequence * weights.reduce(0, +) / Double(speeds.count)
+        mean = weights.reduce(0, +) / speeds.reduce(0, +)
     }
 
     /// The rank of every place.
     /// - Parameter sequences: the places of each sequence.
-    mutating func owners(sequences: [Range<Int>]) -> [Int] {
+    func owners(sequences: [Range<Int>]) -> [Int] {
+        var whole = self
+        let owners = whole.deal(sequences, wholeBelow: .infinity)
+        if zip(whole.loads, speeds).allSatisfy({ $0 / $1 <= (1 + Self.unevenness) * mean }), whole.held.allSatisfy({ Double($0) <= cap }) {
+            return owners
+        }
+        var poured = self
+        return poured.deal(sequences, wholeBelow: Self.shortSequence * weights.reduce(0, +) / Double(speeds.count))
+    }
+
+    private mutating func deal(_ sequences: [Range<Int>], wholeBelow: Double) -> [Int] {
         var owners = Array(repeating: 0, count: tokens.count)
         let costs = sequences.map { weights[$0].reduce(0, +) }
         for sequence in sequences.indices.sorted(by: { (costs[$1], $0) < (costs[$0], $1) }) {

@@ -56,7 +56,7 @@ public struct Sharding: Sendable, Equatable {
         }
         let owner: [Int]
         if layout == .balanced {
-            var balance = Balance(speeds: speeds ?? Array(repeating: 1, count: rankCount), tokens: tokens, weights: weights)
+            let balance = Balance(speeds: speeds ?? Array(repeating: 1, count: rankCount), tokens: tokens, weights: weights)
             owner = balance.owners(sequences: lengths.indices.map { numbering.tiles(of: $0) })
         } else {
             owner = Self.equalShares(tokens: tokens, ranks: rankCount)
@@ -126,6 +126,14 @@ public struct Sharding: Sendable, Equatable {
             if starts[middle] <= place { low = middle } else { high = middle }
         }
         return Rank(owners[low])
+    }
+
+    /// Whether no sequence is spread over ranks, so that none has to wait for another.
+    public var keepsSequencesWhole: Bool {
+        numbering.lengths.indices.allSatisfy { sequence in
+            let tiles = numbering.tiles(of: sequence)
+            return tiles.isEmpty || tiles.dropFirst().allSatisfy { owner(of: $0) == owner(of: tiles.lowerBound) }
+        }
     }
 
     /// The number of tokens that a rank holds.
