@@ -20,9 +20,17 @@ public final class EncoderRun {
     public let hidden: AlignedBuffer
 
     let threads: ThreadPool
-    let blocks: [RowBlock]
-    /// By window: layers that see the same keys share an executor, and all executors their packed tiles.
-    private let executors: [Int?: RingExecutor]
+    /// What goes through all layers before the next does.
+    private let groups: [Group]
+    /// Whether a rank needs nothing of the others: every document is whole on one.
+    private let isLocal: Bool
+    private let strategy: Strategy
+    private let wire: ElementKind?
+    private let transport: any Transport
+    private let memory: BufferPool
+    /// Those of a batch whose ranks meet.
+    private let executors: Executors
+    /// (rows of the largest group, hiddenSize)
     private let queries: AlignedBuffer
     /// By base of rotary positions: (rows of this rank, 2, pairs).
     private let rotations: [Double: AlignedBuffer]
@@ -38,6 +46,8 @@ public final class EncoderRun {
         public let tokens: Range<Int>
         /// The rank's rows.
         public let firstRow: Int
+        /// Its place among the rank's tiles.
+        let place: Int
         public var rows: Range<Int> { firstRow..<firstRow + tokens.count }
     }
 
@@ -46,6 +56,27 @@ public final class EncoderRun {
         var parts: [(tile: LocalTile, rows: Range<Int>)] = []
         var firstRow: Int
         var count: Int
+    }
+
+    /// By window: layers that see the same keys share an executor, and all executors their packed tiles.
+    private typealias Executors = [Int?: RingExecutor]
+
+    /// The rank's rows, or some whole documents of them, few enough that their states stay in the last-level cache from layer
+    /// to layer.
+    private struct Group {
+        /// Places among the rank's tiles.
+        let tiles: Range<Int>
+        let rows: Range<Int>
+        let blocks: [RowBlock]
+
+        /// Rows of a group for each thread, if documents are not longer.
+        static let rowsPerThread = 2048
+
+        init(tiles: ArraySlice<LocalTile>, threads: Int) {
+            self.tiles = tiles.indices
+            rows = (tiles.first?.firstRow ?? 0)..<(tiles.last?.rows.upperBound ?? 0)
+            blocks = EncoderRun.blocks(Array(tiles), rows: EncoderRun.blockRows(rows: rows.count, threads: threads))
+        }
     }
 
     /// What a thread needs to carry a block of rows through the dense layers.
@@ -85,7 +116,7 @@ public final class EncoderRun {
             for tile in run {
                 let tokens = sharding.numbering.tokens(of: tile)
                 tiles.append(LocalTile(
-                    number: tile, sequence: sharding.numbering.sequence(of: tile), tokens: tokens, firstRow: row))
+                    number: tile, sequence: sharding.numbering.sequence(of: tile), tokens: tokens, firstRow: row, place: tiles.count))
                 row += tokens.count
             }
         }
@@ -93,27 +124,65 @@ public final class EncoderRun {
         let configuration = encoder.configuration
         let width = configuration.hiddenSize
         hidden = memory.buffer(count: row * width)
-        queries = memory.buffer(count: row * width)
-        let blockRows = Self.blockRows(rows: row, threads: threads.threads)
-        blocks = Self.blocks(tiles, rows: blockRows)
+        isLocal = sharding.keepsSequencesWhole && strategy.keepsWholeSequencesInPlace
+        // Where ranks meet, one without rows of its own meets them too.
+        groups = isLocal
+            ? Self.groups(tiles, rows: Group.rowsPerThread * threads.threads, threads: threads.threads)
+            : [Group(tiles: tiles[...], threads: threads.threads)]
+        queries = memory.buffer(count: (groups.map(\.rows.count).max() ?? 0) * width)
+        let blockRows = groups.flatMap(\.blocks).map(\.count).max() ?? 0
         scratch = (0..<threads.threads).map { _ in Scratch(configuration, rows: blockRows, memory: memory) }
         rotations = Self.rotations(encoder, tiles, rows: row, threads: threads)
-        var executors: [Int?: RingExecutor] = [:]
+        self.strategy = strategy
+        self.wire = wire
+        self.transport = transport
+        self.memory = memory
+        guard !isLocal else {
+            executors = [:]
+            return
+        }
+        executors = try Self.executors(
+            encoder, lengths: sharding.numbering.lengths, sharding, wire, topology, transport.rank, threads
+        ) { job, first in
+            try RingExecutor(
+                job, strategy, modifiers: encoder.modifiers, transport: transport, threads: threads, kernels: encoder.kernels,
+                sharing: first, memory: memory, progressed: progressed)
+        }
+    }
+
+    /// An executor for each window of the layers.
+    /// - Parameter make: makes one, which shares the tiles of the first.
+    private static func executors(
+        _ encoder: Encoder, lengths: [Int], _ sharding: Sharding, _ wire: ElementKind?, _ topology: Topology?, _ rank: Rank,
+        _ threads: ThreadPool, make: (AttentionJob, RingExecutor?) throws -> RingExecutor
+    ) rethrows -> Executors {
+        var executors: Executors = [:]
         var first: RingExecutor?
-        for window in configuration.windows {
+        for window in encoder.configuration.windows {
             var job = AttentionJob(
-                shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding,
+                shapes: lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding,
                 mask: EncoderConfiguration.mask(window: window), heads: encoder.heads)
             job.element = encoder.element
             if let topology { job.topology = topology }
             job.wire = wire
-            let executor = try RingExecutor(
-                job, strategy, modifiers: encoder.modifiers, transport: transport, threads: threads, kernels: encoder.kernels,
-                sharing: first, memory: memory, progressed: progressed)
+            let executor = try make(job, first)
             executors[window] = executor
             first = first ?? executor
         }
-        self.executors = executors
+        return executors
+    }
+
+    /// The executors of a group: its documents are a batch of this rank's alone where they are whole.
+    private func executors(of group: Group) throws -> Executors {
+        if !isLocal { return executors }
+        let sequences = tiles[group.tiles].map(\.sequence)
+        let lengths = sequences.indices.filter { $0 == 0 || sequences[$0] != sequences[$0 - 1] }.map { sharding.numbering.lengths[sequences[$0]] }
+        let alone = Sharding(lengths: lengths, layout: .contiguous, rankCount: 1)
+        return try Self.executors(encoder, lengths: lengths, alone, wire, nil, Rank(0), threads) { job, first in
+            try RingExecutor(
+                plan: strategy.plan(job, rank: Rank(0)), modifiers: encoder.modifiers, transport: transport, threads: threads,
+                kernels: encoder.kernels, sharing: first, memory: memory, progressed: progressed)
+        }
     }
 
     /// The nodes that send messages for want of shared memory.
@@ -126,18 +195,24 @@ public final class EncoderRun {
     /// - Parameters:
     ///   - ids: the token ids of every document of the batch.
     ///   - typeIds: which of two texts each token is of, 0 or 1; all 0 where nil. A model without token types has no use for them.
-    ///   - layerDone: told the number of layers done, for progress.
+    ///   - layerDone: told the number of a layer that is done, and the part of all work that is, for progress.
     /// - Throws: what the transport throws.
-    public func run(ids: [[Int32]], typeIds: [[Int32]]? = nil, layerDone: (Int) -> Void = { _ in }) throws {
-        embed(ids, typeIds)
-        for (index, layer) in encoder.layers.enumerated() {
-            try run(layer, encoder.configuration.attention[index])
-            layerDone(index + 1)
-        }
-        guard let norm = encoder.finalNorm else { return }
-        threads.forEach(blocks.count) { index, _ in
-            let rows = hidden.pointer + blocks[index].firstRow * encoder.configuration.hiddenSize
-            norm.apply(rows: blocks[index].count, rows, into: rows, kernels: encoder.kernels)
+    public func run(ids: [[Int32]], typeIds: [[Int32]]? = nil, layerDone: (_ layer: Int, _ done: Double) -> Void = { _, _ in }) throws {
+        let positions = PositionRows(encoder.configuration.positions, ids: ids, sequences: Set(tiles.map(\.sequence)))
+        for (number, group) in groups.enumerated() {
+            let executors = try executors(of: group)
+            embed(group, ids, typeIds, positions)
+            for (index, layer) in encoder.layers.enumerated() {
+                let pattern = encoder.configuration.attention[index]
+                guard let executor = executors[pattern.window] else { preconditionFailure("no executor for the window of a layer") }
+                try run(layer, pattern, group, executor)
+                layerDone(index + 1, (Double(number) + Double(index + 1) / Double(encoder.layers.count)) / Double(groups.count))
+            }
+            guard let norm = encoder.finalNorm else { continue }
+            threads.forEach(group.blocks.count) { index, _ in
+                let rows = hidden.pointer + group.blocks[index].firstRow * encoder.configuration.hiddenSize
+                norm.apply(rows: group.blocks[index].count, rows, into: rows, kernels: encoder.kernels)
+            }
         }
     }
 
@@ -162,23 +237,21 @@ public final class EncoderRun {
         return zip(rows, results).map { ($0.tile, $0.row, $1) }
     }
 
-    private func run(_ layer: EncoderLayer, _ pattern: AttentionPattern) throws {
-        guard let executor = executors[pattern.window] else { preconditionFailure("no executor for the window of a layer") }
-        project(layer, pattern, executor)
+    private func run(_ layer: EncoderLayer, _ pattern: AttentionPattern, _ group: Group, _ executor: RingExecutor) throws {
+        project(layer, pattern, group, executor)
         let dimension = encoder.configuration.headDimension
         let rows = HeadRows(queries, tokenStride: encoder.configuration.hiddenSize, headStride: dimension)
         try executor.attend(queries: rows, scale: encoder.configuration.scoreScale, output: rows, contents: layer.contents)
-        finish(layer)
+        finish(layer, group)
     }
 
     /// The sum of a token's embeddings, its norm and projection.
-    private func embed(_ ids: [[Int32]], _ typeIds: [[Int32]]?) {
+    private func embed(_ group: Group, _ ids: [[Int32]], _ typeIds: [[Int32]]?, _ positions: PositionRows) {
         let tables = encoder.embeddings
         let width = encoder.configuration.embeddingSize
-        let rows = PositionRows(encoder.configuration.positions, ids: ids, sequences: Set(tiles.map(\.sequence)))
         let scales = encoder.configuration.maskedTokens.map { rule in ids.map { rule.scale(of: $0) } }
-        threads.forEach(blocks.count) { index, worker in
-            let block = blocks[index]
+        threads.forEach(group.blocks.count) { index, worker in
+            let block = group.blocks[index]
             let target = tables.projection == nil ? hidden.pointer + block.firstRow * width : scratch[worker].first.pointer
             for part in block.parts {
                 let sequence = part.tile.sequence
@@ -192,7 +265,7 @@ public final class EncoderRun {
                         for column in 0..<width { sum[column] *= factor }
                     }
                     if let types = tables.tokenTypes { Self.add(types, row: Int(typeIds?[sequence][position] ?? 0), width, to: sum) }
-                    if let positions = tables.positions { Self.add(positions, row: rows.row(of: position, in: sequence), width, to: sum) }
+                    if let table = tables.positions { Self.add(table, row: positions.row(of: position, in: sequence), width, to: sum) }
                 }
             }
             let rows = hidden.pointer + block.firstRow * encoder.configuration.hiddenSize
@@ -208,13 +281,13 @@ public final class EncoderRun {
     }
 
     /// Queries, and the packed keys and values that travel.
-    private func project(_ layer: EncoderLayer, _ pattern: AttentionPattern, _ executor: RingExecutor) {
+    private func project(_ layer: EncoderLayer, _ pattern: AttentionPattern, _ group: Group, _ executor: RingExecutor) {
         let configuration = encoder.configuration
         let (width, dimension) = (configuration.hiddenSize, configuration.headDimension)
         let (kernels, pairs) = (encoder.kernels, configuration.rotaryDimension / 2)
         let rotation = pattern.rotaryBase.flatMap { rotations[$0] }
-        threads.forEach(blocks.count) { index, worker in
-            let block = blocks[index]
+        threads.forEach(group.blocks.count) { index, worker in
+            let block = group.blocks[index]
             let scratch = scratch[worker]
             let rows = UnsafePointer(hidden.pointer + block.firstRow * width)
             var input = rows
@@ -222,7 +295,7 @@ public final class EncoderRun {
                 norm.apply(rows: block.count, rows, into: scratch.normed.pointer, kernels: kernels)
                 input = UnsafePointer(scratch.normed.pointer)
             }
-            let queries = queries.pointer + block.firstRow * width
+            let queries = queries.pointer + (block.firstRow - group.rows.lowerBound) * width
             let (keys, values) = (scratch.first.pointer, scratch.second.pointer)
             layer.query.apply(rows: block.count, input, into: queries, kernels: kernels)
             layer.key.apply(rows: block.count, input, into: keys, kernels: kernels)
@@ -237,7 +310,7 @@ public final class EncoderRun {
             for part in block.parts {
                 let row = part.tile.firstRow + part.rows.lowerBound - block.firstRow
                 executor.pack(
-                    tile: part.tile.number, rows: part.rows,
+                    tile: isLocal ? part.tile.place - group.tiles.lowerBound : part.tile.number, rows: part.rows,
                     keys: HeadRows(scratch.first, offset: row * width, tokenStride: width, headStride: dimension),
                     values: HeadRows(scratch.second, offset: row * width, tokenStride: width, headStride: dimension))
             }
@@ -246,15 +319,15 @@ public final class EncoderRun {
     }
 
     /// Everything after attention, a block of rows at a time.
-    private func finish(_ layer: EncoderLayer) {
+    private func finish(_ layer: EncoderLayer, _ group: Group) {
         let configuration = encoder.configuration
         let (width, kernels) = (configuration.hiddenSize, encoder.kernels)
-        threads.forEach(blocks.count) { index, worker in
-            let block = blocks[index]
+        threads.forEach(group.blocks.count) { index, worker in
+            let block = group.blocks[index]
             let scratch = scratch[worker]
             let rows = hidden.pointer + block.firstRow * width
             let result = scratch.first.pointer
-            layer.attentionOutput.product(rows: block.count, queries.pointer + block.firstRow * width, into: result, kernels: kernels)
+            layer.attentionOutput.product(rows: block.count, queries.pointer + (block.firstRow - group.rows.lowerBound) * width, into: result, kernels: kernels)
             switch configuration.norms {
             case .afterResidual:
                 layer.attentionNorm?.apply(
@@ -317,20 +390,39 @@ public final class EncoderRun {
         return min(TileGrid.tileSize, max(64, share / 64 * 64))
     }
 
+    /// - Parameter rows: of a group, if no document is longer.
+    private static func groups(_ tiles: [LocalTile], rows: Int, threads: Int) -> [Group] {
+        var groups: [Group] = []
+        var first = 0
+        while first < tiles.count {
+            var end = first
+            while end < tiles.count {
+                let next = tiles[end...].firstIndex { $0.sequence != tiles[end].sequence } ?? tiles.count
+                if end > first, tiles[next - 1].rows.upperBound - tiles[first].firstRow > rows { break }
+                end = next
+            }
+            groups.append(Group(tiles: tiles[first..<end], threads: threads))
+            first = end
+        }
+        return groups
+    }
+
     static func blocks(_ tiles: [LocalTile], rows limit: Int) -> [RowBlock] {
         var blocks: [RowBlock] = []
         for tile in tiles {
             var next = 0
             while next < tile.tokens.count {
+                let left = tile.tokens.count - next
+                let room = blocks.last.map { limit - $0.count } ?? 0
                 // Within a tile, cuts fall on multiples of 64 only.
-                let end = min(tile.tokens.count, next + limit)
-                if let last = blocks.last, next == 0, end == tile.tokens.count, last.count + end <= limit {
-                    blocks[blocks.count - 1].parts.append((tile, 0..<end))
-                    blocks[blocks.count - 1].count += end
+                let fitting = left <= room ? left : room / 64 * 64
+                if fitting > 0 {
+                    blocks[blocks.count - 1].parts.append((tile, next..<next + fitting))
+                    blocks[blocks.count - 1].count += fitting
+                    next += fitting
                 } else {
-                    blocks.append(RowBlock(parts: [(tile, next..<end)], firstRow: tile.firstRow + next, count: end - next))
+                    blocks.append(RowBlock(parts: [], firstRow: tile.firstRow + next, count: 0))
                 }
-                next = end
             }
         }
         return blocks

@@ -28,14 +28,6 @@ public struct Plan: Sendable {
 
     /// The messages that this rank sends.
     public var messagesSent: Int { steps.reduce(0) { $0 + $1.sends.count } }
-
-    /// Whether the rank has anything to do with others: it sends, receives, or attends keys that are not its own.
-    public var meetsOthers: Bool {
-        let own = job.keys.tiles(of: rank)
-        return steps.contains { step in
-            !step.sends.isEmpty || !step.receives.isEmpty || step.attend.contains { !own.contains($0.keys) }
-        }
-    }
 }
 
 extension AttentionJob {

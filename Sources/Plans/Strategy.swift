@@ -18,6 +18,9 @@ public enum Strategy: String, CaseIterable, Sendable {
     /// Queries go down a tree of ranks, and partials merge on the way up (Tree Attention, Shyam and others 2024).
     case tree
 
+    /// Whether nothing travels where every sequence is whole on a rank.
+    public var keepsWholeSequencesInPlace: Bool { self != .headExchange && self != .hybrid }
+
     /// The plans of a job's ranks.
     public func planner(_ needs: Needs) -> Planner {
         switch self {

@@ -89,7 +89,7 @@ public final class RingExecutor {
         sinks = modifiers.sinks
     }
 
-    /// Plans a job, with shared memory for those nodes of its topology that have a use and room for it. Collective.
+    /// Plans a job, with shared memory for those nodes of its topology that have room for it. Collective.
     public convenience init(
         _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport,
         threads: ThreadPool, kernels: KernelSet, sharing other: RingExecutor? = nil, memory: BufferPool = BufferPool(),
@@ -99,10 +99,8 @@ public final class RingExecutor {
         var shortages: [SharedMemoryShortage] = []
         if job.topology.isShared {
             var roomy = job
-            // Ranks that share memory keep step in every layer; where each has whole documents they need not.
-            (roomy.topology, shortages) = try job.topology.withRoom(
-                SegmentMap(plan).floats, isUseful: plan.meetsOthers, for: .keyValues, over: transport)
-            if roomy.topology != job.topology { plan = strategy.plan(roomy, rank: transport.rank) }
+            (roomy.topology, shortages) = try job.topology.withRoom(SegmentMap(plan).floats, for: .keyValues, over: transport)
+            if !shortages.isEmpty { plan = strategy.plan(roomy, rank: transport.rank) }
         }
         try self.init(
             plan: plan, modifiers: modifiers, transport: transport, threads: threads, kernels: kernels, sharing: other, memory: memory,

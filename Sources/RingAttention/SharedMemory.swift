@@ -83,28 +83,21 @@ public struct SharedMemoryShortage: Sendable, Hashable, CustomStringConvertible 
 }
 
 extension Topology {
-    /// The same nodes, but for those whose ranks have no use for it, and those that have not the memory for it: their ranks
-    /// share nothing. Collective.
-    /// - Parameters:
-    ///   - floats: what this rank's segment takes.
-    ///   - isUseful: whether this rank would read what others share, or others what it shares.
-    package func withRoom(
-        _ floats: Int, isUseful: Bool = true, for use: SharedUse, over transport: any Transport
-    ) throws -> (topology: Topology, shortages: [SharedMemoryShortage]) {
-        let mine = [SharedMemory.byteCount(floats: floats), transport.freeSharedMemory ?? .max, isUseful ? 1 : 0]
+    /// The same nodes, but for those that have not the memory for it: their ranks share nothing. Collective.
+    /// - Parameter floats: what this rank's segment takes.
+    package func withRoom(_ floats: Int, for use: SharedUse, over transport: any Transport) throws -> (topology: Topology, shortages: [SharedMemoryShortage]) {
+        let mine = [SharedMemory.byteCount(floats: floats), transport.freeSharedMemory ?? .max]
         let all = try transport.allGather(mine.withUnsafeBytes { Array($0) }).map { bytes in
-            let values = bytes.withUnsafeBytes { bytes in (0..<3).map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Int.self) } }
-            return (bytes: values[0], free: values[1], isUseful: values[2] == 1)
+            bytes.withUnsafeBytes { ($0.loadUnaligned(as: Int.self), $0.loadUnaligned(fromByteOffset: 8, as: Int.self)) }
         }
         var shortages: [SharedMemoryShortage] = []
         var hosts: [[Int]] = []
         for rank in all.indices {
             let node = mates(of: Rank(rank))
-            let (needed, free) = (node.reduce(0) { $0 + all[$1].bytes }, all[node.lowerBound].free)
-            let isUseful = node.contains { all[$0].isUseful }
+            let (needed, free) = (node.reduce(0) { $0 + all[$1].0 }, all[node.lowerBound].1)
             // Other programs may take some meanwhile.
-            let hasRoom = !isUseful || node.count == 1 || needed <= free - free / 16
-            hosts.append(isUseful && hasRoom ? [node.lowerBound] : [node.lowerBound, rank])
+            let hasRoom = node.count == 1 || needed <= free - free / 16
+            hosts.append(hasRoom ? [node.lowerBound] : [node.lowerBound, rank])
             if !hasRoom, rank == node.lowerBound { shortages.append(SharedMemoryShortage(use: use, ranks: node, needed: needed, free: free)) }
         }
         return (Topology(hosts: hosts), shortages)

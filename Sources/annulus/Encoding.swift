@@ -99,9 +99,9 @@ extension Session {
                 encoder: encoder, sharding: sharding, strategy: strategy, topology: topology, wire: options.wire,
                 transport: transport, threads: threads, memory: plannedSoFar.memory, progressed: { watchdog.progress() })
             warn(run.shortages)
-            try run.run(ids: ids, typeIds: typeIds) { layer in
+            try run.run(ids: ids, typeIds: typeIds) { layer, part in
                 watchdog.progress(.encoding, layer: layer)
-                line.advance(to: Int((done + batch * Double(layer) / Double(configuration.layerCount)) * 1e-9))
+                line.advance(to: Int((done + batch * part) * 1e-9))
             }
             try body(run, items)
             done += batch

@@ -1,7 +1,6 @@
 // Theorems about the transport between virtual ranks: every message arrives whole, once, where it belongs, whatever
 // the order of delivery; and no failure leaves a rank waiting.
 
-import Plans
 import RingAttention
 import Synchronization
 import Testing
@@ -205,19 +204,6 @@ private struct Fault: Error, Equatable {}
             #expect(throws: TransportError.noSuchRank(Rank(1), size: 1)) {
                 try transport.exchange(receive: [], send: [Outgoing(to: Rank(1), pieces: memory.sendPieces, keeping: [memory])])
             }
-        }
-    }
-
-    @Test func aNodeSharesMemoryWhereAnyOfItsRanksHasAUseForIt() throws {
-        let hosts = Topology(hosts: [0, 0, 1, 1, 1, 2])
-        for (useful, expected) in [
-            ([false, false, false, false, false, false], [0, 1, 2, 3, 4, 5]), ([true, false, false, false, true, true], [0, 0, 1, 1, 1, 2]),
-            ([false, false, false, true, false, false], [0, 1, 2, 2, 2, 3]),
-        ] {
-            let found = try VirtualRanks.run(count: 6) { transport in
-                try hosts.withRoom(100, isUseful: useful[transport.rank.index], for: .keyValues, over: transport)
-            }
-            for (topology, shortages) in found { #expect(topology == Topology(hosts: expected) && shortages.isEmpty) }
         }
     }
 

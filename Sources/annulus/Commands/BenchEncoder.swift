@@ -61,7 +61,7 @@ struct BenchEncoder: ParsableCommand {
         session.warn(run.shortages)
         let measurement = try session.measure(repetitions: bench.repetitions) {
             let before = run.exposed
-            try run.run(ids: [ids]) { watchdog.progress(.encoding, layer: $0) }
+            try run.run(ids: [ids]) { layer, _ in watchdog.progress(.encoding, layer: layer) }
             return run.exposed - before
         }
         let sha256 = try session.digest(sharding, rowBytes: width * 4) { first, count in
