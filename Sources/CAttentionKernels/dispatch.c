@@ -74,8 +74,8 @@
 //   kept: the root mean square over the states of 777 tokens, random weights.)
 //   No gain: large pages (±.01), blocks of 256, 512 or 768 terms, copying the rows of x together
 //   first (.86 and .88: the copy costs more than it saves), prefetching into the first level, or the next block's rows of x.
-//   What is left: a block of 6 × 64 whose operands stay in the first-level cache reaches .985 over 192 terms, whatever its
-//   shape (9 × 48, 8 × 48, 13 × 32 or 14 × 32 reach no more), and .99 without its loads.
+//   What is left: blocks of 6 × 64 alone, one after the other in a small matrix, reach .985 over 192 terms, and .99 without
+//   their loads. Blocks of 8 × 48, 9 × 48, 13 × 32 and 14 × 32 reach no more, though 32 columns fit the first-level cache.
 //
 //   The rest of an encoder on Zen 4, in cycles for 16 numbers, copying of 4 included: GELU 41 → 33 with the softmax's table for
 //   its exponential (a division less would save 4); a norm of 384 with bias and residual 740 → 450 a row in the cache, 960 → 680

@@ -20,7 +20,6 @@ public final class EncoderRun {
     public let hidden: AlignedBuffer
 
     let threads: ThreadPool
-    /// What goes through all layers before the next does.
     private let groups: [Group]
     /// Whether a rank needs nothing of the others: every document is whole on one.
     private let isLocal: Bool
@@ -28,7 +27,7 @@ public final class EncoderRun {
     private let wire: ElementKind?
     private let transport: any Transport
     private let memory: BufferPool
-    /// Those of a batch whose ranks meet.
+    /// None where a group makes its own.
     private let executors: Executors
     /// (rows of the largest group, hiddenSize)
     private let queries: AlignedBuffer
@@ -51,7 +50,7 @@ public final class EncoderRun {
         public var rows: Range<Int> { firstRow..<firstRow + tokens.count }
     }
 
-    /// Rows handled by one thread at a time: parts of tiles, cut where packing may cut them.
+    /// Rows handled by one thread at a time: tiles and parts of tiles, cut where packing may cut them.
     struct RowBlock {
         var parts: [(tile: LocalTile, rows: Range<Int>)] = []
         var firstRow: Int
@@ -61,8 +60,8 @@ public final class EncoderRun {
     /// By window: layers that see the same keys share an executor, and all executors their packed tiles.
     private typealias Executors = [Int?: RingExecutor]
 
-    /// The rank's rows, or some whole documents of them, few enough that their states stay in the last-level cache from layer
-    /// to layer.
+    /// Rows that go through all layers before others do: all of the rank's, or some whole documents, few enough that their
+    /// states stay in the last-level cache from layer to layer.
     private struct Group {
         /// Places among the rank's tiles.
         let tiles: Range<Int>
@@ -141,10 +140,10 @@ public final class EncoderRun {
             executors = [:]
             return
         }
-        executors = try Self.executors(
-            encoder, lengths: sharding.numbering.lengths, sharding, wire, topology, transport.rank, threads
-        ) { job, first in
-            try RingExecutor(
+        executors = try Self.executors(encoder, sharding, wire) { job, first in
+            var job = job
+            if let topology { job.topology = topology }
+            return try RingExecutor(
                 job, strategy, modifiers: encoder.modifiers, transport: transport, threads: threads, kernels: encoder.kernels,
                 sharing: first, memory: memory, progressed: progressed)
         }
@@ -153,17 +152,15 @@ public final class EncoderRun {
     /// An executor for each window of the layers.
     /// - Parameter make: makes one, which shares the tiles of the first.
     private static func executors(
-        _ encoder: Encoder, lengths: [Int], _ sharding: Sharding, _ wire: ElementKind?, _ topology: Topology?, _ rank: Rank,
-        _ threads: ThreadPool, make: (AttentionJob, RingExecutor?) throws -> RingExecutor
+        _ encoder: Encoder, _ sharding: Sharding, _ wire: ElementKind?, make: (AttentionJob, _ first: RingExecutor?) throws -> RingExecutor
     ) rethrows -> Executors {
         var executors: Executors = [:]
         var first: RingExecutor?
         for window in encoder.configuration.windows {
             var job = AttentionJob(
-                shapes: lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding,
+                shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding,
                 mask: EncoderConfiguration.mask(window: window), heads: encoder.heads)
             job.element = encoder.element
-            if let topology { job.topology = topology }
             job.wire = wire
             let executor = try make(job, first)
             executors[window] = executor
@@ -178,7 +175,7 @@ public final class EncoderRun {
         let sequences = tiles[group.tiles].map(\.sequence)
         let lengths = sequences.indices.filter { $0 == 0 || sequences[$0] != sequences[$0 - 1] }.map { sharding.numbering.lengths[sequences[$0]] }
         let alone = Sharding(lengths: lengths, layout: .contiguous, rankCount: 1)
-        return try Self.executors(encoder, lengths: lengths, alone, wire, nil, Rank(0), threads) { job, first in
+        return try Self.executors(encoder, alone, wire) { job, first in
             try RingExecutor(
                 plan: strategy.plan(job, rank: Rank(0)), modifiers: encoder.modifiers, transport: transport, threads: threads,
                 kernels: encoder.kernels, sharing: first, memory: memory, progressed: progressed)

@@ -15,7 +15,7 @@ struct Balance {
 
     /// A sequence that costs less than this part of a mean load is never split.
     private static let shortSequence = 0.02
-    /// None is where this part of a mean load is all that the highest rank stands above it.
+    /// Ranks are level where the highest stands at most this part of a mean load above it.
     private static let unevenness = 0.01
 
     /// - Parameters:

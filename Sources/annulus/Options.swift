@@ -21,7 +21,7 @@ struct RunOptions: ParsableArguments {
 
     @Option(name: .customLong("layout"), help: """
         How tiles are dealt out to ranks: contiguous, zigzag, or balanced (equal modelled cost, ranks weighted by measured speed). \
-        Default: contiguous; for batches of documents whose cost that would spread unevenly, balanced with equal speeds.
+        Default: contiguous; for batches of documents, balanced with equal speeds where that is more even or keeps them whole.
         """)
     var askedLayout: Layout?
 
