@@ -15,14 +15,13 @@
 
 // ---- elementary functions -----------------------------------------------------------------------
 
-// e^(x + x_low), |x_low| below an ulp of x. Below 1 ulp for every x where x_low = 0, denormal
-// results included; overflow gives infinity, NaN passes.
-INLINE v16 exp_sum(v16 x, v16 x_low) {
+// e^x, below 1 ulp for every x, denormal results included; overflow gives infinity, NaN passes.
+INLINE v16 exp_lanes(v16 x) {
   const v16 round = splat(0x1.8p23f);
   const v16 t = fused(x, splat(0x1.715476p+0f), round);
   const v16 n = t - round;
   v16 r = fused(n, splat(-0x1.62e4p-1f), x);
-  r = fused(n, splat(-0x1.7f7d1cp-20f), r) + x_low;
+  r = fused(n, splat(-0x1.7f7d1cp-20f), r);
   v16 p = fused(splat(1.3815578e-03f), r, splat(8.368762e-03f));
   p = fused(p, r, splat(4.166837e-02f));
   p = fused(p, r, splat(1.666652e-01f));
@@ -35,7 +34,6 @@ INLINE v16 exp_sum(v16 x, v16 x_low) {
   const v16 low = x < splat(-104.0f) ? splat(0.0f) : y;
   return x > splat(89.0f) ? splat(INFINITE) : low;
 }
-INLINE v16 exp_lanes(v16 x) { return exp_sum(x, splat(0.0f)); }
 
 // ln x, below 1 ulp for every positive x; −∞ at ±0, NaN below zero.
 INLINE v16 log_lanes(v16 x) {
