@@ -16,7 +16,8 @@ struct Annulus: ParsableCommand {
             whichever way it is run.
 
             Exit statuses: 0 done, 64 usage, 65 bad model or input, 66 missing file, 70 internal, 71 memory, \
-            73 and 74 cannot write, 75 interrupted, 78 environment. Every error is one line that begins `annulus:`.
+            73 and 74 cannot write, 75 interrupted, 78 environment. Every error is one line that begins `annulus:`. A crash \
+            keeps its signal's status, behind such a line and the call stack.
             """,
         version: version,
         subcommands: [

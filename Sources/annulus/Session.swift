@@ -56,7 +56,8 @@ final class Session {
 
     /// Runs `work` on every rank and agrees on its outcome. Collective.
     func agree<Value>(_ work: () throws -> Value) throws -> Value {
-        try context.agree {
+        defer { watchdog.progress() }
+        return try context.agree {
             do {
                 return try work()
             } catch let error as MaskSyntaxError {

@@ -236,9 +236,60 @@ func registerJobChecks(_ checks: inout Checks) {
             ProgressLine.text("embedding", done: 0, total: 5, unit: "tokens", seconds: 2), "embedding  0 of 5 tokens  0%")
     }
 
+    checks.register("text is put together without taking memory") { _ in
+        let memory = Memory(of: UInt8(0), count: 20)
+        var text = FixedText(memory)
+        text.append("a ")
+        text.append(0)
+        text.append(" ")
+        text.append(Int.min)
+        try expectEqual(String(decoding: text.bytes, as: UTF8.self), "a 0 9223372036854775")
+        text = FixedText(memory)
+        text.append(hexadecimal: 0xDEAD_BEEF)
+        text.append(1_000_000)
+        try expectEqual(String(decoding: text.bytes, as: UTF8.self), "deadbeef1000000")
+    }
+
+    checks.register("unfinished outputs are removed once each, and not after they are forgotten") { transport in
+        guard transport.rank.index == 0 else { return }
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("annulus-\(UUID().uuidString)").path
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        for name in ["a", "b", "c"] { try Data().write(to: URL(fileURLWithPath: "\(folder)/\(name)")) }
+        for name in ["a", "b", "b"] { TemporaryFiles.register("\(folder)/\(name)") }
+        TemporaryFiles.forget("\(folder)/b")
+        TemporaryFiles.removeAll()
+        try expectEqual(try FileManager.default.contentsOfDirectory(atPath: folder).sorted(), ["b", "c"])
+        TemporaryFiles.removeAll()
+        try FileManager.default.removeItem(atPath: folder)
+    }
+
+    checks.register("ranks of a host find each other without MPI, and one of them speaks") { transport in
+        // A job of this process's own, of three ranks that stand for processes, and one that is gone.
+        let space = ["PMIX_NAMESPACE": "test-\(getpid())-\(transport.rank.index)"]
+        guard let first = Roster.join(rank: 7, expected: 3, environment: space), let second = Roster.join(rank: 8, expected: 3, environment: space)
+        else { throw CheckFailure("no page to share") }
+        try expectEqual(first.identity, second.identity)
+        try expectEqual(first.others.map(\.rank), [8])
+        second.note(Position(phase: .writing, layer: 3, tile: 2))
+        try expectEqual(first.others.map(\.position), [Position(phase: .writing, layer: 3, tile: 2)])
+        try expectEqual(first.lost.map(\.rank), [])
+        try expect(!first.hasSpoken)
+        try expectEqual([first, second, first].map { $0.claimSpeech() }, [true, false, false])
+        try expect(second.hasSpoken)
+        second.enter(.finished)
+        first.finish()
+        // The name goes with the last to come, so that the next finds nobody.
+        let third = Roster.join(rank: 9, expected: 3, environment: space)
+        try expectEqual(third?.others.map(\.rank), [7, 8])
+        let stranger = Roster.join(rank: 9, expected: 3, environment: space)
+        try expectEqual(stranger?.others.map(\.rank), [])
+        stranger?.removeName()
+        try expect(Roster.join(rank: 0, expected: 1, environment: [:]) == nil, "a page without a job's name")
+    }
+
     checks.register("a heartbeat survives its message") { _ in
         let position = Position(phase: .attention, layer: 4, tile: 17)
-        for kind in [.beat, .farewell, .failure(JobError(.memory, "né"))] as [Heartbeat.Kind] {
+        for kind in [.beat, .farewell, .crash, .failure(JobError(.memory, "né"))] as [Heartbeat.Kind] {
             let memory = Bytes(count: Heartbeat.byteCount)
             Heartbeat(kind: kind, count: -5, position: position).write(to: memory.all)
             let read = Heartbeat(memory.all)

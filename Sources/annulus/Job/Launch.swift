@@ -26,15 +26,13 @@ struct Launch: Equatable {
     /// - Throws: `JobError` with status `environment` where Slurm started several tasks and gave them no way to find
     ///   each other; with `usage` where virtual ranks are asked for in a job of several processes.
     static func detect(environment: [String: String], virtualRanks: Int? = nil) throws(JobError) -> Launch {
-        func number(_ names: String...) -> Int? {
-            names.lazy.compactMap { environment[$0].flatMap(Int.init) }.first
-        }
+        func number(_ names: String...) -> Int? { Self.number(environment, names) }
         let isSlurmStep = environment["SLURM_STEP_ID"] != nil && environment["OMPI_COMM_WORLD_SIZE"] == nil
         // A batch script sets SLURM_NTASKS too, for a process that it runs alone: only a step's tasks are a job.
         let slurmTasks = isSlurmStep ? number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") : nil
         let hasRendezvous = ["PMIX_RANK", "PMI_RANK", "PMI_FD", "PMI2_FD"].contains { environment[$0] != nil }
         let ranks = number("OMPI_COMM_WORLD_SIZE", "PMI_SIZE") ?? slurmTasks
-        let localRanks = number("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+        let localRanks = Self.number(environment, Self.localSizes)
 
         if let slurmTasks, slurmTasks > 1, !hasRendezvous { throw worldOfOne(slurmTasks, isSlurmStep: true) }
         let isAlone = ranks.map { $0 <= 1 } ?? !hasRendezvous
@@ -50,10 +48,23 @@ struct Launch: Equatable {
             kind: isAlone ? .single : .mpi, expectedRanks: ranks, localRanks: localRanks, isSlurmStep: isSlurmStep)
     }
 
+    /// Where launchers say how many processes they have started on this host.
+    static let localSizes = ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"]
+
+    /// The first of some variables that is a number.
+    static func number(_ environment: [String: String], _ names: [String]) -> Int? {
+        for name in names { if let value = environment[name].flatMap({ Int($0) }) { return value } }
+        return nil
+    }
+
+    /// The rank of this process, as far as the launcher tells.
+    static func rank(_ environment: [String: String]) -> Int? {
+        number(environment, ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"])
+    }
+
     /// Whether this process is the one to speak before ranks are known, as far as the launcher tells.
     static func isFirstProcess(_ environment: [String: String] = ProcessInfo.processInfo.environment) -> Bool {
-        let ranks = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"].lazy.compactMap { environment[$0] }
-        return (ranks.first ?? "0") == "0"
+        (rank(environment) ?? 0) == 0
     }
 
     /// Waits, on a process that says nothing of a failure before MPI starts: a launcher ends all processes as soon as one
