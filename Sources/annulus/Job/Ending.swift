@@ -25,6 +25,8 @@ final class Ending: Sendable {
     /// The control channel, from where it connects all ranks until it is stopped.
     func connect(_ control: ControlChannel?) { channel.withLock { $0 = control } }
 
+    var isConnected: Bool { channel.withLock { $0 != nil } }
+
     /// Whether anybody of this host has said why the job ends.
     var isTold: Bool { roster?.hasSpoken ?? hasSpoken.load(ordering: .acquiring) }
 

@@ -189,7 +189,7 @@ final class Watchdog: Sendable {
             if let roster = ending.roster { watch(roster, launcher, &neighbours) }
             guard var limit else { continue }
             if ending.isTold { limit += Self.reportTime }
-            if now.2 > 0, rootSilence.length >= limit + Self.grace {
+            if now.2 > 0, ending.isConnected, rootSilence.length >= limit + Self.grace {
                 // Rank 0 answers as long as it runs, whatever its work does.
                 ending.end(
                     JobError(
