@@ -1,7 +1,6 @@
 // `annulus doctor`: what this machine, MPI and BLAS will really do, with the mend for each fault.
 
 import ArgumentParser
-import COpenBLAS
 import Foundation
 import MPI
 import Attention
@@ -53,11 +52,7 @@ struct Doctor: ParsableCommand {
         rows.add("bfloat16", session.kernels.hasNativeBFloat16
             ? "by the processor's own dot products (VDPBF16PS)" : "computed in float32: the same bits, and slower than --dtype float32")
         rows.add("peak", String(format: "%.0f GFLOP/s over all threads (fused multiply-adds, \(spread.dtype.rawValue))", peak))
-        let core = String(cString: openblas_get_corename())
-        rows.add("OpenBLAS", "\(String(cString: openblas_get_config())), kernels for \(core); a baseline for `bench`, no result passes through it")
-        if core.lowercased() == "haswell" || core.lowercased() == "zen", sets.contains("avx512") {
-            rows.mend("OpenBLAS runs its \(core) kernels on a processor with AVX-512: set OPENBLAS_CORETYPE=SkylakeX before the process starts")
-        }
+        addOpenBLAS(to: &rows, sets)
         rows.add("layout", session.options.layout.rawValue)
         rows.add("strategy", session.options.strategy.name)
         rows.add("attention", "GFLOP/s of each rank while all compute, heads of 64: "
@@ -70,6 +65,23 @@ struct Doctor: ParsableCommand {
         rows.add("kept in", session.measurementCache(HeadShape(heads: 1, headDimension: 64), hosts: [])?.folder ?? "no folder: HOME is not set")
         rows.add("watchdog", session.options.watchdog == 0 ? "off" : "\(session.options.watchdog) s")
         return rows.text
+    }
+
+    /// The baseline of `bench gemm`, which no result passes through.
+    private func addOpenBLAS(to rows: inout Rows, _ sets: [String]) {
+        do throws(JobError) {
+            guard let openBLAS = try OpenBLAS.load() else {
+                return rows.add("OpenBLAS", "none; only `bench gemm` compares with it: \(OpenBLAS.advice)")
+            }
+            let core = openBLAS.core
+            rows.add("OpenBLAS", "\(openBLAS.configuration), kernels for \(core); a baseline for `bench`, no result passes through it")
+            if core.lowercased() == "haswell" || core.lowercased() == "zen", sets.contains("avx512") {
+                rows.mend("OpenBLAS runs its \(core) kernels on a processor with AVX-512: set OPENBLAS_CORETYPE=SkylakeX before the process starts")
+            }
+        } catch {
+            rows.add("OpenBLAS", "none that can be used")
+            rows.mend(error.message)
+        }
     }
 
     /// What each rank finds for itself.
