@@ -212,7 +212,25 @@ func registerJobChecks(_ checks: inout Checks) {
         } catch let error as JobError {
             try expectEqual(error.status, .usage)
         }
-        let met = try Launch.detect(environment: step.merging(["PMI_RANK": "1"]) { $1 })
+        // Slurm's PMI is enough for MPICH; Open MPI is told to use PMIx before it starts.
+        let openMPI = "Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4"
+        for meeting in [["PMI_RANK": "1", "PMI_SIZE": "4"], ["PMI_FD": "9", "PMI_JOBID": "7.0"], ["PMI2_FD": "9"]] {
+            let tasks = step.merging(meeting) { $1 }
+            try expectEqual(try Launch.detect(environment: tasks, library: "MPICH Version: 4.0.2").kind, .mpi)
+            do {
+                _ = try Launch.detect(environment: tasks, library: openMPI)
+                throw CheckFailure("Open MPI was started without PMIx by \(meeting)")
+            } catch let error as JobError {
+                try expectEqual(error.status, .environment)
+                try expect(error.message.contains("--mpi=pmix") && error.message.contains("PMI,"), error.message)
+            }
+            let both = tasks.merging(["PMIX_RANK": "1"]) { $1 }
+            try expectEqual(try Launch.detect(environment: both, library: openMPI).kind, .mpi)
+        }
+        // One task is no job that has to meet.
+        let one = ["SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "PMI_RANK": "0", "PMI_SIZE": "1", "PMI_FD": "9"]
+        try expectEqual(try Launch.detect(environment: one, library: openMPI).kind, .single)
+        let met = try Launch.detect(environment: step.merging(["PMI_RANK": "1"]) { $1 }, library: "MPICH Version: 4.0.2")
         do {
             try met.check(worldSize: 1)
             throw CheckFailure("a world of one was accepted")
