@@ -18,7 +18,6 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev"]), .brew(["open-mpi"])]),
-        .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"]), .brew(["openblas"])]),
         .target(name: "CAttentionKernels"),
         .target(name: "MPI", dependencies: ["CMPI"]),
         .target(name: "Matrices", dependencies: ["CAttentionKernels"]),
@@ -32,7 +31,7 @@ let package = Package(
         .executableTarget(
             name: "annulus",
             dependencies: [
-                "COpenBLAS", "Encoders",
+                "Encoders",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),

@@ -23,18 +23,32 @@ struct Launch: Equatable {
     var isSlurmStep: Bool
 
     /// Reads `environment` as Open MPI's mpirun, PMIx, PMI (MPICH's launcher, Slurm) and Slurm leave it.
+    /// - Parameter library: the MPI library's own name, which tells whether it speaks PMI: Open MPI speaks PMIx alone.
     /// - Throws: `JobError` with status `environment` where Slurm started several tasks and gave them no way to find
     ///   each other; with `usage` where virtual ranks are asked for in a job of several processes.
-    static func detect(environment: [String: String], virtualRanks: Int? = nil) throws(JobError) -> Launch {
+    static func detect(
+        environment: [String: String], virtualRanks: Int? = nil, library: String = MPIEnvironment.libraryVersion
+    ) throws(JobError) -> Launch {
         func number(_ names: String...) -> Int? { Self.number(environment, names) }
         let isSlurmStep = environment["SLURM_STEP_ID"] != nil && environment["OMPI_COMM_WORLD_SIZE"] == nil
         // A batch script sets SLURM_NTASKS too, for a process that it runs alone: only a step's tasks are a job.
         let slurmTasks = isSlurmStep ? number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") : nil
-        let hasRendezvous = ["PMIX_RANK", "PMI_RANK", "PMI_FD", "PMI2_FD"].contains { environment[$0] != nil }
+        let hasPMIx = environment["PMIX_RANK"] != nil
+        let hasPMI = ["PMI_RANK", "PMI_SIZE", "PMI_FD", "PMI2_FD"].contains { environment[$0] != nil }
+        let hasRendezvous = hasPMIx || hasPMI
         let ranks = number("OMPI_COMM_WORLD_SIZE", "PMI_SIZE") ?? slurmTasks
         let localRanks = Self.number(environment, Self.localSizes)
 
-        if let slurmTasks, slurmTasks > 1, !hasRendezvous { throw worldOfOne(slurmTasks, isSlurmStep: true) }
+        if let slurmTasks, slurmTasks > 1, !hasPMIx {
+            if !hasPMI { throw worldOfOne(slurmTasks, isSlurmStep: true) }
+            // Left alone, Open MPI would fill a page and end with 1.
+            if library.hasPrefix("Open MPI") {
+                throw JobError(
+                    .environment,
+                    "Slurm started \(slurmTasks) tasks that are to meet through PMI, and Open MPI speaks PMIx: start them with "
+                        + "'srun --mpi=pmix', or use mpirun inside the allocation")
+            }
+        }
         let isAlone = ranks.map { $0 <= 1 } ?? !hasRendezvous
         if let virtualRanks {
             guard virtualRanks > 0 else { throw JobError(.usage, "--virtual-ranks needs a positive number") }
