@@ -487,6 +487,9 @@ def main() -> int:
         records = [json.loads(line) for path in options.table for line in path.read_text().splitlines()]
         print(table(records))
         return 0 if all(one["passed"] for one in records) else 1
+    if not pathlib.Path("/proc/self/environ").exists():
+        print("skipped: processes are found under /proc, which this system does not have", file=sys.stderr)
+        return 78
     if not options.binary.exists():
         print(f"{options.binary} is missing: build it, or name one with --binary", file=sys.stderr)
         return 66
