@@ -1,0 +1,330 @@
+#!/usr/bin/env python3
+"""Faults of a job over three hosts: a cut link, daemons and ranks that are killed or stopped, mpirun that is told to end.
+
+  Tests/Faults/hosts.py                 every case once, and a table
+  Tests/Faults/hosts.py --only TEXT     the cases whose name has this in it
+  Tests/Faults/hosts.py --results FILE  adds a line of JSON for each case to the file; --table FILE… prints the table of several
+
+The hosts are namespaces of this machine: each has its own network interface, host name, shared memory and folder for
+temporary files, and they meet on a bridge. That needs root; without it nothing is run, and the status is 78. They go when this program does, however it
+ends.
+
+Within the watchdog's limit plus 5 s every rank must have ended, with at most one line of the command's own; and every process
+too, but where a host cannot be reached any more: that mpirun finds out by its keepalive, for which it is given time.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import jobs
+from jobs import Run
+from trials import FINISH, LIMIT, Series, send, wait_for
+
+# What makes mpirun notice a host that does not answer: after so many seconds of silence it asks, every so many seconds, so
+# often. Unless told it waits for 300 s and asks nine times, every 20 s.
+KEEPALIVE = {"time": 5, "intvl": 2, "probes": 3}
+KEEPALIVE_SECONDS = KEEPALIVE["time"] + KEEPALIVE["intvl"] * KEEPALIVE["probes"]
+# How much longer a case is watched.
+PATIENCE = 20
+COUNT = 3
+
+
+class Hosts:
+    """Three hosts on a bridge. Each is held by a process that ends when this one does: it waits for the end of its input."""
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self.holders: list[subprocess.Popen] = []
+        self.switch = self.make_host("switch")
+        self.identifiers = [self.make_host(f"host{number}") for number in range(COUNT)]
+        self.enter(self.switch, "ip link add bridge0 type bridge && ip link set bridge0 up")
+        for number, identifier in enumerate(self.identifiers):
+            self.enter(
+                self.switch, f"ip link add port{number} type veth peer name eth0 netns {identifier} && "
+                f"ip link set port{number} master bridge0 up")
+            self.enter(
+                identifier, f"ip link set lo up && ip address add {self.address(number)}/24 dev eth0 && ip link set eth0 up")
+        self.hostfile = folder / "hostfile"
+        self.hostfile.write_text("".join(f"{self.address(number)} slots=2\n" for number in range(COUNT)))
+        self.agent = folder / "agent"
+        cases = "".join(
+            f"{self.address(number)}) host={identifier} TMPDIR={self.temporary(number)} ;;\n"
+            for number, identifier in enumerate(self.identifiers))
+        self.agent.write_text(
+            f'#!/bin/sh\n# agent ADDRESS COMMAND…, in the place of ssh\ncase $1 in\n{cases}*) exit 64 ;;\nesac\n'
+            'shift\nexport TMPDIR\nexec nsenter --target "$host" --net --uts --mount sh -c "$*"\n')
+        self.agent.chmod(0o755)
+
+    def close(self) -> None:
+        for holder in self.holders:
+            holder.stdin.close()
+            holder.wait(10)
+
+    def make_host(self, name: str) -> int:
+        """Makes a host; returns the process by which its namespaces are entered."""
+        (self.folder / name).mkdir()
+        begin = f"hostname {name} && mount -t tmpfs -o mode=1777 tmpfs /dev/shm && echo ready && exec cat"
+        holder = subprocess.Popen(
+            ["unshare", "--net", "--uts", "--mount", "sh", "-c", begin],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.holders.append(holder)
+        if holder.stdout.readline() != "ready\n":
+            raise OSError(f"the namespaces of {name} cannot be made")
+        return holder.pid
+
+    def enter(self, identifier: int, command: str) -> None:
+        subprocess.run(["nsenter", "--target", str(identifier), "--net", "sh", "-c", command], check=True)
+
+    def set_link(self, number: int, state: str) -> None:
+        self.enter(self.switch, f"ip link set port{number} {state}")
+
+    @staticmethod
+    def address(number: int) -> str:
+        return f"10.77.0.{number + 1}"
+
+    def temporary(self, number: int) -> pathlib.Path:
+        return self.folder / f"host{number}"
+
+    def shared_memory(self, number: int) -> pathlib.Path:
+        return pathlib.Path(f"/proc/{self.identifiers[number]}/root/dev/shm")
+
+    def left(self) -> list[str]:
+        """What lies in shared memory and in the folders for temporary files, host by host."""
+        return [
+            f"host{number}:{path.name}" for number in range(COUNT)
+            for folder in (self.shared_memory(number), self.temporary(number)) for path in sorted(folder.iterdir())]
+
+    def clear(self) -> None:
+        for number in range(COUNT):
+            for folder in (self.shared_memory(number), self.temporary(number)):
+                for path in folder.iterdir():
+                    subprocess.run(["rm", "-rf", str(path)], check=True)
+
+    def launcher(self, ranks: int) -> list[str]:
+        """mpirun on host 0, with as many ranks on each host."""
+        options = {
+            "btl": "tcp,vader,self", "btl_tcp_if_include": "eth0", "oob_tcp_if_include": "eth0", "plm_rsh_agent": str(self.agent),
+        } | {f"oob_tcp_keepalive_{name}": str(value) for name, value in KEEPALIVE.items()}
+        return [
+            str(self.agent), self.address(0), *jobs.MPIRUN, "--hostfile", str(self.hostfile), "-np", str(ranks),
+            "--map-by", f"ppr:{ranks // COUNT}:node", *(word for name, value in options.items() for word in ("--mca", name, value)),
+        ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A fault, and how the job must end."""
+
+    name: str
+    # Three: a rank on each host; six: two.
+    ranks: int
+    # `rank N`, `daemon N` (of host N), `link N` or `mpirun`.
+    target: str
+    signal: int | None
+    statuses: frozenset[int] | None
+    # What the line says, where there is one.
+    line: str = ""
+    # Whether somebody must speak: a rank that goes on, and whose words reach mpirun.
+    is_told: bool = False
+    # Seconds that mpirun needs to notice.
+    notice: float = 0
+
+    @property
+    def number(self) -> int:
+        return int(self.target.split()[1])
+
+
+def rank_case(rank: int, ranks: int, number: signal.Signals) -> Case:
+    statuses = {signal.SIGKILL: {137}, signal.SIGSTOP: {70}, signal.SIGSEGV: {139}}[number]
+    words = {signal.SIGKILL: "killed", signal.SIGSTOP: "not been heard of", signal.SIGSEGV: "SIGSEGV"}[number]
+    has_neighbour = ranks > COUNT
+    return Case(
+        f"{number.name} to rank {rank} of {ranks}, host{rank * COUNT // ranks}", ranks, f"rank {rank}", number, frozenset(statuses),
+        rf"rank {rank}\b.*{words}", is_told=has_neighbour or number != signal.SIGKILL)
+
+
+ANY_FAILURE = None
+CASES = [
+    *(rank_case(rank, 3, number) for rank in (0, 1) for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV)),
+    *(rank_case(rank, 6, number) for rank in (0, 1, 2, 5) for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV)),
+    *(Case(f"link of host{host} down, {ranks} ranks", ranks, f"link {host}", None, ANY_FAILURE, notice=KEEPALIVE_SECONDS + 5)
+      for ranks in (3, 6) for host in (0, 2)),
+    *(Case(f"SIGKILL to the daemon of host{host}, {ranks} ranks", ranks, f"daemon {host}", signal.SIGKILL, ANY_FAILURE)
+      for ranks in (3, 6) for host in (1,)),
+    *(Case(f"{number.name} to mpirun, {ranks} ranks", ranks, "mpirun", number, ANY_FAILURE)
+      for ranks in (3, 6) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGKILL)),
+]
+
+
+@dataclasses.dataclass
+class Outcome:
+    """How a case went."""
+
+    case: str
+    # Seconds to the end of the last rank, and of the last process.
+    ranks_ended: float | None
+    ended: float | None
+    status: int | None
+    lines: list[str]
+    errors: str
+    left: list[str]
+    partials: list[str]
+    faults: list[str]
+
+
+def launchers(run: Run) -> list[int]:
+    return [one.identifier for one in run.living() if pathlib.Path(one.program).name in ("mpirun", "orterun", "prterun")]
+
+
+def host_of(identifier: int, hosts: Hosts) -> int | None:
+    """The number of the host that a process is on."""
+    name = lambda one: os.readlink(f"/proc/{one}/ns/net")
+    with contextlib.suppress(OSError):
+        for number, holder in enumerate(hosts.identifiers):
+            if name(identifier) == name(holder):
+                return number
+    return None
+
+
+def inject(case: Case, hosts: Hosts, run: Run) -> None:
+    if case.target.startswith("rank"):
+        send(case.signal, [run.ranks()[case.number]])
+    elif case.target.startswith("daemon"):
+        daemons = [one.identifier for one in run.living() if pathlib.Path(one.program).name in ("orted", "prted")]
+        send(case.signal, [daemon for daemon in daemons if host_of(daemon, hosts) == case.number])
+    elif case.target.startswith("link"):
+        hosts.set_link(case.number, "down")
+    else:
+        send(case.signal, launchers(run))
+
+
+def wait(run: Run, limit: float) -> tuple[float | None, float | None]:
+    """Waits for the end of all ranks and of all processes; returns both moments."""
+    deadline = time.monotonic() + limit
+    ranks_ended = None
+    while time.monotonic() < deadline:
+        processes = run.living()
+        if ranks_ended is None and not any(one.program == run.binary for one in processes):
+            ranks_ended = time.monotonic()
+        if not processes and run.process.poll() is not None:
+            return ranks_ended, time.monotonic()
+        time.sleep(0.02)
+    return ranks_ended, None
+
+
+def play(case: Case, hosts: Hosts, series: Series) -> Outcome:
+    hosts.clear()
+    work = series.works["many.npy"]
+    with Run(hosts.launcher(case.ranks), series.binary, work, series.folder / "case", variables={"TMPDIR": str(hosts.temporary(0))}) as run:
+        try:
+            partial = lambda: any((run.folder / "out").glob(".*.partial"))
+            if wait_for(partial, run) is None:
+                sys.exit(f"the job ended before the fault, with status {run.status}: {run.errors}")
+            # The work has begun.
+            time.sleep(0.5)
+            fault = time.monotonic()
+            inject(case, hosts, run)
+            ranks_ended, ended = wait(run, LIMIT + case.notice + PATIENCE)
+            left = hosts.left()
+            partials = run.left().partials
+            outcome = Outcome(
+                case.name, ranks_ended and ranks_ended - fault, ended and ended - fault, run.status, run.lines, run.errors[-4000:],
+                left, partials, [])
+            output = jobs.digest(run.output)
+        finally:
+            if case.target.startswith("link"):
+                hosts.set_link(case.number, "up")
+    series.clear(run)
+    outcome.faults = faults(case, outcome, is_whole=output in (None, series.right["many.npy"]))
+    return outcome
+
+
+def faults(case: Case, outcome: Outcome, is_whole: bool) -> list[str]:
+    found = []
+    if outcome.ranks_ended is None or outcome.ranks_ended > LIMIT:
+        found.append("ranks did not end in time")
+    if outcome.ended is None or outcome.ended > LIMIT + case.notice:
+        found.append("the job did not end in time")
+    if outcome.status == 0 or case.statuses is not None and outcome.status not in case.statuses:
+        found.append("another status")
+    if len(outcome.lines) > 1 or case.is_told and not outcome.lines:
+        found.append(f"{len(outcome.lines)} lines")
+    if any(not re.search(case.line, line) for line in outcome.lines):
+        found.append("another line")
+    if outcome.partials:
+        found.append("an unfinished output is left")
+    if outcome.left and case.target != "mpirun":
+        found.append("shared memory or folders are left")
+    if not is_whole:
+        found.append("a cut output")
+    return found
+
+
+def table(outcomes: list[dict]) -> str:
+    seconds = lambda value: "never" if value is None else f"{value:.1f}"
+    rows = [["case", "ranks ended, s", "all ended, s", "status", "left", "lines", "verdict"]]
+    for one in {one["case"]: one for one in outcomes}.values():
+        left = one["partials"] + one["left"]
+        rows.append([
+            one["case"], seconds(one["ranks_ended"]), seconds(one["ended"]), str(one["status"]), " ".join(left) or "nothing",
+            " / ".join(line.removeprefix("annulus: ") for line in one["lines"]) or "none", ", ".join(one["faults"]) or "as wanted"])
+    return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--binary", type=pathlib.Path, default=jobs.ROOT / ".build/release/annulus")
+    parser.add_argument("--only", default="", metavar="TEXT")
+    parser.add_argument("--results", type=pathlib.Path, metavar="FILE")
+    parser.add_argument("--table", nargs="+", type=pathlib.Path, metavar="FILE")
+    options = parser.parse_args()
+    if options.table:
+        outcomes = [json.loads(line) for path in options.table for line in path.read_text().splitlines()]
+        print(table(outcomes))
+        return 1 if any(one["faults"] for one in outcomes) else 0
+    if os.geteuid() != 0:
+        print("skipped: hosts out of namespaces need root", file=sys.stderr)
+        return 78
+    if not options.binary.exists():
+        print(f"{options.binary} is missing: build it, or name one with --binary", file=sys.stderr)
+        return 66
+
+    outcomes = []
+    with tempfile.TemporaryDirectory(prefix="annulus-hosts-") as name:
+        folder = pathlib.Path(name)
+        with contextlib.ExitStack() as stack:
+            try:
+                hosts = Hosts(folder)
+            except (OSError, subprocess.CalledProcessError) as error:
+                print(f"skipped: {error}", file=sys.stderr)
+                return 78
+            stack.callback(hosts.close)
+            series = Series(options.binary.resolve(), folder, small=False, keeps=False)
+            series.measure("many.npy", "alone")
+            for case in CASES:
+                if options.only not in case.name:
+                    continue
+                outcome = dataclasses.asdict(play(case, hosts, series))
+                outcomes.append(outcome)
+                print(f"{case.name}: {', '.join(outcome['faults']) or 'as wanted'}", file=sys.stderr, flush=True)
+                if options.results:
+                    with open(options.results, "a") as results:
+                        results.write(json.dumps(outcome) + "\n")
+    print(table(outcomes))
+    failed = sum(bool(one["faults"]) for one in outcomes)
+    print(f"{len(outcomes) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
