@@ -56,6 +56,9 @@ let package = Package(
         .testTarget(
             name: "LibraryExampleTests", dependencies: ["attention-example", "similarity-example", "Checkpoints"],
             path: "Tests/LibraryExample/Tests"),
+        // What is fuzzed (Tests/Fuzz is a package of its own), and the test that replays the committed inputs.
+        .target(name: "FuzzTargets", dependencies: ["RingAttention", "Encoders", "TestSupport"], path: "Tests/Fuzz/Targets"),
+        .testTarget(name: "FuzzReplayTests", dependencies: ["FuzzTargets"], path: "Tests/Fuzz/Replay"),
         // Run under mpirun by scripts/test, with any number of ranks.
         .executableTarget(
             name: "distributed-tests", dependencies: ["RingAttention", "TestSupport", "Encoders", "Checkpoints"], path: "Tests/DistributedTests",
