@@ -37,7 +37,12 @@ struct OpenBLAS: Sendable {
         let name = named.flatMap { $0.isEmpty ? nil : $0 }
         let candidates = name.map { [$0] } ?? Self.usualNames
         // Its constructor starts its threads. What is sent to this process is none of their business.
-        let library = Self.withSignalsBlocked { candidates.lazy.compactMap { dlopen($0, RTLD_NOW | RTLD_LOCAL) }.first }
+        let library = Self.withSignalsBlocked { () -> UnsafeMutableRawPointer? in
+            for candidate in candidates {
+                if let library = dlopen(candidate, RTLD_NOW | RTLD_LOCAL) { return library }
+            }
+            return nil
+        }
         guard let library else {
             guard let name else { return nil }
             let reason = dlerror().map { String(cString: $0) } ?? "for a reason that the loader does not tell"
