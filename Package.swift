@@ -18,7 +18,6 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev"]), .brew(["open-mpi"])]),
-        .systemLibrary(name: "COpenBLAS", pkgConfig: "openblas", providers: [.apt(["libopenblas-dev"]), .brew(["openblas"])]),
         .target(name: "CAttentionKernels"),
         .target(name: "MPI", dependencies: ["CMPI"]),
         .target(name: "Matrices", dependencies: ["CAttentionKernels"]),
@@ -32,7 +31,7 @@ let package = Package(
         .executableTarget(
             name: "annulus",
             dependencies: [
-                "COpenBLAS", "Encoders",
+                "Encoders",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),
@@ -57,6 +56,9 @@ let package = Package(
         .testTarget(
             name: "LibraryExampleTests", dependencies: ["attention-example", "similarity-example", "Checkpoints"],
             path: "Tests/LibraryExample/Tests"),
+        // What is fuzzed (Tests/Fuzz is a package of its own), and the test that replays the committed inputs.
+        .target(name: "FuzzTargets", dependencies: ["RingAttention", "Encoders", "TestSupport"], path: "Tests/Fuzz/Targets"),
+        .testTarget(name: "FuzzReplayTests", dependencies: ["FuzzTargets"], path: "Tests/Fuzz/Replay"),
         // Run under mpirun by scripts/test, with any number of ranks.
         .executableTarget(
             name: "distributed-tests", dependencies: ["RingAttention", "TestSupport", "Encoders", "Checkpoints"], path: "Tests/DistributedTests",

@@ -39,6 +39,12 @@ private struct MaskParser {
     /// Parentheses and negations may nest so deep, and no deeper: the parser recurses.
     private var depth = 0
     private static let deepest = 200
+    /// How many masks there are so far: what goes over an expression recurses once for each that is joined to others.
+    private var count = 0
+    private static let most = 1000
+
+    /// The largest number, and sum of lengths.
+    private static let largest = 1 << 48
 
     init(_ expression: String, blocks: @escaping (String, Int) throws -> BlockMask) {
         self.expression = expression
@@ -81,6 +87,8 @@ private struct MaskParser {
     private mutating func named() throws -> Mask {
         skipSpace()
         let start = place
+        count += 1
+        if count > Self.most { throw fault("more than \(Self.most) masks; say it with fewer, of ranges and lists") }
         let name = word()
         switch name {
         case "full": return .full
@@ -102,6 +110,9 @@ private struct MaskParser {
                 if second.count != first.count { throw fault("\(first.count) documents of queries, and \(second.count) of keys") }
             }
             try expect(")")
+            for lengths in [first, second] where lengths.reduce(0.0, { $0 + Double($1) }) > Double(Self.largest) {
+                throw fault("documents of more than \(Self.largest) tokens together")
+            }
             return .documents(DocumentMask(queries: first, keys: second))
         case "global":
             try expect("(")
@@ -147,7 +158,7 @@ private struct MaskParser {
             place += 1
         }
         // Positions and lengths stay far from overflow when they are added.
-        guard let value = Int(text), value >= least, value <= 1 << 48 else {
+        guard let value = Int(text), value >= least, value <= Self.largest else {
             place = start
             throw fault("expected a whole number of at least \(least)")
         }

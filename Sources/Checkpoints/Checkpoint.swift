@@ -99,9 +99,10 @@ public struct Checkpoint: Sendable {
         }
         var shardNames: Set<String> = []
         for member in map.members {
-            guard let shard = member.value.string, !shard.isEmpty, !shard.contains("/") else {
-                throw FileError(.malformed, path: indexPath, "tensor '\(member.key)': its shard is not a file name of this folder; fetch the index again")
+            guard let shard = member.value.string else {
+                throw FileError(.malformed, path: indexPath, "tensor '\(member.key)': its shard is \(member.value.kindName), not a file's name; fetch the index again")
             }
+            _ = try FileBytes.path(named: shard, inFolder: folder, by: indexPath, "the shard of tensor '\(member.key)'")
             shardNames.insert(shard)
         }
         var files: [SafetensorsFile] = []

@@ -52,13 +52,15 @@ public struct SentenceTransformersSettings: Sendable {
             guard let type = module["type"]?.string, let kind = type.split(separator: ".").last else {
                 throw FileError(.malformed, path: modulesPath, "module \(position) has no type; fetch it again")
             }
-            let path = module["path"]?.string ?? ""
-            guard !path.hasPrefix("/"), !path.split(separator: "/").contains("..") else {
-                throw FileError(.malformed, path: modulesPath, "module \(position) lies outside the model's folder ('\(path)'); fetch the model again")
+            // An empty name means the model's folder, which is the transformer's alone.
+            let name = module["path"]?.string ?? ""
+            func place() throws(FileError) -> String {
+                try FileBytes.path(named: name, inFolder: folder, by: modulesPath, "module \(position), \(type)")
             }
+            if !name.isEmpty { _ = try place() }
             switch (kind, seen.last) {
-            case ("Transformer", nil): try settings.readTransformer(folder + (path.isEmpty ? "" : "/" + path), isRoot: path.isEmpty)
-            case ("Pooling", "Transformer"): try settings.readPooling(folder + "/" + path + "/config.json")
+            case ("Transformer", nil): try settings.readTransformer(name.isEmpty ? folder : place(), isRoot: name.isEmpty)
+            case ("Pooling", "Transformer"): try settings.readPooling(place() + "/config.json")
             case ("Normalize", "Pooling"): settings.normalize = true
             case ("Transformer", _), ("Pooling", _), ("Normalize", _):
                 throw FileError(.malformed, path: modulesPath, "module \(position), \(type), does not stand in the order Transformer, Pooling, Normalize; this pipeline is not supported")

@@ -21,13 +21,33 @@ struct ConfigurationReader {
 
     func has(_ key: String) -> Bool { find([key]) != nil }
 
-    /// A positive integer.
+    /// A positive integer, as the rows of a table are.
     func size(_ keys: String..., default standard: Int? = nil) throws(FileError) -> Int {
+        try size(keys, atMost: Self.mostRows, default: standard)
+    }
+
+    /// The width of a layer, or a number of heads.
+    func width(_ keys: String..., default standard: Int? = nil) throws(FileError) -> Int {
+        try size(keys, atMost: Self.widest, default: standard)
+    }
+
+    /// A number of layers.
+    func layers(_ keys: String..., default standard: Int? = nil) throws(FileError) -> Int {
+        try size(keys, atMost: Self.mostLayers, default: standard)
+    }
+
+    // Far beyond every model, and small enough that no sum over layers of products of widths overflows.
+    private static let mostRows = (1 << 32) - 1
+    private static let widest = 1 << 20
+    static let mostLayers = 1 << 14
+
+    private func size(_ keys: [String], atMost limit: Int, default standard: Int?) throws(FileError) -> Int {
         guard let (key, value) = find(keys) else {
             if let standard { return standard }
             throw refuse("'\(keys[0])' is missing; is this the config.json of an encoder?")
         }
-        guard let number = value.int, number > 0, number < 1 << 32 else { throw refuse("'\(key)' must be a positive integer") }
+        guard let number = value.int, number > 0 else { throw refuse("'\(key)' must be a positive integer") }
+        guard number <= limit else { throw refuse("'\(key)' is \(number), and at most \(limit) is supported; the file is damaged or edited") }
         return number
     }
 

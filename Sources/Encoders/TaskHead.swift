@@ -229,9 +229,12 @@ public struct LabelSet: Sendable {
                 }
                 names[id] = name
             }
-            self.names = names.compactMap { $0 }
+            let all = names.compactMap { $0 }
+            // Keys as 1 and 01 are one number.
+            guard all.count == names.count else { throw reader.refuse("'id2label' must name the labels 0 to \(map.count - 1)") }
+            self.names = all
         } else {
-            names = (0..<(try reader.size("num_labels", default: 2))).map { "LABEL_\($0)" }
+            names = (0..<(try reader.width("num_labels", default: 2))).map { "LABEL_\($0)" }
         }
         let text = try reader.text("problem_type", default: "")
         problem = Problem(rawValue: text)

@@ -34,6 +34,7 @@ public struct Communicator: ~Copyable, Sendable {
         self.isOwned = isOwned
         self.rank = Int(rank)
         self.size = Int(size)
+        if isOwned { OpenHandles.communicators.make() }
     }
 
     deinit {
@@ -41,7 +42,7 @@ public struct Communicator: ~Copyable, Sendable {
         // here has nobody to be reported to: the communicator is gone either way.
         if isOwned && MPIEnvironment.isRunning {
             var handle = handle
-            _ = cmpi_comm_free(&handle)
+            if cmpi_comm_free(&handle) == cmpi_success() { OpenHandles.communicators.free() }
         }
     }
 

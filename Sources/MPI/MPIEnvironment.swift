@@ -54,8 +54,13 @@ public enum MPIEnvironment {
             throw MPIError(.other, operation: "MPI_Init_thread", message: "MPI was initialised before in this process")
         }
         var provided: Int32 = 0
+        var rankInWorld = 0
         try check(cmpi_init_thread(threadSupport.constant, &provided), "MPI_Init_thread")
-        defer { _ = cmpi_finalize() }
+        defer {
+            OpenHandles.waitForCommunicators()
+            OpenHandles.show(rank: rankInWorld)
+            _ = cmpi_finalize()
+        }
         let given = ThreadSupport(constant: provided)
         guard given >= threadSupport else {
             throw MPIError(
@@ -64,6 +69,7 @@ public enum MPIEnvironment {
                     + "use a build of MPI with thread support")
         }
         let world = try Communicator(world: cmpi_comm_world())
+        rankInWorld = world.rank
         return try body(world)
     }
 

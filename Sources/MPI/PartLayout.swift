@@ -47,6 +47,7 @@ struct PartLayout: ~Copyable {
         count = 1
         datatype = made
         isDerived = true
+        OpenHandles.datatypes.make()
     }
 
     deinit {
@@ -54,7 +55,7 @@ struct PartLayout: ~Copyable {
         // message is complete (MPI 3.1 §4.1.9).
         if isDerived {
             var datatype = datatype
-            _ = cmpi_type_free(&datatype)
+            if cmpi_type_free(&datatype) == cmpi_success() { OpenHandles.datatypes.free() }
         }
     }
 }

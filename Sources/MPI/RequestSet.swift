@@ -66,6 +66,7 @@ public struct RequestSet: ~Copyable {
             if expectations[index] != nil { _ = cmpi_cancel(&requests[index]) }
             var status = MPI_Status()
             _ = cmpi_wait(&requests[index], &status)
+            OpenHandles.requests.free()
         }
     }
 
@@ -122,12 +123,12 @@ public struct RequestSet: ~Copyable {
         let code = cmpi_testsome(Int32(requests.count), &requests, &completed, &indices, &statuses)
         if code != cmpi_err_in_status() { try check(code, "MPI_Testsome") }
         guard completed != cmpi_undefined() else {
-            active = 0
+            ended(active)
             return true
         }
         var failure: MPIError?
         for slot in 0..<Int(completed) {
-            active -= 1
+            ended(1)
             if statuses[slot].MPI_ERROR != cmpi_success() {
                 failure = failure ?? MPIError(code: statuses[slot].MPI_ERROR, operation: "MPI_Testsome")
                 // A request that failed may be left allocated; it is complete, and must not be reported again.
@@ -167,7 +168,7 @@ public struct RequestSet: ~Copyable {
             var status = MPI_Status()
             _ = cmpi_cancel(&requests[index])
             _ = cmpi_wait(&requests[index], &status)
-            active -= 1
+            ended(1)
         }
     }
 
@@ -178,7 +179,7 @@ public struct RequestSet: ~Copyable {
         for index in requests.indices
         where expectations[index] == nil && cmpi_request_is_null(requests[index]) == 0 {
             _ = cmpi_request_free(&requests[index])
-            active -= 1
+            ended(1)
         }
     }
 
@@ -198,6 +199,13 @@ public struct RequestSet: ~Copyable {
             statuses.append(MPI_Status())
         }
         active += 1
+        OpenHandles.requests.make()
+    }
+
+    /// So many requests are no longer under way.
+    private mutating func ended(_ count: Int) {
+        active -= count
+        OpenHandles.requests.free(count)
     }
 
     /// The segments cut into parts of at most `limit` bytes; an empty message is one empty part.

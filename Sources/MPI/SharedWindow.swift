@@ -23,6 +23,7 @@ public struct SharedWindow: ~Copyable, Sendable {
         var handle = cmpi_window_null()
         var base: UnsafeMutableRawPointer?
         try check(cmpi_win_allocate_shared(byteCount, communicator.handle, &base, &handle), "MPI_Win_allocate_shared")
+        OpenHandles.windows.make()
         try check(cmpi_win_return_errors(handle), "MPI_Win_set_errhandler")
         var places: [(address: UInt, byteCount: Int)] = []
         for rank in 0..<communicator.size {
@@ -41,5 +42,6 @@ public struct SharedWindow: ~Copyable, Sendable {
     public consuming func free() throws(MPIError) {
         try check(cmpi_win_unlock_all(handle), "MPI_Win_unlock_all")
         try check(cmpi_win_free(&handle), "MPI_Win_free")
+        OpenHandles.windows.free()
     }
 }

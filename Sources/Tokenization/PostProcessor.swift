@@ -157,8 +157,12 @@ private struct Processor {
         return id
     }
 
+    /// Each use of a special token may stand for a list of ids.
+    private static let mostSpecialTokens = 4096
+
     private static func template(_ component: Component, _ key: String, texts: [String]) throws(FileError) -> [Piece] {
         var pieces: [Piece] = []
+        var count = 0
         for piece in try component.elements(key) {
             if let special = piece.member("SpecialToken") {
                 let name = try special.string("id")
@@ -174,6 +178,10 @@ private struct Processor {
                     tokens.append(PostProcessor.SpecialToken(id: id, typeId: typeId))
                 }
                 pieces.append(.specials(tokens))
+                count += tokens.count
+                guard count <= mostSpecialTokens else {
+                    throw component.malformed("the template '\(key)' puts more than \(mostSpecialTokens) special tokens around a text")
+                }
             } else if let sequence = piece.member("Sequence"), let text = texts.firstIndex(of: try sequence.string("id")) {
                 pieces.append(.text(text, typeId: try sequence.id("type_id")))
             } else {

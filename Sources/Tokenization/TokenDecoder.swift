@@ -38,6 +38,12 @@ public struct TokenDecoder: Sendable {
             return
         }
         steps = try Self.steps(decoder, path: path)
+        let growth = steps.reduce(1.0) { if case .replace(_, let to) = $1 { $0 * Double(max(1, to.utf8.count)) } else { $0 } }
+        guard growth <= Tokenizer.mostGrowth else {
+            throw FileError(
+                .malformed, path: path,
+                "decoder: its steps one after another could make a text more than \(Int(Tokenizer.mostGrowth)) times as long; fetch the file again")
+        }
     }
 
     /// Reads the decoder of the model in `folder`.
@@ -101,8 +107,9 @@ public struct TokenDecoder: Sendable {
         case .strip(let character, let start, let stop):
             return tokens.map { token in
                 var text = Substring(token)
-                for _ in 0..<start where text.first == character { text = text.dropFirst() }
-                for _ in 0..<stop where text.last == character { text = text.dropLast() }
+                var (first, last) = (start, stop)
+                while first > 0, text.first == character { (first, text) = (first - 1, text.dropFirst()) }
+                while last > 0, text.last == character { (last, text) = (last - 1, text.dropLast()) }
                 return String(text)
             }
         }

@@ -19,6 +19,9 @@ public struct Tokenizer: Sendable {
     private let addedIds: [ExactString: Int32]
     private let addedTokens: [Int32: String]
 
+    /// Of a few stages in a row that each make more of what there is, a line of text would fill any memory.
+    static let mostGrowth = 4096.0
+
     /// All distinct tokens, added ones included.
     public let vocabularySize: Int
     /// The largest id that ``encode(_:addSpecialTokens:)`` can give; a model's embedding must have more rows.
@@ -48,6 +51,10 @@ public struct Tokenizer: Sendable {
         model = try TokenModel(modelComponent)
         if let part = component("normalizer") { normalizer = try Normalizer(part) } else { normalizer = nil }
         if let part = component("pre_tokenizer") { preTokenizer = try PreTokenizer(part) } else { preTokenizer = nil }
+        let growth = (normalizer?.growth ?? 1) * (preTokenizer?.growth ?? 1)
+        guard growth <= Self.mostGrowth else {
+            throw root.malformed("its stages one after another could make a text more than \(Int(Self.mostGrowth)) times as long")
+        }
         postProcessor = try PostProcessor(component("post_processor"))
 
         let tokens = try Self.addedTokens(root, model.vocabulary)

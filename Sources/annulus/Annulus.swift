@@ -16,7 +16,8 @@ struct Annulus: ParsableCommand {
             whichever way it is run.
 
             Exit statuses: 0 done, 64 usage, 65 bad model or input, 66 missing file, 70 internal, 71 memory, \
-            73 and 74 cannot write, 75 interrupted, 78 environment. Every error is one line that begins `annulus:`.
+            73 and 74 cannot write, 75 interrupted, 78 environment. Every error is one line that begins `annulus:`. A crash \
+            keeps its signal's status, behind such a line and the call stack.
             """,
         version: version,
         subcommands: [
@@ -25,6 +26,7 @@ struct Annulus: ParsableCommand {
         ])
 
     static func main() {
+        StandardStream.openClosed()
         // A reader that goes away (`annulus … | head`) is a write error, not a silent death.
         signal(SIGPIPE, SIG_IGN)
         do {
@@ -41,8 +43,14 @@ struct Annulus: ParsableCommand {
     private static func report(_ error: any Error) -> Int32 {
         let code = exitCode(for: error)
         if code == .success {
-            if Launch.isFirstProcess() { print(fullMessage(for: error)) }
-            return 0
+            do {
+                if Launch.isFirstProcess() { try StandardStream.write(fullMessage(for: error) + "\n") }
+                return 0
+            } catch {
+                let error = JobError(error)
+                StandardError.writeFailure(error.message)
+                return error.status.rawValue
+            }
         }
         guard Launch.isFirstProcess() else {
             Launch.letFirstProcessSpeak()
@@ -53,7 +61,7 @@ struct Annulus: ParsableCommand {
         let caret = lines.firstIndex { $0.hasSuffix("^") }
         let message = lines[..<(caret.map { $0 - 1 } ?? lines.count)].filter { !$0.isEmpty }.joined(separator: " ")
         let picture = caret.map { lines[$0 - 1] + "\n" + lines[$0] + "\n" } ?? ""
-        FileHandle.standardError.write(Data("annulus: \(message); see `annulus --help`\n\(picture)".utf8))
+        StandardError.writeFailure("\(message); see `annulus --help`" + (picture.isEmpty ? "" : "\n" + picture.dropLast()))
         return EX_USAGE
     }
 }

@@ -87,6 +87,7 @@ extension Session {
         let batches = batches(of: corpus)
         // The costliest batch decides for all of them.
         guard let costliest = batches.max(by: { flop($0) < flop($1) }) else { return line.finish(done: 0) }
+        watchdog.progress(.planning)
         let strategy = try decide(job(costliest), flop: flop(costliest), configuration, encoder.element)
         var done = 0.0
         for items in batches {
@@ -99,10 +100,14 @@ extension Session {
                 encoder: encoder, sharding: sharding, strategy: strategy, topology: topology, wire: options.wire,
                 transport: transport, threads: threads, memory: plannedSoFar.memory, progressed: { watchdog.progress() })
             warn(run.shortages)
+            let layers = configuration.layerCount
+            watchdog.progress(.encoding, layer: 1)
             try run.run(ids: ids, typeIds: typeIds) { layer, part in
-                watchdog.progress(.encoding, layer: layer)
+                // The one that comes next; behind the last, whole documents begin anew.
+                watchdog.progress(.encoding, layer: layer % layers + 1)
                 line.advance(to: Int((done + batch * part) * 1e-9))
             }
+            watchdog.progress(.pooling)
             try body(run, items)
             done += batch
         }

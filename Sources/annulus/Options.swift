@@ -7,7 +7,7 @@ import Plans
 
 /// How a job is spread over ranks and threads, watched and reported.
 struct RunOptions: ParsableArguments {
-    @Option(help: "Threads of each rank. Default: OMP_NUM_THREADS, else the rank's share of the cores it may run on.")
+    @Option(help: "Threads of each rank. Default: OMP_NUM_THREADS, else the rank's share of the cores that it may run on and its cgroup's quota allows.")
     var threads: Int?
 
     @Option(help: "Run P ranks inside this process instead of under mpirun.")
@@ -110,7 +110,10 @@ struct ModelOptions: ParsableArguments {
 
 /// Where results go.
 struct OutputOptions: ParsableArguments {
-    @Option(name: [.short, .long], help: "Output file: .npy, .safetensors or .jsonl. Default: JSON lines on standard output.")
+    /// What help says of standard output, which `mpirun` reads and hands on without looking whether that succeeds.
+    static let underMPIRun = "Under mpirun name a file: mpirun hands standard output on, and ends with 0 even where a full disk cut it."
+
+    @Option(name: [.short, .long], help: ArgumentHelp("Output file: .npy, .safetensors or .jsonl. Default: JSON lines on standard output. \(underMPIRun)"))
     var output: String?
 
     @Flag(help: "Overwrite an output that exists.")
@@ -121,6 +124,9 @@ struct OutputOptions: ParsableArguments {
             throw ValidationError("--output '\(output)' needs a name that ends in .npy, .safetensors or .jsonl")
         }
     }
+
+    /// The standard streams that results go to.
+    var streams: [StandardStream] { output == nil ? [.output] : [] }
 
     /// The format that the name asks for; JSON lines where there is none.
     var format: OutputFormat { output.flatMap { OutputFormat(path: $0) } ?? .jsonLines }
@@ -164,6 +170,9 @@ struct InputOptions: ParsableArguments {
     mutating func validate() throws {
         if let maxLength, maxLength < 1 { throw ValidationError("--max-length takes a positive number, not \(maxLength)") }
     }
+
+    /// The standard streams that documents come from.
+    var streams: [StandardStream] { input.contains("-") ? [.input] : [] }
 }
 
 enum InputFormat: String, ExpressibleByArgument, CaseIterable {

@@ -41,8 +41,12 @@ final class Session {
     }
 
     /// Runs `body` on every rank; returns when the job is done, throws its status where it failed.
-    static func run(_ options: RunOptions, body: @escaping @Sendable (Session) throws -> Void) throws {
+    /// - Parameter streams: what rank 0 reads and writes: where one of them is closed, nothing is begun.
+    static func run(
+        _ options: RunOptions, needs streams: [StandardStream] = [.output], body: @escaping @Sendable (Session) throws -> Void
+    ) throws {
         let status = Job.run(options.job) { context in
+            try context.agree { if context.isRoot { for stream in streams { try stream.check() } } }
             let kernels = try chosenKernels(context)
             let hosts = Topology(hosts: try context.transport.hosts())
             let nodes = options.ranksPerNode.map { hosts.split(ranksPerNode: $0) } ?? hosts
@@ -56,7 +60,8 @@ final class Session {
 
     /// Runs `work` on every rank and agrees on its outcome. Collective.
     func agree<Value>(_ work: () throws -> Value) throws -> Value {
-        try context.agree {
+        defer { watchdog.progress() }
+        return try context.agree {
             do {
                 return try work()
             } catch let error as MaskSyntaxError {
@@ -124,12 +129,7 @@ final class Session {
     /// Writes lines to standard output on rank 0.
     /// - Throws: `JobError` with status 74 where the reader has gone or the disk is full.
     func printLines(_ text: String) throws {
-        guard isRoot else { return }
-        do {
-            try FileHandle.standardOutput.write(contentsOf: Data(text.utf8))
-        } catch {
-            throw JobError(.cannotWrite, "standard output cannot be written: its reader has gone or the disk is full")
-        }
+        if isRoot { try StandardStream.write(text) }
     }
 }
 

@@ -84,6 +84,21 @@ import Tiles
         #expect(throws: MaskSyntaxError.self) { _ = try parse(neighbours + nested(250)) }
     }
 
+    /// What goes over a mask recurses once for each that is joined to another; so does its own end.
+    @Test func masksOfManyPartsAreRefused() throws {
+        func joined(_ count: Int, _ sign: String) -> String { Array(repeating: "causal", count: count).joined(separator: sign) }
+        for sign in ["|", "&", " and not "] {
+            #expect(throws: MaskSyntaxError.self) { _ = try parse(joined(100_000, sign)) }
+            let mask = try parse(joined(1000, sign))
+            let shape = SequenceShape(length: 3)
+            #expect((0..<9).map { mask.sees(row: $0 / 3, key: $0 % 3, in: shape) } == (0..<9).map { sign != " and not " && $0 / 3 >= $0 % 3 })
+        }
+    }
+
+    @Test func lengthsThatWouldOverflowAreRefused() {
+        #expect(throws: MaskSyntaxError.self) { _ = try parse("documents(" + Array(repeating: "281474976710656", count: 40_000).joined(separator: ",") + ")") }
+    }
+
     @Test func expressionsMeanWhatTheySay() throws {
         let window = Mask.window(left: 3, right: -1)
         #expect(try parse("full") == .full)

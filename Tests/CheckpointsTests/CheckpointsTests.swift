@@ -65,7 +65,7 @@ import Testing
         #expect(try checkpoint["c"].read(shape: [2]) == [0, 0])
 
         for (bad, words) in [
-            (map.replacing("\"model.c\"", with: "\"model.d\""), "model.d"), (map.replacing("two.safe", with: "../two.safe"), "not a file name"),
+            (map.replacing("\"model.c\"", with: "\"model.d\""), "model.d"), (map.replacing("two.safe", with: "../two.safe"), "'../two.safetensors' leads outside"),
             (map.replacing("two.safe", with: "three.safe"), "three.safetensors"), ("{}", "weight_map"),
         ] {
             try folder.write("model.safetensors.index.json", bad)
@@ -140,6 +140,47 @@ import Testing
         #expect(settings.pooling == .mean && settings.normalize && settings.includePrompt && !settings.lowercase)
         #expect(settings.prompts == ["query": "query: ", "passage": "passage: "] && settings.defaultPromptName == nil)
         #expect(settings.maximumSequenceLength == 64)
+    }
+
+    @Test(arguments: ["..", "../x", "a/../../x", "a/..", "/", "/etc/hostname", "//x", "", "x\0", "\0", "a/..\0"])
+    func namesInAFolderDoNotLeadOutOfIt(_ name: String) throws {
+        let error = try #require(throws: FileError.self) { try FileBytes.path(named: name, inFolder: "model", by: "model/index.json", "shard 3") }
+        #expect(error.kind == .malformed && error.path == "model/index.json" && error.message.hasPrefix("shard 3: its name '\(name)' "), "\(error)")
+    }
+
+    @Test(arguments: ["x", "a/b/c", "..x", "x..", ".../x", ".", "./x", "a//b", "é ü"]) func namesInAFolderStayAsTheyAre(_ name: String) throws {
+        #expect(try FileBytes.path(named: name, inFolder: "/some/../model", by: "index.json", "shard 3") == "/some/../model/" + name)
+    }
+
+    /// A shard and a pooling that lie beside the model's folder, named from within, and by a link of the user's.
+    @Test func onlyLinksLeadOutOfAModelFolder() throws {
+        let folder = try Scratch()
+        let model = folder.path + "/model"
+        try folder.write("outside/one.safetensors", weights(["embeddings.a"]))
+        try folder.write("outside/config.json", #"{"pooling_mode_cls_token":true}"#)
+        try folder.write("model/config.json", "{}")
+        func write(_ name: String) throws {
+            try folder.write("model/model.safetensors.index.json", #"{"weight_map":{"embeddings.a":"\#(name)/one.safetensors"}}"#)
+            try folder.write(
+                "model/modules.json",
+                #"[{"path":"","type":"a.Transformer"},{"path":"\#(name)","type":"a.Pooling"}]"#)
+        }
+        for name in ["../outside", folder.path + "/outside", "inner/../../outside"] {
+            try write(name)
+            for error in [
+                try #require(throws: FileError.self) { try Checkpoint(folder: model) },
+                try #require(throws: FileError.self) { try SentenceTransformersSettings.load(folder: model) },
+            ] {
+                #expect(error.exitStatus == 65 && error.description.contains("'\(name)") && error.description.contains("outside the model's"), "\(error)")
+            }
+        }
+        try FileManager.default.createSymbolicLink(atPath: model + "/linked", withDestinationPath: "../outside")
+        try write("linked")
+        #expect(try Checkpoint(folder: model)["embeddings"]["a"].read(shape: [2]) == [0, 0])
+        #expect(try SentenceTransformersSettings.load(folder: model)?.pooling == .cls)
+        // A pooling in the model's own folder would read the model's configuration as its own.
+        try write("")
+        #expect(try #require(throws: FileError.self) { try SentenceTransformersSettings.load(folder: model) }.description.contains("module 1, a.Pooling: its name '' is empty"))
     }
 
     private func settings(_ types: [String], pooling: String, prompts: String? = nil) throws -> SentenceTransformersSettings? {

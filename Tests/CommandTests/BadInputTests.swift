@@ -105,4 +105,19 @@ import Testing
         #expect(run.status == 78, "\(run.errors)")
         #expect(run.errors.contains("--mpi=pmix"), "\(run.errors)")
     }
+
+    /// What `srun --mpi=pmi2` leaves in the environment of its tasks: MPICH's way to meet, not Open MPI's.
+    @Test(.enabled(if: isOpenMPI, "the MPI here may speak PMI")) func openMPITasksThatAreToMeetThroughPMIAreRefused() throws {
+        let run = try CommandRun.annulus(
+            ["bench", "peak"],
+            environment: [
+                "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "0", "SLURM_JOB_ID": "7", "PMI_RANK": "0", "PMI_SIZE": "2",
+                "PMI_FD": "19", "PMI_JOBID": "7.0",
+            ])
+        #expect(run.status == 78, "\(run.errors)")
+        #expect(run.errors.split(separator: "\n").count == 1 && run.errors.contains("srun --mpi=pmix"), "\(run.errors)")
+    }
+
+    private static let isOpenMPI = (try? CommandRun.annulus(["doctor"]))
+        .map { String(decoding: $0.output, as: UTF8.self).contains("Open MPI") } ?? false
 }

@@ -166,7 +166,61 @@ func registerJobChecks(_ checks: inout Checks) {
         let mine = try ThreadShare.fair(transport)
         let processors = ProcessorMask.current.processors.count
         try expect(mine >= 1 && mine <= processors, "\(mine) of \(processors)")
-        if transport.size == 1 { try expectEqual(mine, processors) }
+        let quota = ControlGroup.current("cpu").compactMap(\.processorQuota).min() ?? .infinity
+        if transport.size == 1 { try expectEqual(mine, max(1, Int(min(Double(processors), quota)))) }
+    }
+
+    checks.register("a quota is shared by the ranks of its control group, on its host") { _ in
+        let eight = ProcessorMask(bytes: [0xFF])
+        func rank(_ quotas: [(group: UInt64, processors: Double)], on host: String = "a") -> ProcessorAllowance {
+            ProcessorAllowance(host: host, mask: eight, quotas: quotas.map { .init(group: [7, $0.group], processors: $0.processors) })
+        }
+        func share(_ all: ProcessorAllowance...) -> Int { ThreadShare.share(of: all[0], among: all) }
+        try expectEqual(share(rank([(1, 3)])), 3)
+        // Rounded down, and never to nothing.
+        try expectEqual(share(rank([(1, 2.99)])), 2)
+        try expectEqual(share(rank([(1, 0.1)])), 1)
+        try expectEqual(share(rank([(1, 1e300)])), 8)
+        try expectEqual(share(rank([(1, 0.3)]), rank([(1, 0.3)]), rank([(1, 0.3)])), 1)
+        // Two ranks in one group; in groups of their own; in groups of their own inside one.
+        try expectEqual(share(rank([(1, 6)]), rank([(1, 6)])), 3)
+        try expectEqual(share(rank([(1, 3)]), rank([(2, 6)])), 3)
+        try expectEqual(share(rank([(1, 4), (2, 3)]), rank([(1, 4), (3, 3)])), 2)
+        // The mask's share is smaller; a group of the same number on another host is another group.
+        try expectEqual(share(rank([(1, 7)]), rank([]), rank([])), 2)
+        try expectEqual(share(rank([(1, 6)]), rank([(1, 6)], on: "b")), 6)
+
+        let all = [rank([]), rank([(1, 0.25), (.max, 1e300)], on: "ü"), ProcessorAllowance(host: "", mask: ProcessorMask(bytes: []))]
+        for one in all { try expectEqual(ProcessorAllowance(one.bytes), one) }
+        for count in 0..<all[1].bytes.count - 1 {
+            if let cut = ProcessorAllowance(Array(all[1].bytes.prefix(count))) { try expect(cut != all[1], "\(count) bytes") }
+        }
+    }
+
+    checks.register("control groups are found and their limits read, in either version") { _ in
+        func folders(_ controller: String, _ text: String) -> [String] {
+            ControlGroup.groups(of: controller, membership: text.split(separator: "\n")).map(\.folder)
+        }
+        let unified = "0::/user.slice/job:1.scope\n"
+        try expectEqual(
+            folders("cpu", unified), ["/sys/fs/cgroup", "/sys/fs/cgroup/user.slice", "/sys/fs/cgroup/user.slice/job:1.scope"])
+        try expectEqual(folders("memory", "0::/\n"), ["/sys/fs/cgroup"])
+        let old = "9:name=systemd:/\n4:memory:/a/b\n2:cpu,cpuacct:/docker/7\n3:cpuset:/c\n"
+        try expectEqual(folders("cpu", old), ["cpu", "cpu/docker", "cpu/docker/7"].map { "/sys/fs/cgroup/" + $0 })
+        try expectEqual(folders("memory", old), ["memory", "memory/a", "memory/a/b"].map { "/sys/fs/cgroup/" + $0 })
+        try expectEqual(folders("cpu", "0::/../../other\n"), ["/sys/fs/cgroup"])
+        try expectEqual(folders("cpu", "nonsense\n1:2\n\n"), [])
+        try expectEqual(ControlGroup.groups(of: "cpu", membership: ["0::/", "1:cpu:/"]).map(\.version), [.two, .one])
+
+        for (text, quota) in [
+            ("150000 100000", 1.5), ("max 100000", nil), ("100000 0", nil), ("", nil), ("1", nil), ("-1 100000", nil), ("a b", nil),
+            ("1 2 3", nil), ("99999999999999999999 1", nil),
+        ] as [(Substring, Double?)] { try expectEqual(ControlGroup.processorQuota(max: text), quota) }
+        try expectEqual(ControlGroup.processorQuota(quota: "200000", period: "50000"), 4)
+        try expectEqual(ControlGroup.processorQuota(quota: "-1", period: "100000"), nil)
+        for (text, limit) in [
+            ("1073741824", 0x1p30), ("0", 0), ("max", nil), ("9223372036854771712", nil), ("", nil), ("-1", nil), ("nan", nil),
+        ] as [(Substring, Double?)] { try expectEqual(ControlGroup.memoryLimit(text), limit) }
     }
 
     checks.register("threads asked for come from the option, then from OMP_NUM_THREADS") { _ in
@@ -212,7 +266,25 @@ func registerJobChecks(_ checks: inout Checks) {
         } catch let error as JobError {
             try expectEqual(error.status, .usage)
         }
-        let met = try Launch.detect(environment: step.merging(["PMI_RANK": "1"]) { $1 })
+        // Slurm's PMI is enough for MPICH; Open MPI is told to use PMIx before it starts.
+        let openMPI = "Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4"
+        for meeting in [["PMI_RANK": "1", "PMI_SIZE": "4"], ["PMI_FD": "9", "PMI_JOBID": "7.0"], ["PMI2_FD": "9"]] {
+            let tasks = step.merging(meeting) { $1 }
+            try expectEqual(try Launch.detect(environment: tasks, library: "MPICH Version: 4.0.2").kind, .mpi)
+            do {
+                _ = try Launch.detect(environment: tasks, library: openMPI)
+                throw CheckFailure("Open MPI was started without PMIx by \(meeting)")
+            } catch let error as JobError {
+                try expectEqual(error.status, .environment)
+                try expect(error.message.contains("--mpi=pmix") && error.message.contains("PMI,"), error.message)
+            }
+            let both = tasks.merging(["PMIX_RANK": "1"]) { $1 }
+            try expectEqual(try Launch.detect(environment: both, library: openMPI).kind, .mpi)
+        }
+        // One task is no job that has to meet.
+        let one = ["SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "PMI_RANK": "0", "PMI_SIZE": "1", "PMI_FD": "9"]
+        try expectEqual(try Launch.detect(environment: one, library: openMPI).kind, .single)
+        let met = try Launch.detect(environment: step.merging(["PMI_RANK": "1"]) { $1 }, library: "MPICH Version: 4.0.2")
         do {
             try met.check(worldSize: 1)
             throw CheckFailure("a world of one was accepted")
@@ -236,9 +308,60 @@ func registerJobChecks(_ checks: inout Checks) {
             ProgressLine.text("embedding", done: 0, total: 5, unit: "tokens", seconds: 2), "embedding  0 of 5 tokens  0%")
     }
 
+    checks.register("text is put together without taking memory") { _ in
+        let memory = Memory(of: UInt8(0), count: 20)
+        var text = FixedText(memory)
+        text.append("a ")
+        text.append(0)
+        text.append(" ")
+        text.append(Int.min)
+        try expectEqual(String(decoding: text.bytes, as: UTF8.self), "a 0 9223372036854775")
+        text = FixedText(memory)
+        text.append(hexadecimal: 0xDEAD_BEEF)
+        text.append(1_000_000)
+        try expectEqual(String(decoding: text.bytes, as: UTF8.self), "deadbeef1000000")
+    }
+
+    checks.register("unfinished outputs are removed once each, and not after they are forgotten") { transport in
+        guard transport.rank.index == 0 else { return }
+        let folder = FileManager.default.temporaryDirectory.appendingPathComponent("annulus-\(UUID().uuidString)").path
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        for name in ["a", "b", "c"] { try Data().write(to: URL(fileURLWithPath: "\(folder)/\(name)")) }
+        for name in ["a", "b", "b"] { TemporaryFiles.register("\(folder)/\(name)") }
+        TemporaryFiles.forget("\(folder)/b")
+        TemporaryFiles.removeAll()
+        try expectEqual(try FileManager.default.contentsOfDirectory(atPath: folder).sorted(), ["b", "c"])
+        TemporaryFiles.removeAll()
+        try FileManager.default.removeItem(atPath: folder)
+    }
+
+    checks.register("ranks of a host find each other without MPI, and one of them speaks") { transport in
+        // A job of this process's own, of three ranks that stand for processes, and one that is gone.
+        let space = ["PMIX_NAMESPACE": "test-\(getpid())-\(transport.rank.index)"]
+        guard let first = Roster.join(rank: 7, expected: 3, environment: space), let second = Roster.join(rank: 8, expected: 3, environment: space)
+        else { throw CheckFailure("no page to share") }
+        try expectEqual(first.identity, second.identity)
+        try expectEqual(first.others.map(\.rank), [8])
+        second.note(Position(phase: .writing, layer: 3, tile: 2))
+        try expectEqual(first.others.map(\.position), [Position(phase: .writing, layer: 3, tile: 2)])
+        try expectEqual(first.lost.map(\.rank), [])
+        try expect(!first.hasSpoken)
+        try expectEqual([first, second, first].map { $0.claimSpeech() }, [true, false, false])
+        try expect(second.hasSpoken)
+        second.enter(.finished)
+        first.finish()
+        // The name goes with the last to come, so that the next finds nobody.
+        let third = Roster.join(rank: 9, expected: 3, environment: space)
+        try expectEqual(third?.others.map(\.rank), [7, 8])
+        let stranger = Roster.join(rank: 9, expected: 3, environment: space)
+        try expectEqual(stranger?.others.map(\.rank), [])
+        stranger?.removeName()
+        try expect(Roster.join(rank: 0, expected: 1, environment: [:]) == nil, "a page without a job's name")
+    }
+
     checks.register("a heartbeat survives its message") { _ in
         let position = Position(phase: .attention, layer: 4, tile: 17)
-        for kind in [.beat, .farewell, .failure(JobError(.memory, "né"))] as [Heartbeat.Kind] {
+        for kind in [.beat, .farewell, .crash, .failure(JobError(.memory, "né"))] as [Heartbeat.Kind] {
             let memory = Bytes(count: Heartbeat.byteCount)
             Heartbeat(kind: kind, count: -5, position: position).write(to: memory.all)
             let read = Heartbeat(memory.all)

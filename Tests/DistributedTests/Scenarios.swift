@@ -8,10 +8,13 @@ import Tiles
 /// Jobs to be started as `distributed-tests --scenario NAME [FOLDER]`.
 enum Scenario: String {
     case succeeds, agreedFailure, failsLater, failsOnAll, rankZeroFails, standsStill, rankStopped, rankZeroStopped
+    case rankZeroStoppedAmidWork, crashes, killed
     case slowRank, rankZeroLast, waitsForSignal, hangsAtTheEnd
 
     /// Runs the scenario and returns its status.
     func run(folder: String) -> Int32 {
+        // A library may have threads of its own before the job begins, which a signal may meet.
+        Thread { while true { sleep(600) } }.start()
         var options = JobOptions()
         options.watchdogSeconds = 2
         let status = Job.run(options) { context in
@@ -41,6 +44,19 @@ enum Scenario: String {
                 if last { Thread.sleep(forTimeInterval: 600) } else { try context.transport.barrier() }
             case .rankStopped, .rankZeroStopped:
                 if self == .rankStopped ? last : context.rank.index == 0 { raise(SIGSTOP) }
+                try context.transport.barrier()
+            case .rankZeroStoppedAmidWork:
+                if context.rank.index == 0 { raise(SIGSTOP) }
+                // The others have work of their own for long.
+                for _ in 0..<600 {
+                    Thread.sleep(forTimeInterval: 0.1)
+                    context.watchdog.progress()
+                }
+            case .crashes, .killed:
+                if let file { _ = try ParallelFile.create(file, force: false, transport: context.transport) }
+                try context.transport.barrier()
+                if last, self == .killed { kill(getpid(), SIGKILL) }
+                if last { UnsafeMutablePointer<Int>(bitPattern: 4096)?.pointee = 1 }
                 try context.transport.barrier()
             case .slowRank:
                 // Longer than the watchdog's limit, but never still for so long.
@@ -82,7 +98,9 @@ func registerScenarioChecks(_ checks: inout Checks) {
     ) {
         checks.registerForMPI("from outside: \(name)") { context in
             for count in ranks {
+                let start = ContinuousClock.now
                 let outcome = try runJob(scenario, ranks: count)
+                try expect(ContinuousClock.now - start < .seconds(scenario == .rankZeroStoppedAmidWork ? 20 : 600), "it took too long")
                 let seen = "\(count) ranks: status \(outcome.status), output: \(outcome.output)"
                 try expectEqual(outcome.status, status, seen)
                 if let words = line(count) {
@@ -114,10 +132,15 @@ func registerScenarioChecks(_ checks: inout Checks) {
         $0 == 1 ? "has not moved for 2 seconds, at phase 'encoding', layer 4, tile 17" : "no rank has moved for 2 seconds"
     }
     register("a rank that is stopped is noticed", .rankStopped, ranks: [3], status: 70) { _ in
-        "rank 2 on "
+        "rank 2 on \(LocalHost.name) has not been heard of for "
     }
-    register("a job whose rank 0 is stopped is ended by another rank", .rankZeroStopped, ranks: [3], status: 70) { _ in
-        "rank 0 on \(LocalHost.name) has not been heard of for 2 seconds by rank 1"
+    for scenario in [Scenario.rankZeroStopped, .rankZeroStoppedAmidWork] {
+        register("a job whose rank 0 is stopped is ended by another rank: \(scenario)", scenario, ranks: [3], status: 70) { _ in
+            "rank 0 on \(LocalHost.name) has not been heard of for 2 seconds; it was last at phase 'encoding', layer 4, tile 17"
+        }
+    }
+    register("a rank that is killed is named by the others", .killed, ranks: [2, 3], status: 137) {
+        "rank \($0 - 1) on \(LocalHost.name) (process "
     }
     register("a rank that waits for a slower one is no failure", .slowRank, ranks: [3], status: 0) { _ in nil }
     register("the timer runs on after MPI has ended", .hangsAtTheEnd, ranks: [1, 2], status: 70) { _ in "has not moved for" }
@@ -135,7 +158,9 @@ func registerScenarioChecks(_ checks: inout Checks) {
             let outcome = try runJob(.waitsForSignal, ranks: 3, signal: signal)
             try expect(outcome.status != 0, outcome.output)
             try expectEqual(outcome.files, [], "signal \(signal): \(outcome.output)")
-            try expectEqual(outcome.lines.count, signal == SIGUSR1 ? 1 : 0, outcome.output)
+            try expectEqual(outcome.lines.count, 1, outcome.output)
+            // mpirun makes a SIGTERM of an interrupt.
+            try expect(outcome.output.contains("was interrupted by \(signal == SIGUSR1 ? "SIGUSR1" : "SIGTERM")"), outcome.output)
         }
     }
 
@@ -143,6 +168,21 @@ func registerScenarioChecks(_ checks: inout Checks) {
         let outcome = try runJob(.waitsForSignal, ranks: 1, signal: SIGINT)
         try expect(outcome.wasKilled && outcome.status == SIGINT, "status \(outcome.status): \(outcome.output)")
         try expectEqual(outcome.files, [])
+        try expect(outcome.output.contains("was interrupted by SIGINT"), outcome.output)
+    }
+
+    checks.registerForMPI("from outside: a crash says so, shows where, and stays one") { context in
+        let outcome = try runJob(.crashes, ranks: 1)
+        try expect(outcome.wasKilled && outcome.status == SIGSEGV, "status \(outcome.status): \(outcome.output)")
+        try expectEqual(outcome.lines.count, 1, outcome.output)
+        try expect(outcome.lines[0].contains("crashed: SIGSEGV at address 0x1000, at phase 'encoding', layer 4"), outcome.output)
+        try expect(outcome.output.contains("distributed-tests("), "no call stack: \(outcome.output)")
+        try expectEqual(outcome.files, [])
+        let several = try runJob(.crashes, ranks: 3)
+        try expectEqual(several.status, 139, several.output)
+        try expectEqual(several.lines.count, 1, several.output)
+        try expect(several.lines[0].contains("rank 2 on \(LocalHost.name) crashed: SIGSEGV"), several.output)
+        try expectEqual(several.files, [])
     }
 
     checks.registerForMPI("from outside: work of rank 0 after the others have left is no failure") { context in
@@ -174,6 +214,8 @@ private func runJob(_ scenario: Scenario, ranks: Int, signal: Int32? = nil) thro
     var environment = ProcessInfo.processInfo.environment.filter { name, _ in
         !["OMPI_", "PMIX_", "PMI_", "ORTE_", "PRTE_"].contains { name.hasPrefix($0) }
     }
+    // The runtime's own report of a crash takes seconds, and is not ours to test.
+    environment["SWIFT_BACKTRACE"] = "enable=no"
     environment["OMPI_ALLOW_RUN_AS_ROOT"] = "1"
     environment["OMPI_ALLOW_RUN_AS_ROOT_CONFIRM"] = "1"
     let executable = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath().path

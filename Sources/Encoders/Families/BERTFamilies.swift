@@ -6,8 +6,8 @@ extension EncoderConfiguration {
     /// The keys that all of these families share, and BERT's layers.
     static func layersOfBERT(_ reader: ConfigurationReader, _ family: ModelFamily) throws(FileError) -> EncoderConfiguration {
         var configuration = EncoderConfiguration(
-            family: family, hiddenSize: try reader.size("hidden_size"), layerCount: try reader.size("num_hidden_layers"),
-            headCount: try reader.size("num_attention_heads"), intermediateSize: try reader.size("intermediate_size"),
+            family: family, hiddenSize: try reader.width("hidden_size"), layerCount: try reader.layers("num_hidden_layers"),
+            headCount: try reader.width("num_attention_heads"), intermediateSize: try reader.width("intermediate_size"),
             vocabularySize: try reader.size("vocab_size"), positionCount: try reader.size("max_position_embeddings"),
             layerNormEpsilon: try reader.epsilon("layer_norm_eps", default: 1e-12))
         configuration.activation = try reader.activation("hidden_act")
@@ -21,7 +21,7 @@ extension EncoderConfiguration {
         configuration.tokenTypeCount = try reader.size("type_vocab_size", default: 2)
         configuration.positions = .fromZero
         if family == .electra {
-            configuration.embeddingSize = try reader.size("embedding_size", default: configuration.hiddenSize)
+            configuration.embeddingSize = try reader.width("embedding_size", default: configuration.hiddenSize)
         }
         return configuration
     }
@@ -52,10 +52,13 @@ extension EncoderConfiguration {
         configuration.activation = try reader.activation("hidden_act", default: .geluTanh)
         configuration.tokenTypeCount = try reader.size("type_vocab_size", default: 2)
         configuration.positions = .fromZero
-        configuration.embeddingSize = try reader.size("embedding_size", default: 128)
-        let groups = try reader.size("num_hidden_groups", default: 1)
-        let inner = try reader.size("inner_group_num", default: 1)
+        configuration.embeddingSize = try reader.width("embedding_size", default: 128)
+        let groups = try reader.layers("num_hidden_groups", default: 1)
+        let inner = try reader.layers("inner_group_num", default: 1)
         let rounds = configuration.layerCount
+        guard rounds * inner <= ConfigurationReader.mostLayers else {
+            throw reader.refuse("'inner_group_num' is \(inner), too many for \(rounds) layers; the file is damaged or edited")
+        }
         guard groups <= rounds else { throw reader.refuse("'num_hidden_groups' is \(groups), more than the \(rounds) layers") }
         // Round r runs all layers of its group, ⌊r / (rounds / groups)⌋ in double precision, as transformers has it.
         configuration.layersPerGroup = inner
@@ -70,9 +73,9 @@ extension EncoderConfiguration {
     /// DistilBERT (Sanh et al. 2019): no token types.
     static func distilbert(_ reader: ConfigurationReader) throws(FileError) -> EncoderConfiguration {
         var configuration = EncoderConfiguration(
-            family: .distilbert, hiddenSize: try reader.size("dim", "hidden_size"),
-            layerCount: try reader.size("n_layers", "num_hidden_layers"), headCount: try reader.size("n_heads", "num_attention_heads"),
-            intermediateSize: try reader.size("hidden_dim"), vocabularySize: try reader.size("vocab_size"),
+            family: .distilbert, hiddenSize: try reader.width("dim", "hidden_size"),
+            layerCount: try reader.layers("n_layers", "num_hidden_layers"), headCount: try reader.width("n_heads", "num_attention_heads"),
+            intermediateSize: try reader.width("hidden_dim"), vocabularySize: try reader.size("vocab_size"),
             positionCount: try reader.size("max_position_embeddings"), layerNormEpsilon: 1e-12)
         configuration.activation = try reader.activation("activation")
         // Sinusoidal positions are stored as a table too.
@@ -84,7 +87,10 @@ extension EncoderConfiguration {
     static func mpnet(_ reader: ConfigurationReader) throws(FileError) -> EncoderConfiguration {
         var configuration = try layersOfBERT(reader, .mpnet)
         try configuration.countPositions(reader, afterPadding: 1)
-        configuration.distanceBias = .buckets(count: try reader.size("relative_attention_num_buckets", default: 32), maximumDistance: 128)
+        let buckets = try reader.width("relative_attention_num_buckets", default: 32)
+        // Half of them are for keys behind the query, and half of those for single distances.
+        guard buckets >= 4 else { throw reader.refuse("'relative_attention_num_buckets' is \(buckets), and at least 4 are needed") }
+        configuration.distanceBias = .buckets(count: buckets, maximumDistance: 128)
         return configuration
     }
 

@@ -10,7 +10,7 @@ extension EncoderConfiguration {
         configuration.layerNormEpsilon = try reader.epsilon("layer_norm_eps", default: 1e-7)
         configuration.tokenTypeCount = try reader.count("type_vocab_size", default: 0)
         configuration.positions = try reader.flag("position_biased_input", default: true) ? .fromZero : .none
-        configuration.embeddingSize = try reader.size("embedding_size", default: configuration.hiddenSize)
+        configuration.embeddingSize = try reader.width("embedding_size", default: configuration.hiddenSize)
         configuration.normsProjectedEmbeddings = true
         if let size = reader.config["attention_head_size"]?.int, size != configuration.headDimension {
             throw reader.refuse("attention_head_size \(size) is not supported; supported: hidden_size / num_attention_heads")
@@ -21,7 +21,11 @@ extension EncoderConfiguration {
         let maximum = reader.config["max_relative_positions"]?.int ?? -1
         let distance = maximum < 1 ? configuration.positionCount : maximum
         let buckets = reader.config["position_buckets"]?.int ?? -1
-        if buckets > 0, buckets < 2 || distance - 1 <= buckets / 2 {
+        guard distance <= Self.mostPositions else {
+            throw reader.refuse("\(distance) relative positions are more than \(Self.mostPositions), the most that are supported")
+        }
+        // As many on either side; of four, one distance has a position of its own, and from an odd number one is never reached.
+        if buckets > 0, buckets < 4 || buckets % 2 != 0 || distance - 1 <= buckets / 2 {
             throw reader.refuse("'position_buckets' is \(buckets) for \(distance) relative positions; the file is damaged or edited")
         }
         let norm = try reader.text("norm_rel_ebd", default: "none").lowercased().split(separator: "|").map { $0.filter { $0 != " " } }
@@ -34,6 +38,9 @@ extension EncoderConfiguration {
             sharesProjections: try reader.flag("share_att_key", default: false), hasNorm: norm.contains("layer_norm"))
         return configuration
     }
+
+    /// The table of relative positions has two rows for each, and is looked through for every distance.
+    private static let mostPositions = 1 << 20
 
     /// `pos_att_type`, a list or names with bars between them.
     private static func positionKinds(_ reader: ConfigurationReader) throws(FileError) -> Set<String> {

@@ -50,5 +50,8 @@ extension EncoderConfiguration {
             let width = ["hidden_size", "dim", "n_embd"].first(where: reader.has) ?? "hidden_size"
             throw reader.refuse("'\(heads)' (\(headCount)) does not divide '\(width)' (\(hiddenSize)); the file is damaged or edited")
         }
+        guard rotaryDimension % 2 == 0 else {
+            throw reader.refuse("heads of \(headDimension) channels cannot be turned pair by pair; the file is damaged or edited")
+        }
     }
 }

@@ -6,10 +6,10 @@ extension EncoderConfiguration {
     /// ModernBERT (Warner et al. 2024): norms before, no biases unless asked for, GeGLU, global and local layers.
     static func modernbert(_ reader: ConfigurationReader) throws(FileError) -> EncoderConfiguration {
         var configuration = EncoderConfiguration(
-            family: .modernbert, hiddenSize: try reader.size("hidden_size", default: 768),
-            layerCount: try reader.size("num_hidden_layers", default: 22),
-            headCount: try reader.size("num_attention_heads", default: 12),
-            intermediateSize: try reader.size("intermediate_size", default: 1152),
+            family: .modernbert, hiddenSize: try reader.width("hidden_size", default: 768),
+            layerCount: try reader.layers("num_hidden_layers", default: 22),
+            headCount: try reader.width("num_attention_heads", default: 12),
+            intermediateSize: try reader.width("intermediate_size", default: 1152),
             vocabularySize: try reader.size("vocab_size", default: 50_368),
             positionCount: try reader.size("max_position_embeddings", default: 8192),
             layerNormEpsilon: try reader.epsilon("norm_eps", default: 1e-5))
@@ -78,13 +78,13 @@ extension EncoderConfiguration {
     /// Nomic BERT (Nussbaum et al. 2024): BERT with rotary positions, SwiGLU and no biases in dense layers. Its files have
     /// the keys of GPT-2; those that transformers itself writes are read too.
     static func nomicBert(_ reader: ConfigurationReader) throws(FileError) -> EncoderConfiguration {
-        let hidden = try reader.size("n_embd", "hidden_size")
+        let hidden = try reader.width("n_embd", "hidden_size")
         // Where the files of the published models leave a key out, their code and transformers' own differ.
         let isPublished = reader.has("n_embd")
         var configuration = EncoderConfiguration(
-            family: .nomicBert, hiddenSize: hidden, layerCount: try reader.size("n_layer", "num_hidden_layers"),
-            headCount: try reader.size("n_head", "num_attention_heads"),
-            intermediateSize: try reader.size("n_inner", "intermediate_size", default: 4 * hidden),
+            family: .nomicBert, hiddenSize: hidden, layerCount: try reader.layers("n_layer", "num_hidden_layers"),
+            headCount: try reader.width("n_head", "num_attention_heads"),
+            intermediateSize: try reader.width("n_inner", "intermediate_size", default: 4 * hidden),
             vocabularySize: try reader.size("vocab_size"),
             positionCount: try reader.size("n_positions", "max_position_embeddings"),
             layerNormEpsilon: try reader.epsilon("layer_norm_epsilon", "layer_norm_eps", default: 1e-12))

@@ -55,6 +55,18 @@ enum Normalizer: Sendable {
         }
     }
 
+    /// How many scalars may come of one if stages like it follow each other; what is done once only, as decomposing, does not count.
+    var growth: Double {
+        switch self {
+        case .byteLevel: 4
+        case .prepend(let scalars): Double(1 + scalars.count)
+        case .replace(let replacement): replacement.growth
+        case .precompiled(let normalizer): normalizer.growth
+        case .sequence(let parts): parts.reduce(1) { $0 * $1.growth }
+        case .bert, .lowercase, .decompose, .compose, .stripAccents, .strip, .nmt: 1
+        }
+    }
+
     func apply(to text: inout NormalizedText) {
         switch self {
         case .bert(let normalizer): normalizer.apply(to: &text)

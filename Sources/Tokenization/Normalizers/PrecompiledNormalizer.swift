@@ -10,6 +10,8 @@ import Checkpoints
 struct PrecompiledNormalizer: Sendable {
     private let units: [UInt32]
     private let replacements: [UInt8]
+    /// How many scalars may come of one.
+    let growth: Double
 
     init(_ component: Component) throws(FileError) {
         let text = try component.string("precompiled_charsmap")
@@ -25,6 +27,7 @@ struct PrecompiledNormalizer: Sendable {
         guard String(validating: replacements, as: UTF8.self) != nil else {
             throw component.malformed("precompiled_charsmap has replacements that are not UTF-8")
         }
+        growth = Double(replacements.split(separator: 0).map(\.count).max() ?? 1)
     }
 
     /// Where the replacement for the shortest key that `bytes` begin with starts.

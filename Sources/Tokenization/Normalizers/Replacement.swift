@@ -14,6 +14,9 @@ struct Replacement: Sendable {
         content = try component.string("content").unicodeScalars.map(\.value)
     }
 
+    /// How many scalars may come of one: a match has at least one.
+    var growth: Double { Double(max(1, content.count)) }
+
     /// What is put in comes from where the last scalar of the match does.
     func apply(to text: inout NormalizedText) {
         let matches = text.scalars.withUnsafeBufferPointer { pattern.matches(in: $0[...]) }

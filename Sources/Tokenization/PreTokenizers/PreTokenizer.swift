@@ -47,6 +47,16 @@ enum PreTokenizer: Sendable {
         }
     }
 
+    /// How many scalars may come of one: of a word of one scalar, which may get a space.
+    var growth: Double {
+        switch self {
+        case .byteLevel: 5
+        case .metaspace: 2
+        case .sequence(let parts): parts.reduce(1) { $0 * $1.growth }
+        case .bert, .whitespace, .whitespaceSplit, .punctuation, .digits, .delimiter, .split: 1
+        }
+    }
+
     /// Splits every word further, and may rewrite it. No word of the result is empty.
     func apply(to words: inout Words) {
         switch self {

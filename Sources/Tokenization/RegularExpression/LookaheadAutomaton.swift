@@ -20,6 +20,9 @@ struct LookaheadAutomaton: Sendable {
 
     private static let limit = 1000
 
+    /// The states, each of which takes time at every place of a text.
+    var size: Int { states.count }
+
     init(_ pattern: Pattern) throws(PatternParser.Refusal) {
         start = try add(pattern, next: 0)
     }

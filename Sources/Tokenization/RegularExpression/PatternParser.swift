@@ -73,6 +73,8 @@ struct PatternParser {
             if let literal, let current { try refuseExpansions(literal, current) }
             let (quantified, count) = try quantified(atom)
             literal = count == 0 ? current : nil
+            // What matches nothing takes no step, and a thousand thousand of it would be gone through one by one.
+            if case .empty = quantified { continue }
             parts.append(quantified)
         }
         return parts.count == 1 ? parts[0] : parts.isEmpty ? .empty : .sequence(parts)
@@ -106,7 +108,8 @@ struct PatternParser {
             }
             count += 1
             guard count <= Self.quantifierLimit else { throw Refusal(reason: "more than \(Self.quantifierLimit) quantifiers in a row") }
-            result = .repetition(result, minimum: minimum, maximum: maximum, greed)
+            if case .empty = result { continue }
+            result = maximum == 0 ? .empty : .repetition(result, minimum: minimum, maximum: maximum, greed)
         }
         return (result, count)
     }

@@ -37,11 +37,12 @@ struct PatternProgram: Sendable {
 
     /// Larger programs are refused.
     static let limit = 5000
+    private static let mostAtomicChoices = 12
 
     init(_ pattern: Pattern) throws(PatternParser.Refusal) {
         try emit(pattern, isAtomic: false)
         instructions.append(.match)
-        numberMarks()
+        try numberMarks()
         if !pattern.matchesEmpty { firstScalars = ScalarBitmap(Self.first(pattern)) }
     }
 
@@ -94,6 +95,9 @@ struct PatternProgram: Sendable {
         case .look(let body, true, let negated):
             instructions.append(.lookahead(lookaheads.count, negated: negated))
             lookaheads.append(try LookaheadAutomaton(body))
+            guard lookaheads.reduce(0, { $0 + $1.size }) <= Self.limit else {
+                throw PatternParser.Refusal(reason: "lookaheads of more than \(Self.limit) steps together")
+            }
         case .look: throw PatternParser.Refusal(reason: "a lookbehind of more than one character")
         case .atomic(let body):
             instructions.append(.atomicStart)
@@ -133,16 +137,29 @@ struct PatternProgram: Sendable {
     }
 
     /// Gives a mark to every split that can be come to twice at one place: those that something can be matched before,
-    /// and those of loops. Within atomic groups there is none, because what fails there may not fail elsewhere.
-    private mutating func numberMarks() {
+    /// those of loops, and those behind alternatives that may all match nothing. Within atomic groups there is none, because what
+    /// fails there may not fail elsewhere; so there may be few splits, each of which may double the work.
+    private mutating func numberMarks() throws(PatternParser.Refusal) {
         var isReachable = [Bool](repeating: false, count: instructions.count)
         var work: [Int] = []
+        var ways = [Int](repeating: 0, count: instructions.count)
+        for (index, instruction) in instructions.enumerated() {
+            switch instruction {
+            case .match: break
+            case .jump(let target): ways[target] += 1
+            case .split(let first, let second, _):
+                ways[first] += 1
+                ways[second] += 1
+            default: ways[index + 1] += 1
+            }
+        }
         for (index, instruction) in instructions.enumerated() {
             switch instruction {
             case .set, .run: work.append(index + 1)
             case .jump(let target) where target <= index: work.append(target)
             default: break
             }
+            if ways[index] > 1 { work.append(index) }
         }
         while let index = work.popLast() {
             if isReachable[index] { continue }
@@ -155,10 +172,18 @@ struct PatternProgram: Sendable {
             }
         }
         var depth = 0
+        var choices = 0
         for (index, instruction) in instructions.enumerated() {
             switch instruction {
-            case .atomicStart: depth += 1
+            case .atomicStart:
+                if depth == 0 { choices = 0 }
+                depth += 1
             case .atomicEnd: depth -= 1
+            case .split where depth > 0:
+                choices += 1
+                guard choices <= Self.mostAtomicChoices else {
+                    throw PatternParser.Refusal(reason: "an atomic or possessive group of more than \(Self.mostAtomicChoices) alternatives")
+                }
             case .split(let first, let second, _) where depth == 0 && isReachable[index]:
                 instructions[index] = .split(first, second, mark: markCount)
                 markCount += 1

@@ -48,7 +48,7 @@ struct Attend: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(spread) { try command.run($0) }
+        try Session.run(spread, needs: []) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {

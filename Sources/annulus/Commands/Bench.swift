@@ -44,6 +44,10 @@ enum BenchFormat: String, ExpressibleByArgument, CaseIterable {
 /// One value of a row.
 enum BenchValue {
     case text(String), integer(Int), number(Double), numbers([Double]), truth(Bool)
+    /// Not measured: null in JSON, empty in CSV, left out of a table.
+    case absent
+
+    var isAbsent: Bool { if case .absent = self { true } else { false } }
 
     var json: String {
         switch self {
@@ -52,6 +56,7 @@ enum BenchValue {
         case .number(let value): JSONText.number(value)
         case .truth(let value): value ? "true" : "false"
         case .numbers(let values): "[" + values.map { JSONText.number($0) }.joined(separator: ", ") + "]"
+        case .absent: "null"
         }
     }
 
@@ -63,6 +68,7 @@ enum BenchValue {
         case .number(let value): String(format: value.magnitude >= 100 ? "%.1f" : "%.4g", value)
         case .truth(let value): value ? "true" : "false"
         case .numbers(let values): values.map { String(format: "%.4g", $0) }.joined(separator: " ")
+        case .absent: ""
         }
     }
 }
@@ -79,6 +85,7 @@ struct BenchRow {
             func quoted(_ text: String) -> String { text.contains(",") ? "\"\(text)\"" : text }
             return fields.map(\.name).joined(separator: ",") + "\n" + fields.map { quoted($0.value.plain) }.joined(separator: ",") + "\n"
         case .table:
+            let fields = fields.filter { !$0.value.isAbsent }
             let width = fields.map(\.name.count).max() ?? 0
             return fields.map { $0.name.padding(toLength: width + 2, withPad: " ", startingAt: 0) + $0.value.plain + "\n" }.joined()
         }

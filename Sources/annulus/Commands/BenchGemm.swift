@@ -1,7 +1,6 @@
 // `annulus bench gemm`: dense layers, ours and OpenBLAS's in turn.
 
 import ArgumentParser
-import COpenBLAS
 import Encoders
 import Foundation
 import Matrices
@@ -16,7 +15,9 @@ struct BenchGemm: ParsableCommand {
             sent. Within a repetition our product and OpenBLAS's sgemm take turns, each run once uncounted and then counted, and \
             the two results are compared; with --dtype bfloat16, which OpenBLAS does not have, its product is still in float32. \
             ratio is OpenBLAS's time over ours. OpenBLAS picks its kernels at start: see openblas_core, and \
-            OPENBLAS_CORETYPE=SkylakeX where `annulus doctor` advises it.
+            OPENBLAS_CORETYPE=SkylakeX where `annulus doctor` advises it. It is loaded when this runs, from ANNULUS_OPENBLAS where \
+            that names its file. Where a rank has none, a line says so, our product is measured alone, and the fields openblas_* \
+            and ratio are null in JSON, empty in CSV, and not in the table.
             """)
 
     @OptionGroup var bench: BenchOptions
@@ -53,28 +54,39 @@ struct BenchGemm: ParsableCommand {
     func run() throws {
         let command = self
         try Session.run(bench.run) { session in
-            let rows = try command.layers.map { try command.measure($0, session) }
+            let openBLAS = try Self.openBLASOfAll(session)
+            let rows = try command.layers.map { try command.measure($0, session, openBLAS) }
             try session.agree { try session.printLines(BenchRow.text(rows, command.bench.format)) }
         }
     }
 
-    private func measure(_ layer: Layer, _ session: Session) throws -> BenchRow {
+    /// OpenBLAS where every rank has it, since they all take turns with it; else nil, and rank 0 says so. Collective.
+    private static func openBLASOfAll(_ session: Session) throws -> OpenBLAS? {
+        let openBLAS = try session.agree { try OpenBLAS.load() }
+        let hosts = try session.transport.allGather(openBLAS == nil ? Array(LocalHost.name.utf8) : [])
+        guard let rank = hosts.firstIndex(where: { !$0.isEmpty }) else { return openBLAS }
+        let place = hosts.contains { $0.isEmpty } ? "on \(String(decoding: hosts[rank], as: UTF8.self)) (rank \(rank))" : "here"
+        session.log.warning("there is no OpenBLAS \(place), so our product is measured alone: \(OpenBLAS.advice)")
+        return nil
+    }
+
+    private func measure(_ layer: Layer, _ session: Session, _ openBLAS: OpenBLAS?) throws -> BenchRow {
         let transport = session.transport
         let sharding = Sharding(
             lengths: [tokens], layout: session.options.layout, rankCount: transport.size, speeds: try session.relativeSpeeds())
         let product = DenseProduct(layer, sharding: sharding, rank: transport.rank, seed: bench.seed, session: session)
-        openblas_set_num_threads(Int32(session.context.threads))
+        openBLAS?.setThreads(session.context.threads)
 
         let peak = try session.peakGFLOPs()
         var seconds: [Double] = []
         var openBLASSeconds: [Double] = []
         for _ in 0..<bench.repetitions {
             seconds.append(try session.slowest { product.multiply() })
-            openBLASSeconds.append(try session.slowest { product.multiplyByOpenBLAS() })
+            if let openBLAS { openBLASSeconds.append(try session.slowest { product.multiply(by: openBLAS) }) }
             session.watchdog.progress()
         }
         try session.agree {
-            if let difference = product.disagreement() { throw JobError(.internal, "the product and OpenBLAS's disagree: \(difference)") }
+            if openBLAS != nil, let difference = product.disagreement() { throw JobError(.internal, "the product and OpenBLAS's disagree: \(difference)") }
         }
         let rowBytes = layer.outputs * 4
         let sha256 = try session.digest(sharding, rowBytes: rowBytes) { first, count in
@@ -83,14 +95,15 @@ struct BenchGemm: ParsableCommand {
         withExtendedLifetime(product) {}
         let flop = 2 * Double(tokens) * Double(layer.inputs) * Double(layer.outputs)
         let measurement = Measurement(seconds: seconds, exposed: 0, bytesSent: 0, peak: peak)
-        let theirs = Measurement.median(openBLASSeconds)
+        let theirs = openBLAS.map { _ in Measurement.median(openBLASSeconds) }
+        func number(_ value: Double?) -> BenchValue { value.map { .number($0) } ?? .absent }
         return BenchRow(fields: [
             ("bench", .text("gemm")), ("tokens", .integer(tokens)), ("inputs", .integer(layer.inputs)),
             ("outputs", .integer(layer.outputs)), ("dtype", .text(session.options.dtype.rawValue)),
         ] + measurement.fields(session: session, flop: flop, sha256: sha256) + [
-            ("openblas_core", .text(String(cString: openblas_get_corename()))), ("openblas_seconds", .number(theirs)),
-            ("openblas_seconds_all", .numbers(openBLASSeconds)), ("openblas_gflops", .number(flop / theirs * 1e-9)),
-            ("ratio", .number(theirs / measurement.median)),
+            ("openblas_core", openBLAS.map { .text($0.core) } ?? .absent), ("openblas_seconds", number(theirs)),
+            ("openblas_seconds_all", openBLAS.map { _ in .numbers(openBLASSeconds) } ?? .absent),
+            ("openblas_gflops", number(theirs.map { flop / $0 * 1e-9 })), ("ratio", number(theirs.map { $0 / measurement.median })),
         ])
     }
 }
@@ -155,11 +168,10 @@ private final class DenseProduct {
         }
     }
 
-    func multiplyByOpenBLAS() {
+    func multiply(by openBLAS: OpenBLAS) {
         if rows == 0 { return }
-        cblas_sgemm(
-            CblasRowMajor, CblasNoTrans, CblasTrans, blasint(rows), blasint(layer.outputs), blasint(layer.inputs), 1,
-            x.pointer, blasint(layer.inputs), weights.pointer, blasint(layer.inputs), 0, openBLASOutput.pointer, blasint(layer.outputs))
+        openBLAS.multiply(
+            rows: rows, inputs: layer.inputs, outputs: layer.outputs, x: x.pointer, weights: weights.pointer, y: openBLASOutput.pointer)
     }
 
     /// Where the two results differ by more than twice what either may be off, nil where nowhere: n terms in float32 are off

@@ -1,7 +1,6 @@
 // `annulus doctor`: what this machine, MPI and BLAS will really do, with the mend for each fault.
 
 import ArgumentParser
-import COpenBLAS
 import Foundation
 import MPI
 import Attention
@@ -21,7 +20,7 @@ struct Doctor: ParsableCommand {
     }
 
     private func run(_ session: Session) throws {
-        let mine = Findings(session).text
+        let mine = Findings(session, isVirtual: spread.virtualRanks != nil).text
         let all = try session.transport.allGather(Array(mine.utf8))
         let peak = try session.peakGFLOPs()
         let heads = HeadShape(heads: 1, headDimension: 64)
@@ -53,11 +52,7 @@ struct Doctor: ParsableCommand {
         rows.add("bfloat16", session.kernels.hasNativeBFloat16
             ? "by the processor's own dot products (VDPBF16PS)" : "computed in float32: the same bits, and slower than --dtype float32")
         rows.add("peak", String(format: "%.0f GFLOP/s over all threads (fused multiply-adds, \(spread.dtype.rawValue))", peak))
-        let core = String(cString: openblas_get_corename())
-        rows.add("OpenBLAS", "\(String(cString: openblas_get_config())), kernels for \(core); a baseline for `bench`, no result passes through it")
-        if core.lowercased() == "haswell" || core.lowercased() == "zen", sets.contains("avx512") {
-            rows.mend("OpenBLAS runs its \(core) kernels on a processor with AVX-512: set OPENBLAS_CORETYPE=SkylakeX before the process starts")
-        }
+        addOpenBLAS(to: &rows, sets)
         rows.add("layout", session.options.layout.rawValue)
         rows.add("strategy", session.options.strategy.name)
         rows.add("attention", "GFLOP/s of each rank while all compute, heads of 64: "
@@ -67,29 +62,93 @@ struct Doctor: ParsableCommand {
                 rows.add(name, String(format: "%.3g µs a message, %.3g GB/s in each direction", link.latency * 1e6, link.bandwidth * 1e-9))
             }
         }
-        rows.add("kept in", session.measurementCache(HeadShape(heads: 1, headDimension: 64), hosts: [])?.folder ?? "no folder: HOME is not set")
+        if let folder = session.measurementCache(HeadShape(heads: 1, headDimension: 64), hosts: [])?.folder {
+            rows.add("kept in", folder)
+        } else {
+            rows.add("kept in", "no folder")
+            rows.mend("HOME is not set, so every job measures anew: set it, or XDG_CACHE_HOME")
+        }
         rows.add("watchdog", session.options.watchdog == 0 ? "off" : "\(session.options.watchdog) s")
         return rows.text
+    }
+
+    /// The baseline of `bench gemm`, which no result passes through.
+    private func addOpenBLAS(to rows: inout Rows, _ sets: [String]) {
+        do throws(JobError) {
+            guard let openBLAS = try OpenBLAS.load() else {
+                return rows.add("OpenBLAS", "none; only `bench gemm` compares with it: \(OpenBLAS.advice)")
+            }
+            let core = openBLAS.core
+            rows.add("OpenBLAS", "\(openBLAS.configuration), kernels for \(core); a baseline for `bench`, no result passes through it")
+            if core.lowercased() == "haswell" || core.lowercased() == "zen", sets.contains("avx512") {
+                rows.mend("OpenBLAS runs its \(core) kernels on a processor with AVX-512: set OPENBLAS_CORETYPE=SkylakeX before the process starts")
+            }
+        } catch {
+            rows.add("OpenBLAS", "none that can be used")
+            rows.mend(error.message)
+        }
     }
 
     /// What each rank finds for itself.
     private struct Findings {
         let text: String
 
-        init(_ session: Session) {
+        init(_ session: Session, isVirtual: Bool) {
             var rows = Rows(indent: "  ")
             let mask = ProcessorMask.current.processors
             rows.add("host", LocalHost.name)
             rows.add("processors", "\(mask.count) of \(ProcessInfo.processInfo.processorCount) may be used")
-            rows.add("threads", "\(session.context.threads)")
-            if session.context.threads > mask.count {
-                rows.mend("\(session.context.threads) threads share \(mask.count) processors: start with `mpirun --bind-to none`, "
-                    + "`--map-by slot:PE=\(session.context.threads)`, or fewer --threads")
-            } else if session.transport.size > 1, mask.count == 1, ProcessInfo.processInfo.processorCount > session.transport.size {
-                rows.mend("mpirun bound this rank to one processor: `--map-by slot:PE=n` gives it n, `--bind-to none` all")
+            let threads = session.context.threads
+            let isSrun = (try? Launch.detect(environment: ProcessInfo.processInfo.environment).isSlurmStep) ?? false
+            for group in ControlGroup.current("cpu") {
+                guard let quota = group.processorQuota else { continue }
+                rows.add("quota", String(format: "%.2f processors' time, for all that is in the control group ", quota) + group.folder)
+                if Double(threads) > quota, threads > 1 {
+                    rows.mend("this rank's \(threads) threads may take no more, and stand still for the rest of the time: fewer --threads, "
+                        + "or a larger quota (docker run --cpus, Kubernetes limits.cpu, systemd CPUQuota)")
+                }
             }
-            rows.add("memory", String(format: "%.1f GiB", Double(ProcessInfo.processInfo.physicalMemory) / 0x1p30))
+            rows.add("threads", "\(threads)")
+            if threads > mask.count {
+                rows.mend("\(threads) threads share \(mask.count) processors: start with "
+                    + (isSrun ? "`srun --cpus-per-task=\(threads)`" : "`mpirun --bind-to none`, `--map-by slot:PE=\(threads)`")
+                    + ", or fewer --threads")
+            } else if session.transport.size > 1, mask.count == 1, ProcessInfo.processInfo.processorCount > session.transport.size {
+                rows.mend(isSrun
+                    ? "srun gave this rank one processor: `--cpus-per-task=n` gives it n"
+                    : "mpirun bound this rank to one processor: `--map-by slot:PE=n` gives it n, `--bind-to none` all")
+            }
+            Self.addMemory(to: &rows)
+            if session.transport.size > 1, !isVirtual { Self.addNeighbours(to: &rows) }
             text = rows.text
+        }
+
+        private static func addMemory(to rows: inout Rows) {
+            let host = String(format: "%.1f GiB", Double(ProcessInfo.processInfo.physicalMemory) / 0x1p30)
+            let most = MemoryOfHost.limit.map { limit in
+                String(format: "%.1f GiB, the limit of the control group ", limit.bytes / 0x1p30) + "\(limit.folder); the host has \(host)"
+            } ?? host
+            do throws(JobError) {
+                rows.add("memory", try MemoryOfHost.available().map { most + String(format: "; %.1f GiB may be taken", $0 / 0x1p30) } ?? most)
+            } catch {
+                rows.add("memory", most)
+                rows.mend(error.message)
+            }
+        }
+
+        /// How ranks of one host reach each other.
+        private static func addNeighbours(to rows: inout Rows) {
+            if let free = HostProcess.freeSharedMemory {
+                rows.add("/dev/shm", String(format: "%.1f GiB free, for the weights and messages of this host's ranks", Double(free) / 0x1p30))
+                if free < 256 << 20 {
+                    rows.mend("too little for the weights of most models, which every rank then holds for itself: docker run --shm-size=8g, "
+                        + "or mount -o remount,size=50% /dev/shm")
+                }
+            }
+            if !HostProcess.mayReadNeighboursMemory {
+                rows.mend("ranks may not read each other's memory, so their messages are copied twice, in small pieces: "
+                    + "docker run --cap-add=SYS_PTRACE, or --security-opt seccomp=unconfined")
+            }
         }
     }
 

@@ -40,7 +40,7 @@ struct Init: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(spread) { session in
+        try Session.run(spread, needs: []) { session in
             try session.agree { if session.isRoot { try command.write(session.watchdog) } }
         }
     }

@@ -75,8 +75,9 @@ struct PlanCommand: ParsableCommand {
             guard context.size == 1 else {
                 throw JobError(.usage, "plan runs nothing; start it without mpirun")
             }
+            try StandardStream.output.check()
             do {
-                try FileHandle.standardOutput.write(contentsOf: Data(command.priced(ThreadPool(threads: context.threads)).utf8))
+                try StandardStream.write(command.priced(ThreadPool(threads: context.threads)))
             } catch let error as FileError {
                 throw JobError(ExitStatus(rawValue: error.exitStatus) ?? .internal, error.description)
             } catch let error as MaskSyntaxError {

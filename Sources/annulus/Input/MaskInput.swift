@@ -3,7 +3,6 @@
 import ArgumentParser
 import Attention
 import Checkpoints
-import Foundation
 import Plans
 
 enum MaskInput {
@@ -54,51 +53,5 @@ extension Sharding {
         let start = first[numbering.sequence(of: tile)]
         let tokens = numbering.tokens(of: tile)
         return start + tokens.lowerBound..<start + tokens.upperBound
-    }
-}
-
-/// The bytes of a small NumPy array of one-byte elements.
-struct NumpyArray {
-    let shape: [Int]
-    let bytes: [UInt8]
-
-    /// Reads a `.npy` file (NEP 1) of type bool, uint8 or int8 in C order.
-    init(path: String) throws(FileError) {
-        let file = try FileBytes.read(path: path)
-        func refuse(_ message: String) -> FileError { FileError(.malformed, path: path, message) }
-        guard file.count >= 10, Array(file[0..<6]) == [0x93] + Array("NUMPY".utf8) else {
-            throw refuse("is no .npy file; save the array with numpy.save")
-        }
-        let wide = file[6] >= 2
-        guard !wide || file.count >= 12 else { throw refuse("ends inside its header") }
-        let length = wide
-            ? (0..<4).reduce(0) { $0 | Int(file[8 + $1]) << (8 * $1) } : Int(file[8]) | Int(file[9]) << 8
-        let start = wide ? 12 : 10
-        guard start + length <= file.count else { throw refuse("ends inside its header") }
-        let header = String(decoding: file[start..<start + length], as: UTF8.self)
-        func field(_ name: String) -> Substring? {
-            guard let range = header.range(of: "'\(name)':") else { return nil }
-            return header[range.upperBound...].drop { $0 == " " }
-        }
-        guard let type = field("descr"), ["'|b1'", "'|u1'", "'|i1'"].contains(where: { type.hasPrefix($0) }) else {
-            throw refuse("holds other elements than bool, uint8 or int8; convert it with astype(bool)")
-        }
-        guard field("fortran_order")?.hasPrefix("False") == true else { throw refuse("is in Fortran order; save numpy.ascontiguousarray of it") }
-        guard let dimensions = field("shape"), dimensions.hasPrefix("("), let end = dimensions.firstIndex(of: ")") else {
-            throw refuse("has no shape in its header")
-        }
-        let words = dimensions[..<end].dropFirst().split(separator: ",").map { $0.filter { $0 != " " } }.filter { !$0.isEmpty }
-        let sizes = words.compactMap { Int($0) }
-        var count = 1
-        for size in sizes {
-            let (product, overflows) = count.multipliedReportingOverflow(by: size)
-            guard size >= 0, !overflows else { throw refuse("has an impossible shape") }
-            count = product
-        }
-        guard sizes.count == words.count, file.count - start - length == count else {
-            throw refuse("holds \(file.count - start - length) elements, and its shape \(sizes) says \(count)")
-        }
-        shape = sizes
-        bytes = Array(file[(start + length)...])
     }
 }

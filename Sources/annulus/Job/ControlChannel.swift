@@ -15,7 +15,12 @@ import Synchronization
 final class ControlChannel: Sendable {
     private let communicator: Communicator
     private let watchdog: Watchdog
+    private var ending: Ending { watchdog.ending }
     private let hosts: [String]
+    /// Whether the ranks are on several hosts.
+    let spansHosts: Bool
+    /// Whether rank 0 is on another host than this rank.
+    let isRootElsewhere: Bool
     // What this rank's own work reports, to be passed on.
     private let failure = Mutex<JobError?>(nil)
     private let isStopping = Atomic<Bool>(false)
@@ -26,23 +31,34 @@ final class ControlChannel: Sendable {
     /// How long the last messages may take.
     private static let farewellLimit = Duration.seconds(10)
     /// How long a rank that failed waits for rank 0 to end the job.
-    private static let reportLimit = Duration.seconds(3)
+    private static let reportLimit = Duration.seconds(2)
+    /// A rank that has not been heard of for so long, some beats, is silent rather than slow.
+    private static let doubt = Duration.milliseconds(750)
+    /// Where no rank moves, how long until it is known which of them are silent.
+    private static let confirmation = Duration.seconds(1)
 
     /// Connects the ranks of `communicator` and starts this rank's thread. Collective.
     init(_ communicator: borrowing Communicator, watchdog: Watchdog) throws {
         self.communicator = try communicator.duplicate()
         self.watchdog = watchdog
+        // A host is known by its roster, or by its name where it has none.
         let name = Array(LocalHost.name.utf8.prefix(64))
-        let all = try communicator.allGather(name + [UInt8](repeating: 0, count: 64 - name.count))
-        hosts = (0..<communicator.size).map { rank in
-            String(decoding: all[rank * 64..<rank * 64 + 64].prefix { $0 != 0 }, as: UTF8.self)
-        }
-        watchdog.identify(rank: communicator.rank, size: communicator.size, rootHost: hosts[0])
+        let identity = withUnsafeBytes(of: Int64(watchdog.ending.roster?.identity ?? 0)) { Array($0) }
+        let length = identity.count + 64
+        let all = try communicator.allGather(identity + name + [UInt8](repeating: 0, count: 64 - name.count))
+        let entries = (0..<communicator.size).map { Array(all[$0 * length..<($0 + 1) * length]) }
+        hosts = entries.map { String(decoding: $0.dropFirst(identity.count).prefix { $0 != 0 }, as: UTF8.self) }
+        spansHosts = Set(entries).count > 1
+        isRootElsewhere = entries[communicator.rank] != entries[0]
+        // All ranks of this host have come.
+        ending.roster?.removeName()
+        watchdog.identify(rootHost: hosts[0], spansHosts: spansHosts)
+        ending.connect(self)
         let thread = Thread {
             do {
                 if self.communicator.rank == 0 { try self.serve() } else { try self.report() }
             } catch {
-                self.end(JobError(.internal, "the control messages of the job failed: \(error)"))
+                self.ending.end(JobError(.internal, "the control messages of the job failed: \(error)"))
             }
             self.finished.signal()
         }
@@ -56,25 +72,25 @@ final class ControlChannel: Sendable {
         isStopping.store(true, ordering: .releasing)
         wakeUp.signal()
         finished.wait()
+        ending.connect(nil)
+    }
+
+    /// Has rank 0 end the job for `error`, which names this rank's host.
+    func pass(_ error: JobError) {
+        failure.withLock { $0 = $0 ?? error }
+        wakeUp.signal()
     }
 
     /// Ends the job for `error`, from this rank. Rank 0 says so, that one line may tell of it.
     func fail(_ error: JobError) -> Never {
-        failure.withLock { $0 = $0 ?? error }
-        wakeUp.signal()
+        pass(named(error, communicator.rank))
         Thread.sleep(forTimeInterval: Self.reportLimit.inSeconds)
         // Rank 0 does not answer: this rank speaks for itself.
-        end(named(error, communicator.rank))
+        ending.end(named(error, communicator.rank))
     }
 
     private func named(_ error: JobError, _ rank: Int) -> JobError {
         JobError(error.status, "\(error.message) (rank \(rank) on \(hosts[rank]))")
-    }
-
-    private func end(_ error: JobError) -> Never {
-        StandardError.writeFailure(error.message)
-        TemporaryFiles.removeAll()
-        MPIEnvironment.abort(status: error.status.rawValue)
     }
 
     // MARK: - Rank 0
@@ -105,13 +121,15 @@ final class ControlChannel: Sendable {
             var moved = Set<Int>()
             for rank in heard {
                 let beat = Heartbeat(Heartbeat.slot(rank, of: inbox))
-                if case .failure(let error) = beat.kind { end(named(error, rank)) }
+                if case .failure(let error) = beat.kind { try end(error, &outgoing, outbox) }
+                // Its own line stands already.
+                if beat.kind == .crash { _ = ending.claim() }
                 if beat.count != counts[rank] { moved.insert(rank) }
                 counts[rank] = beat.count
                 positions[rank] = beat.position
                 if beat.kind == .farewell { left.insert(rank) } else { try post(rank) }
             }
-            if let error = failure.withLock({ $0 }) { end(named(error, 0)) }
+            if let error = failure.withLock({ $0 }) { try end(error, &outgoing, outbox) }
             if watchdog.progressCount != counts[0] { moved.insert(0) }
             counts[0] = watchdog.progressCount
             positions[0] = watchdog.position
@@ -121,7 +139,9 @@ final class ControlChannel: Sendable {
                 silences[rank].note(isAlive: rank == 0 || left.contains(rank) || heard.contains(rank))
                 stillness[rank].note(isAlive: moved.contains(rank))
             }
-            if let limit = watchdog.limit { judge(limit, silences, stillness, positions, left) }
+            if let limit = watchdog.limit, let error = judge(limit, silences, stillness, positions, left) {
+                try end(error, &outgoing, outbox)
+            }
 
             // One round of replies at a time: the memory of the last must be free. A rank that has nothing more to
             // do is kept until rank 0 has not either, so that its own timer hears that the job moves.
@@ -131,7 +151,7 @@ final class ControlChannel: Sendable {
                 for rank in 1..<size where !dismissed.contains(rank) {
                     let isLast = isStopping && left.contains(rank)
                     let slot = Reply.slot(rank, of: outbox)
-                    Reply(isLast: isLast, jobCount: counts.reduce(0, &+)).write(to: slot)
+                    Reply(isLast: isLast, hasSpoken: ending.isTold, jobCount: counts.reduce(0, &+)).write(to: slot)
                     try outgoing.send([UnsafeRawBufferPointer(slot)], to: rank, tag: 2, over: communicator)
                     if isLast { dismissed.insert(rank) }
                 }
@@ -149,25 +169,44 @@ final class ControlChannel: Sendable {
         // Replies that nobody took may still be read by the library: that memory stays.
     }
 
+    /// Ends the job for `error`, and lets the other hosts know that it is said.
+    private func end(_ error: JobError, _ outgoing: inout RequestSet, _ outbox: UnsafeMutableRawBufferPointer) throws -> Never {
+        ending.tell(error)
+        if spansHosts, (try? outgoing.test()) == true {
+            outgoing.removeAll()
+            for rank in 1..<communicator.size {
+                let slot = Reply.slot(rank, of: outbox)
+                Reply(isLast: false, hasSpoken: true, jobCount: 0).write(to: slot)
+                try outgoing.send([UnsafeRawBufferPointer(slot)], to: rank, tag: 2, over: communicator)
+            }
+            let limit = ContinuousClock.now + .milliseconds(100)
+            while try !outgoing.test() && ContinuousClock.now < limit { Thread.sleep(forTimeInterval: 0.002) }
+        }
+        ending.leave(error.status)
+    }
+
+    /// Why the job must end, if it must.
     private func judge(
         _ limit: Duration, _ silences: [Silence], _ stillness: [Silence], _ positions: [Position], _ left: Set<Int>
-    ) {
-        if let silent = silences.indices.first(where: { silences[$0].length >= limit }) {
-            end(
-                JobError(
-                    .internal,
-                    "rank \(silent) on \(hosts[silent]) has not been heard of for \(Int(limit.inSeconds)) seconds; it was "
-                        + "last at \(positions[silent])"))
+    ) -> JobError? {
+        let seconds = "\(Int(limit.inSeconds)) seconds"
+        func silent(_ rank: Int, _ words: String) -> JobError {
+            JobError(.internal, "rank \(rank) on \(hosts[rank]) has not been heard of for \(words); it was last at \(positions[rank])")
         }
+        guard let quietest = silences.indices.max(by: { silences[$0].length < silences[$1].length }) else { return nil }
+        // The report of a crash takes its time, in which its rank is silent.
+        let patience = ending.isTold ? limit + Watchdog.reportTime : limit
+        if silences[quietest].length >= patience { return silent(quietest, seconds) }
         let working = stillness.indices.filter { !left.contains($0) }
         guard let last = working.max(by: { stillness[$0].length < stillness[$1].length }),
-            working.allSatisfy({ stillness[$0].length >= limit })
-        else { return }
-        end(
-            JobError(
-                .internal,
-                "no rank has moved for \(Int(limit.inSeconds)) seconds; rank \(last) on \(hosts[last]) has stood still "
-                    + "longest, at \(positions[last]); raise --watchdog where that can be right"))
+            working.allSatisfy({ stillness[$0].length >= patience + Self.confirmation })
+        else { return nil }
+        // All others may have stood still for longer, while they wait for one that is gone.
+        if silences[quietest].length >= Self.doubt { return silent(quietest, "some time, and no rank has moved for \(seconds)") }
+        return JobError(
+            .internal,
+            "no rank has moved for \(seconds); rank \(last) on \(hosts[last]) has stood still longest, at \(positions[last]); raise "
+                + "--watchdog where that can be right")
     }
 
     // MARK: - The other ranks
@@ -187,6 +226,7 @@ final class ControlChannel: Sendable {
             while !isDismissed, try incoming.test() {
                 let reply = Reply(inbox)
                 watchdog.noteControl()
+                if reply.hasSpoken { _ = ending.claim() }
                 farewell = nil
                 if reply.jobCount != jobCount { watchdog.noteOthersProgress() }
                 jobCount = reply.jobCount
@@ -198,7 +238,7 @@ final class ControlChannel: Sendable {
                 outgoing.removeAll()
                 let error = failure.withLock { $0 }
                 hasLeft = error == nil && isStopping
-                let kind = error.map { Heartbeat.Kind.failure($0) } ?? (hasLeft ? .farewell : .beat)
+                let kind = error.map { Heartbeat.Kind.failure($0) } ?? (watchdog.hasCrashed ? .crash : hasLeft ? .farewell : .beat)
                 Heartbeat(kind: kind, count: watchdog.progressCount, position: watchdog.position).write(to: outbox)
                 try outgoing.send([UnsafeRawBufferPointer(outbox)], to: 0, tag: 1, over: communicator)
             }
@@ -232,7 +272,7 @@ final class ControlChannel: Sendable {
 /// What a rank tells rank 0.
 struct Heartbeat {
     enum Kind: Equatable {
-        case beat, farewell
+        case beat, farewell, crash
         case failure(JobError)
     }
 
@@ -261,6 +301,7 @@ struct Heartbeat {
             let length = min(max(0, numbers[6]), Self.byteCount - Self.textStart)
             let text = String(decoding: slot[Self.textStart..<Self.textStart + length], as: UTF8.self)
             kind = .failure(JobError(ExitStatus(rawValue: Int32(clamping: numbers[5])) ?? .internal, text))
+        case 3: kind = .crash
         default: kind = .beat
         }
     }
@@ -272,6 +313,7 @@ struct Heartbeat {
         switch kind {
         case .beat: break
         case .farewell: code = 1
+        case .crash: code = 3
         case .failure(let error):
             code = 2
             status = error.status.rawValue
@@ -292,25 +334,29 @@ struct Heartbeat {
     }
 }
 
-/// What rank 0 tells a rank: how far the job is, and whether this is the last reply.
+/// What rank 0 tells a rank: how far the job is, whether it is said why the job ends, and whether this is the last reply.
 struct Reply {
     var isLast: Bool
+    var hasSpoken: Bool
     var jobCount: Int
 
     static let byteCount = 16
 
-    init(isLast: Bool, jobCount: Int) {
+    init(isLast: Bool, hasSpoken: Bool, jobCount: Int) {
         self.isLast = isLast
+        self.hasSpoken = hasSpoken
         self.jobCount = jobCount
     }
 
     init(_ slot: UnsafeMutableRawBufferPointer) {
-        isLast = slot.loadUnaligned(as: Int64.self) != 0
+        let flags = slot.loadUnaligned(as: Int64.self)
+        isLast = flags & 1 != 0
+        hasSpoken = flags & 2 != 0
         jobCount = Int(slot.loadUnaligned(fromByteOffset: 8, as: Int64.self))
     }
 
     func write(to slot: UnsafeMutableRawBufferPointer) {
-        slot.storeBytes(of: isLast ? 1 : 0, toByteOffset: 0, as: Int64.self)
+        slot.storeBytes(of: (isLast ? 1 : 0) | (hasSpoken ? 2 : 0), toByteOffset: 0, as: Int64.self)
         slot.storeBytes(of: Int64(jobCount), toByteOffset: 8, as: Int64.self)
     }
 

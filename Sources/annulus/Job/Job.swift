@@ -59,21 +59,29 @@ enum Job {
     /// ends the job at once: rank 0 says so in one line and aborts it, and this function does not return.
     static func run(_ options: JobOptions, body: @escaping @Sendable (JobContext) throws -> Void) -> Int32 {
         let environment = ProcessInfo.processInfo.environment
-        let isAlone = (try? Launch.detect(environment: environment).kind) == .single
-        Signals.handle(isFirst: Launch.isFirstProcess(environment), isAlone: isAlone)
+        // First of all, so that whatever happens is told once.
+        let isOneOfMany = (try? Launch.detect(environment: environment).kind) == .mpi
+        let rank = isOneOfMany ? Launch.rank(environment) : nil
+        let expected = Launch.number(environment, Launch.localSizes)
+        let ending = Ending(roster: rank.flatMap { Roster.join(rank: $0, expected: expected, environment: environment) })
+        let isLimitUsable = options.watchdogSeconds > 0 && options.watchdogSeconds <= 1e9
+        let watchdog = Watchdog(
+            limit: isLimitUsable ? .milliseconds(Int(options.watchdogSeconds * 1000)) : nil, rank: rank, expected: expected, ending: ending)
+        Signals.handle(watchdog, ending)
+        CrashReport.prepare(watchdog, wantsRuntimeReport: rank == nil || environment["SWIFT_BACKTRACE"] != nil)
         do {
-            guard options.watchdogSeconds >= 0, options.watchdogSeconds <= 1e9 else {
+            guard isLimitUsable || options.watchdogSeconds == 0 else {
                 throw JobError(.usage, "--watchdog needs a number of seconds, or 0 for none")
             }
-            let watchdog = Watchdog(
-                limit: options.watchdogSeconds == 0 ? nil : .milliseconds(Int(options.watchdogSeconds * 1000)))
             watchdog.start()
             // Read on every rank, so an error here is the same on all: rank 0 alone says so.
             let launch = try Launch.detect(environment: environment, virtualRanks: options.virtualRanks)
             let threads = try ThreadShare.requested(option: options.threads, environment: environment)
             switch launch.kind {
             case .mpi:
-                return try runMPI(launch, options, threads: threads, watchdog: watchdog, body: body)
+                let status = try runMPI(launch, options, threads: threads, watchdog: watchdog, body: body)
+                ending.roster?.finish()
+                return status
             case .single, .virtual:
                 let count = if case .virtual(let count) = launch.kind { count } else { 1 }
                 _ = try VirtualRanks.run(count: count, seed: options.seed) { transport in
@@ -86,11 +94,11 @@ enum Job {
         } catch {
             let error = JobError(error)
             if Launch.isFirstProcess(environment) {
-                StandardError.writeFailure(error.message)
+                if ending.claim() { StandardError.writeFailure(error.message) }
             } else {
                 Launch.letFirstProcessSpeak()
             }
-            TemporaryFiles.removeAll()
+            ending.abandon()
             return error.status.rawValue
         }
     }
@@ -109,7 +117,7 @@ enum Job {
                 let share = try threads ?? ThreadShare.fair(transport)
                 try body(JobContext(transport: transport, threads: share, watchdog: watchdog, options: options))
             } catch let failure as AgreedFailure {
-                if world.rank == 0 { StandardError.writeFailure(failure.message) }
+                if world.rank == 0, watchdog.ending.claim() { StandardError.writeFailure(failure.message) }
                 TemporaryFiles.removeAll()
                 status = failure.status
             } catch {

@@ -23,20 +23,32 @@ struct Launch: Equatable {
     var isSlurmStep: Bool
 
     /// Reads `environment` as Open MPI's mpirun, PMIx, PMI (MPICH's launcher, Slurm) and Slurm leave it.
+    /// - Parameter library: the MPI library's own name, which tells whether it speaks PMI: Open MPI speaks PMIx alone.
     /// - Throws: `JobError` with status `environment` where Slurm started several tasks and gave them no way to find
     ///   each other; with `usage` where virtual ranks are asked for in a job of several processes.
-    static func detect(environment: [String: String], virtualRanks: Int? = nil) throws(JobError) -> Launch {
-        func number(_ names: String...) -> Int? {
-            names.lazy.compactMap { environment[$0].flatMap(Int.init) }.first
-        }
+    static func detect(
+        environment: [String: String], virtualRanks: Int? = nil, library: String = MPIEnvironment.libraryVersion
+    ) throws(JobError) -> Launch {
+        func number(_ names: String...) -> Int? { Self.number(environment, names) }
         let isSlurmStep = environment["SLURM_STEP_ID"] != nil && environment["OMPI_COMM_WORLD_SIZE"] == nil
         // A batch script sets SLURM_NTASKS too, for a process that it runs alone: only a step's tasks are a job.
         let slurmTasks = isSlurmStep ? number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") : nil
-        let hasRendezvous = ["PMIX_RANK", "PMI_RANK", "PMI_FD", "PMI2_FD"].contains { environment[$0] != nil }
+        let hasPMIx = environment["PMIX_RANK"] != nil
+        let hasPMI = ["PMI_RANK", "PMI_SIZE", "PMI_FD", "PMI2_FD"].contains { environment[$0] != nil }
+        let hasRendezvous = hasPMIx || hasPMI
         let ranks = number("OMPI_COMM_WORLD_SIZE", "PMI_SIZE") ?? slurmTasks
-        let localRanks = number("OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS")
+        let localRanks = Self.number(environment, Self.localSizes)
 
-        if let slurmTasks, slurmTasks > 1, !hasRendezvous { throw worldOfOne(slurmTasks, isSlurmStep: true) }
+        if let slurmTasks, slurmTasks > 1, !hasPMIx {
+            if !hasPMI { throw worldOfOne(slurmTasks, isSlurmStep: true) }
+            // Left alone, Open MPI would fill a page and end with 1.
+            if library.hasPrefix("Open MPI") {
+                throw JobError(
+                    .environment,
+                    "Slurm started \(slurmTasks) tasks that are to meet through PMI, and Open MPI speaks PMIx: start them with "
+                        + "'srun --mpi=pmix', or use mpirun inside the allocation")
+            }
+        }
         let isAlone = ranks.map { $0 <= 1 } ?? !hasRendezvous
         if let virtualRanks {
             guard virtualRanks > 0 else { throw JobError(.usage, "--virtual-ranks needs a positive number") }
@@ -50,10 +62,23 @@ struct Launch: Equatable {
             kind: isAlone ? .single : .mpi, expectedRanks: ranks, localRanks: localRanks, isSlurmStep: isSlurmStep)
     }
 
+    /// Where launchers say how many processes they have started on this host.
+    static let localSizes = ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS"]
+
+    /// The first of some variables that is a number.
+    static func number(_ environment: [String: String], _ names: [String]) -> Int? {
+        for name in names { if let value = environment[name].flatMap({ Int($0) }) { return value } }
+        return nil
+    }
+
+    /// The rank of this process, as far as the launcher tells.
+    static func rank(_ environment: [String: String]) -> Int? {
+        number(environment, ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"])
+    }
+
     /// Whether this process is the one to speak before ranks are known, as far as the launcher tells.
     static func isFirstProcess(_ environment: [String: String] = ProcessInfo.processInfo.environment) -> Bool {
-        let ranks = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"].lazy.compactMap { environment[$0] }
-        return (ranks.first ?? "0") == "0"
+        (rank(environment) ?? 0) == 0
     }
 
     /// Waits, on a process that says nothing of a failure before MPI starts: a launcher ends all processes as soon as one

@@ -1,64 +1,76 @@
 // What the process does when it is told to end.
 
+import CMPI
 import Foundation
 
 /// The signals by which a launcher, a batch system or a user asks a job to end.
 enum Signals {
-    /// Waits for signals on a thread of its own, so that plain code may answer them. Call before any other thread is
-    /// made, since threads inherit what is blocked here.
+    /// Answers these signals by plain code on a thread of its own. Call before the work begins.
     ///
-    /// SIGTERM and SIGUSR1 (Slurm's warning) remove unfinished outputs and end the process with status
-    /// `interrupted`; SIGINT and SIGHUP remove them and end the process as they would without this, unless the process
-    /// was started to ignore them.
+    /// A handler writes what has come into a pipe, from which that thread reads; so it does not matter which thread a signal
+    /// meets, nor whether one was started before this call, by a library.
+    /// SIGTERM and SIGUSR1 (Slurm's warning) remove unfinished outputs and end the process with status `interrupted`; SIGINT
+    /// and SIGHUP remove them and end the process as they would without this, unless the process was started to ignore them.
+    /// One line says so for the whole job, or which rank of this host was killed, where that is why the launcher ends it.
     /// - Parameters:
-    ///   - isFirst: whether this process speaks for the job.
-    ///   - isAlone: whether it is the only one. A launcher sends SIGTERM also after a rank has ended the job and said
-    ///     so; only alone it is news.
-    static func handle(isFirst: Bool, isAlone: Bool) {
+    ///   - watchdog: knows which rank this is and what it is busy with.
+    ///   - ending: how the job ends.
+    static func handle(_ watchdog: Watchdog, _ ending: Ending) {
+        guard let pipe = SignalPipe.open() else { return }
         let signals = [SIGTERM, SIGUSR1] + [SIGINT, SIGHUP].filter { !isIgnored($0) }
-        var set = set(of: signals)
-        pthread_sigmask(SIG_BLOCK, &set, nil)
         let thread = Thread {
-            var set = self.set(of: signals)
-            let received = wait(for: &set)
-            TemporaryFiles.removeAll()
-            if received == SIGINT || received == SIGHUP {
-                signal(received, SIG_DFL)
-                pthread_sigmask(SIG_UNBLOCK, &set, nil)
-                kill(getpid(), received)
+            while let received = SignalPipe.next(from: pipe) {
+                // The runtime's report of a crash stops this process's own threads with a signal: that is no warning.
+                if received.sender != getpid() { end(received, watchdog, ending) }
             }
-            if isFirst && (isAlone || received == SIGUSR1) {
-                StandardError.writeFailure(
-                    "interrupted by \(received == SIGUSR1 ? "SIGUSR1" : "SIGTERM"); nothing unfinished was kept")
-            }
-            _exit(ExitStatus.interrupted.rawValue)
         }
         thread.name = "signals"
         thread.stackSize = 512 << 10
         thread.start()
-    }
-
-    /// The next signal that somebody else sent. A crash report of the Swift runtime stops this process's own threads
-    /// with SIGUSR1, one by one: that is no warning, and the crash must not be hidden behind it.
-    private static func wait(for set: inout sigset_t) -> Int32 {
-        while true {
-            #if os(Linux)
-            var info = siginfo_t()
-            let received = sigwaitinfo(&set, &info)
-            let sentToThread: Int32 = -6  // SI_TKILL
-            if received > 0 && info.si_code != sentToThread { return received }
-            #else
-            var received: Int32 = 0
-            if sigwait(&set, &received) == 0 { return received }
-            #endif
+        for number in signals {
+            var action = sigaction()
+            action.setHandler { number, info, _ in SignalPipe.write(number, sender: info.map { cmpi_signal_sender($0) } ?? 0) }
+            action.sa_flags = SA_SIGINFO | SA_RESTART
+            sigaction(number, &action, nil)
         }
     }
 
-    private static func set(of signals: [Int32]) -> sigset_t {
-        var set = sigset_t()
-        sigemptyset(&set)
-        for signal in signals { sigaddset(&set, signal) }
-        return set
+    private static func end(_ received: SignalPipe.Received, _ watchdog: Watchdog, _ ending: Ending) {
+        // A rank that was killed is why a launcher ends the others: asked before anything else, while all of them still are.
+        let lost = ending.roster?.lost.first
+        ending.abandon()
+        if !ending.isTold {
+            if let lost {
+                ending.tell(watchdog.failure(lost))
+            } else {
+                ending.tellOfSignal(
+                    JobError(
+                        .interrupted,
+                        "\(watchdog.place) was interrupted by \(name(received.number)) at \(watchdog.position); nothing unfinished was kept"))
+            }
+        }
+        if received.number == SIGINT || received.number == SIGHUP {
+            signal(received.number, SIG_DFL)
+            kill(getpid(), received.number)
+        }
+        _exit(ExitStatus.interrupted.rawValue)
+    }
+
+    /// A signal's name, as shells and manuals have it.
+    static func name(_ number: Int32) -> StaticString {
+        switch number {
+        case SIGTERM: "SIGTERM"
+        case SIGUSR1: "SIGUSR1"
+        case SIGINT: "SIGINT"
+        case SIGHUP: "SIGHUP"
+        case SIGSEGV: "SIGSEGV"
+        case SIGBUS: "SIGBUS"
+        case SIGILL: "SIGILL"
+        case SIGTRAP: "SIGTRAP"
+        case SIGFPE: "SIGFPE"
+        case SIGABRT: "SIGABRT"
+        default: "a signal"
+        }
     }
 
     private static func isIgnored(_ signal: Int32) -> Bool {
@@ -70,5 +82,16 @@ enum Signals {
         let handler = action.__sigaction_handler.sa_handler
         #endif
         return unsafeBitCast(handler, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
+    }
+}
+
+extension sigaction {
+    /// Sets the function that is called, which may do what a handler may (signal-safety(7)) and nothing else.
+    mutating func setHandler(_ handler: @escaping @convention(c) (Int32, UnsafeMutablePointer<siginfo_t>?, UnsafeMutableRawPointer?) -> Void) {
+        #if canImport(Darwin)
+        __sigaction_u.__sa_sigaction = handler
+        #else
+        __sigaction_handler.sa_sigaction = handler
+        #endif
     }
 }

@@ -5,16 +5,17 @@ import Synchronization
 
 /// Standard error: where messages, logs and progress go, so that standard output is the result alone.
 enum StandardError {
-    // Whether the cursor stands at the end of a line that the next output replaces.
-    private static let hasTransientLine = Mutex(false)
+    // Whether the cursor stands at the end of a line that the next output replaces; changed while `writing` is held.
+    private static let hasTransientLine = Atomic<Bool>(false)
+    private static let writing = Mutex(())
 
     static var isTerminal: Bool { isatty(2) != 0 }
 
     /// Writes a line in one piece, replacing a progress line that stands there.
     static func writeLine(_ line: String) {
-        hasTransientLine.withLock { isShown in
-            write((isShown ? "\r\u{1B}[K" : "") + line + "\n")
-            isShown = false
+        writing.withLock { _ in
+            write("\(endOfTransientLine)\(line)\n")
+            hasTransientLine.store(false, ordering: .relaxed)
         }
     }
 
@@ -23,11 +24,14 @@ enum StandardError {
 
     /// Shows `line` in place of the progress line before it. An empty one takes it away.
     static func showTransient(_ line: String) {
-        hasTransientLine.withLock { isShown in
-            write((isShown ? "\r\u{1B}[K" : "") + line)
-            isShown = !line.isEmpty
+        writing.withLock { _ in
+            write("\(endOfTransientLine)\(line)")
+            hasTransientLine.store(!line.isEmpty, ordering: .relaxed)
         }
     }
+
+    /// What takes a progress line away that stands there.
+    static var endOfTransientLine: StaticString { hasTransientLine.load(ordering: .relaxed) ? "\r\u{1B}[K" : "" }
 
     private static func write(_ text: String) {
         var text = text

@@ -1,4 +1,4 @@
-// How many threads a rank may use: asked for, or its share of the processors.
+// How many threads a rank may use: asked for, or its share of the processors and of the time on them.
 
 import Foundation
 import MPI
@@ -21,17 +21,24 @@ enum ThreadShare {
         return count
     }
 
-    /// This rank's share of the processors: each is shared among the ranks of its host that may run on it, and what
-    /// is left of a fraction is nobody's. At least 1. Collective.
+    /// This rank's share of the processors of its host, and of the time on them that its control groups may take. What is
+    /// left of a fraction is nobody's. At least 1. Collective.
     static func fair(_ transport: any Transport) throws -> Int {
-        let host = Array(LocalHost.name.utf8)
-        let mask = ProcessorMask.current.bytes
-        let mine = [UInt8(clamping: host.count)] + host.prefix(255) + mask
-        let masks = try transport.allGather(mine).compactMap { entry -> [UInt8]? in
-            let end = 1 + Int(entry[0])
-            return entry[1..<end].elementsEqual(host.prefix(255)) ? Array(entry[end...]) : nil
+        let mine = ProcessorAllowance.current
+        let all = try transport.allGather(mine.bytes).compactMap(ProcessorAllowance.init)
+        return share(of: mine, among: all)
+    }
+
+    /// The share of `mine` among `all`, which include it once: each processor is divided among the ranks of its host that
+    /// may run on it, and each quota among those that are in its control group.
+    static func share(of mine: ProcessorAllowance, among all: [ProcessorAllowance]) -> Int {
+        let neighbours = all.filter { $0.host == mine.host }
+        let byQuota = mine.quotas.map { quota in
+            quota.processors / Double(max(1, neighbours.count { $0.quotas.contains { $0.group == quota.group } }))
         }
-        return share(of: ProcessorMask(bytes: mask), among: masks.map(ProcessorMask.init))
+        let byMask = share(of: mine.mask, among: neighbours.map(\.mask))
+        // Compared before it is rounded: a quota may be larger than any Int.
+        return byQuota.map { $0 < Double(byMask) ? max(1, Int($0 + 1e-9)) : byMask }.min() ?? byMask
     }
 
     /// The share of `mine` when each processor is divided among the masks of `all` that hold it; `all` includes
@@ -44,6 +51,56 @@ enum ThreadShare {
         }
         let share = processors.reduce(0.0) { $0 + Double($1.value) / Double($1.key) }
         return max(1, Int(share + 1e-9))
+    }
+}
+
+/// What a host grants a process: the processors that it may run on, and how much of their time.
+struct ProcessorAllowance: Equatable {
+    /// The time that a control group's members may take together.
+    struct Quota: Equatable {
+        /// Which group, on this host.
+        let group: [UInt64]
+        /// In processors that are never idle.
+        let processors: Double
+    }
+
+    let host: String
+    let mask: ProcessorMask
+    /// Those of all groups that this process is in and that have one.
+    let quotas: [Quota]
+
+    init(host: String, mask: ProcessorMask, quotas: [Quota] = []) {
+        (self.host, self.mask, self.quotas) = (host, mask, quotas)
+    }
+
+    /// This process's.
+    static var current: ProcessorAllowance {
+        let quotas = ControlGroup.current("cpu").compactMap { group -> Quota? in
+            guard let processors = group.processorQuota, let identity = group.identity else { return nil }
+            return Quota(group: identity, processors: processors)
+        }
+        return ProcessorAllowance(host: LocalHost.name, mask: .current, quotas: quotas)
+    }
+
+    /// As ranks tell each other: the count of quotas and of the host's bytes, quotas, host, mask.
+    var bytes: [UInt8] {
+        let host = self.host.utf8.prefix(255)
+        let words = quotas.prefix(255).flatMap { $0.group + [$0.processors.bitPattern] }
+        return [UInt8(words.count / 3), UInt8(host.count)]
+            + words.flatMap { word in withUnsafeBytes(of: word.littleEndian, Array.init) } + host + mask.bytes
+    }
+
+    /// Reads ``bytes``; nil where they are not whole.
+    init?(_ bytes: [UInt8]) {
+        guard bytes.count >= 2 else { return nil }
+        let (quotaEnd, hostEnd) = (2 + 24 * Int(bytes[0]), 2 + 24 * Int(bytes[0]) + Int(bytes[1]))
+        guard bytes.count >= hostEnd else { return nil }
+        func word(_ place: Int) -> UInt64 { bytes[place..<place + 8].reversed().reduce(0) { $0 << 8 | UInt64($1) } }
+        quotas = stride(from: 2, to: quotaEnd, by: 24).map { place in
+            Quota(group: [word(place), word(place + 8)], processors: Double(bitPattern: word(place + 16)))
+        }
+        host = String(decoding: bytes[quotaEnd..<hostEnd], as: UTF8.self)
+        mask = ProcessorMask(bytes: Array(bytes[hostEnd...]))
     }
 }
 

@@ -8,7 +8,21 @@ import Synchronization
 enum Phase: Int, CaseIterable, Sendable {
     case starting, reading, tokenizing, planning, encoding, attention, dense, pooling, writing, finishing
 
-    var description: String { "\(self)" }
+    /// As reports call it; text that a crash can use.
+    var name: StaticString {
+        switch self {
+        case .starting: "starting"
+        case .reading: "reading"
+        case .tokenizing: "tokenizing"
+        case .planning: "planning"
+        case .encoding: "encoding"
+        case .attention: "attention"
+        case .dense: "dense"
+        case .pooling: "pooling"
+        case .writing: "writing"
+        case .finishing: "finishing"
+        }
+    }
 }
 
 /// Where a rank is in its work.
@@ -20,23 +34,29 @@ struct Position: Equatable, Sendable, CustomStringConvertible {
     var tile: Int
 
     var description: String {
-        var text = "phase '\(phase)'"
+        var text = "phase '\(phase.name)'"
         if layer >= 0 { text += ", layer \(layer)" }
         if tile >= 0 { text += ", tile \(tile)" }
         return text
     }
 }
 
-/// A rank's own timer, and what it knows of the others through the ``ControlChannel``.
+/// A rank's own timer, and what it knows of the others: of those of its host through the ``Roster``, of all through the
+/// ``ControlChannel``.
 ///
-/// The work calls ``progress(_:layer:tile:)`` at every step, which costs a few stores. A thread looks at the count
-/// several times a second: after `limit` without progress, neither here nor, as far as this rank hears, elsewhere, it
-/// ends the process by itself with one line and status `internal`. It depends on nothing but this process, so it works
-/// before MPI starts, after it has ended, and while it hangs.
+/// The work calls ``progress(_:layer:tile:)`` at every step, which costs a few stores. A thread looks several times a second
+/// and ends the job
+/// - where another rank of the host was at work and its process is gone, or has been silent for `limit`, whatever this rank's
+///   own work does;
+/// - where rank 0, on another host, has been silent for `limit`;
+/// - where for `limit` nothing moves, neither here nor, as far as this rank hears, elsewhere;
+/// - where the launcher is gone.
+/// It depends on nothing but this process and its host, so it works before MPI starts, after it has ended, and while it hangs.
 /// Time in which the process itself did not run, suspended by its user or its batch system, is not counted.
 final class Watchdog: Sendable {
-    /// How long a job may stand still; nil: for ever.
+    /// How long a job may stand still, and a rank be silent; nil: for ever.
     let limit: Duration?
+    let ending: Ending
 
     // The fields of a position are stored one by one: a report that mixes two neighbouring steps is good enough.
     private let counter = Atomic<Int>(0)
@@ -48,25 +68,40 @@ final class Watchdog: Sendable {
     // Counts the signs of life of rank 0's control thread.
     private let controlCounter = Atomic<Int>(0)
     private let waits = Atomic<Int>(0)
-    private let identity = Mutex(Identity())
-
-    private struct Identity {
-        var rank = 0
-        var size = 1
-        var rootHost = ""
-    }
+    private let crashed = Atomic<Bool>(false)
+    private let spansHosts = Atomic<Bool>(false)
+    private let rootHost = Mutex("")
+    private let rank: Int?
+    private let expected: Int?
+    /// Who this is, in words that a crash can use.
+    private let placeText: Memory<UInt8>
+    private let placeLength: Int
 
     /// How often the timer looks.
     static let tick = Duration.milliseconds(200)
-    /// How much longer a rank waits than rank 0 does, which knows better what is wrong.
-    private static let grace = Duration.seconds(2)
+    /// How much longer a rank waits than those that know better what is wrong: rank 0, and the ranks of a host for each other.
+    private static let grace = Duration.seconds(1)
+    /// How much longer a rank may be silent where it is said why the job ends: the report of a crash takes its time.
+    static let reportTime = Duration.seconds(3)
 
-    init(limit: Duration?) { self.limit = limit }
+    /// - Parameters:
+    ///   - rank: this rank, in a job of several processes; nil for a process that is alone.
+    ///   - expected: how many ranks the launcher starts on this host, where it says so.
+    init(limit: Duration?, rank: Int? = nil, expected: Int? = nil, ending: Ending) {
+        self.limit = limit
+        self.rank = rank
+        self.expected = expected
+        self.ending = ending
+        let text = Array((rank.map { "rank \($0) on \(LocalHost.name)" } ?? LocalHost.name).utf8.prefix(300))
+        placeText = Memory(of: 0, count: text.count)
+        placeLength = text.count
+        placeText.pointer.update(from: text, count: text.count)
+    }
 
     /// Starts the timer.
     func start() {
-        guard let limit else { return }
-        let thread = Thread { self.run(limit) }
+        if limit == nil && ending.roster == nil { return }
+        let thread = Thread { self.run() }
         thread.name = "watchdog"
         thread.stackSize = 512 << 10
         thread.start()
@@ -77,6 +112,7 @@ final class Watchdog: Sendable {
         self.phase.store(phase.rawValue, ordering: .relaxed)
         self.layer.store(layer, ordering: .relaxed)
         self.tile.store(tile, ordering: .relaxed)
+        ending.roster?.note(Position(phase: phase, layer: layer, tile: tile))
         counter.wrappingAdd(1, ordering: .relaxed)
     }
 
@@ -89,10 +125,21 @@ final class Watchdog: Sendable {
     /// Tells that rank 0 was heard of.
     func noteControl() { controlCounter.wrappingAdd(1, ordering: .relaxed) }
 
-    /// Tells which rank this is, once that is known.
-    func identify(rank: Int, size: Int, rootHost: String) {
-        identity.withLock { $0 = Identity(rank: rank, size: size, rootHost: rootHost) }
+    /// Tells what the ranks have learnt of each other, once they are connected.
+    func identify(rootHost: String, spansHosts: Bool) {
+        self.rootHost.withLock { $0 = rootHost }
+        self.spansHosts.store(spansHosts, ordering: .relaxed)
     }
+
+    /// Tells that this process has crashed. Called in a signal's handler; other hosts get a moment to be told.
+    func noteCrash() {
+        crashed.store(true, ordering: .releasing)
+        guard spansHosts.load(ordering: .relaxed) else { return }
+        var moment = timespec(tv_sec: 0, tv_nsec: 400_000_000)
+        nanosleep(&moment, nil)
+    }
+
+    var hasCrashed: Bool { crashed.load(ordering: .acquiring) }
 
     /// Runs `body`, which may stand still for as long as it likes: one that waits for a reader of standard output,
     /// or for a person.
@@ -110,38 +157,103 @@ final class Watchdog: Sendable {
             layer: layer.load(ordering: .relaxed), tile: tile.load(ordering: .relaxed))
     }
 
-    private func run(_ limit: Duration) {
+    /// Who this is, as error lines name it.
+    var place: String { rank.map { "rank \($0) on \(LocalHost.name)" } ?? LocalHost.name }
+    /// The same, for a signal's handler.
+    var crashPlace: UnsafeBufferPointer<UInt8> { UnsafeBufferPointer(start: placeText.pointer, count: placeLength) }
+
+    /// Why the job ends, where a rank of this host is gone.
+    func failure(_ lost: Roster.Entry) -> JobError {
+        JobError(
+            .internal,
+            "rank \(lost.rank) on \(LocalHost.name) (process \(lost.process)) was killed from outside, by a user, the batch system or "
+                + "the kernel for want of memory; it was last at \(lost.position)")
+    }
+
+    // MARK: - The thread
+
+    private func run() {
+        let launcher = getppid()
         var silence = Silence()
-        var controlSilence = Silence()
+        var rootSilence = Silence()
+        var neighbours: [Int: (beats: Int, silence: Silence)] = [:]
         var last = (-1, -1, -1)
         while true {
+            ending.roster?.beat()
             Thread.sleep(forTimeInterval: Self.tick.inSeconds)
             if waits.load(ordering: .relaxed) > 0 { progress() }
-            let now = (
-                progressCount, othersCounter.load(ordering: .relaxed), controlCounter.load(ordering: .relaxed)
-            )
+            let now = (progressCount, othersCounter.load(ordering: .relaxed), controlCounter.load(ordering: .relaxed))
             silence.note(isAlive: now.0 != last.0 || now.1 != last.1)
-            controlSilence.note(isAlive: now.2 != last.2)
+            rootSilence.note(isAlive: now.2 != last.2)
             last = now
-            let identity = identity.withLock { $0 }
-            let (rank, size) = (identity.rank, identity.size)
-            // One after the other, so that one line tells of it: the first to end ends the job, as soon as the
-            // launcher notices.
-            let patience = size == 1 ? limit : limit + Self.grace + .seconds(min(30, 2 * rank))
-            guard silence.length >= patience else { continue }
-            let place = size == 1 ? LocalHost.name : "rank \(rank) on \(LocalHost.name)"
-            let seconds = Int(limit.inSeconds)
-            // Rank 0 answers as long as it runs, so its silence says more than this rank's own stillness.
-            let isRootSilent = rank > 0 && now.2 > 0 && controlSilence.length >= limit
-            StandardError.writeFailure(
-                isRootSilent
-                    ? "rank 0 on \(identity.rootHost) has not been heard of for \(seconds) seconds by \(place), "
-                        + "which is at \(position)"
-                    : "\(place) has not moved for \(seconds) seconds, at \(position); "
-                        + "raise --watchdog where that can be right")
-            TemporaryFiles.removeAll()
-            _exit(ExitStatus.internal.rawValue)
+            if let roster = ending.roster { watch(roster, launcher, &neighbours) }
+            guard var limit else { continue }
+            if ending.isTold { limit += Self.reportTime }
+            if now.2 > 0, ending.isConnected, rootSilence.length >= limit + Self.grace {
+                // Rank 0 answers as long as it runs, whatever its work does.
+                ending.end(
+                    JobError(
+                        .internal,
+                        "rank 0 on \(rootHost.withLock { $0 }) has not been heard of for \(Self.seconds(self.limit ?? limit)) by \(place), which is at "
+                            + "\(position)"))
+            }
+            if silence.length >= limit + (rank.map { Self.grace + .milliseconds(min(2000, 200 * $0)) } ?? .zero) {
+                ending.end(
+                    JobError(
+                        .internal,
+                        "\(place) has not moved for \(Self.seconds(limit)), at \(position)\(absent); raise --watchdog where that can be right"))
+            }
         }
+    }
+
+    /// Looks at the ranks of this host, and at the launcher.
+    private func watch(_ roster: Roster, _ launcher: Int32, _ neighbours: inout [Int: (beats: Int, silence: Silence)]) {
+        let limit = ending.isTold ? limit.map { $0 + Self.reportTime } : limit
+        if getppid() != launcher {
+            ending.tell(JobError(.internal, "the launcher that started \(place) is gone (process \(launcher)); nothing unfinished was kept"))
+            Self.removeSharedSegments()
+            ending.leave(.internal)
+        }
+        if let lost = roster.lost.first {
+            // A launcher that has seen it ends this rank at once, with a status of its own.
+            Thread.sleep(forTimeInterval: 1)
+            ending.end(failure(lost))
+        }
+        for other in roster.others {
+            var known = neighbours[other.rank] ?? (other.beats - 1, Silence())
+            // One that has finished owes nothing; one that leaves takes the job with it.
+            known.silence.note(isAlive: known.beats != other.beats || other.state == .finished)
+            known.beats = other.beats
+            neighbours[other.rank] = known
+            if let limit, known.silence.length >= limit, other.state == .working {
+                ending.end(
+                    JobError(
+                        .internal,
+                        "rank \(other.rank) on \(LocalHost.name) has not been heard of for \(Self.seconds(limit)); it was last at \(other.position)"))
+            }
+            if other.state == .leaving, known.silence.length >= .seconds(2) { ending.leave(.internal) }
+        }
+    }
+
+    /// Removes the files of shared memory that this process has mapped, which MPI leaves to the launcher to remove.
+    private static func removeSharedSegments() {
+        guard let maps = FileManager.default.contents(atPath: "/proc/self/maps") else { return }
+        let text = String(decoding: maps, as: UTF8.self)
+        for line in text.split(separator: "\n") {
+            guard let start = line.range(of: " /dev/shm/") else { continue }
+            unlink(line[start.lowerBound...].trimmingCharacters(in: .whitespaces))
+        }
+    }
+
+    /// Ranks that have not come yet, which the others may be waiting for.
+    private var absent: String {
+        guard let roster = ending.roster, let expected, roster.count < expected else { return "" }
+        return "; \(expected - roster.count) of the \(expected) ranks of this host have not started"
+    }
+
+    private static func seconds(_ limit: Duration) -> String {
+        let seconds = limit.inSeconds
+        return seconds == seconds.rounded() ? "\(Int(seconds)) second\(seconds == 1 ? "" : "s")" : "\(seconds) seconds"
     }
 }
 

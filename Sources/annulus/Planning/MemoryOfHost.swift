@@ -22,40 +22,18 @@ enum MemoryOfHost {
 
     /// MemAvailable of /proc/meminfo (proc(5)).
     private static var kernelEstimate: Double? {
-        for line in lines("/proc/meminfo") where line.hasPrefix("MemAvailable:") {
+        for line in ControlGroup.lines("/proc/meminfo") where line.hasPrefix("MemAvailable:") {
             return line.split(separator: " ").dropFirst().first.flatMap { Double($0) }.map { $0 * 1024 }
         }
         return nil
     }
 
     /// What is left of the memory limit of each control group from this process's own up to the root, in either version.
-    private static var groupLimits: [Double] {
-        lines("/proc/self/cgroup").flatMap { line -> [Double] in
-            let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
-            guard parts.count == 3 else { return [] }
-            let isUnified = parts[1].isEmpty
-            guard isUnified || parts[1].split(separator: ",").contains("memory") else { return [] }
-            let root = isUnified ? "/sys/fs/cgroup" : "/sys/fs/cgroup/memory"
-            let names = isUnified ? ("memory.max", "memory.current") : ("memory.limit_in_bytes", "memory.usage_in_bytes")
-            var folders = [root]
-            for step in parts[2].split(separator: "/") { folders.append(folders[folders.count - 1] + "/" + step) }
-            return folders.compactMap { left(in: $0, limit: names.0, usage: names.1, cache: isUnified ? "inactive_file" : "total_inactive_file") }
-        }
-    }
+    private static var groupLimits: [Double] { ControlGroup.current("memory").compactMap(\.memoryLeft) }
 
-    /// A group's limit less what it uses, apart from file pages that can be dropped.
-    private static func left(in folder: String, limit: String, usage: String, cache: String) -> Double? {
-        guard let most = number(folder + "/" + limit), let used = number(folder + "/" + usage) else { return nil }
-        let droppable = lines(folder + "/memory.stat").first { $0.hasPrefix(cache + " ") }
-            .flatMap { $0.split(separator: " ").last }.flatMap { Double($0) } ?? 0
-        return max(0, most - used + droppable)
-    }
-
-    private static func number(_ path: String) -> Double? { lines(path).first.flatMap { Double($0) } }
-
-    /// The lines of a file of the kernel; none where it cannot be read.
-    private static func lines(_ path: String) -> [Substring] {
-        guard let data = FileManager.default.contents(atPath: path) else { return [] }
-        return String(decoding: data, as: UTF8.self).split(separator: "\n")
+    /// The control group whose limit on memory is the least, where that is less than the host has.
+    static var limit: (bytes: Double, folder: String)? {
+        ControlGroup.current("memory").compactMap { group in group.memoryLimit.map { (bytes: $0, folder: group.folder) } }
+            .filter { $0.bytes < Double(ProcessInfo.processInfo.physicalMemory) }.min { $0.bytes < $1.bytes }
     }
 }

@@ -25,7 +25,7 @@ struct NER: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(options.spread) { try command.run($0) }
+        try Session.run(options.spread, needs: options.streams) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {

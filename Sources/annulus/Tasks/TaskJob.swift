@@ -14,7 +14,7 @@ struct TaskOptions: ParsableArguments {
     @OptionGroup var input: InputOptions
     @OptionGroup var spread: RunOptions
 
-    @Option(name: [.short, .long], help: "Output file, .jsonl. Default: standard output.")
+    @Option(name: [.short, .long], help: ArgumentHelp("Output file, .jsonl. Default: standard output. \(OutputOptions.underMPIRun)"))
     var output: String?
 
     @Flag(help: "Overwrite an output that exists.")
@@ -23,6 +23,9 @@ struct TaskOptions: ParsableArguments {
     mutating func validate() throws {
         if let output, !output.hasSuffix(".jsonl") { throw ValidationError("--output '\(output)' needs a name that ends in .jsonl") }
     }
+
+    /// The standard streams that the task reads and writes.
+    var streams: [StandardStream] { input.streams + (output == nil ? [.output] : []) }
 }
 
 /// A model with a head, and documents for it.

@@ -1,0 +1,104 @@
+// The one way in which a job ends before its time: one line for the whole job, nothing unfinished, every rank.
+
+import Foundation
+import MPI
+import Synchronization
+
+/// How a process of a job ends early, whoever notices that it must: its work, a timer, the control channel, a signal.
+///
+/// Several ranks may notice the same failure, and its end is news to the others in turn (a launcher sends SIGTERM to all);
+/// still it is told once. On a host the ``Roster`` holds the right to speak. A host that rank 0 is not on has rank 0 speak,
+/// through the control channel, and speaks for itself only where rank 0 does not answer.
+final class Ending: Sendable {
+    /// The ranks of this host; nil for a process that has no others.
+    let roster: Roster?
+    private let hasSpoken = Atomic<Bool>(false)
+    private let channel = Mutex<ControlChannel?>(nil)
+
+    /// How long rank 0 may take to speak for another host. A launcher that ends a job gives its processes a second.
+    private static let answerLimit = Duration.milliseconds(600)
+    /// How long MPI may take to end the job's other processes, after which this one goes alone.
+    private static let abortSeconds: UInt32 = 2
+
+    init(roster: Roster?) { self.roster = roster }
+
+    /// The control channel, from where it connects all ranks until it is stopped.
+    func connect(_ control: ControlChannel?) { channel.withLock { $0 = control } }
+
+    var isConnected: Bool { channel.withLock { $0 != nil } }
+
+    /// Whether anybody of this host has said why the job ends.
+    var isTold: Bool { roster?.hasSpoken ?? hasSpoken.load(ordering: .acquiring) }
+
+    /// Takes the right to speak: true for one caller.
+    func claim() -> Bool { roster?.claimSpeech() ?? !hasSpoken.exchange(true, ordering: .acquiringAndReleasing) }
+
+    /// Says why the job ends, unless that is said already.
+    func tell(_ error: JobError) {
+        if let control = remoteChannel {
+            control.pass(error)
+            let end = ContinuousClock.now + Self.answerLimit
+            while !isTold && ContinuousClock.now < end { Thread.sleep(forTimeInterval: 0.01) }
+        }
+        if claim() { StandardError.writeFailure(error.message) }
+    }
+
+    /// Has rank 0 say that this rank was told to end, where it is on another host, and says it here otherwise.
+    ///
+    /// A launcher that ends a job tells all ranks, for whatever reason: where rank 0 does not answer, it has said why, or
+    /// there is nobody left who could.
+    func tellOfSignal(_ error: JobError) {
+        guard let control = remoteChannel else {
+            // What other hosts have to say comes first: it may be the reason.
+            if spansHosts { wait(.milliseconds(300)) }
+            if claim() { StandardError.writeFailure(error.message) }
+            return
+        }
+        control.pass(error)
+        wait(Self.answerLimit)
+    }
+
+    private func wait(_ limit: Duration) {
+        let end = ContinuousClock.now + limit
+        while !isTold && ContinuousClock.now < end { Thread.sleep(forTimeInterval: 0.01) }
+    }
+
+    private var spansHosts: Bool { channel.withLock { $0?.spansHosts ?? false } }
+
+    /// The channel by which rank 0 is asked to speak; nil where it is this rank or one of this host.
+    private var remoteChannel: ControlChannel? {
+        channel.withLock { $0.flatMap { $0.isRootElsewhere ? $0 : nil } }
+    }
+
+    /// Ends the job for `error`: says so where nobody has, removes what is unfinished, and ends all ranks.
+    func end(_ error: JobError) -> Never {
+        tell(error)
+        leave(error.status)
+    }
+
+    /// Ends this process, and with it the job, without a word.
+    func leave(_ status: ExitStatus) -> Never {
+        abandon()
+        // The library asks the launcher to end the others, who may be gone or not answer.
+        LastResort.arm(seconds: Self.abortSeconds, status: status)
+        MPIEnvironment.abort(status: status.rawValue)
+    }
+
+    /// Removes what this process has left unfinished, and lets the others of the host know that it leaves.
+    func abandon() {
+        roster?.enter(.leaving)
+        roster?.removeName()
+        TemporaryFiles.removeAll()
+    }
+}
+
+/// A timer of the system's that ends this process whatever its threads are doing.
+private enum LastResort {
+    private static let status = Atomic<Int32>(ExitStatus.internal.rawValue)
+
+    static func arm(seconds: UInt32, status: ExitStatus) {
+        self.status.store(status.rawValue, ordering: .relaxed)
+        signal(SIGALRM) { _ in _exit(LastResort.status.load(ordering: .relaxed)) }
+        alarm(seconds)
+    }
+}

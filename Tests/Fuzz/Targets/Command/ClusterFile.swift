@@ -1,0 +1,1 @@
+../../../../Sources/annulus/Input/ClusterFile.swift

@@ -1,0 +1,1 @@
+../../../../Sources/annulus/Input/Documents.swift

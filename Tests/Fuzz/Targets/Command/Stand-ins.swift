@@ -1,0 +1,24 @@
+// What the command's readers of documents lean on, without its options and files: the sources beside this one are the command's own.
+
+import Checkpoints
+
+/// The formats of `--input-format`.
+enum InputFormat: CaseIterable {
+    case text, lines, jsonl, ids, fasta
+}
+
+/// The options that say which documents.
+struct InputOptions {
+    var input: [String] = []
+    var inputFormat: InputFormat?
+    var textField = "text"
+}
+
+/// No file: documents come out of the bytes of the input.
+struct ReadableFile {
+    init(path: String) throws(FileError) { throw FileError(.missing, path: path, "is not read here") }
+    init(standardInputNamed name: String) {}
+
+    var isReady: Bool { true }
+    func readNext(limit: Int) throws(FileError) -> [UInt8] { [] }
+}
