@@ -276,7 +276,7 @@ class Series:
         self.binary, self.folder, self.keeps = binary, folder, keeps
         jobs.write_documents(folder / "many.txt", 6_000 if small else 16_000, 5, 55)
         for part in range(10):
-            jobs.write_documents(folder / f"long{part}.txt", 1, 5900, 6000)
+            jobs.write_documents(folder / f"long{part}.txt", 1, 5200, 5300)
         model = ["-m", str(jobs.MODEL), "--quiet", "--watchdog", str(WATCHDOG)]
         many = ["embed", "-i", str(folder / "many.txt"), "--input-format", "lines", *model]
         long = ["embed", "-i", *(str(folder / f"long{part}.txt") for part in range(10)), "--pooling", "none", *model]
