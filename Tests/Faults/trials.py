@@ -172,7 +172,7 @@ class Verdict:
     @property
     def finished(self) -> bool:
         """Whether the job was through with its work when the fault came."""
-        return self.trial.fault in SIGNALS and self.trial.launch != "alone" and self.seen.ended_well
+        return self.trial.fault in SIGNALS and self.seen.ended_well and not must_finish(self.trial)
 
     def complaints(self) -> str:
         seen = self.seen
