@@ -242,15 +242,15 @@ def right_status(trial: Trial, seen: Seen) -> bool:
 
 
 def judge(trial: Trial, seen: Seen) -> Verdict:
-    limit = FINISH if must_finish(trial) else LIMIT
+    limit = FINISH if has_time(trial) else LIMIT
     left = seen.left
     clean = not left
     if trial.fault == "SIGKILL" and trial.launch != "mpirun":
         # Nobody is there to remove the unfinished output.
         clean = not (left.processes or left.segments or left.temporary)
     if trial.fault == "launcher":
-        # mpirun's own folder and the segments that it would have removed are not the ranks' to find.
-        clean = not (left.processes or left.partials)
+        # mpirun's own folder is not the ranks' to find.
+        clean = not (left.processes or left.partials or left.segments)
     verdict = Verdict(
         trial, seen, in_time=seen.seconds is not None and seen.seconds <= limit, right_status=right_status(trial, seen),
         right_line=right_line(trial, seen), clean=clean)
@@ -263,6 +263,11 @@ def judge(trial: Trial, seen: Seen) -> Verdict:
 
 def must_finish(trial: Trial) -> bool:
     return trial.fault in ("suspended", "waiting") or trial.launch != "mpirun" and trial.fault == "SIGSTOP"
+
+
+def has_time(trial: Trial) -> bool:
+    """Nobody waits for a lone process that has crashed: the Swift runtime's report of it may take its time."""
+    return must_finish(trial) or trial.launch != "mpirun" and trial.fault == "SIGSEGV"
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -343,7 +348,7 @@ class Series:
                 time.sleep(SUSPENSION)
                 fault = time.monotonic()
                 self.answer(run)
-            ended = run.wait(FINISH if must_finish(trial) else LIMIT + PATIENCE)
+            ended = run.wait(FINISH if has_time(trial) else LIMIT + PATIENCE)
             seen.seconds = ended - fault if ended else None
             seen.status, seen.lines, seen.left = run.status, run.lines, run.left()
             seen.errors = run.errors[-4000:]
