@@ -127,7 +127,7 @@ public final class EncoderRun {
         // Where ranks meet, one without rows of its own meets them too.
         groups = isLocal
             ? Self.groups(tiles, rows: Group.rowsPerThread * threads.threads, threads: threads.threads)
-            : [Group(tiles: tiles[...], threads: threads.threads)]
+            : [Group(tiles: tiles[0..<tiles.count], threads: threads.threads)]
         queries = memory.buffer(count: (groups.map(\.rows.count).max() ?? 0) * width)
         let blockRows = groups.flatMap(\.blocks).map(\.count).max() ?? 0
         scratch = (0..<threads.threads).map { _ in Scratch(configuration, rows: blockRows, memory: memory) }
@@ -394,7 +394,7 @@ public final class EncoderRun {
         while first < tiles.count {
             var end = first
             while end < tiles.count {
-                let next = tiles[end...].firstIndex { $0.sequence != tiles[end].sequence } ?? tiles.count
+                let next = tiles[end..<tiles.count].firstIndex { $0.sequence != tiles[end].sequence } ?? tiles.count
                 if end > first, tiles[next - 1].rows.upperBound - tiles[first].firstRow > rows { break }
                 end = next
             }

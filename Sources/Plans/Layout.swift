@@ -138,6 +138,6 @@ public struct Sharding: Sendable, Equatable {
 
     /// The number of tokens that a rank holds.
     public func tokenCount(of rank: Rank) -> Int {
-        tiles(of: rank).ranges.joined().reduce(0) { $0 + numbering.tokens(of: $1).count }
+        tiles(of: rank).reduce(0) { $0 + numbering.tokens(of: $1).count }
     }
 }
