@@ -29,7 +29,8 @@ public struct Sharding: Sendable, Equatable {
     /// The places of each rank.
     private let places: [Runs]
 
-    /// A balanced layout gives no rank more than this many times the mean of tokens, which bounds its memory.
+    /// A balanced layout gives no rank more than this many times the mean of tokens, or one tile where that is more, which
+    /// bounds its memory.
     public static let tokenCap = 2.0
 
     /// - Parameters:
