@@ -191,10 +191,16 @@ public final class EncoderRun {
     /// Runs all layers; `hidden` then holds this rank's rows of the last one. Collective.
     /// - Parameters:
     ///   - ids: the token ids of every document of the batch.
-    ///   - typeIds: which of two texts each token is of, 0 or 1; all 0 where nil. A model without token types has no use for them.
+    ///   - typeIds: which of two texts each token is of, 0 or 1; all 0 where nil, and where the model has one type or none.
     ///   - layerDone: told the number of a layer that is done, and the part of all work that is, for progress.
-    /// - Throws: what the transport throws.
+    /// - Throws: ``TokenError`` for a token that has no row in a table of embeddings, before anything is read or sent, so on every
+    ///   rank; what the transport throws.
+    /// - Precondition: the documents are of the sharding's lengths, and have a type for each id.
     public func run(ids: [[Int32]], typeIds: [[Int32]]? = nil, layerDone: (_ layer: Int, _ done: Double) -> Void = { _, _ in }) throws {
+        precondition(ids.map(\.count) == sharding.numbering.lengths, "documents of other lengths than were planned")
+        precondition(typeIds.map { $0.map(\.count) == ids.map(\.count) } ?? true, "a type for each id")
+        try encoder.configuration.check(ids: ids, typeIds: typeIds)
+        let typeIds = encoder.configuration.distinguishesTypes ? typeIds : nil
         let positions = PositionRows(encoder.configuration.positions, ids: ids, sequences: Set(tiles.map(\.sequence)))
         for (number, group) in groups.enumerated() {
             let executors = try executors(of: group)
