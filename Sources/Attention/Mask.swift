@@ -141,7 +141,7 @@ public indirect enum Mask: Hashable, Sendable {
         guard isCompound else { return VisibleTiles(any: any, all: all) }
         // Look into the tiles of which the parts alone do not tell.
         var exactAny = all
-        for tile in any.subtracting(all).ranges.joined() {
+        for tile in any.subtracting(all) {
             let visible = visiblePairs(queryTile: queryTile, keyTile: tile, in: shape)
             if visible > 0 { exactAny = exactAny.union(Runs(tile..<tile + 1)) }
             if visible == rows.count * TileGrid.tokens(of: tile, length: shape.keys).count { all = all.union(Runs(tile..<tile + 1)) }
@@ -163,7 +163,7 @@ public indirect enum Mask: Hashable, Sendable {
         let visible = keyTiles(queryTile: queryTile, in: shape)
         let rows = TileGrid.tokens(of: queryTile, length: shape.queries).count
         let whole = visible.all.ranges.reduce(0) { $0 + TileGrid.tokens(of: $1, length: shape.keys).count } * rows
-        return visible.any.subtracting(visible.all).ranges.joined().reduce(whole) {
+        return visible.any.subtracting(visible.all).reduce(whole) {
             $0 + visiblePairs(queryTile: queryTile, keyTile: $1, in: shape)
         }
     }

@@ -107,6 +107,6 @@ extension Sharding {
     /// The largest sum of a rank's tiles.
     /// - Parameter costs: of every tile.
     fileprivate func largest(of costs: [Double]) -> Double {
-        (0..<rankCount).map { rank in tiles(of: Rank(rank)).ranges.joined().reduce(0) { $0 + costs[$1] } }.max() ?? 0
+        (0..<rankCount).map { rank in tiles(of: Rank(rank)).reduce(0) { $0 + costs[$1] } }.max() ?? 0
     }
 }

@@ -127,7 +127,7 @@ public final class EncoderRun {
         // Where ranks meet, one without rows of its own meets them too.
         groups = isLocal
             ? Self.groups(tiles, rows: Group.rowsPerThread * threads.threads, threads: threads.threads)
-            : [Group(tiles: tiles[...], threads: threads.threads)]
+            : [Group(tiles: tiles[0..<tiles.count], threads: threads.threads)]
         queries = memory.buffer(count: (groups.map(\.rows.count).max() ?? 0) * width)
         let blockRows = groups.flatMap(\.blocks).map(\.count).max() ?? 0
         scratch = (0..<threads.threads).map { _ in Scratch(configuration, rows: blockRows, memory: memory) }
@@ -191,10 +191,16 @@ public final class EncoderRun {
     /// Runs all layers; `hidden` then holds this rank's rows of the last one. Collective.
     /// - Parameters:
     ///   - ids: the token ids of every document of the batch.
-    ///   - typeIds: which of two texts each token is of, 0 or 1; all 0 where nil. A model without token types has no use for them.
+    ///   - typeIds: which of two texts each token is of, 0 or 1; all 0 where nil, and where the model has one type or none.
     ///   - layerDone: told the number of a layer that is done, and the part of all work that is, for progress.
-    /// - Throws: what the transport throws.
+    /// - Throws: ``TokenError`` for a token that has no row in a table of embeddings, before anything is read or sent, so on every
+    ///   rank; what the transport throws.
+    /// - Precondition: the documents are of the sharding's lengths, and have a type for each id.
     public func run(ids: [[Int32]], typeIds: [[Int32]]? = nil, layerDone: (_ layer: Int, _ done: Double) -> Void = { _, _ in }) throws {
+        precondition(ids.map(\.count) == sharding.numbering.lengths, "documents of other lengths than were planned")
+        precondition(typeIds.map { $0.map(\.count) == ids.map(\.count) } ?? true, "a type for each id")
+        try encoder.configuration.check(ids: ids, typeIds: typeIds)
+        let typeIds = encoder.configuration.distinguishesTypes ? typeIds : nil
         let positions = PositionRows(encoder.configuration.positions, ids: ids, sequences: Set(tiles.map(\.sequence)))
         for (number, group) in groups.enumerated() {
             let executors = try executors(of: group)
@@ -394,7 +400,7 @@ public final class EncoderRun {
         while first < tiles.count {
             var end = first
             while end < tiles.count {
-                let next = tiles[end...].firstIndex { $0.sequence != tiles[end].sequence } ?? tiles.count
+                let next = tiles[end..<tiles.count].firstIndex { $0.sequence != tiles[end].sequence } ?? tiles.count
                 if end > first, tiles[next - 1].rows.upperBound - tiles[first].firstRow > rows { break }
                 end = next
             }

@@ -82,7 +82,7 @@ public struct AttentionJob: Sendable {
 
     /// The key tiles that the queries of a rank need.
     public func needs(of rank: Rank) -> Runs {
-        Runs(queries.tiles(of: rank).ranges.joined().flatMap { visibleTiles(queryTile: $0).any.ranges })
+        Runs(queries.tiles(of: rank).flatMap { visibleTiles(queryTile: $0).any.ranges })
     }
 
     /// Floating-point operations of the visible pairs.

@@ -26,7 +26,8 @@ struct Balance {
         self.weights = weights
         loads = Array(repeating: 0, count: speeds.count)
         held = Array(repeating: 0, count: speeds.count)
-        cap = Sharding.tokenCap * Double(tokens.reduce(0, +)) / Double(speeds.count)
+        // With fewer tiles than ranks the mean is less than a tile: a rank has room for one all the same.
+        cap = max(Sharding.tokenCap * Double(tokens.reduce(0, +)) / Double(speeds.count), Double(tokens.max() ?? 0))
         mean = weights.reduce(0, +) / speeds.reduce(0, +)
     }
 

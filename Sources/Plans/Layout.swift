@@ -29,7 +29,8 @@ public struct Sharding: Sendable, Equatable {
     /// The places of each rank.
     private let places: [Runs]
 
-    /// A balanced layout gives no rank more than this many times the mean of tokens, which bounds its memory.
+    /// A balanced layout gives no rank more than this many times the mean of tokens, or one tile where that is more, which
+    /// bounds its memory.
     public static let tokenCap = 2.0
 
     /// - Parameters:
@@ -138,6 +139,6 @@ public struct Sharding: Sendable, Equatable {
 
     /// The number of tokens that a rank holds.
     public func tokenCount(of rank: Rank) -> Int {
-        tiles(of: rank).ranges.joined().reduce(0) { $0 + numbering.tokens(of: $1).count }
+        tiles(of: rank).reduce(0) { $0 + numbering.tokens(of: $1).count }
     }
 }

@@ -24,15 +24,21 @@ public struct Needs: Sendable {
         self.seen = seen
         keys = ranks.map { job.keys.tiles(of: $0) }
         queries = ranks.map { job.queries.tiles(of: $0) }
-        asking = queries.map { tiles in Runs(tiles.ranges.joined().lazy.filter { !seen[$0].isEmpty }.map { $0..<$0 + 1 }) }
-        needed = queries.map { tiles in Runs(tiles.ranges.joined().flatMap { seen[$0].ranges }) }
+        asking = queries.map { tiles in
+            var asking = Runs()
+            for tile in tiles where !seen[tile].isEmpty { asking.append(tile..<tile + 1) }
+            return asking
+        }
+        needed = queries.map { tiles in Runs(tiles.flatMap { seen[$0].ranges }) }
     }
 
     var ranks: [Rank] { (0..<job.rankCount).map { Rank($0) } }
 
     /// Those of some query tiles that see any of some key tiles.
     func readers(of keyTiles: Runs, among queryTiles: Runs) -> Runs {
-        Runs(queryTiles.ranges.joined().lazy.filter { seen[$0].intersects(keyTiles) }.map { $0..<$0 + 1 })
+        var readers = Runs()
+        for tile in queryTiles where seen[tile].intersects(keyTiles) { readers.append(tile..<tile + 1) }
+        return readers
     }
 
     /// The query tiles that see any key tile of each rank.
@@ -46,10 +52,10 @@ public struct Needs: Sendable {
         for queryTile in 0...seen.count {
             let next = queryTile < seen.count ? seen[queryTile] : Runs()
             if next == visible { continue }
-            for keyTile in visible.subtracting(next).ranges.joined() {
+            for keyTile in visible.subtracting(next) {
                 readers[job.keys.owner(of: keyTile).index].append(since[keyTile]..<queryTile)
             }
-            for keyTile in next.subtracting(visible).ranges.joined() { since[keyTile] = queryTile }
+            for keyTile in next.subtracting(visible) { since[keyTile] = queryTile }
             visible = next
         }
         return readers.map { Runs($0) }

@@ -41,7 +41,7 @@ extension AttentionJob {
         case .queries(let tiles, let heads): return rows(of: tiles) * 4 * self.heads.headDimension * heads.count
         case .partials(let units):
             let perRow = 4 * (2 + heads.paddedValueDimension) * units.heads.count
-            return units.queries.ranges.joined().reduce(0) {
+            return units.queries.reduce(0) {
                 $0 + queries.numbering.tokens(of: $1).count * perRow * subtrees(of: $1, in: units.keys).count
             }
         }
@@ -50,12 +50,12 @@ extension AttentionJob {
     /// Bytes of the packed keys and values of some tiles in memory, of one head.
     public func packedBytes(of tiles: Runs) -> Int {
         let packed = PackedTile(heads, element)
-        return tiles.ranges.joined().reduce(0) { $0 + packed.floats(keys: keys.numbering.tokens(of: $1).count) * 4 }
+        return tiles.reduce(0) { $0 + packed.floats(keys: keys.numbering.tokens(of: $1).count) * 4 }
     }
 
     /// The query rows of some tiles.
     public func rows(of tiles: Runs) -> Int {
-        tiles.ranges.joined().reduce(0) { $0 + queries.numbering.tokens(of: $1).count }
+        tiles.reduce(0) { $0 + queries.numbering.tokens(of: $1).count }
     }
 
     /// The maximal subtrees of a query tile's fixed tree that some key tiles fill, nodes counted within its sequence.

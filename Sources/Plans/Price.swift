@@ -121,7 +121,7 @@ public struct Pricing: Sendable {
     private func price(strategy: Strategy, _ needs: [Needs], _ tables: [TileTable]) -> Price {
         let planners = needs.map { strategy.planner($0) }
         let job = needs[0].job
-        let sample = Sample(of: cluster, most: mostRanks, ofEachKind: sampledRanks, takesHeads: planners[0].takesHeads)
+        let sample = Sample(of: cluster, most: mostRanks, ofEachKind: sampledRanks, needs[0], takesHeads: planners[0].takesHeads)
         // Where rounds overlap, the last of these is like those that follow.
         let enough = planners.map { planner in
             let rounds = planner.rounds
@@ -168,8 +168,9 @@ public struct Pricing: Sendable {
     }
 }
 
-/// The ranks whose plans stand for all: of ranks that are alike in speed and in whether they take heads, evenly spaced ones
-/// with the first and the last.
+/// The ranks whose plans stand for all: of ranks that are alike in speed, in whether they take heads, and in how many tiles
+/// they have, evenly spaced ones with the first and the last. A rank without tiles does not stand for one that has some, nor
+/// one tile for two.
 private struct Sample {
     /// Each with the number of ranks that it stands for.
     var ranks: [(rank: Rank, weight: Double)] = []
@@ -182,9 +183,17 @@ private struct Sample {
         let flops: Double
         let memory: Double
         let takesHeads: Bool
+        let queries: Int
+        let keys: Int
     }
 
-    init(of cluster: Cluster, most: Int, ofEachKind each: Int, takesHeads: (Rank) -> Bool) {
+    /// Tiles, as they are while there are few of them; of many, their number's binary digits.
+    private static func size(_ tiles: Runs) -> Int {
+        let count = tiles.count
+        return count < 4 ? count : 2 + Int.bitWidth - count.leadingZeroBitCount
+    }
+
+    init(of cluster: Cluster, most: Int, ofEachKind each: Int, _ needs: Needs, takesHeads: (Rank) -> Bool) {
         isWhole = cluster.rankCount <= most
         let everyone = (0..<cluster.rankCount).map { Rank($0) }
         if isWhole {
@@ -192,7 +201,9 @@ private struct Sample {
             return
         }
         let groups = Dictionary(grouping: everyone) {
-            Likeness(flops: cluster.ranks[$0.index].flops, memory: cluster.node(of: $0).memory, takesHeads: takesHeads($0))
+            Likeness(
+                flops: cluster.ranks[$0.index].flops, memory: cluster.node(of: $0).memory, takesHeads: takesHeads($0),
+                queries: Self.size(needs.queries[$0.index]), keys: Self.size(needs.keys[$0.index]))
         }
         var weighedRanks: Set<Rank> = []
         for group in groups.values {
@@ -239,7 +250,8 @@ public struct Choice: Sendable {
         // The layouts of one strategy are often alike: another strategy tells more.
         let rivals = others.filter { $0.fits && $0.strategy != best.strategy }
         if let next = (rivals.isEmpty ? others.filter(\.fits) : rivals).min(by: { $0.seconds < $1.seconds }) {
-            let more = next.seconds / best.seconds - 1
+            // Where nothing is attended nothing takes any time.
+            let more = next.seconds > best.seconds ? next.seconds / best.seconds - 1 : 0
             if more <= Self.likeness - 1 {
                 parts.append(next.bytes > best.bytes * Self.likeness
                     ? "as fast as \(name(next)), which sends \(best.bytes > 0 ? "\(Self.ratio(next.bytes, best.bytes)) the bytes" : "messages")"

@@ -23,7 +23,7 @@ extension Planner {
             let attended = (0..<count).map { route.used(at: rank.advanced(by: $0, count: count).index, stage: $0) }
             // The last partials of a round return while the first stage of the next is attended.
             var schedule = Schedule(job, rank: rank, stepCount: rounds * count + 1)
-            for (round, heads) in shares[..<rounds].enumerated() {
+            for (round, heads) in shares.prefix(rounds).enumerated() {
                 let first = round * count
                 for hop in departures { schedule.send(.queries(hop.tiles, heads: heads), to: Rank(hop.peer), at: first + hop.stage) }
                 for hop in arrivals { schedule.receive(.queries(hop.tiles, heads: heads), from: Rank(hop.peer), at: first + hop.stage) }
@@ -80,7 +80,7 @@ extension Planner {
                 }
                 let mine = needs.keys[rank.index]
                 let readers = needs.readers(of: mine, among: queries)
-                for (round, heads) in shares[..<rounds].enumerated() {
+                for (round, heads) in shares.prefix(rounds).enumerated() {
                     let first = round * period
                     // Down the edges of level k in step `levels − 1 − k`, up in `levels + 1 + k`.
                     schedule.attend(Units(queries: readers, heads: heads, keys: mine), at: first + levels - level)

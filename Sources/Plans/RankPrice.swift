@@ -70,7 +70,7 @@ struct RankWalk {
             total.add(price)
             if last.contains(number) { round.add(price) }
         }
-        let left = planner.rounds.heads[rounds...].reduce(0, +)
+        let left = planner.rounds.heads.dropFirst(rounds).reduce(0, +)
         if left > 0 { total.add(round, times: Double(left) / Double(planner.rounds.heads[rounds - 1])) }
         return total
     }
@@ -145,7 +145,7 @@ struct RankWalk {
     }
 
     private func flop(of units: Units) -> Double {
-        let pairs = units.queries.ranges.joined().reduce(0.0) {
+        let pairs = units.queries.reduce(0.0) {
             $0 + table.pairs(queryTile: $1, seen: needs.seen[$1], keys: units.keys)
         }
         return pairs * table.flopPerPair * Double(units.heads.count)
@@ -195,13 +195,13 @@ private struct Holdings {
     init(own: Runs) { self.own = own }
 
     mutating func merge(_ units: Units, _ seen: [Runs]) {
-        for tile in units.queries.ranges.joined() where seen[tile].intersects(units.keys) {
+        for tile in units.queries where seen[tile].intersects(units.keys) {
             met[Unit(queryTile: tile, heads: units.heads), default: []] += units.keys.ranges
         }
     }
 
     mutating func forget(_ units: Units, _ seen: [Runs]) {
-        for tile in units.queries.ranges.joined() where seen[tile].intersects(units.keys) {
+        for tile in units.queries where seen[tile].intersects(units.keys) {
             met[Unit(queryTile: tile, heads: units.heads)] = nil
         }
     }

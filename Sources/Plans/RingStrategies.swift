@@ -51,13 +51,13 @@ extension Planner {
                 let peer = rank.advanced(by: offset, count: job.rankCount)
                 let sent = entering[peer.index].intersection(own)
                 let received = entering[rank.index].intersection(needs.keys[peer.index])
-                for (round, heads) in shares[..<rounds].enumerated() {
+                for (round, heads) in shares.prefix(rounds).enumerated() {
                     let keyHeads = job.heads.keyValueHeads(of: heads)
                     schedule.send(.keyValues(sent, heads: keyHeads), to: peer, at: round)
                     schedule.receive(.keyValues(received, heads: keyHeads), from: peer, at: round)
                 }
             }
-            for (round, heads) in shares[..<rounds].enumerated() {
+            for (round, heads) in shares.prefix(rounds).enumerated() {
                 let queries = needs.asking[rank.index]
                 schedule.attend(Units(queries: queries, heads: heads, keys: needed.intersection(here)), at: round)
                 schedule.attend(Units(queries: queries, heads: heads, keys: needed.subtracting(here)), at: round + 1)
@@ -108,7 +108,7 @@ extension Planner {
             let used = groups.indices.map { route.used(at: group, stage: $0) }
             let keys = route.needed[group]
             var schedule = Schedule(job, rank: rank, stepCount: rounds * groups.count + 2 * exchanges)
-            for (round, shares) in shares[..<rounds].enumerated() {
+            for (round, shares) in shares.prefix(rounds).enumerated() {
                 let start = round * groups.count
                 let first = start + exchanges
                 let last = first + groups.count

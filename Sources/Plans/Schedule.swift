@@ -57,11 +57,13 @@ struct Schedule {
             for place in steps[index].receives.indices { steps[index].receives[place].payloads.sort { $0.order < $1.order } }
         }
         var (receivedKeyValues, receivedQueries): (ReceivedTiles, ReceivedTiles) = ([:], [:])
-        for payload in steps.lazy.flatMap(\.receives).flatMap(\.payloads) {
-            switch payload {
-            case .keyValues(let tiles, let heads): for head in heads { receivedKeyValues[head, default: []] += tiles.ranges }
-            case .queries(let tiles, let heads): for head in heads { receivedQueries[head, default: []] += tiles.ranges }
-            case .partials: break
+        for step in steps {
+            for payload in step.receives.flatMap(\.payloads) {
+                switch payload {
+                case .keyValues(let tiles, let heads): for head in heads { receivedKeyValues[head, default: []] += tiles.ranges }
+                case .queries(let tiles, let heads): for head in heads { receivedQueries[head, default: []] += tiles.ranges }
+                case .partials: break
+                }
             }
         }
         var keyValues = LastUses(receivedKeyValues)

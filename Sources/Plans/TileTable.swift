@@ -71,7 +71,7 @@ struct TileTable: Sendable {
     /// The same for several query tiles; neighbours that see the same keys are counted once.
     func forEachSubtreeCount(of queryTiles: Runs, in keys: Runs, _ seen: [Runs], _ body: (_ tile: Int, _ count: Int) -> Void) {
         var last: (seen: Runs, count: Int)?
-        for tile in queryTiles.ranges.joined() {
+        for tile in queryTiles {
             let count = last.flatMap { $0.seen == seen[tile] ? $0.count : nil }
                 ?? subtreeCount(of: tile, in: keys, seen: seen[tile])
             last = (seen[tile], count)

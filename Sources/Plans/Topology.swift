@@ -12,11 +12,18 @@ public struct Topology: Sendable, Hashable {
 
     /// Neighbouring ranks of one host are a node; a host whose ranks are not neighbours counts as several, since a ring
     /// that goes by rank would enter it several times.
-    public init<Host: Equatable>(hosts: [Host]) {
+    public init(hosts: [String]) { self.init(ranks: hosts.count) { hosts[$0] == hosts[$1] } }
+
+    /// The same of hosts that have numbers.
+    public init(hosts: [Int]) { self.init(ranks: hosts.count) { hosts[$0] == hosts[$1] } }
+
+    /// The same of so many ranks, however hosts are told apart.
+    package init(ranks: Int, areOfOneHost: (_ rank: Int, _ neighbour: Int) -> Bool) {
         var nodes: [Range<Int>] = []
-        while nodes.count < hosts.count {
+        while nodes.count < ranks {
             let first = nodes.count
-            let end = hosts[first...].firstIndex { $0 != hosts[first] } ?? hosts.count
+            var end = first + 1
+            while end < ranks, areOfOneHost(first, end) { end += 1 }
             nodes += Array(repeating: first..<end, count: end - first)
         }
         self.nodes = nodes
@@ -27,9 +34,8 @@ public struct Topology: Sendable, Hashable {
 
     /// The same hosts, cut into nodes of at most so many ranks.
     public func split(ranksPerNode: Int) -> Topology {
-        Topology(hosts: nodes.enumerated().map { rank, node in
-            [node.lowerBound, (rank - node.lowerBound) / max(1, ranksPerNode)]
-        })
+        let places = nodes.enumerated().map { rank, node in (rank - node.lowerBound) / max(1, ranksPerNode) }
+        return Topology(ranks: rankCount) { nodes[$0] == nodes[$1] && places[$0] == places[$1] }
     }
 
     /// The same for some of the ranks, in ascending order, numbered anew.

@@ -165,7 +165,7 @@ extension Plan {
         var leftover: String? {
             let own = plan.job.queries.tiles(of: plan.rank)
             for (unit, tiles) in merged where !own.contains(unit.queryTile) && !tiles.isEmpty { return "keeps partials of another rank's queries" }
-            for tile in own.ranges.joined() where !visible[tile].isEmpty {
+            for tile in own where !visible[tile].isEmpty {
                 for head in 0..<heads.queryHeads where merged[Unit(queryTile: tile, head: head)] != visible[tile] {
                     return "lacks partials of key tiles that its queries see"
                 }
@@ -181,7 +181,7 @@ extension Plan {
 
         /// The key tiles of each unit, where there are any.
         private func expected(_ units: Units) -> [(Unit, Runs)] {
-            units.queries.ranges.joined().flatMap { tile in
+            units.queries.flatMap { tile in
                 let tiles = visible[tile].intersection(units.keys)
                 return tiles.isEmpty ? [] : units.heads.map { (Unit(queryTile: tile, head: $0), tiles) }
             }

@@ -83,7 +83,7 @@ final class Reductions {
     /// every query tile goes over them.
     func forEach(_ units: Units, _ body: (_ tile: QueryTile, _ head: Int) -> Void) {
         for head in units.heads {
-            for number in units.queries.ranges.joined() {
+            for number in units.queries {
                 let tile = tile(number)
                 if tile.visible.any.intersects(units.keys) { body(tile, head) }
             }

@@ -113,13 +113,13 @@ public final class RingExecutor {
         let job = plan.job
         var tiles: [Int: QueryTile] = [:]
         var row = 0
-        for number in job.queries.tiles(of: plan.rank).ranges.joined() {
+        for number in job.queries.tiles(of: plan.rank) {
             let tile = QueryTile(number, of: job, firstRow: row)
             tiles[number] = tile
             row += tile.rowCount
         }
         func meet(_ units: Units) {
-            for number in units.queries.ranges.joined() where tiles[number] == nil {
+            for number in units.queries where tiles[number] == nil {
                 tiles[number] = QueryTile(number, of: job, firstRow: nil)
             }
         }
@@ -348,7 +348,7 @@ public final class RingExecutor {
             let width = job.heads.headDimension
             let slab = Slab(
                 tiles: tiles, heads: heads, tileFloats: { job.queries.numbering.tokens(of: $0).count * width }, memory: executor.memory)
-            let numbers = Array(tiles.ranges.joined())
+            let numbers = Array(tiles)
             executor.threads.forEach(numbers.count * heads.count) { index, _ in
                 let (head, tile) = (heads.lowerBound + index / numbers.count, reductions.tile(numbers[index % numbers.count]))
                 let source = ownRows(queries, tile, head)
@@ -420,7 +420,7 @@ public final class RingExecutor {
                     head: head, scale: scale, contents: contents)
             }
             let keyHead = head / job.heads.groupSize
-            let numbers = Array(tile.visible.any.intersection(keyTiles).ranges.joined())
+            let numbers = Array(tile.visible.any.intersection(keyTiles))
             for (place, number) in numbers.enumerated() {
                 let partial = PartialAttention(rows: tile.rowCount, from: executor.partials)
                 // A head's tiles come from the third-level cache, again for each query tile. Another query tile comes after the last.

@@ -33,7 +33,7 @@ package struct SegmentMap {
         let job = plan.job
         let packed = PackedTile(job.heads, job.element)
         func size(_ tiles: Runs, _ heads: Int) -> Int {
-            tiles.ranges.joined().reduce(0) { $0 + packed.floats(keys: job.keys.numbering.tokens(of: $1).count) } * heads
+            tiles.reduce(0) { $0 + packed.floats(keys: job.keys.numbering.tokens(of: $1).count) } * heads
         }
         floats = size(job.keys.tiles(of: plan.rank), job.heads.keyValueHeads)
         // Of each arrival that is here: the (tile, head) pairs not yet released.
@@ -61,7 +61,7 @@ package struct SegmentMap {
     private mutating func place() {
         let first = floats
         for index in arrivals.indices {
-            let taken = arrivals[..<index].filter { $0.overlaps(arrivals[index]) }.sorted { $0.offset < $1.offset }
+            let taken = arrivals.prefix(index).filter { $0.overlaps(arrivals[index]) }.sorted { $0.offset < $1.offset }
             var offset = first
             for other in taken where other.offset < offset + arrivals[index].floats { offset = max(offset, other.offset + other.floats) }
             arrivals[index].offset = offset
@@ -74,7 +74,7 @@ extension Step {
     /// What key and value tiles arrive, those of the same heads together.
     var arrivingKeyValues: [(tiles: Runs, heads: Range<Int>)] {
         var byHeads: [Range<Int>: [Range<Int>]] = [:]
-        for case .keyValues(let tiles, let heads) in receives.lazy.flatMap(\.payloads) { byHeads[heads, default: []] += tiles.ranges }
+        for case .keyValues(let tiles, let heads) in receives.flatMap(\.payloads) { byHeads[heads, default: []] += tiles.ranges }
         return byHeads.map { (Runs($1), $0) }.sorted { ($0.1.lowerBound, $0.1.upperBound) < ($1.1.lowerBound, $1.1.upperBound) }
     }
 }

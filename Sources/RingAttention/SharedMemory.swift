@@ -100,6 +100,6 @@ extension Topology {
             hosts.append(hasRoom ? [node.lowerBound] : [node.lowerBound, rank])
             if !hasRoom, rank == node.lowerBound { shortages.append(SharedMemoryShortage(use: use, ranks: node, needed: needed, free: free)) }
         }
-        return (Topology(hosts: hosts), shortages)
+        return (Topology(ranks: hosts.count) { hosts[$0] == hosts[$1] }, shortages)
     }
 }

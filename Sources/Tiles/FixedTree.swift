@@ -86,7 +86,7 @@ public struct MergeForest<Value: Mergeable> {
     @usableFromInline var pending: [(node: TreeNode, value: Value)] = []
 
     /// - Parameter tiles: the tiles whose parts will arrive, each exactly once (alone or inside a subtree).
-    public init(tiles: Runs) {
+    @inlinable public init(tiles: Runs) {
         self.tiles = tiles
         rootLevel = TreeNode.rootLevel(over: tiles)
     }
@@ -116,10 +116,10 @@ public struct MergeForest<Value: Mergeable> {
     }
 
     /// How many parts wait for their siblings.
-    public var pendingCount: Int { pending.count }
+    @inlinable public var pendingCount: Int { pending.count }
 
     /// The parts that wait, with the nodes they stand for.
-    public var parts: [(node: TreeNode, value: Value)] { pending }
+    @inlinable public var parts: [(node: TreeNode, value: Value)] { pending }
 
     /// The whole, once every part has arrived; nil before that, or where no tile contributes.
     @inlinable public var root: Value? {

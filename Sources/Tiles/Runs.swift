@@ -1,7 +1,12 @@
 // Sorted, disjoint runs of integers: the set of tiles that somebody owns, needs or sees.
 
-/// A set of integers kept as sorted, disjoint, non-adjacent, non-empty half-open runs.
-public struct Runs: Hashable, Sendable {
+/// A set of integers kept as sorted, disjoint, non-adjacent, non-empty half-open runs; gone through, its integers ascending.
+///
+/// Ranks and threads of a process plan at the same moment, so nothing here is generic, and what is written with it should
+/// not be either: `runs.lazy.filter { … }` or `runs.ranges.joined()` handed to a generic function of another module is
+/// metadata that several threads would make at its first use, and Swift's compilers (6.3 still) let one of them take it
+/// before it is complete. `Tests/Stress/check-generics` looks for it.
+public struct Runs: Hashable, Sendable, Sequence {
     public private(set) var ranges: [Range<Int>]
 
     public init() { ranges = [] }
@@ -9,7 +14,7 @@ public struct Runs: Hashable, Sendable {
     public init(_ range: Range<Int>) { ranges = range.isEmpty ? [] : [range] }
 
     /// Any ranges: overlapping, unsorted, empty ones included.
-    public init(_ unsorted: some Sequence<Range<Int>>) {
+    public init(_ unsorted: [Range<Int>]) {
         ranges = []
         // Mostly they come in order, and sorting takes longer than all else.
         var rest: [Range<Int>] = []
@@ -26,13 +31,40 @@ public struct Runs: Hashable, Sendable {
     public mutating func append(_ range: Range<Int>) {
         guard !range.isEmpty else { return }
         if let last = ranges.last, range.lowerBound <= last.upperBound {
-            ranges[ranges.count - 1] = last.lowerBound..<max(last.upperBound, range.upperBound)
+            ranges[ranges.count - 1] = last.lowerBound..<Swift.max(last.upperBound, range.upperBound)
         } else {
             ranges.append(range)
         }
     }
 
     public var isEmpty: Bool { ranges.isEmpty }
+
+    /// The integers, ascending.
+    public struct Iterator: IteratorProtocol, Sendable {
+        @usableFromInline let ranges: [Range<Int>]
+        /// The run after the one that is gone through, and what is left of that.
+        @usableFromInline var run = 0
+        @usableFromInline var value = 0
+        @usableFromInline var end = 0
+
+        @inlinable init(_ ranges: [Range<Int>]) { self.ranges = ranges }
+
+        @inlinable public mutating func next() -> Int? {
+            // No run is empty.
+            if value == end {
+                guard run < ranges.count else { return nil }
+                value = ranges[run].lowerBound
+                end = ranges[run].upperBound
+                run += 1
+            }
+            defer { value += 1 }
+            return value
+        }
+    }
+
+    @inlinable public func makeIterator() -> Iterator { Iterator(ranges) }
+
+    public var underestimatedCount: Int { count }
 
     /// How many integers the set holds.
     public var count: Int { ranges.reduce(0) { $0 + $1.count } }
@@ -94,8 +126,8 @@ public struct Runs: Hashable, Sendable {
         while left < ranges.count, right < other.ranges.count {
             let a = ranges[left]
             let b = other.ranges[right]
-            let low = max(a.lowerBound, b.lowerBound)
-            let high = min(a.upperBound, b.upperBound)
+            let low = Swift.max(a.lowerBound, b.lowerBound)
+            let high = Swift.min(a.upperBound, b.upperBound)
             if low < high { result.append(low..<high) }
             if a.upperBound < b.upperBound { left += 1 } else { right += 1 }
         }
@@ -130,7 +162,7 @@ public struct Runs: Hashable, Sendable {
             result.append(start..<range.lowerBound)
             start = range.upperBound
         }
-        result.append(start..<max(start, universe.upperBound))
+        result.append(start..<Swift.max(start, universe.upperBound))
         return result
     }
 

@@ -46,6 +46,15 @@ struct PostProcessor: Sendable, Equatable {
             return found
         }
 
+        fileprivate var largestTypeId: Int32 {
+            parts.reduce(0) {
+                switch $1 {
+                case .special(let token): max($0, token.typeId)
+                case .text(_, let typeId, _): max($0, typeId)
+                }
+            }
+        }
+
         fileprivate var largestId: Int32 {
             parts.reduce(-1) { if case .special(let token) = $1 { max($0, token.id) } else { $0 } }
         }
@@ -60,6 +69,9 @@ struct PostProcessor: Sendable, Equatable {
 
     /// The largest id of a special token that is put in, −1 for none.
     var largestId: Int32 { layouts.joined().map(\.largestId).max() ?? -1 }
+
+    /// The largest type of a token, of texts alone and in pairs.
+    var largestTypeId: Int32 { layouts.joined().map(\.largestTypeId).max() ?? 0 }
 
     /// - Parameter component: the file's `post_processor`, or nil for no special tokens.
     init(_ component: Component?) throws(FileError) {

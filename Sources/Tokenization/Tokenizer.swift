@@ -26,22 +26,27 @@ public struct Tokenizer: Sendable {
     public let vocabularySize: Int
     /// The largest id that ``encode(_:addSpecialTokens:)`` can give; a model's embedding must have more rows.
     public let largestId: Int32
+    /// The largest type that a token gets, alone or in a pair; a model that has several needs more rows for them.
+    public let largestTypeId: Int32
     /// Ids put before a sequence, as `[CLS]`.
     public let prefixIds: [Int32]
     /// Ids put behind a sequence, as `[SEP]`.
     public let suffixIds: [Int32]
 
     /// Reads the tokenizer of the model in `folder`: `tokenizer.json`, or `vocab.txt` of an ESM that has none.
-    public static func load(folder: String) throws(FileError) -> Tokenizer {
+    /// - Parameter lowercase: as in ``init(json:path:lowercase:)``.
+    public static func load(folder: String, lowercase: Bool = false) throws(FileError) -> Tokenizer {
         let file = try TokenizerFile(folder: folder)
-        return try Tokenizer(json: file.json, path: file.path)
+        return try Tokenizer(json: file.json, path: file.path, lowercase: lowercase)
     }
 
     /// Whether the model in `folder` has a tokenizer that ``load(folder:)`` would read.
     public static func exists(folder: String) -> Bool { TokenizerFile.path(folder: folder) != nil }
 
     /// Reads a tokenizer from the contents of a `tokenizer.json`; `path` names the file in errors.
-    public init(json: JSON, path: String) throws(FileError) {
+    /// - Parameter lowercase: lowercase text before the file's own normalizer, unless that lowercases, as sentence-transformers does
+    ///   for its `do_lower_case`. Text must not be lowercased by itself: what grows by it has offsets of its own then.
+    public init(json: JSON, path: String, lowercase: Bool = false) throws(FileError) {
         func component(_ key: String) -> Component? {
             guard let value = json[key], !value.isNull else { return nil }
             return Component(json: value, place: key, path: path)
@@ -49,7 +54,9 @@ public struct Tokenizer: Sendable {
         let root = Component(json: json, place: "tokenizer", path: path)
         guard let modelComponent = component("model") else { throw root.malformed("has no model") }
         model = try TokenModel(modelComponent)
-        if let part = component("normalizer") { normalizer = try Normalizer(part) } else { normalizer = nil }
+        var steps: Normalizer?
+        if let part = component("normalizer") { steps = try Normalizer(part) }
+        normalizer = lowercase ? Normalizer.lowercasing(steps) : steps
         if let part = component("pre_tokenizer") { preTokenizer = try PreTokenizer(part) } else { preTokenizer = nil }
         let growth = (normalizer?.growth ?? 1) * (preTokenizer?.growth ?? 1)
         guard growth <= Self.mostGrowth else {
@@ -78,6 +85,7 @@ public struct Tokenizer: Sendable {
         let single = postProcessor.layout(texts: 1, addSpecialTokens: true)
         prefixIds = single.prefix.map(\.id)
         suffixIds = single.suffix.map(\.id)
+        largestTypeId = postProcessor.largestTypeId
         largestId = max(vocabulary.largestId, tokens.map(\.id).max() ?? -1, postProcessor.largestId)
     }
 

@@ -84,7 +84,7 @@ final class AttentionRun {
         let rank = session.transport.rank
         let firstQueries = job.shapes.map(\.firstQuery)
         var row = 0
-        for tile in job.queries.tiles(of: rank).ranges.joined() {
+        for tile in job.queries.tiles(of: rank) {
             let tokens = job.queries.tokens(of: tile, first: firstQueries)
             input.fill(queries.pointer + row * queryWidth, tokens, width: queryWidth, stream: .queries)
             row += tokens.count
@@ -97,7 +97,7 @@ final class AttentionRun {
         let values = AlignedBuffer(count: TileGrid.tileSize * valueWidth)
         let firstKeys = job.shapes.map(\.firstKey)
         withExtendedLifetime((queries, keys, values)) {
-            for tile in job.keys.tiles(of: rank).ranges.joined() {
+            for tile in job.keys.tiles(of: rank) {
                 let tokens = job.keys.tokens(of: tile, first: firstKeys)
                 input.fill(keys.pointer, tokens, width: keyWidth, stream: .keys)
                 input.fill(values.pointer, tokens, width: valueWidth, stream: .values)

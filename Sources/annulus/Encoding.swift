@@ -27,8 +27,10 @@ struct LoadedModel: Sendable {
     }
 
     /// The model's tokenizer; nil where the folder has none.
-    func tokenizer() throws(FileError) -> Tokenizer? {
-        Tokenizer.exists(folder: folder) ? try Tokenizer.load(folder: folder) : nil
+    /// - Parameter obeysSettings: lowercase first where sentence-transformers would.
+    func tokenizer(obeysSettings: Bool = false) throws(FileError) -> Tokenizer? {
+        let lowercase = obeysSettings && settings?.lowercase ?? false
+        return Tokenizer.exists(folder: folder) ? try Tokenizer.load(folder: folder, lowercase: lowercase) : nil
     }
 }
 
@@ -68,6 +70,7 @@ extension Session {
         _ corpus: Corpus, with encoder: Encoder, body: (EncoderRun, Range<Int>) throws -> Void
     ) throws {
         let configuration = encoder.configuration
+        try agree { try check(corpus, configuration) }
         let total = EncoderRun.flop(lengths: corpus.items.map(\.ids.count), configuration: configuration)
         let line = context.progressLine("encoding", total: Int(total * 1e-9), unit: "GFLOP")
         let speeds = try plannedSoFar.speeds ?? relativeSpeeds()
@@ -112,6 +115,17 @@ extension Session {
             done += batch
         }
         line.finish(done: Int(total * 1e-9))
+    }
+
+    /// Refuses tokens for which the model has no row, wherever they come from: given ids, or what a tokenizer made of a text.
+    private func check(_ corpus: Corpus, _ configuration: EncoderConfiguration) throws {
+        for item in corpus.items {
+            do throws(TokenError) {
+                try configuration.check(ids: [item.ids], typeIds: item.typeIds.map { [$0] })
+            } catch {
+                throw FileError(.malformed, path: corpus.source(of: item), "\(error.reason); use this model's tokenizer")
+            }
+        }
     }
 
     /// The strategy of some batches, given the costliest: that of earlier ones, unless these cost twice as much. Collective.

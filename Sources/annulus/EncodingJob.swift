@@ -15,8 +15,9 @@ struct EncodingJob {
     private let input: InputOptions
 
     /// Loads the model on every rank. Collective.
+    /// - Parameter obeysSettings: whether documents are prepared as the sentence-transformers files of the model say.
     init(
-        model options: ModelOptions, input: InputOptions, session: Session,
+        model options: ModelOptions, input: InputOptions, session: Session, obeysSettings: Bool = true,
         prompt: (SentenceTransformersSettings?) throws -> String = { _ in "" }
     ) throws {
         self.session = session
@@ -28,7 +29,7 @@ struct EncodingJob {
             try LoadedModel.load(options.model, storage: storage, element: element, kernels: kernels)
         }
         self.model = model
-        (tokenizer, self.prompt) = try session.agree { (try model.tokenizer(), try prompt(model.settings)) }
+        (tokenizer, self.prompt) = try session.agree { (try model.tokenizer(obeysSettings: obeysSettings), try prompt(model.settings)) }
         stream = DocumentStream(input, session)
     }
 
@@ -39,7 +40,6 @@ struct EncodingJob {
         return Corpus.Preparation(
             maximumLength: min(input.maxLength ?? configuration.positionCount, configuration.positionCount),
             truncation: input.truncate, passageTokens: passageTokens, chunkTokens: chunkTokens, prompt: prompt,
-            lowercase: model.settings?.lowercase ?? false, vocabularySize: configuration.vocabularySize,
             truncated: { log.warning("\($0) was cut to the limit (--truncate right)") })
     }
 

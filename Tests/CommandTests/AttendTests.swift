@@ -66,6 +66,26 @@ import Testing
         }
     }
 
+    /// Nothing visible, nobody who asks, nobody who answers: zeros and −∞ on any ranks, whatever the strategy would be.
+    @Test(arguments: [
+        (SequenceShape(length: 300), "!full"), (SequenceShape(queries: 0, keys: 300), "full"), (SequenceShape(queries: 300, keys: 0), "causal"),
+        (SequenceShape(length: 0), "full"), (SequenceShape(queries: 700, keys: 40), "!window(-1,-1)"),
+    ]) func nothingToAttendIsZerosAndMinusInfinity(shape: SequenceShape, mask: String) throws {
+        let folder = try TemporaryFolder()
+        let heads = HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 8, valueDimension: 12)
+        _ = try write(heads, shape, to: folder.path("in.safetensors"), seed: 5)
+        let spreads: [Spread] = [.alone, .virtual(2), .virtual(3), .mpirun(2), .mpirun(3)]
+        for (spread, layout) in spreads.map({ ($0, "contiguous") }) + [(.virtual(3), "zigzag"), (.virtual(3), "balanced")] {
+            let run = try CommandRun.annulus(
+                ["attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors"), "--force", "--mask", mask, "--layout", layout, "--threads", "1"],
+                spread)
+            try #require(run.status == 0 && run.errorLines.isEmpty, "\(spread): \(run.errors)")
+            let file = try SafetensorsFile(path: folder.path("out.safetensors"))
+            #expect(try file.readFloat32("output", expecting: [4, shape.queries, 12]).allSatisfy { $0 == 0 }, "\(spread)")
+            #expect(try file.readFloat32("lse", expecting: [4, shape.queries]).allSatisfy { $0 == -.infinity }, "\(spread)")
+        }
+    }
+
     @Test func shapesThatDoNotFitAreRefused() throws {
         let folder = try TemporaryFolder()
         let path = folder.path("in.safetensors")

@@ -115,6 +115,30 @@ import Testing
         #expect(run.status == 66 && run.errors.contains("/nowhere/cluster.json"))
     }
 
+    /// Fewer tiles than ranks: a row for each strategy and layout, all of numbers, and no layout that heaps them on a rank.
+    @Test(arguments: [1, 256, 257, 1000, 100_000, 200_000, 1_048_575, 1_048_576, 1_048_833]) func fewerTilesThanRanksArePriced(length: Int) throws {
+        let cluster = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+            .appendingPathComponent("hostfiles/cluster-4096.json").path
+        let run = try CommandRun.annulus(["plan", "--cluster", cluster, "--length", "\(length)", "--format", "json"])
+        try #require(run.status == 0 && run.errors.isEmpty, "\(run.errors)")
+        let rows = try rows(run)
+        #expect(rows.count == 18 && rows.filter { $0["chosen"] as? Bool == true }.count == 1)
+        func seconds(_ strategy: String, _ layout: String) throws -> Double {
+            try #require(rows.first { $0["strategy"] as? String == strategy && $0["layout"] as? String == layout }?["seconds"] as? Double)
+        }
+        for row in rows {
+            for key in ["seconds", "balance", "memory_per_rank", "memory_per_node", "exposed_seconds", "bytes_sent", "messages"] {
+                #expect((row[key] as? Double).map { $0.isFinite && $0 >= 0 } == true, "\(key)")
+            }
+            // Something is attended, so it takes time.
+            #expect((row["seconds"] as? Double ?? 0) > 0)
+        }
+        for strategy in ["pass-kv", "pass-q", "all-gather", "head-exchange", "hybrid", "tree"] {
+            // Twice: the shares are the same, what they wait for is not quite.
+            #expect(try seconds(strategy, "balanced") <= 2 * seconds(strategy, "contiguous"), "\(strategy)")
+        }
+    }
+
     /// The largest sizes that are taken are priced, not trapped.
     @Test func theLargestHeadsDoNotOverflow() throws {
         let run = try plan(Self.good, ["--length", "1000000", "--heads", "4096", "--head-dim", "16384", "--strategy", "pass-q", "--layout", "zigzag", "--format", "json"])

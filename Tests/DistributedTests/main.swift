@@ -25,6 +25,12 @@ if CommandLine.arguments.count == 6, CommandLine.arguments[1] == "--traffic",
     exit(0)
 }
 
+if CommandLine.arguments.count == 4, CommandLine.arguments[1] == "--start-together",
+    let strategy = Strategy(rawValue: CommandLine.arguments[2]), let ranks = Int(CommandLine.arguments[3]), ranks > 0
+{
+    exit(try startTogether(strategy, ranks: ranks) ? 0 : 1)
+}
+
 let succeeded = try MPIEnvironment.run { world in
     let context = CheckContext(transport: try MPITransport(world), world: try world.duplicate())
     var checks = Checks()

@@ -25,6 +25,7 @@ import Tiles
                 #expect(runs.ranges.flatMap { Array($0) } == set.sorted(), what)
                 #expect(zip(runs.ranges, runs.ranges.dropFirst()).allSatisfy { $0.upperBound < $1.lowerBound }, what)
                 #expect(runs.count == set.count, what)
+                #expect(Array(runs) == set.sorted(), what)
             }
             same(a, setA, "seed \(seed)")
             same(a.union(b), setA.union(setB), "union, seed \(seed)")

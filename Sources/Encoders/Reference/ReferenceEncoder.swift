@@ -35,6 +35,7 @@ public struct ReferenceEncoder: Sendable {
     /// The hidden states of each document in float64: (tokens, hiddenSize). Parameters are read layer by layer.
     /// - Parameter layerDone: told the number of layers done.
     /// - Throws: what the source of the parameters throws.
+    /// - Precondition: every token has its rows (``EncoderConfiguration/check(ids:typeIds:)``).
     public func exactStates(ids: [[Int32]], typeIds: [[Int32]], layerDone: (Int) -> Void = { _ in }) throws(FileError) -> [[Double]] {
         try states(ids, typeIds, layerDone)
     }
@@ -103,7 +104,7 @@ public struct ReferenceEncoder: Sendable {
                     if let rule = configuration.maskedTokens {
                         sum = id == Int32(rule.maskId) ? 0 : sum * (1 - Scalar(0.15) * Scalar(0.8)) / (1 - Scalar(masked) / Scalar(ids.count))
                     }
-                    if let types { sum += Scalar(types[Int(typeIds[token]) * width + column]) }
+                    if let types { sum += Scalar(types[(configuration.distinguishesTypes ? Int(typeIds[token]) : 0) * width + column]) }
                     if let positions { sum += Scalar(positions[row * width + column]) }
                     rows.values[token * width + column] = sum
                 }

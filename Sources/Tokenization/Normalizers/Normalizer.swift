@@ -67,6 +67,13 @@ enum Normalizer: Sendable {
         }
     }
 
+    /// Lowercase, then what a file says; that alone where it has a step of its own for it.
+    static func lowercasing(_ steps: Normalizer?) -> Normalizer {
+        let list: [Normalizer] = if case .sequence(let parts) = steps { parts } else { steps.map { [$0] } ?? [] }
+        let lowercases = list.contains { if case .lowercase = $0 { true } else { false } }
+        return .sequence(lowercases ? list : [.lowercase] + list)
+    }
+
     func apply(to text: inout NormalizedText) {
         switch self {
         case .bert(let normalizer): normalizer.apply(to: &text)

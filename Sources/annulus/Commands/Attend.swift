@@ -160,7 +160,7 @@ struct Attend: ParsableCommand {
         let (queryCount, keyCount) = (try file.tensor("q", expecting: nil).shape[1], try file.tensor("k", expecting: nil).shape[1])
         let firstQueries = job.shapes.map(\.firstQuery)
         var row = 0
-        for tile in job.queries.tiles(of: rank).ranges.joined() {
+        for tile in job.queries.tiles(of: rank) {
             let tokens = job.queries.tokens(of: tile, first: firstQueries)
             try readHeads(
                 "q", heads.queryHeads, tokens, of: queryCount, heads.headDimension, queries.pointer + row * heads.headDimension,
@@ -173,7 +173,7 @@ struct Attend: ParsableCommand {
         let values = AlignedBuffer(count: heads.keyValueHeads * TileGrid.tileSize * heads.valueDimension)
         let firstKeys = job.shapes.map(\.firstKey)
         try withExtendedLifetime((keys, values)) {
-            for tile in job.keys.tiles(of: rank).ranges.joined() {
+            for tile in job.keys.tiles(of: rank) {
                 let tokens = job.keys.tokens(of: tile, first: firstKeys)
                 try readHeads("k", heads.keyValueHeads, tokens, of: keyCount, heads.headDimension, keys.pointer, TileGrid.tileSize * heads.headDimension)
                 try readHeads("v", heads.keyValueHeads, tokens, of: keyCount, heads.valueDimension, values.pointer, TileGrid.tileSize * heads.valueDimension)
@@ -202,7 +202,7 @@ struct Attend: ParsableCommand {
                 UnsafeRawBufferPointer(start: source + (head * rows + row) * width, count: tokens.count * width * 4)))
         }
         var row = 0
-        for tile in job.queries.tiles(of: session.transport.rank).ranges.joined() {
+        for tile in job.queries.tiles(of: session.transport.rank) {
             let tokens = job.queries.tokens(of: tile, first: firstQueries)
             for head in 0..<heads.queryHeads {
                 add("output", result.pointer, width: heads.valueDimension, head: head, row: row, tokens: tokens)

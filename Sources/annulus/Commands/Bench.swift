@@ -198,7 +198,7 @@ extension Session {
         for first in stride(from: 0, to: sharding.numbering.tileCount, by: tilesPerRound) {
             let round = first..<min(first + tilesPerRound, sharding.numbering.tileCount)
             var mine: [(tile: Int, bytes: UnsafeRawBufferPointer)] = []
-            for tile in sharding.tiles(of: transport.rank).intersection(round).ranges.joined() {
+            for tile in sharding.tiles(of: transport.rank).intersection(round) {
                 let count = sharding.numbering.tokens(of: tile).count
                 mine.append((tile, rows(row, count)))
                 row += count
@@ -213,7 +213,7 @@ extension Session {
             defer { held.forEach { $0.deallocate() } }
             for rank in (1..<transport.size).map({ Rank($0) }) {
                 var pieces: [UnsafeMutableRawBufferPointer] = []
-                for tile in sharding.tiles(of: rank).intersection(round).ranges.joined() {
+                for tile in sharding.tiles(of: rank).intersection(round) {
                     let buffer = UnsafeMutableRawBufferPointer.allocate(
                         byteCount: sharding.numbering.tokens(of: tile).count * rowBytes, alignment: 64)
                     held.append(buffer)

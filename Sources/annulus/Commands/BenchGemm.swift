@@ -133,7 +133,7 @@ private final class DenseProduct {
         weights = AlignedBuffer(count: layer.outputs * layer.inputs)
         for index in 0..<weights.count { weights[index] = CountedNormal.value(key: seed &+ 0xD1B5_4A32_D192_ED03, index: index) * 0.02 }
         var row = 0
-        for tile in sharding.tiles(of: rank).ranges.joined() {
+        for tile in sharding.tiles(of: rank) {
             for token in sharding.numbering.tokens(of: tile) {
                 for column in 0..<layer.inputs {
                     x[row * layer.inputs + column] = CountedNormal.value(key: seed, index: token * layer.inputs + column)

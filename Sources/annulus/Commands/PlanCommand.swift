@@ -20,7 +20,7 @@ struct PlanCommand: ParsableCommand {
             libraries of MPI and Swift, and what they allocate. \
             Nothing runs: the plans that ranks would follow are gone through step by step. A step takes as long as the longest \
             of a rank's work, its arrivals and its departures; a job as long as its slowest rank. Of more than 64 ranks, 8 of \
-            each kind are looked at and stand for the others. The choice is the fastest that fits into the nodes' \
+            each kind (speed, memory, tiles held) are looked at and stand for the others. The choice is the fastest that fits into the nodes' \
             memory, and of those within 1 % the one that sends least.
 
             \(ClusterFile.help)

@@ -52,6 +52,7 @@ struct Search: ParsableCommand {
         }
         let passages = corpus.items.count
         corpus.items += asked
+        corpus.sources.append("the question")
         var vectors: [(span: Int, vector: [Float])] = []
         try session.vectors(
             corpus, with: job.model.encoder, pooling: job.model.settings?.pooling ?? .mean, normalize: true, dimensions: nil

@@ -144,16 +144,18 @@ private final class Verification {
             return (0..<min(length, configuration.positionCount)).map { source.id($0) }
         }
         if let tokenizer = try session.agree({ try Tokenizer.exists(folder: checkpoint.folder) ? Tokenizer.load(folder: checkpoint.folder) : nil }) {
+            let (type, types) = (Int(tokenizer.largestTypeId), configuration.tokenTypeCount)
+            let hasTypes = !configuration.distinguishesTypes || type < types
             try check(
-                "tokenizer", Int(tokenizer.largestId) < configuration.vocabularySize,
-                "\(tokenizer.vocabularySize) tokens, the largest id \(tokenizer.largestId); the model has \(configuration.vocabularySize) rows")
+                "tokenizer", Int(tokenizer.largestId) < configuration.vocabularySize && hasTypes,
+                "\(tokenizer.vocabularySize) tokens, the largest id \(tokenizer.largestId); the model has \(configuration.vocabularySize) rows"
+                    + (hasTypes ? "" : "; the largest type \(type), and the model has \(types) rows of types"))
             let text = Array(tokenizer.encode(Self.text).ids.prefix(configuration.positionCount))
             if failed.isEmpty, !text.isEmpty { ids.append(text) }
         } else {
             try report("not verified", "the tokenizer: there is none")
         }
-        let types = configuration.tokenTypeCount
-        return Documents(ids: ids, typeIds: ids.map { ids in ids.indices.map { types > 1 && 2 * $0 >= ids.count ? 1 : 0 } })
+        return Documents(ids: ids, typeIds: ids.map { ids in ids.indices.map { configuration.distinguishesTypes && 2 * $0 >= ids.count ? 1 : 0 } })
     }
 
     private static let text = """

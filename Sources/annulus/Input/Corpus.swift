@@ -27,6 +27,9 @@ struct Corpus: Sendable {
     var sources: [String]
     var texts: [String]
 
+    /// Where an item's document came from.
+    func source(of item: Item) -> String { sources.indices.contains(item.document) ? sources[item.document] : "document \(item.document)" }
+
     /// How documents become items.
     struct Preparation {
         var maximumLength: Int
@@ -34,9 +37,6 @@ struct Corpus: Sendable {
         var passageTokens: Int?
         var chunkTokens: Int?
         var prompt: String
-        /// Whether the model wants text in lower case before its tokenizer sees it.
-        var lowercase: Bool
-        var vocabularySize: Int
         /// Told of every document that `--truncate right` cut.
         var truncated: @Sendable (String) -> Void
     }
@@ -53,19 +53,13 @@ struct Corpus: Sendable {
         let tokenPositions: Bool
         switch document.content {
         case .ids(let given):
-            for (place, id) in given.enumerated() where !(0..<preparation.vocabularySize).contains(Int(id)) {
-                throw FileError(
-                    .malformed, path: document.source,
-                    "token \(place) is id \(id), and the model knows 0 to \(preparation.vocabularySize - 1); use this model's tokenizer")
-            }
             guard preparation.passageTokens == nil else {
                 throw FileError(.malformed, path: document.source, "holds token ids; --passage-tokens needs text")
             }
             ids = given
             offsets = given.indices.map { $0..<$0 + 1 }
             tokenPositions = true
-        case .text(let original):
-            let text = preparation.lowercase ? original.lowercased() : original
+        case .text(let text):
             guard let tokenizer else {
                 throw FileError(.missing, path: document.source, "is text, and the model has no tokenizer.json; give token ids instead")
             }

@@ -64,7 +64,7 @@ extension Session {
             // Zeros would do, but for processors that are faster on them.
             for index in 0..<rows.count { rows.pointer[index] = Float(index % 17) * 0.1 - 0.8 }
             return try withExtendedLifetime((rows, output)) {
-                for tile in job.keys.tiles(of: Rank(0)).ranges.joined() {
+                for tile in job.keys.tiles(of: Rank(0)) {
                     executor.pack(
                         tile: tile, rows: 0..<min(TileGrid.tileSize, length),
                         keys: HeadRows(rows, tokenStride: width, headStride: shape.headDimension),

@@ -42,7 +42,7 @@ struct Classify: ParsableCommand {
         try task.forEachPortion { portion in
             count = portion.first + portion.documents.count
             let truth: [Label?] = try session.agree { session.isRoot ? try trueLabels(portion, listed, task.labels) : [] }
-            try task.run(try task.encodings(portion.documents)) { run, items in
+            try task.run(try task.encodings(portion.documents), of: portion.documents) { run, items in
                 let spans = items.indices.map { Span(sequence: $0 - items.lowerBound, tokens: 0..<run.sharding.numbering.lengths[$0 - items.lowerBound]) }
                 let mine = try run.pool(spans, mode: task.head.pooling, transport: session.transport).map { entry in
                     (span: entry.span, vector: task.head.logits(rows: 1, entry.vector, width: entry.vector.count))

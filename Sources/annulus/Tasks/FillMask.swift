@@ -48,7 +48,7 @@ struct FillMask: ParsableCommand {
                     throw FileError(.malformed, path: document.source, "has no mask token (\(tokenizer.token(of: mask) ?? "\(mask)"))")
                 }
             }
-            try task.run(encodings) { run, items in
+            try task.run(encodings, of: portion.documents) { run, items in
                 let found = run.logits(task.head) { tile in
                     tile.tokens.enumerated().filter { encodings[items.lowerBound + tile.sequence].ids[$0.element] == mask }.map(\.offset)
                 }

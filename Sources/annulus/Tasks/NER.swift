@@ -38,7 +38,7 @@ struct NER: ParsableCommand {
         session.logHeader("ner \(options.model.model)", encodes: true)
         try task.forEachPortion { portion in
             let encodings = try task.encodings(portion.documents)
-            try task.run(encodings) { run, items in
+            try task.run(encodings, of: portion.documents) { run, items in
                 let logits = try task.tokenLogits(run, items.count)
                 if !session.isRoot { return "" }
                 return items.map { number in

@@ -40,7 +40,7 @@ struct TaskJob {
     /// Loads everything. Collective.
     init(_ task: Task, _ options: TaskOptions, _ session: Session) throws {
         self.options = options
-        job = try EncodingJob(model: options.model, input: options.input, session: session)
+        job = try EncodingJob(model: options.model, input: options.input, session: session, obeysSettings: false)
         let model = job.model
         let path = model.folder + "/config.json"
         let labels = try session.agree { try LabelSet(model.checkpoint.config, path: path) }
@@ -78,10 +78,6 @@ struct TaskJob {
         var encoding = Encoding()
         switch document.content {
         case .ids(let ids):
-            let known = model.encoder.configuration.vocabularySize
-            if let id = ids.first(where: { !(0..<known).contains(Int($0)) }) {
-                throw FileError(.malformed, path: document.source, "holds the id \(id), and the model knows 0 to \(known - 1); use this model's tokenizer")
-            }
             encoding.ids = ids
             encoding.typeIds = ids.map { _ in 0 }
             encoding.offsets = ids.indices.map { $0..<$0 + 1 }
@@ -119,13 +115,17 @@ struct TaskJob {
     }
 
     /// Encodes sequences in batches and writes what `lines` makes of each batch, in input order. Collective.
-    /// - Parameter lines: gets the run and which of the sequences it holds; its text counts on rank 0 alone.
-    func run(_ encodings: [Encoding], lines: (EncoderRun, Range<Int>) throws -> String) throws {
+    /// - Parameters:
+    ///   - documents: what the sequences are of: each of one, or as `owners` says.
+    ///   - lines: gets the run and which of the sequences it holds; its text counts on rank 0 alone.
+    func run(
+        _ encodings: [Encoding], of documents: [Document], owners: [Int]? = nil, lines: (EncoderRun, Range<Int>) throws -> String
+    ) throws {
         let corpus = Corpus(
             items: encodings.enumerated().map { number, encoding in
                 Corpus.Item(
-                    document: number, ids: encoding.ids, typeIds: encoding.typeIds, start: 0, end: 0, spans: [(0..<encoding.count, 0, 0)])
-            }, sources: [], texts: [])
+                    document: owners?[number] ?? number, ids: encoding.ids, typeIds: encoding.typeIds, start: 0, end: 0, spans: [(0..<encoding.count, 0, 0)])
+            }, sources: documents.map(\.source), texts: [])
         try session.encode(corpus, with: model.encoder) { run, items in try output.write(try lines(run, items)) }
     }
 
