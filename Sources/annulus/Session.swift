@@ -1,5 +1,6 @@
 // One rank of a job, as the verbs see it: transport, threads, kernels, and what was asked for.
 
+import ArgumentParser
 import Attention
 import Checkpoints
 import Foundation
@@ -41,8 +42,22 @@ final class Session {
     }
 
     /// Runs `body` on every rank; returns when the job is done, throws its status where it failed.
-    static func run(_ options: RunOptions, body: @escaping @Sendable (Session) throws -> Void) throws {
+    /// - Parameter command: whose options the ranks compare before anything else.
+    static func run(_ command: some ParsableCommand, _ options: RunOptions, body: @escaping @Sendable (Session) throws -> Void) throws {
+        let asked = AskedOptions(command)
         let status = Job.run(options.job) { context in
+            let place = context.size == 1 || context.options.virtualRanks != nil ? "" : " to rank \(context.rank.index) on \(LocalHost.name)"
+            let isFirst = context.isRoot || place.isEmpty
+            MemoryRefusal.whenRefused { bytes in
+                // One after the other, as a launcher ends all when one has failed: the first that speaks does.
+                if !isFirst { Thread.sleep(forTimeInterval: 2) }
+                StandardError.writeFailure(
+                    "the system refused \(bytes) bytes of memory\(place); "
+                        + "raise the limits of the process (ulimit -v, ulimit -d), free some memory, or take fewer --threads")
+                TemporaryFiles.removeAll()
+                _exit(ExitStatus.memory.rawValue)
+            }
+            try context.compareStart(asked)
             let kernels = try chosenKernels(context)
             let hosts = Topology(hosts: try context.transport.hosts())
             let nodes = options.ranksPerNode.map { hosts.split(ranksPerNode: $0) } ?? hosts
@@ -56,13 +71,11 @@ final class Session {
 
     /// Runs `work` on every rank and agrees on its outcome. Collective.
     func agree<Value>(_ work: () throws -> Value) throws -> Value {
-        try context.agree {
+        try context.agreeOnFiles {
             do {
                 return try work()
             } catch let error as MaskSyntaxError {
                 throw JobError(.usage, error.description)
-            } catch let error as FileError {
-                throw JobError(ExitStatus(rawValue: error.exitStatus) ?? .internal, error.description)
             }
         }
     }
@@ -120,6 +133,9 @@ final class Session {
     func warn(_ shortages: [SharedMemoryShortage]) {
         for shortage in shortages where warnings.insert(shortage.description).inserted { log.warning("\(shortage)") }
     }
+
+    /// Says once what is wrong and does not end the job.
+    func warn(_ text: String) { if warnings.insert(text).inserted { log.warning("\(text)") } }
 
     /// Writes lines to standard output on rank 0.
     /// - Throws: `JobError` with status 74 where the reader has gone or the disk is full.

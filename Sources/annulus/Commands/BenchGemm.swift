@@ -52,7 +52,7 @@ struct BenchGemm: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(bench.run) { session in
+        try Session.run(self, bench.run) { session in
             let rows = try command.layers.map { try command.measure($0, session) }
             try session.agree { try session.printLines(BenchRow.text(rows, command.bench.format)) }
         }
