@@ -66,7 +66,6 @@ private let standIn: String? = {
           if (asked("roomy") && result == 0) status->f_bavail = 1UL << 40;
           return result;
         }
-        int statvfs64(const char *path, struct statvfs *status) { return statvfs(path, status); }
         """#
     let folder = FileManager.default.temporaryDirectory.appendingPathComponent("annulus-stand-in-\(getpid())")
     try? FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
