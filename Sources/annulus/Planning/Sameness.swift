@@ -129,11 +129,7 @@ extension JobContext {
     /// - Throws: `AgreedFailure` with status 78.
     func compareStart(_ asked: AskedOptions) throws {
         if size == 1 || options.virtualRanks != nil { return }
-        let all = try transport.allGather(asked.message.bytes)
-        if all.contains(where: { $0 != all[0] }) {
-            let places = try places()
-            try agree { if let difference = AskedOptions.difference(all, places) { throw JobError(.environment, difference) } }
-        }
+        // Another build may have other options.
         #if os(Linux)
         let program = "/proc/self/exe"
         #else
@@ -141,6 +137,11 @@ extension JobContext {
         #endif
         try compareCopies(of: program) { others, first in
             JobError(.environment, "the program on \(others) is another build than that on \(first); run one build of annulus on all ranks")
+        }
+        let all = try transport.allGather(asked.message.bytes)
+        if all.contains(where: { $0 != all[0] }) {
+            let places = try places()
+            try agree { if let difference = AskedOptions.difference(all, places) { throw JobError(.environment, difference) } }
         }
     }
 
