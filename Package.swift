@@ -19,13 +19,14 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev"]), .brew(["open-mpi"])]),
         .target(name: "CAttentionKernels"),
+        .target(name: "CFiles"),
         .target(name: "MPI", dependencies: ["CMPI"]),
         .target(name: "Matrices", dependencies: ["CAttentionKernels"]),
         .target(name: "Tiles"),
         .target(name: "Attention", dependencies: ["CAttentionKernels", "Matrices", "Tiles"]),
         .target(name: "Plans", dependencies: ["Matrices", "Tiles", "Attention"]),
         .target(name: "RingAttention", dependencies: ["MPI", "Matrices", "Tiles", "Attention", "Plans"]),
-        .target(name: "Checkpoints", dependencies: []),
+        .target(name: "Checkpoints", dependencies: ["CFiles"]),
         .target(name: "Tokenization", dependencies: ["Checkpoints"]),
         .target(name: "Encoders", dependencies: ["RingAttention", "Checkpoints", "Tokenization"]),
         .executableTarget(

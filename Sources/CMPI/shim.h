@@ -168,27 +168,3 @@ static inline int cmpi_gatherv(const void *mine, int count, void *all, const int
                                const int *offsets, int root, cmpi_communicator c) {
   return MPI_Gatherv(mine, count, MPI_BYTE, all, counts, offsets, MPI_BYTE, root, cmpi_raw(c));
 }
-
-// Memory shared by the ranks of a node (MPI 3.1 §11.2.3).
-// A window's handle, a value as that of a communicator.
-typedef struct { uintptr_t bits; } cmpi_window;
-static inline cmpi_window cmpi_window_null(void) { cmpi_window w = {(uintptr_t)MPI_WIN_NULL}; return w; }
-static inline MPI_Win cmpi_raw_window(cmpi_window w) { return (MPI_Win)w.bits; }
-static inline int cmpi_win_allocate_shared(MPI_Aint bytes, cmpi_communicator c, void **base, cmpi_window *window) {
-  MPI_Win raw = MPI_WIN_NULL;
-  const int error = MPI_Win_allocate_shared(bytes, 1, MPI_INFO_NULL, cmpi_raw(c), base, &raw);
-  window->bits = (uintptr_t)raw;
-  return error;
-}
-static inline int cmpi_win_shared_query(cmpi_window window, int rank, MPI_Aint *bytes, int *unit, void **base) {
-  return MPI_Win_shared_query(cmpi_raw_window(window), rank, bytes, unit, base);
-}
-static inline int cmpi_win_return_errors(cmpi_window window) {
-  return MPI_Win_set_errhandler(cmpi_raw_window(window), MPI_ERRORS_RETURN);
-}
-static inline int cmpi_win_lock_all(cmpi_window window) { return MPI_Win_lock_all(MPI_MODE_NOCHECK, cmpi_raw_window(window)); }
-static inline int cmpi_win_unlock_all(cmpi_window window) { return MPI_Win_unlock_all(cmpi_raw_window(window)); }
-static inline int cmpi_win_free(cmpi_window *window) {
-  MPI_Win raw = cmpi_raw_window(*window);
-  return MPI_Win_free(&raw);
-}

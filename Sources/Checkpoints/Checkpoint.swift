@@ -85,7 +85,7 @@ public struct Checkpoint: Sendable {
         let single = folder + "/model.safetensors"
         let indexPath = folder + "/model.safetensors.index.json"
         if FileBytes.exists(single) {
-            let file = try SafetensorsFile(path: single)
+            let file = try SafetensorsFile(path: single, isNoted: true)
             return ([file], file.tensors.mapValues { _ in 0 })
         }
         guard FileBytes.exists(indexPath) else {
@@ -108,7 +108,7 @@ public struct Checkpoint: Sendable {
         var files: [SafetensorsFile] = []
         var indices: [String: Int] = [:]
         for (position, shard) in shardNames.sorted().enumerated() {
-            let file = try SafetensorsFile(path: folder + "/" + shard)
+            let file = try SafetensorsFile(path: folder + "/" + shard, isNoted: true)
             files.append(file)
             for name in file.names where map[name]?.string == shard { indices[name] = position }
         }

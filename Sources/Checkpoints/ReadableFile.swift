@@ -63,6 +63,22 @@ package final class ReadableFile: Sendable {
         }
     }
 
+    /// What tells this file from others. The corresponding C function is `fstat`.
+    package func identity() throws(FileError) -> FileBytes.Identity {
+        var status = stat()
+        guard fstat(descriptor, &status) == 0 else {
+            throw FileError(.inputOutput, path: path, "cannot be examined (\(systemMessage(errno))); check the disk or mount it lies on")
+        }
+        func nanoseconds(_ time: timespec) -> Int { time.tv_sec &* 1_000_000_000 &+ time.tv_nsec }
+        #if canImport(Darwin)
+        let (modified, changed) = (status.st_mtimespec, status.st_ctimespec)
+        #else
+        let (modified, changed) = (status.st_mtim, status.st_ctim)
+        #endif
+        return FileBytes.Identity(
+            number: UInt64(status.st_ino), byteCount: Int(status.st_size), modified: nanoseconds(modified), changed: nanoseconds(changed))
+    }
+
     /// Fills `buffer` with the bytes that start at `offset`. The corresponding C function is `pread`.
     package func read(at offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws(FileError) {
         var done = 0
@@ -139,7 +155,9 @@ package func systemMessage(_ code: Int32) -> String {
 public enum FileBytes {
     /// The contents of the file at `path`. Missing files, folders and refused permissions are told apart.
     public static func read(path: String) throws(FileError) -> [UInt8] {
-        try ReadableFile(path: path).readToEnd()
+        let bytes = try ReadableFile(path: path).readToEnd()
+        ReadNotes.current?.add(file: path, bytes)
+        return bytes
     }
 
     /// Whether something that is a folder stands at `path`.

@@ -6,6 +6,8 @@
 /// tensor is read without the rest.
 public struct SafetensorsFile: Sendable {
     private let file: ReadableFile
+    /// Whether readings are noted, as those of a checkpoint are, whose ranks compare what they have read.
+    private let isNoted: Bool
     /// All tensors by name.
     public let tensors: [String: SafetensorsTensor]
     /// Names in the order of their bytes in the file.
@@ -19,10 +21,14 @@ public struct SafetensorsFile: Sendable {
 
     /// Opens the file at `path` and validates its header: the length against the file, each tensor's type and shape
     /// against its bytes, and that the tensors cover the file without gap or overlap.
-    public init(path: String) throws(FileError) {
+    public init(path: String) throws(FileError) { try self.init(path: path, isNoted: false) }
+
+    init(path: String, isNoted: Bool) throws(FileError) {
         let file = try ReadableFile(path: path)
+        if isNoted, let notes = ReadNotes.current { notes.add(opened: try file.identity()) }
         let header = try SafetensorsHeader(of: file)
         self.file = file
+        self.isNoted = isNoted
         self.tensors = header.tensors
         self.names = header.names
         self.metadata = header.metadata
@@ -49,6 +55,24 @@ public struct SafetensorsFile: Sendable {
         let tensor = try tensor(name, expecting: nil)
         precondition(range.lowerBound >= 0 && range.upperBound <= tensor.elementCount, "elements \(range) of a tensor of \(tensor.elementCount)")
         precondition(buffer.count >= range.count, "a buffer of \(buffer.count) for \(range.count) elements")
+        guard isNoted, let notes = ReadNotes.current else { return try readFloat32(tensor, name, range: range, into: buffer) }
+        // In pieces that are still in the cache when their digest is taken.
+        var digest = WordDigest()
+        for first in stride(from: 0, to: range.count, by: Self.pieceElements) {
+            let count = min(Self.pieceElements, range.count - first)
+            let piece = UnsafeMutableBufferPointer(rebasing: buffer[first..<first + count])
+            try readFloat32(tensor, name, range: range.lowerBound + first..<range.lowerBound + first + count, into: piece)
+            digest.add(piece.baseAddress, words: count, first: range.lowerBound + first)
+        }
+        notes.add(tensor: name, digest)
+    }
+
+    /// Half a megabyte.
+    private static let pieceElements = 1 << 17
+
+    private func readFloat32(
+        _ tensor: SafetensorsTensor, _ name: String, range: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>
+    ) throws(FileError) {
         switch tensor.elementType {
         case .float32:
             let bytes = UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(rebasing: buffer[..<range.count]))

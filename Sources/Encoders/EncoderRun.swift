@@ -1,9 +1,11 @@
 // One batch of documents through an encoder, on one rank of a job.
 
 import Attention
+import Checkpoints
 import Matrices
 import Plans
 import RingAttention
+import Synchronization
 import Tiles
 
 /// The execution of an encoder over one batch, on one rank: it holds the hidden states of the tiles that
@@ -35,6 +37,23 @@ public final class EncoderRun {
     private let rotations: [Double: AlignedBuffer]
     private let scratch: [Scratch]
     private let progressed: @Sendable () -> Void
+    private let firstNotFinite = Mutex<NotFinite?>(nil)
+
+    /// Where hidden states came out infinite or as no numbers.
+    public struct NotFinite: Sendable, Hashable, Comparable {
+        /// The layer that made them, from 1; 0: the embeddings.
+        public let layer: Int
+        public let sequence: Int
+        /// The tile, counted from the first of the sequence.
+        public let tile: Int
+
+        public static func < (one: NotFinite, other: NotFinite) -> Bool {
+            (one.layer, one.sequence, one.tile) < (other.layer, other.sequence, other.tile)
+        }
+    }
+
+    /// The first place of this rank's rows that is not finite: of the first layer, its first tile. Nil where all are.
+    public var notFinite: NotFinite? { firstNotFinite.withLock { $0 } }
 
     /// A tile of this rank.
     public struct LocalTile: Sendable {
@@ -208,7 +227,7 @@ public final class EncoderRun {
             for (index, layer) in encoder.layers.enumerated() {
                 let pattern = encoder.configuration.attention[index]
                 guard let executor = executors[pattern.window] else { preconditionFailure("no executor for the window of a layer") }
-                try run(layer, pattern, group, executor)
+                try run(layer, number: index + 1, pattern, group, executor)
                 layerDone(index + 1, (Double(number) + Double(index + 1) / Double(encoder.layers.count)) / Double(groups.count))
             }
             guard let norm = encoder.finalNorm else { continue }
@@ -240,12 +259,14 @@ public final class EncoderRun {
         return zip(rows, results).map { ($0.tile, $0.row, $1) }
     }
 
-    private func run(_ layer: EncoderLayer, _ pattern: AttentionPattern, _ group: Group, _ executor: RingExecutor) throws {
+    private func run(
+        _ layer: EncoderLayer, number: Int, _ pattern: AttentionPattern, _ group: Group, _ executor: RingExecutor
+    ) throws {
         project(layer, pattern, group, executor)
         let dimension = encoder.configuration.headDimension
         let rows = HeadRows(queries, tokenStride: encoder.configuration.hiddenSize, headStride: dimension)
         try executor.attend(queries: rows, scale: encoder.configuration.scoreScale, output: rows, contents: layer.contents)
-        finish(layer, group)
+        finish(layer, number: number, group)
     }
 
     /// The sum of a token's embeddings, its norm and projection.
@@ -275,6 +296,7 @@ public final class EncoderRun {
             if !tables.normIsLast { tables.norm?.apply(rows: block.count, target, into: target, kernels: encoder.kernels) }
             tables.projection?.apply(rows: block.count, target, into: rows, kernels: encoder.kernels)
             if tables.normIsLast { tables.norm?.apply(rows: block.count, rows, into: rows, kernels: encoder.kernels) }
+            lookForNotFinite(block, layer: 0)
         }
     }
 
@@ -322,7 +344,7 @@ public final class EncoderRun {
     }
 
     /// Everything after attention, a block of rows at a time.
-    private func finish(_ layer: EncoderLayer, _ group: Group) {
+    private func finish(_ layer: EncoderLayer, number: Int, _ group: Group) {
         let configuration = encoder.configuration
         let (width, kernels) = (configuration.hiddenSize, encoder.kernels)
         threads.forEach(group.blocks.count) { index, worker in
@@ -343,7 +365,21 @@ public final class EncoderRun {
                 feedForward(layer, rows: block.count, scratch.normed.pointer, into: result, scratch)
                 Self.addResidual(result, layer.output.bias, rows: block.count, width, to: rows, kernels)
             }
+            lookForNotFinite(block, layer: number)
             progressed()
+        }
+    }
+
+    /// Keeps the first tile of a block whose rows are not finite, if it is the first of all: a pass over rows that are in the
+    /// cache, beside products that take a thousand times as long.
+    private func lookForNotFinite(_ block: RowBlock, layer: Int) {
+        let width = encoder.configuration.hiddenSize
+        if areFinite(hidden.pointer + block.firstRow * width, count: block.count * width) { return }
+        for part in block.parts {
+            let rows = hidden.pointer + (part.tile.firstRow + part.rows.lowerBound) * width
+            if areFinite(rows, count: part.rows.count * width) { continue }
+            let found = NotFinite(layer: layer, sequence: part.tile.sequence, tile: part.tile.tokens.lowerBound / TileGrid.tileSize)
+            firstNotFinite.withLock { $0 = min($0 ?? found, found) }
         }
     }
 

@@ -83,6 +83,8 @@ public final class WeightStorage {
             let target = memory.floats(of: Rank(memory.ranks.lowerBound)) + first
             let mine = share(rank.index - memory.ranks.lowerBound, memory.ranks.count)
             if !mine.isEmpty {
+                ReadNotes.current?.setShared(true)
+                defer { ReadNotes.current?.setShared(false) }
                 (target + mine.lowerBound).update(repeating: 0, count: mine.count)
                 try fill(target + mine.lowerBound, mine)
             }

@@ -21,30 +21,25 @@ public final class AlignedBuffer {
     /// Whose memory it is, where it is not the buffer's own.
     private let lender: AnyObject?
 
-    private static let mapThreshold = 1 << 20
     private static let largePageThreshold = 4 << 20
 
     /// Makes a buffer of `count` floats; `count` may be 0.
     ///
-    /// Traps where the system refuses the memory: callers price a job before they allocate for it.
+    /// Where the system refuses the memory the process ends as `MemoryRefusal` says: callers price a job before they allocate for it.
     public init(count: Int) {
         precondition(count >= 0, "a buffer holds at least 0 floats")
         self.count = count
         lender = nil
         let bytes = max(count, 1) * MemoryLayout<Float>.stride
-        if bytes >= Self.mapThreshold {
-            let pages = (bytes + 4095) & ~4095
-            let memory = mmap(nil, pages, PROT_READ | PROT_WRITE, MAP_PRIVATE | Self.anonymous, -1, 0)
-            guard let memory, memory != UnsafeMutableRawPointer(bitPattern: -1) else {
-                preconditionFailure("annulus: the system refused \(bytes) bytes of memory")
-            }
+        if bytes >= SystemMemory.threshold {
+            let memory = SystemMemory.map(bytes)
             #if canImport(Glibc) || canImport(Musl)
             // Rows of a few lines each, far from each other: with small pages most of them cost a walk of the page tables
             // (see the ladder in dispatch.c). A wish, not a need; it costs memory only where 2 MiB are touched in part.
-            if bytes >= Self.largePageThreshold { madvise(memory, pages, MADV_HUGEPAGE) }
+            if bytes >= Self.largePageThreshold { madvise(memory, SystemMemory.rounded(bytes), MADV_HUGEPAGE) }
             #endif
             pointer = memory.bindMemory(to: Float.self, capacity: count)
-            mappedBytes = pages
+            mappedBytes = bytes
         } else {
             let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)
             pointer = memory.bindMemory(to: Float.self, capacity: max(count, 1))
@@ -67,7 +62,7 @@ public final class AlignedBuffer {
     deinit {
         if isBorrowed { return }
         if mappedBytes > 0 {
-            munmap(pointer, mappedBytes)
+            SystemMemory.unmap(pointer, mappedBytes)
         } else {
             UnsafeMutableRawPointer(pointer).deallocate()
         }
@@ -88,13 +83,5 @@ public final class AlignedBuffer {
     /// The memory as bytes, as messages and files take it.
     public var bytes: UnsafeMutableRawBufferPointer {
         UnsafeMutableRawBufferPointer(start: pointer, count: count * MemoryLayout<Float>.stride)
-    }
-
-    private static var anonymous: Int32 {
-        #if canImport(Darwin)
-        MAP_ANON
-        #else
-        Int32(MAP_ANONYMOUS)
-        #endif
     }
 }

@@ -4,11 +4,18 @@
 public final class MemoryBlock: Sendable {
     /// Its place, an integer so that it can be handed to other threads.
     private let address: UInt
+    /// 0 where the allocator gave them.
+    private let mappedBytes: Int
 
     public init(byteCount: Int) {
-        let memory = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 64)
-        memory.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
-        address = UInt(bitPattern: memory)
+        mappedBytes = byteCount >= SystemMemory.threshold ? byteCount : 0
+        if mappedBytes > 0 {
+            address = UInt(bitPattern: SystemMemory.map(byteCount))
+        } else {
+            let memory = UnsafeMutableRawPointer.allocate(byteCount: byteCount, alignment: 64)
+            memory.initializeMemory(as: UInt8.self, repeating: 0, count: byteCount)
+            address = UInt(bitPattern: memory)
+        }
     }
 
     public var pointer: UnsafeMutableRawPointer {
@@ -16,7 +23,13 @@ public final class MemoryBlock: Sendable {
         UnsafeMutableRawPointer(bitPattern: address).unsafelyUnwrapped
     }
 
-    deinit { pointer.deallocate() }
+    deinit {
+        if mappedBytes > 0 {
+            SystemMemory.unmap(pointer, mappedBytes)
+        } else {
+            pointer.deallocate()
+        }
+    }
 }
 
 /// Floats that are written while they are made, and only read from then on, by any thread and any rank that sees the memory.

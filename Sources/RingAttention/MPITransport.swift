@@ -1,7 +1,6 @@
 // The transport between the processes of an MPI job.
 
 import MPI
-import Synchronization
 import Tiles
 
 /// A rank's connection over MPI.
@@ -19,10 +18,6 @@ public final class MPITransport: Transport {
     private let communicator: Communicator
     private let partLimit: Int
     private var requests: RequestSet
-    // Windows are made and freed by all ranks of a node together, so they are freed where the next one is made.
-    private let retired = RetiredWindows()
-    // How many there were so far.
-    private var windows = 0
 
     /// How long messages are still moved after `work` has thrown, so that ranks that did not fail can finish theirs.
     private static let drainLimit = Duration.seconds(2)
@@ -94,24 +89,24 @@ public final class MPITransport: Transport {
     public var freeSharedMemory: Int? { HostProcess.freeSharedMemory }
 
     public func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory {
-        try close()
-        // The library aligns no segment but the first.
-        let bytes = (SharedMemory.byteCount(floats: floats) + 63) & ~63
+        let byteCount = SharedMemory.byteCount(floats: floats)
         let node = try communicator.split(color: ranks.lowerBound)
-        let window = NodeWindow(try SharedWindow(byteCount: bytes + 64, over: node), over: node, number: windows, in: retired)
-        windows += 1
-        return SharedMemory(ranks: ranks, segments: window.segments, owners: [window], pulse: yieldProcessor)
+        let window = try SharedWindow(byteCount: byteCount, over: node)
+        // A node that has not got it leaves the others without theirs: all ranks plan anew.
+        let mine = [window == nil ? 1 : 0, ranks.lowerBound, ranks.upperBound, byteCount, freeSharedMemory ?? 0]
+        let all = try allGather(mine.withUnsafeBytes { Array($0) }).map { bytes in
+            bytes.withUnsafeBytes { bytes in mine.indices.map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Int.self) } }
+        }
+        let refusals = all.indices.filter { all[$0][0] == 1 && all[$0][1] == $0 }.map { first in
+            let node = all[first][1]..<all[first][2]
+            return SharedMemoryRefused.Node(ranks: node, needed: node.reduce(0) { $0 + all[$1][3] }, free: all[first][4])
+        }
+        guard refusals.isEmpty, let window else { throw SharedMemoryRefused(nodes: refusals) }
+        return SharedMemory(ranks: ranks, segments: window.segments.compactMap(\.baseAddress), owners: [window], pulse: yieldProcessor)
     }
 
-    /// Frees the windows that no rank uses any more. Collective; call it last when none is of use, before MPI ends.
-    public func close() throws {
-        // Ranks may let go of their windows in different orders; and some not yet.
-        let mine = retired.numbers
-        let all = try allGather(mine.withUnsafeBytes { Array($0) }).map { bytes in
-            bytes.withUnsafeBytes { bytes in Set((0..<bytes.count / 8).map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Int.self) }) }
-        }
-        for number in mine.sorted() where all.allSatisfy({ $0.contains(number) }) { try retired.free(number) }
-    }
+    /// Returns once every rank is done with its transport. Collective; call it last, before MPI ends.
+    public func close() throws { try barrier() }
 
     /// Moves messages along, keeping the first failure for the end of the exchange.
     private func advance(_ failure: inout (any Error)?) {
@@ -151,56 +146,4 @@ public final class MPITransport: Transport {
         requests.abandonSends()
         requests.removeAll()
     }
-}
-
-/// A window with the communicator that it was made over; put aside when nobody uses it any more, for freeing it takes all
-/// ranks of the node.
-private final class NodeWindow: Sendable {
-    private let parts: Mutex<Parts?>
-    private let number: Int
-    private let retired: RetiredWindows
-
-    struct Parts: ~Copyable, Sendable {
-        let window: SharedWindow
-        let node: Communicator
-
-        consuming func free() throws { try window.free() }
-    }
-
-    init(_ window: consuming SharedWindow, over node: consuming Communicator, number: Int, in retired: RetiredWindows) {
-        parts = Mutex(Parts(window: window, node: node))
-        self.number = number
-        self.retired = retired
-    }
-
-    /// The first aligned byte of each rank's segment.
-    var segments: [UnsafeMutableRawPointer] {
-        parts.withLock { ($0?.window.segments ?? []).map { $0.baseAddress!.alignedUp(toMultipleOf: 64) } }
-    }
-
-    deinit { retired.add(parts.withLock { $0.take() }, number: number) }
-}
-
-/// Windows to be freed, by the number of each, which is the same on every rank.
-private final class RetiredWindows: Sendable {
-    private final class Entry: Sendable {
-        private let parts: Mutex<NodeWindow.Parts?>
-        init(_ parts: consuming sending NodeWindow.Parts?) { self.parts = Mutex(parts) }
-
-        func free() throws {
-            let open = parts.withLock { $0.take() }
-            try open?.free()
-        }
-    }
-
-    private let entries = Mutex<[Int: Entry]>([:])
-
-    var numbers: [Int] { entries.withLock { Array($0.keys) } }
-
-    func add(_ parts: consuming sending NodeWindow.Parts?, number: Int) {
-        let entry = Entry(parts)
-        entries.withLock { $0[number] = entry }
-    }
-
-    func free(_ number: Int) throws { try entries.withLock { $0.removeValue(forKey: number) }?.free() }
 }

@@ -61,11 +61,21 @@ public final class RingExecutor {
     ///     is gone when the other packs. For layers that differ in what they see.
     ///   - memory: where the rank's own packed tiles are put, if it does not share them.
     ///   - progressed: called now and then, on any thread of the rank, while work gets done.
-    public init(
+    public convenience init(
         plan: Plan, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport, threads: ThreadPool,
         kernels: KernelSet, sharing other: RingExecutor? = nil, memory: BufferPool = BufferPool(),
         progressed: @escaping @Sendable () -> Void = {}
     ) throws {
+        let node = plan.job.topology.isShared ? try NodeOperands(plan, transport) : nil
+        self.init(
+            plan: plan, node: node, modifiers: modifiers, transport: transport, threads: threads, kernels: kernels, sharing: other,
+            memory: memory, progressed: progressed)
+    }
+
+    private init(
+        plan: Plan, node: NodeOperands?, modifiers: ScoreModifiers, transport: any Transport, threads: ThreadPool, kernels: KernelSet,
+        sharing other: RingExecutor?, memory: BufferPool, progressed: @escaping @Sendable () -> Void
+    ) {
         let job = plan.job
         let packed = PackedTile(job.heads, job.element)
         self.plan = plan
@@ -79,7 +89,7 @@ public final class RingExecutor {
         workers = (0..<threads.threads).map { _ in
             TileKernel(heads: job.heads, element: job.element, mask: job.mask, modifiers: modifiers, kernels: kernels)
         }
-        node = job.topology.isShared ? try NodeOperands(plan, transport) : nil
+        self.node = node
         precondition(other.map { $0.packed == packed && $0.own.tiles == job.keys.tiles(of: plan.rank) } ?? true, "shared tiles are of the same keys and heads")
         // Memory that a node shares is watched by the steps of one plan.
         let shared = node == nil && other?.node == nil ? other?.own : nil
@@ -95,16 +105,20 @@ public final class RingExecutor {
         threads: ThreadPool, kernels: KernelSet, sharing other: RingExecutor? = nil, memory: BufferPool = BufferPool(),
         progressed: @escaping @Sendable () -> Void = {}
     ) throws {
-        var plan = strategy.plan(job, rank: transport.rank)
-        var shortages: [SharedMemoryShortage] = []
-        if job.topology.isShared {
+        func planned(_ topology: Topology) -> Plan {
             var roomy = job
-            (roomy.topology, shortages) = try job.topology.withRoom(SegmentMap(plan).floats, for: .keyValues, over: transport)
-            if !shortages.isEmpty { plan = strategy.plan(roomy, rank: transport.rank) }
+            roomy.topology = topology
+            return strategy.plan(roomy, rank: transport.rank)
         }
-        try self.init(
-            plan: plan, modifiers: modifiers, transport: transport, threads: threads, kernels: kernels, sharing: other, memory: memory,
-            progressed: progressed)
+        let ((plan, node), shortages) = try job.topology.sharing(.keyValues, over: transport) {
+            SegmentMap(planned($0)).floats
+        } make: { topology -> (Plan, NodeOperands?) in
+            let plan = planned(topology)
+            return (plan, topology.isShared ? try NodeOperands(plan, transport) : nil)
+        }
+        self.init(
+            plan: plan, node: node, modifiers: modifiers, transport: transport, threads: threads, kernels: kernels, sharing: other,
+            memory: memory, progressed: progressed)
         self.shortages = shortages
     }
 

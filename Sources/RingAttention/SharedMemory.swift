@@ -82,7 +82,57 @@ public struct SharedMemoryShortage: Sendable, Hashable, CustomStringConvertible 
     }
 }
 
+/// The nodes whose ranks could not have the memory that they were to share, though there seemed to be room: others took it
+/// meanwhile. Every rank of the job knows of it.
+public struct SharedMemoryRefused: Error, CustomStringConvertible {
+    struct Node {
+        let ranks: Range<Int>
+        /// In bytes.
+        let needed: Int
+        let free: Int
+    }
+
+    let nodes: [Node]
+
+    public var description: String {
+        nodes.map { "ranks \($0.ranks.lowerBound) to \($0.ranks.upperBound - 1) cannot share \($0.needed) bytes of memory" }.joined(separator: "; ")
+    }
+}
+
 extension Topology {
+    /// What `make` makes with as many nodes sharing memory as have it: those that turn out not to share nothing, and it is made
+    /// anew. Collective.
+    /// - Parameters:
+    ///   - floats: what this rank's segment takes with some nodes.
+    ///   - make: makes it with those nodes; calls `Transport.shareMemory` for it.
+    package func sharing<Made>(
+        _ use: SharedUse, over transport: any Transport, floats: (Topology) throws -> Int, make: (Topology) throws -> Made
+    ) throws -> (made: Made, shortages: [SharedMemoryShortage]) {
+        var topology = self
+        var shortages: [SharedMemoryShortage] = []
+        while true {
+            if topology.isShared {
+                let (roomy, short) = try topology.withRoom(try floats(topology), for: use, over: transport)
+                topology = roomy
+                shortages += short
+            }
+            do {
+                return (try make(topology), shortages)
+            } catch let refused as SharedMemoryRefused {
+                shortages += refused.nodes.map { SharedMemoryShortage(use: use, ranks: $0.ranks, needed: $0.needed, free: $0.free) }
+                topology = topology.separating(refused.nodes.map(\.ranks))
+            }
+        }
+    }
+
+    /// The same nodes, but for some, whose ranks share nothing.
+    private func separating(_ nodes: [Range<Int>]) -> Topology {
+        Topology(hosts: (0..<rankCount).map { rank in
+            let node = mates(of: Rank(rank))
+            return nodes.contains { $0.contains(rank) } ? [node.lowerBound, rank] : [node.lowerBound]
+        })
+    }
+
     /// The same nodes, but for those that have not the memory for it: their ranks share nothing. Collective.
     /// - Parameter floats: what this rank's segment takes.
     package func withRoom(_ floats: Int, for use: SharedUse, over transport: any Transport) throws -> (topology: Topology, shortages: [SharedMemoryShortage]) {

@@ -86,7 +86,7 @@ public protocol Transport: AnyObject {
 
     /// Memory in which the ranks of a node see what each other writes: so many floats of this rank's. Collective over all
     /// ranks, each naming the ranks of its own node.
-    /// - Throws: the carrier's own error, where these ranks have no memory in common or not enough.
+    /// - Throws: ``SharedMemoryRefused`` on all ranks, where the ranks of a node cannot have it; the carrier's own error.
     func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory
 
     /// What tells the hosts apart that the ranks run on, in rank order. Collective.

@@ -29,6 +29,8 @@ struct Annulus: ParsableCommand {
         StandardStream.openClosed()
         // A reader that goes away (`annulus … | head`) is a write error, not a silent death.
         signal(SIGPIPE, SIG_IGN)
+        // Nor is a file that outgrows its limit (ulimit -f).
+        signal(SIGXFSZ, SIG_IGN)
         do {
             var command = try parseAsRoot()
             try command.run()

@@ -53,7 +53,7 @@ struct AttentionOptions: ParsableArguments {
     /// The attention as the ranks of a job do it. Collective.
     /// - Throws: as `sequence`, agreed on by all ranks.
     func job(_ session: Session) throws -> AttentionJob {
-        let (pieces, mask) = try session.agree { try sequence() }
+        let (pieces, mask) = try session.agreeReading { try sequence() }
         var job = AttentionJob(
             shapes: pieces, mask: mask, heads: shape, layout: session.options.layout, rankCount: session.transport.size,
             speeds: try session.relativeSpeeds())

@@ -34,6 +34,16 @@ struct LoadedModel: Sendable {
     }
 }
 
+/// Where the states of a corpus are not finite.
+private struct NotFiniteStates {
+    let document: Int
+    /// From 1; 0: the embeddings.
+    let layer: Int
+    let tile: Int
+
+    var order: (Int, Int, Int) { (document, layer, tile) }
+}
+
 /// What a job's batches share, whose documents may come in portions.
 struct BatchPlanning {
     /// The ranks' relative speeds, once they are measured.
@@ -42,22 +52,33 @@ struct BatchPlanning {
     var strategy: (strategy: Strategy, flop: Double)?
     /// What every batch's run works in.
     let memory = BufferPool()
+    /// Documents of earlier portions.
+    var documents = 0
+    /// Whether it was said that states are not finite.
+    var hasWarnedOfStates = false
 }
 
 extension Session {
     /// Loads weights, one copy for the ranks that share memory, and refuses what the hosts cannot hold before anything is
     /// read. Collective.
     /// - Parameter load: loads them into a storage; called once more beforehand, to count.
-    /// - Throws: `AgreedFailure`, also with status 71; what the transport throws.
+    /// - Throws: `AgreedFailure`, also with status 71, and with 65 where the copies of the ranks differ; what the transport throws.
     func loadWeights<Model>(_ load: (WeightStorage) throws -> Model) throws -> Model {
         let counting = WeightStorage.counting
-        try agree { _ = try load(counting) }
-        let isFirst = weightNodes.mates(of: transport.rank).lowerBound == transport.rank.index
-        let (nodes, shortages) = try weightNodes.withRoom(isFirst ? counting.floats : 0, for: .weights, over: transport)
+        let notes = ReadNotes()
+        try agree { try ReadNotes.$current.withValue(notes) { _ = try load(counting) } }
+        // Ranks of a host that have files of their own load them apart, and compare what they have loaded.
+        let files = try transport.allGather(withUnsafeBytes(of: notes.openedFiles) { Array($0) })
+        let neighbours = Topology(hosts: files.indices.map { ["\(weightNodes.mates(of: Rank($0)).lowerBound)", "\(files[$0])"] })
+        let isFirst = neighbours.mates(of: transport.rank).lowerBound == transport.rank.index
+        let ((nodes, storage), shortages) = try neighbours.sharing(.weights, over: transport) { _ in
+            isFirst ? counting.floats : 0
+        } make: { nodes -> (Topology, WeightStorage) in
+            try refuseWeights(bytesPerCopy: Double(counting.floats * MemoryLayout<Float>.stride), nodes)
+            return (nodes, nodes.isShared ? try WeightStorage.shared(floats: counting.floats, over: transport, among: nodes) : WeightStorage())
+        }
         warn(shortages)
-        try refuseWeights(bytesPerCopy: Double(counting.floats * MemoryLayout<Float>.stride), nodes)
-        let storage = nodes.isShared ? try WeightStorage.shared(floats: counting.floats, over: transport, among: nodes) : WeightStorage()
-        let model = try agree { try load(storage) }
+        let model = try agreeReading(among: nodes) { try load(storage) }
         try storage.publish()
         return model
     }
@@ -93,6 +114,7 @@ extension Session {
         watchdog.progress(.planning)
         let strategy = try decide(job(costliest), flop: flop(costliest), configuration, encoder.element)
         var done = 0.0
+        var notFinite: NotFiniteStates?
         for items in batches {
             let ids = corpus.items[items].map(\.ids)
             let typeIds = corpus.items[items].map { $0.typeIds ?? Array(repeating: 0, count: $0.ids.count) }
@@ -110,11 +132,34 @@ extension Session {
                 watchdog.progress(.encoding, layer: layer % layers + 1)
                 line.advance(to: Int((done + batch * part) * 1e-9))
             }
+            notFinite = notFinite ?? run.notFinite.map {
+                NotFiniteStates(document: corpus.items[items.lowerBound + $0.sequence].document, layer: $0.layer, tile: $0.tile)
+            }
             watchdog.progress(.pooling)
             try body(run, items)
             done += batch
         }
         line.finish(done: Int(total * 1e-9))
+        try warn(of: notFinite, sources: corpus.sources)
+        plannedSoFar.documents += (corpus.items.last?.document ?? -1) + 1
+    }
+
+    /// Names the first place of all ranks where states are not finite, once in a job. Collective.
+    private func warn(of mine: NotFiniteStates?, sources: [String]) throws {
+        var message = Message()
+        if let mine { for value in [mine.document, mine.layer, mine.tile] { message.write(value) } }
+        let all = try transport.allGather(message.bytes).enumerated().compactMap { rank, bytes -> (found: NotFiniteStates, rank: Int)? in
+            var told = Message(bytes)
+            return told.isAtEnd ? nil : (NotFiniteStates(document: told.readInt(), layer: told.readInt(), tile: told.readInt()), rank)
+        }
+        guard !plannedSoFar.hasWarnedOfStates, let first = all.min(by: { $0.found.order < $1.found.order }) else { return }
+        plannedSoFar.hasWarnedOfStates = true
+        let found = first.found
+        let document = sources.indices.contains(found.document) ? sources[found.document] : "document \(plannedSoFar.documents + found.document)"
+        log.warning("""
+            infinities or NaN came out of \(found.layer == 0 ? "the embeddings" : "layer \(found.layer)") for tile \(found.tile) of \
+            \(document) (rank \(first.rank)), and are in the results; `annulus verify` tells whether the model is at fault
+            """)
     }
 
     /// Refuses tokens for which the model has no row, wherever they come from: given ids, or what a tokenizer made of a text.

@@ -1,5 +1,6 @@
 // One rank of a job, as the verbs see it: transport, threads, kernels, and what was asked for.
 
+import ArgumentParser
 import Attention
 import Checkpoints
 import Foundation
@@ -41,11 +42,25 @@ final class Session {
     }
 
     /// Runs `body` on every rank; returns when the job is done, throws its status where it failed.
-    /// - Parameter streams: what rank 0 reads and writes: where one of them is closed, nothing is begun.
+    /// - Parameters:
+    ///   - command: whose options the ranks compare before anything else.
+    ///   - streams: what rank 0 reads and writes: where one of them is closed, nothing is begun.
     static func run(
-        _ options: RunOptions, needs streams: [StandardStream] = [.output], body: @escaping @Sendable (Session) throws -> Void
+        _ command: some ParsableCommand, _ options: RunOptions, needs streams: [StandardStream] = [.output],
+        body: @escaping @Sendable (Session) throws -> Void
     ) throws {
+        let asked = AskedOptions(command)
         let status = Job.run(options.job) { context in
+            let place = context.size == 1 || context.options.virtualRanks != nil ? "" : " to rank \(context.rank.index) on \(LocalHost.name)"
+            let ending = context.watchdog.ending
+            MemoryRefusal.whenRefused { bytes in
+                ending.end(
+                    JobError(
+                        .memory,
+                        "the system refused \(bytes) bytes of memory\(place); raise the limits of the process (ulimit -v, ulimit -d), free "
+                            + "some memory, or take fewer --threads"))
+            }
+            try context.compareStart(asked)
             try context.agree { if context.isRoot { for stream in streams { try stream.check() } } }
             let kernels = try chosenKernels(context)
             let hosts = Topology(hosts: try context.transport.hosts())
@@ -61,13 +76,11 @@ final class Session {
     /// Runs `work` on every rank and agrees on its outcome. Collective.
     func agree<Value>(_ work: () throws -> Value) throws -> Value {
         defer { watchdog.progress() }
-        return try context.agree {
+        return try context.agreeOnFiles {
             do {
                 return try work()
             } catch let error as MaskSyntaxError {
                 throw JobError(.usage, error.description)
-            } catch let error as FileError {
-                throw JobError(ExitStatus(rawValue: error.exitStatus) ?? .internal, error.description)
             }
         }
     }
@@ -125,6 +138,9 @@ final class Session {
     func warn(_ shortages: [SharedMemoryShortage]) {
         for shortage in shortages where warnings.insert(shortage.description).inserted { log.warning("\(shortage)") }
     }
+
+    /// Says once what is wrong and does not end the job.
+    func warn(_ text: String) { if warnings.insert(text).inserted { log.warning("\(text)") } }
 
     /// Writes lines to standard output on rank 0.
     /// - Throws: `JobError` with status 74 where the reader has gone or the disk is full.

@@ -10,6 +10,8 @@ enum Spread: CustomStringConvertible {
     case mpirun(Int)
     /// Under mpirun, the last rank with other arguments behind them.
     case lastWith([String], ranks: Int)
+    /// Under mpirun, the last rank being another program.
+    case lastBeing(String, ranks: Int)
     /// Under mpirun, the last rank being stopped three quarters of the time.
     case lastSlowed(Int)
 
@@ -19,6 +21,7 @@ enum Spread: CustomStringConvertible {
         case .virtual(let ranks): "\(ranks) virtual ranks"
         case .mpirun(let ranks): "mpirun -np \(ranks)"
         case .lastWith(let arguments, let ranks): "mpirun -np \(ranks), the last one with \(arguments)"
+        case .lastBeing(_, let ranks): "mpirun -np \(ranks), the last one another program"
         case .lastSlowed(let ranks): "mpirun -np \(ranks), the last one slow"
         }
     }
@@ -34,10 +37,16 @@ struct CommandRun {
     var errorLines: [String] { errors.split(separator: "\n").map(String.init).filter { $0.hasPrefix("annulus:") } }
 
     /// The folder of the test's own executable, where `annulus` is built too.
-    private static let products = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath().deletingLastPathComponent()
+    static let products = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath().deletingLastPathComponent()
 
     /// The command, ready to run but for its standard streams.
-    static func process(_ arguments: [String], _ spread: Spread, environment: [String: String] = [:], folder: TemporaryFolder) -> Process {
+    /// - Parameters:
+    ///   - script: what a shell does with the command, `"$@"`, instead of running it.
+    ///   - mounts: whether the shell may mount file systems, which nobody else sees.
+    static func process(
+        _ arguments: [String], _ spread: Spread, environment: [String: String] = [:], folder: TemporaryFolder, script: String? = nil,
+        mounts: Bool = false
+    ) -> Process {
         let process = Process()
         let command = products.appendingPathComponent("annulus").path
         var words = [command] + arguments
@@ -48,10 +57,15 @@ struct CommandRun {
             words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks)"] + words
         case .lastWith(let more, let ranks):
             words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks - 1)"] + words + [":", "-np", "1"] + words + more
+        case .lastBeing(let program, let ranks):
+            words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks - 1)"] + words + [":", "-np", "1", program] + arguments
         case .lastSlowed(let ranks):
             let slowly = #""$@" & while kill -STOP $! 2>/dev/null; do sleep 0.03; kill -CONT $!; sleep 0.01; done; wait $!"#
             words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks - 1)"] + words
                 + [":", "-np", "1", "sh", "-c", slowly, "slowly"] + words
+        }
+        if let script {
+            words = (mounts ? ["unshare", "-m"] : []) + ["sh", "-c", (mounts ? "mount --make-rprivate /\n" : "") + script, "script"] + words
         }
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         process.arguments = words
@@ -66,9 +80,12 @@ struct CommandRun {
         return process
     }
 
-    static func annulus(_ arguments: [String], _ spread: Spread = .alone, input: String? = nil, environment: [String: String] = [:]) throws -> CommandRun {
+    static func annulus(
+        _ arguments: [String], _ spread: Spread = .alone, input: String? = nil, environment: [String: String] = [:], script: String? = nil,
+        mounts: Bool = false
+    ) throws -> CommandRun {
         let folder = try TemporaryFolder()
-        let process = process(arguments, spread, environment: environment, folder: folder)
+        let process = process(arguments, spread, environment: environment, folder: folder, script: script, mounts: mounts)
         // Files, not pipes: nothing can block on a full one.
         func file(_ name: String, _ content: String = "") throws -> FileHandle {
             let path = folder.path(name)

@@ -48,15 +48,21 @@ struct Attend: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(spread, needs: []) { try command.run($0) }
+        try Session.run(self, spread, needs: []) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {
         let transport = session.transport
         session.watchdog.progress(.reading)
-        let (file, heads, shape) = try session.agree { try open() }
-        let (mask, modifiers) = try session.agree { (try MaskInput.mask(self.mask, for: shape), try self.modifiers(file, heads)) }
-        try ParallelFile.checkWritable(output, force: force, transport: transport)
+        let (arrays, heads, shape) = try session.agree { try open() }
+        try session.context.compareCopies(of: input) { others, first in
+            JobError(.badInput, "\(input): the copy on \(others) is another than that on \(first); give all ranks the same file")
+        }
+        let (mask, modifiers) = try session.agreeReading { (try MaskInput.mask(self.mask, for: shape), try self.modifiers(arrays, heads)) }
+        let layout = SafetensorsLayout(tensors: [
+            ("output", .float32, [heads.queryHeads, shape.queries, heads.valueDimension]), ("lse", .float32, [heads.queryHeads, shape.queries]),
+        ])
+        let file = try ParallelFile.create(output, force: force, transport: transport, size: layout.totalBytes)
         session.logHeader("attend \(input)")
         let (pieces, maskWithin) = mask.pieces(of: shape)
         var job = AttentionJob(
@@ -77,7 +83,7 @@ struct Attend: ParsableCommand {
         let queries = AlignedBuffer(count: heads.queryHeads * rows * heads.headDimension)
         let result = AlignedBuffer(count: heads.queryHeads * rows * heads.valueDimension)
         let sums = AlignedBuffer(count: heads.queryHeads * rows)
-        let wireError = try session.agree { try read(file, job, into: executor, queries: queries, rows: rows, rank: transport.rank) }
+        let wireError = try session.agree { try read(arrays, job, into: executor, queries: queries, rows: rows, rank: transport.rank) }
         let scale = scale ?? 1 / Float(heads.headDimension).squareRoot()
         if let wireError {
             let bound = try wireError.bound(scale: scale, session)
@@ -91,7 +97,7 @@ struct Attend: ParsableCommand {
                 output: HeadRows(result, tokenStride: heads.valueDimension, headStride: rows * heads.valueDimension),
                 logSumExp: HeadRows(sums, tokenStride: 1, headStride: rows))
             session.watchdog.progress(.writing)
-            try write(session, job, result: result, sums: sums, rows: rows)
+            try write(to: file, layout, session, job, result: result, sums: sums, rows: rows)
         }
     }
 
@@ -186,14 +192,13 @@ struct Attend: ParsableCommand {
         return wireError
     }
 
-    private func write(_ session: Session, _ job: AttentionJob, result: AlignedBuffer, sums: AlignedBuffer, rows: Int) throws {
+    private func write(
+        to file: ParallelFile, _ layout: SafetensorsLayout, _ session: Session, _ job: AttentionJob, result: AlignedBuffer,
+        sums: AlignedBuffer, rows: Int
+    ) throws {
         let heads = job.heads
         let length = job.shapes.reduce(0) { $0 + $1.queries }
         let firstQueries = job.shapes.map(\.firstQuery)
-        let layout = SafetensorsLayout(tensors: [
-            ("output", .float32, [heads.queryHeads, length, heads.valueDimension]), ("lse", .float32, [heads.queryHeads, length]),
-        ])
-        let file = try ParallelFile.create(output, force: force, transport: session.transport)
         try layout.headerBytes.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
         var pieces: [(offset: Int, bytes: UnsafeRawBufferPointer)] = []
         func add(_ name: String, _ source: UnsafeMutablePointer<Float>, width: Int, head: Int, row: Int, tokens: Range<Int>) {

@@ -237,7 +237,7 @@ struct BenchPeak: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(bench.run) { session in
+        try Session.run(self, bench.run) { session in
             var rates: [Double] = []
             for _ in 0..<command.bench.repetitions { rates.append(try session.peakGFLOPs()) }
             let row = BenchRow(fields: [

@@ -38,7 +38,7 @@ struct BenchAttention: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(bench.run) { try command.run($0) }
+        try Session.run(self, bench.run) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {

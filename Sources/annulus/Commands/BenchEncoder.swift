@@ -34,12 +34,12 @@ struct BenchEncoder: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(bench.run) { try command.run($0) }
+        try Session.run(self, bench.run) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {
         session.watchdog.progress(.reading)
-        let configuration = try session.agree { try self.configuration() }
+        let configuration = try session.agreeReading { try self.configuration() }
         let surroundings = try configuration.surroundings(session.options.dtype, threads: session.context.threads)
         var job = EncoderRun.job(
             lengths: [length], configuration: configuration, element: session.options.dtype, layout: session.options.layout,

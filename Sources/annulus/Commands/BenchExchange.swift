@@ -42,7 +42,7 @@ struct BenchExchange: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(bench.run) { try command.run($0) }
+        try Session.run(self, bench.run) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {

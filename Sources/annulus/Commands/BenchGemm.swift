@@ -53,7 +53,7 @@ struct BenchGemm: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(bench.run) { session in
+        try Session.run(self, bench.run) { session in
             let openBLAS = try Self.openBLASOfAll(session)
             let rows = try command.layers.map { try command.measure($0, session, openBLAS) }
             try session.agree { try session.printLines(BenchRow.text(rows, command.bench.format)) }

@@ -37,7 +37,7 @@ struct BenchMerge: ParsableCommand {
     func run() throws {
         let command = self
         guard bench.run.dtype.rawValue == "float32" else { throw ValidationError("bench merge takes --dtype float32") }
-        try Session.run(bench.run) { try command.run($0) }
+        try Session.run(self, bench.run) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {

@@ -16,7 +16,7 @@ struct Doctor: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(spread) { try command.run($0) }
+        try Session.run(self, spread) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {

@@ -63,7 +63,7 @@ struct Embed: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(spread, needs: input.streams + output.streams) { try command.run($0) }
+        try Session.run(self, spread, needs: input.streams + output.streams) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {

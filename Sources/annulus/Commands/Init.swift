@@ -40,38 +40,39 @@ struct Init: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(spread, needs: []) { session in
-            try session.agree { if session.isRoot { try command.write(session.watchdog) } }
-        }
+        try Session.run(self, spread, needs: []) { try command.write($0) }
     }
 
-    private func write(_ watchdog: Watchdog) throws {
+    /// Rank 0 writes; the files get their names when both are whole.
+    private func write(_ session: Session) throws {
         guard let published = PublishedShape.named(shape) else { return }
         let (config, weights) = (output + "/config.json", output + "/model.safetensors")
-        for path in [config, weights] where FileBytes.exists(path) && !force {
-            throw JobError(.cannotCreate, "\(path): exists; choose another folder or overwrite it with --force")
+        try session.agree {
+            guard session.isRoot else { return }
+            for path in [config, weights] where FileBytes.exists(path) && !force {
+                throw JobError(.cannotCreate, "\(path): exists; choose another folder or overwrite it with --force")
+            }
+            do {
+                try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true)
+            } catch {
+                throw JobError(.cannotCreate, "\(output): the folder cannot be made (\(error.localizedDescription)); name another")
+            }
         }
         let configuration = try published.configuration(positions: positions)
         let parameters = try configuration.parameters()
         let layout = SafetensorsLayout(tensors: parameters.map { ($0.name, .float32, $0.shape) }, metadata: ["format": "pt"])
         let source = RandomParameters(seed: seed)
-        do {
-            try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true)
-            let part = weights + ".part"
-            try Data().write(to: URL(fileURLWithPath: part))
-            let file = try FileHandle(forWritingTo: URL(fileURLWithPath: part))
-            try file.write(contentsOf: Data(layout.headerBytes))
-            for parameter in parameters {
-                // In the order of the layout, so that each starts where the one before ended.
-                try source.read(parameter.name, shape: parameter.shape).withUnsafeBytes { try file.write(contentsOf: Data($0)) }
-                watchdog.progress()
-            }
-            try file.close()
-            try published.config(positions: positions).write(toFile: config, atomically: true, encoding: .utf8)
-            if FileBytes.exists(weights) { try FileManager.default.removeItem(atPath: weights) }
-            try FileManager.default.moveItem(atPath: part, toPath: weights)
-        } catch let error as CocoaError {
-            throw JobError(.cannotWrite, "\(output): cannot be written (\(error.localizedDescription))")
+        let text = try Array(published.config(positions: positions).utf8)
+        let weightsFile = try ParallelFile.create(weights, force: force, transport: session.transport, size: layout.totalBytes)
+        let configFile = try ParallelFile.create(config, force: force, transport: session.transport, size: text.count)
+        try text.withUnsafeBytes { try configFile.write(session.isRoot ? [(0, $0)] : []) }
+        try layout.headerBytes.withUnsafeBytes { try weightsFile.write(session.isRoot ? [(0, $0)] : []) }
+        for parameter in parameters {
+            let values = session.isRoot ? try source.read(parameter.name, shape: parameter.shape) : []
+            try values.withUnsafeBytes { try weightsFile.write(session.isRoot ? [(layout.offset(of: parameter.name), $0)] : []) }
+            session.watchdog.progress()
         }
+        try configFile.commit()
+        try weightsFile.commit()
     }
 }

@@ -20,7 +20,7 @@ struct Inspect: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(spread) { session in
+        try Session.run(self, spread) { session in
             let text = try session.agree { session.isRoot ? try command.summary(session.kernels) : "" }
             try session.agree { try session.printLines(text) }
         }

@@ -37,7 +37,7 @@ struct Search: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(spread, needs: input.streams + [.output]) { try command.run($0) }
+        try Session.run(self, spread, needs: input.streams + [.output]) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {

@@ -21,7 +21,7 @@ struct Tokenize: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(spread, needs: input.streams + [.output]) { session in
+        try Session.run(self, spread, needs: input.streams + [.output]) { session in
             try session.agree { if session.isRoot { try command.write(session) } }
         }
     }

@@ -8,6 +8,7 @@ import Foundation
 import Matrices
 import Plans
 import RingAttention
+import Synchronization
 import Tokenization
 
 struct Verify: ParsableCommand {
@@ -43,7 +44,7 @@ struct Verify: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(spread) { session in
+        try Session.run(self, spread) { session in
             let verification = try Verification(command, session)
             try verification.run()
         }
@@ -59,13 +60,15 @@ private final class Verification {
     private let audit: CheckpointAudit
     private var failed: [String] = []
     private var count = 0
+    /// The first place where states of rank 0 were not finite.
+    private let notFinite = FirstNotFinite()
 
     /// Collective, like all of its functions.
     init(_ command: Verify, _ session: Session) throws {
         self.command = command
         self.session = session
         session.watchdog.progress(.reading)
-        (checkpoint, configuration) = try session.agree {
+        (checkpoint, configuration) = try session.agreeReading {
             let checkpoint = try Checkpoint(folder: Checkpoint.resolve(command.model.model))
             return (checkpoint, try EncoderConfiguration(checkpoint.config, path: checkpoint.folder + "/config.json"))
         }
@@ -143,7 +146,7 @@ private final class Verification {
             let source = SeededIds(seed: command.seed &+ UInt64(number), count: configuration.vocabularySize)
             return (0..<min(length, configuration.positionCount)).map { source.id($0) }
         }
-        if let tokenizer = try session.agree({ try Tokenizer.exists(folder: checkpoint.folder) ? Tokenizer.load(folder: checkpoint.folder) : nil }) {
+        if let tokenizer = try session.agreeReading({ try Tokenizer.exists(folder: checkpoint.folder) ? Tokenizer.load(folder: checkpoint.folder) : nil }) {
             let (type, types) = (Int(tokenizer.largestTypeId), configuration.tokenTypeCount)
             let hasTypes = !configuration.distinguishesTypes || type < types
             try check(
@@ -174,8 +177,12 @@ private final class Verification {
             let states = try self.states(encoder, documents, ranks: 1, .passKeyValue, threads: session.context.threads)
             return (states, Self.digest(states))
         }
-        let finite = states.allSatisfy { $0.allSatisfy(\.isFinite) }
-        try check("states", finite, "\(lengths.map(String.init).joined(separator: ", ")) tokens on 1 rank, \(finite ? "all" : "not all") finite, SHA-256 \(digest.prefix(16))…")
+        let place = notFinite.found
+        let finite = place == nil && states.allSatisfy { $0.allSatisfy(\.isFinite) }
+        let fault = place.map { "not finite from \($0.layer == 0 ? "the embeddings" : "layer \($0.layer)") on, tile \($0.tile) of document \($0.sequence)" }
+        try check(
+            "states", finite, "\(lengths.map(String.init).joined(separator: ", ")) tokens on 1 rank, \(finite ? "all finite" : fault ?? "not all finite"), "
+                + "SHA-256 \(digest.prefix(16))…")
         let strategies = session.options.strategy.named.map { [$0] } ?? Strategy.allCases
         for ranks in command.ranks.values {
             let others = try session.agree {
@@ -201,12 +208,13 @@ private final class Verification {
         let width = encoder.configuration.hiddenSize
         let sharding = EncoderRun.sharding(
             lengths: documents.ids.map(\.count), encoder: encoder, layout: session.options.layout, rankCount: ranks)
-        let (watchdog, wire) = (session.watchdog, session.options.wire)
+        let (watchdog, wire, notFinite) = (session.watchdog, session.options.wire, notFinite)
         let parts = try VirtualRanks.run(count: ranks, seed: command.seed) { transport in
             let run = try EncoderRun(
                 encoder: encoder, sharding: sharding, strategy: strategy, wire: wire, transport: transport,
                 threads: ThreadPool(threads: threads), progressed: { watchdog.progress() })
             try run.run(ids: documents.ids, typeIds: documents.typeIds)
+            run.notFinite.map(notFinite.add)
             return withExtendedLifetime(run) {
                 run.tiles.map { tile in
                     (tile.sequence, tile.tokens, Array(UnsafeBufferPointer(
@@ -276,6 +284,15 @@ private final class Verification {
             try report("not verified", "the values of task heads: " + audit.tasks.map(\.rawValue).joined(separator: ", "))
         }
     }
+}
+
+/// The first place that any of some runs names.
+private final class FirstNotFinite: Sendable {
+    private let place = Mutex<EncoderRun.NotFinite?>(nil)
+
+    var found: EncoderRun.NotFinite? { place.withLock { $0 } }
+
+    func add(_ found: EncoderRun.NotFinite) { place.withLock { $0 = min($0 ?? found, found) } }
 }
 
 /// Whole numbers with commas between them.

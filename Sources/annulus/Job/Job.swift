@@ -114,8 +114,9 @@ enum Job {
             let control = world.size > 1 ? try ControlChannel(world, watchdog: watchdog) : nil
             var status = ExitStatus.done
             do {
-                let share = try threads ?? ThreadShare.fair(transport)
-                try body(JobContext(transport: transport, threads: share, watchdog: watchdog, options: options))
+                // Collective, so also where this rank has no use for it: others may have been given no number.
+                let fair = try ThreadShare.fair(transport)
+                try body(JobContext(transport: transport, threads: threads ?? fair, watchdog: watchdog, options: options))
             } catch let failure as AgreedFailure {
                 if world.rank == 0, watchdog.ending.claim() { StandardError.writeFailure(failure.message) }
                 TemporaryFiles.removeAll()

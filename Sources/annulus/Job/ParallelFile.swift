@@ -1,5 +1,6 @@
 // An output file that all ranks write into at once, and that appears under its name only when it is whole.
 
+import Checkpoints
 import Foundation
 import RingAttention
 import Tiles
@@ -53,11 +54,14 @@ final class ParallelFile {
     }
 
     /// Creates the file under its temporary name. Collective.
+    /// - Parameter size: its bytes, where they are known: room for them is made sure of, so that a disk that is too full is
+    ///   found before the work and not after it.
     /// - Parameter seeksFile: whether this rank looks for the file that rank 0 creates; one that does not has its
     ///   pieces written by rank 0. Rank 0 always writes for itself.
-    /// - Throws: ``AgreedFailure`` with status `cannotCreate`, as ``checkWritable(_:force:transport:)``.
+    /// - Throws: ``AgreedFailure`` with status `cannotCreate`, as ``checkWritable(_:force:transport:)``; with `cannotWrite`
+    ///   where there is no room.
     static func create(
-        _ path: String, force: Bool, transport: any Transport, seeksFile: Bool = true
+        _ path: String, force: Bool, transport: any Transport, size: Int? = nil, seeksFile: Bool = true
     ) throws -> ParallelFile {
         let isRoot = transport.rank == Rank(0)
         let nonce = (0..<16).map { _ in UInt8.random(in: 0...255) }
@@ -98,7 +102,14 @@ final class ParallelFile {
             senders: reached.indices.filter { reached[$0] == [0] }.map { Rank($0) })
         // The nonce goes before anybody writes.
         try Failure.agree(transport) {
-            if isRoot && ftruncate(descriptor, 0) != 0 { throw cannotWrite(path, errno) }
+            guard isRoot else { return }
+            if ftruncate(descriptor, 0) != 0 { throw cannotWrite(path, errno) }
+            guard let size, let shortage = FileRoom.reserve(size, in: descriptor) else { return }
+            let limit = shortage.failure == EFBIG ? "the limit of a file's size (ulimit -f) is \(shortage.free)"
+                : shortage.failure == EDQUOT ? "the quota does not allow them" : "\(shortage.free) are free"
+            throw JobError(
+                .cannotWrite, "\(path): cannot write: it takes \(size) bytes, and \(limit); "
+                    + (shortage.failure == EFBIG ? "raise it" : "free some space") + ", or name an output elsewhere")
         }
         return file
     }
@@ -291,7 +302,9 @@ final class ParallelFile {
     }
 
     private static func cannotWrite(_ path: String, _ failure: Int32) -> JobError {
-        JobError(.cannotWrite, "\(path): cannot write: \(reason(failure)); free some space, or name an output elsewhere")
+        JobError(
+            .cannotWrite, "\(path): cannot write: \(reason(failure)); "
+                + (failure == EFBIG ? "raise the limit of a file's size (ulimit -f)" : "free some space") + ", or name an output elsewhere")
     }
 
     private static func reason(_ failure: Int32) -> String { String(cString: strerror(failure)) }

@@ -31,17 +31,20 @@ struct StatesWriter {
     func run() throws {
         guard let path = output.output else { return }
         let width = encoder.configuration.hiddenSize
-        let file = try ParallelFile.create(path, force: output.force, transport: session.transport)
         let header: [UInt8]
         let offsets: [Int]
+        let size: Int
         if output.format == .numpy {
             header = NumpyHeader.float32(shape: [corpus.items[0].ids.count, width])
             offsets = [header.count]
+            size = header.count + corpus.items[0].ids.count * width * 4
         } else {
             let layout = SafetensorsLayout(tensors: corpus.items.enumerated().map { ("\($0)", .float32, [$1.ids.count, width]) })
             header = layout.headerBytes
             offsets = corpus.items.indices.map { layout.offset(of: "\($0)") }
+            size = layout.totalBytes
         }
+        let file = try ParallelFile.create(path, force: output.force, transport: session.transport, size: size)
         try header.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
         try session.encode(corpus, with: encoder) { run, items in
             session.watchdog.progress(.writing)

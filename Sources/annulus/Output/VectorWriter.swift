@@ -17,21 +17,26 @@ final class VectorWriter {
         self.session = session
         self.width = width
         let places = corpus.items.flatMap { item in item.spans.map { (document: item.document, start: $0.start, end: $0.end) } }
-        file = try ParallelFile.create(path, force: output.force, transport: session.transport)
-        switch output.format {
-        case .numpy: try writeHeader(NumpyHeader.float32(shape: [places.count, width]))
-        case .safetensors:
+        func create(_ header: [UInt8], size: Int) throws -> ParallelFile {
+            let file = try ParallelFile.create(path, force: output.force, transport: session.transport, size: size)
+            try header.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
+            return file
+        }
+        if output.format == .numpy {
+            let header = NumpyHeader.float32(shape: [places.count, width])
+            base = header.count
+            file = try create(header, size: header.count + places.count * width * 4)
+        } else {
             var tensors: [(name: String, elementType: ElementType, shape: [Int])] = [("embeddings", .float32, [places.count, width])]
             if located { tensors += ["document", "start", "end"].map { ($0, .int64, [places.count]) } }
             let layout = SafetensorsLayout(tensors: tensors)
-            try writeHeader(layout.headerBytes)
+            file = try create(layout.headerBytes, size: layout.totalBytes)
             base = layout.offset(of: "embeddings")
             if located {
                 try writePlaces(at: layout.offset(of: "document"), places.map(\.document))
                 try writePlaces(at: layout.offset(of: "start"), places.map(\.start))
                 try writePlaces(at: layout.offset(of: "end"), places.map(\.end))
             }
-        case .jsonLines: break
         }
     }
 
@@ -50,11 +55,6 @@ final class VectorWriter {
 
     /// Gives the file its name. Collective.
     func finish() throws { try file.commit() }
-
-    private func writeHeader(_ header: [UInt8]) throws {
-        base = header.count
-        try header.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
-    }
 
     private func writePlaces(at offset: Int, _ values: [Int]) throws {
         try values.map { Int64($0).littleEndian }.withUnsafeBytes { try file.write(session.isRoot ? [(offset, $0)] : []) }

@@ -71,6 +71,12 @@ extension Session {
     func refuseWeights(bytesPerCopy: Double, _ nodes: Topology) throws {
         let hosts = try everyHost()
         try agree {
+            // Whoever shares a copy maps all of it.
+            if let rank = hosts.indices.first(where: { hosts[$0].leftOfProcess < bytesPerCopy }) {
+                throw JobError(
+                    .memory, "the weights need \(Self.gib(bytesPerCopy)) on \(hosts[rank].name), and a limit of the process (ulimit -v, ulimit -d) "
+                        + "leaves \(Self.gib(hosts[rank].leftOfProcess)); raise it, or take --dtype bfloat16")
+            }
             for name in Set(hosts.map(\.name)).sorted() {
                 let ranks = hosts.indices.filter { hosts[$0].name == name }
                 let copies = ranks.count { nodes.mates(of: Rank($0)).lowerBound == $0 }
@@ -99,7 +105,10 @@ extension Session {
     /// A rank's host and the bytes that are free there.
     private struct Host {
         let name: String
-        let available: Double
+        /// To all ranks there.
+        var available: Double
+        /// To this rank alone.
+        let leftOfProcess: Double
     }
 
     private func everyHost() throws -> [Host] {
@@ -107,10 +116,19 @@ extension Session {
         var mine = Message()
         mine.write(LocalHost.name)
         mine.write("\(available)")
-        return try transport.allGather(mine.bytes).map {
+        mine.write("\(MemoryOfHost.leftOfProcess ?? .infinity)")
+        var hosts = try transport.allGather(mine.bytes).map {
             var told = Message($0)
-            return Host(name: told.readString(), available: Double(told.readString()) ?? .infinity)
+            return Host(
+                name: told.readString(), available: Double(told.readString()) ?? .infinity, leftOfProcess: Double(told.readString()) ?? .infinity)
         }
+        // What the processes of a host may take is no more than each of them may; virtual ranks are one.
+        for ranks in Dictionary(grouping: hosts.indices, by: { hosts[$0].name }).values {
+            let least = ranks.map { hosts[$0].leftOfProcess }.min() ?? .infinity
+            let together = least * Double(options.virtualRanks == nil ? ranks.count : 1)
+            for rank in ranks { hosts[rank].available = min(hosts[rank].available, together) }
+        }
+        return hosts
     }
 
     /// The hosts as nodes; without measurements, of nominal speeds: they only weigh memory then, and virtual ranks.

@@ -42,7 +42,7 @@ struct Answer: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(options.spread, needs: options.streams) { try command.run($0) }
+        try Session.run(self, options.spread, needs: options.streams) { try command.run($0) }
     }
 
     /// A part of a document behind the question.

@@ -31,7 +31,7 @@ struct Classify: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(options.spread, needs: options.streams) { try command.run($0) }
+        try Session.run(self, options.spread, needs: options.streams) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {

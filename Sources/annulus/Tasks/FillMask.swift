@@ -26,14 +26,14 @@ struct FillMask: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(options.spread, needs: options.streams) { try command.run($0) }
+        try Session.run(self, options.spread, needs: options.streams) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {
         let task = try TaskJob(.maskedLanguage, options, session)
         let tokenizer = try task.tokenizer()
         let folder = task.model.folder
-        let (decoder, mask, padding) = try session.agree {
+        let (decoder, mask, padding) = try session.agreeReading {
             let names = try NamedTokens(folder: folder)
             guard let mask = names.id("mask_token", tokenizer, usual: ["[MASK]", "<mask>"]) else {
                 throw FileError(.malformed, path: folder, "its tokenizer has no mask token; use a masked language model")

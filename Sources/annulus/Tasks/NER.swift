@@ -25,13 +25,13 @@ struct NER: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(options.spread, needs: options.streams) { try command.run($0) }
+        try Session.run(self, options.spread, needs: options.streams) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {
         let task = try TaskJob(.tokenClassification, options, session)
         let tokenizer = try task.tokenizer()
-        let (decoder, unknown) = try session.agree {
+        let (decoder, unknown) = try session.agreeReading {
             (try TokenDecoder.load(folder: task.model.folder),
              try NamedTokens(folder: task.model.folder).id("unk_token", tokenizer, usual: ["[UNK]", "<unk>"]))
         }
