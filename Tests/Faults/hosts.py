@@ -10,7 +10,7 @@ temporary files, and they meet on a bridge. That needs root; without it nothing 
 the status is 78. They go when this program does, however it ends.
 
 Within the watchdog's limit plus 5 s every rank must have ended, with at most one line of the command's own; and every process
-too, but where a host cannot be reached any more: that mpirun finds out by its keepalive, for which it is given time.
+too, but where a host cannot be reached any more: see `link_case`.
 """
 
 import argparse
@@ -28,12 +28,14 @@ import time
 
 import jobs
 from jobs import Run
-from trials import LIMIT, Series, send, wait_for
+from trials import LIMIT, WATCHDOG, Series, send, wait_for
 
 # What makes mpirun notice a host that does not answer: after so many seconds of silence it asks, every so many seconds, so
 # often. Unless told it waits for 300 s and asks nine times, every 20 s.
 KEEPALIVE = {"time": 5, "intvl": 2, "probes": 3}
 KEEPALIVE_SECONDS = KEEPALIVE["time"] + KEEPALIVE["intvl"] * KEEPALIVE["probes"]
+# How much later than the watchdog's limit every rank must have ended.
+MARGIN = LIMIT - WATCHDOG
 # How much longer a case is watched.
 PATIENCE = 20
 COUNT = 3
@@ -141,6 +143,9 @@ class Case:
     notice: float = 0
     # Whether Open MPI's folders and segments are to be removed; nobody does where its daemon is killed.
     is_cleared: bool = True
+    watchdog: int = WATCHDOG
+    # Whether mpirun is to end too.
+    ends: bool = True
 
     @property
     def number(self) -> int:
@@ -164,11 +169,20 @@ def launcher_case(number: signal.Signals, ranks: int) -> Case:
         is_cleared=number != signal.SIGKILL)
 
 
+def link_case(host: int, ranks: int, watchdog: int) -> Case:
+    """A host is cut off. Where the ranks wait longer than mpirun's keepalive takes, mpirun notices first and ends all of them.
+    Where they are quicker they end by themselves, and mpirun tells the lost host to end as well: while that message is under
+    way there is no keepalive, and TCP tries for a quarter of an hour (net.ipv4.tcp_retries2)."""
+    is_first = watchdog < KEEPALIVE_SECONDS
+    return Case(
+        f"link of host{host} down, {ranks} ranks, --watchdog {watchdog}", ranks, f"link {host}", None, None,
+        notice=KEEPALIVE_SECONDS + 5, is_cleared=False, watchdog=watchdog, ends=not is_first)
+
+
 CASES = [
     *(rank_case(rank, 3, number) for rank in (0, 1) for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV)),
     *(rank_case(rank, 6, number) for rank in (0, 1, 2, 5) for number in (signal.SIGKILL, signal.SIGSTOP, signal.SIGSEGV)),
-    *(Case(f"link of host{host} down, {ranks} ranks", ranks, f"link {host}", None, None, notice=KEEPALIVE_SECONDS + 5)
-      for ranks in (3, 6) for host in (0, 2)),
+    *(link_case(host, ranks, watchdog) for watchdog in (WATCHDOG, 30) for ranks in (3, 6) for host in (0, 2)),
     *(Case(f"SIGKILL to the daemon of host1, {ranks} ranks", ranks, "daemon 1", signal.SIGKILL, None, is_cleared=False) for ranks in (3, 6)),
     *(launcher_case(number, ranks) for ranks in (3, 6) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGKILL)),
 ]
@@ -233,16 +247,17 @@ def wait(run: Run, limit: float) -> tuple[float | None, float | None]:
 def play(case: Case, hosts: Hosts, series: Series) -> Outcome:
     hosts.clear()
     work = series.works["many.npy"]
+    work = dataclasses.replace(work, arguments=[*work.arguments[:-1], str(case.watchdog)])
     with Run(hosts.launcher(case.ranks), series.binary, work, series.folder / "case", variables={"TMPDIR": str(hosts.temporary(0))}) as run:
         try:
             partial = lambda: any((run.folder / "out").glob(".*.partial"))
             if wait_for(partial, run) is None:
-                sys.exit(f"the job ended before the fault, with status {run.status}: {run.errors}")
+                return Outcome(case.name, None, None, run.status, run.lines, run.errors[-4000:], [], [], ["ended before the fault"])
             # The work has begun.
             time.sleep(0.5)
             fault = time.monotonic()
             inject(case, hosts, run)
-            ranks_ended, ended = wait(run, LIMIT + case.notice + PATIENCE)
+            ranks_ended, ended = wait(run, LIMIT + case.notice + (PATIENCE if case.ends else 0))
             left = hosts.left()
             partials = run.left().partials
             outcome = Outcome(
@@ -259,9 +274,10 @@ def play(case: Case, hosts: Hosts, series: Series) -> Outcome:
 
 def faults(case: Case, outcome: Outcome, is_whole: bool) -> list[str]:
     found = []
-    if outcome.ranks_ended is None or outcome.ranks_ended > LIMIT:
+    limit = case.watchdog + MARGIN
+    if outcome.ranks_ended is None or outcome.ranks_ended > limit:
         found.append("ranks did not end in time")
-    if outcome.ended is None or outcome.ended > LIMIT + case.notice:
+    if case.ends and (outcome.ended is None or outcome.ended > LIMIT + case.notice):
         found.append("the job did not end in time")
     if outcome.status == 0 or case.statuses is not None and outcome.status not in case.statuses:
         found.append("another status")
