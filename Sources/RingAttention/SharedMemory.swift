@@ -127,10 +127,9 @@ extension Topology {
 
     /// The same nodes, but for some, whose ranks share nothing.
     private func separating(_ nodes: [Range<Int>]) -> Topology {
-        Topology(hosts: (0..<rankCount).map { rank in
-            let node = mates(of: Rank(rank))
-            return nodes.contains { $0.contains(rank) } ? [node.lowerBound, rank] : [node.lowerBound]
-        })
+        Topology(ranks: rankCount) { rank, neighbour in
+            mates(of: Rank(rank)).contains(neighbour) && !nodes.contains { $0.contains(rank) }
+        }
     }
 
     /// The same nodes, but for those that have not the memory for it: their ranks share nothing. Collective.

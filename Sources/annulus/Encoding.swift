@@ -69,7 +69,10 @@ extension Session {
         try agree { try ReadNotes.$current.withValue(notes) { _ = try load(counting) } }
         // Ranks of a host that have files of their own load them apart, and compare what they have loaded.
         let files = try transport.allGather(withUnsafeBytes(of: notes.openedFiles) { Array($0) })
-        let neighbours = Topology(hosts: files.indices.map { ["\(weightNodes.mates(of: Rank($0)).lowerBound)", "\(files[$0])"] })
+        let weightNodes = weightNodes
+        let neighbours = Topology(ranks: files.count) { rank, neighbour in
+            weightNodes.mates(of: Rank(rank)).contains(neighbour) && files[rank] == files[neighbour]
+        }
         let isFirst = neighbours.mates(of: transport.rank).lowerBound == transport.rank.index
         let ((nodes, storage), shortages) = try neighbours.sharing(.weights, over: transport) { _ in
             isFirst ? counting.floats : 0

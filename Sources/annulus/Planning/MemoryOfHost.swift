@@ -23,10 +23,10 @@ enum MemoryOfHost {
     /// Bytes that this process may still map by its own limits (`ulimit -v`, `ulimit -d`; setrlimit(2)); nil where there are none.
     static var leftOfProcess: Double? {
         // In pages: all that is mapped, and of that data and stacks (proc(5)).
-        let pages = lines("/proc/self/statm").first?.split(separator: " ").compactMap { Double($0) } ?? []
+        let pages = ControlGroup.lines("/proc/self/statm").first?.split(separator: " ").compactMap { Double($0) } ?? []
         guard pages.count >= 6 else { return nil }
         let pageBytes = Double(sysconf(Int32(_SC_PAGESIZE)))
-        return lines("/proc/self/limits").compactMap { line -> Double? in
+        return ControlGroup.lines("/proc/self/limits").compactMap { line -> Double? in
             let used = line.hasPrefix("Max address space") ? pages[0] : line.hasPrefix("Max data size") ? pages[5] : nil
             guard let used, let limit = line.split(separator: " ").compactMap({ Double($0) }).first else { return nil }
             return max(0, limit - used * pageBytes)
