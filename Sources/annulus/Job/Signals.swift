@@ -33,6 +33,11 @@ enum Signals {
             action.sa_flags = SA_SIGINFO | SA_RESTART
             sigaction(number, &action, nil)
         }
+        // Whoever started this process may have blocked them, as threads of a dispatch queue do.
+        var set = sigset_t()
+        sigemptyset(&set)
+        for number in signals { sigaddset(&set, number) }
+        pthread_sigmask(SIG_UNBLOCK, &set, nil)
     }
 
     private static func end(_ received: SignalPipe.Received, _ watchdog: Watchdog, _ ending: Ending) {
