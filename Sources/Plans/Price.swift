@@ -92,9 +92,12 @@ public struct Pricing: Sendable {
     }
 
     /// The prices of some strategies under some layouts, layout after layout.
-    /// - Parameter threads: price several at a time.
+    /// - Parameters:
+    ///   - threads: price several at a time.
+    ///   - progressed: called after each, from any thread.
     public func prices(
-        _ strategies: [Strategy] = Strategy.allCases, _ layouts: [Layout] = Layout.allCases, threads: ThreadPool? = nil
+        _ strategies: [Strategy] = Strategy.allCases, _ layouts: [Layout] = Layout.allCases, threads: ThreadPool? = nil,
+        progressed: @Sendable () -> Void = {}
     ) -> [Price] {
         var tables: [TileTable] = []
         return layouts.flatMap { layout in
@@ -106,11 +109,20 @@ public struct Pricing: Sendable {
             }
             // They do not depend on the layout.
             if tables.isEmpty { tables = needs.map { TileTable($0) } }
-            guard let threads else { return strategies.map { price(strategy: $0, needs, tables) } }
+            progressed()
+            guard let threads else {
+                return strategies.map { strategy in
+                    defer { progressed() }
+                    return price(strategy: strategy, needs, tables)
+                }
+            }
             var prices: [Price?] = Array(repeating: nil, count: strategies.count)
             prices.withUnsafeMutableBufferPointer { prices in
                 // Disjoint: each index has its own price.
-                threads.forEach(strategies.count) { index, _ in prices[index] = price(strategy: strategies[index], needs, tables) }
+                threads.forEach(strategies.count) { index, _ in
+                    prices[index] = price(strategy: strategies[index], needs, tables)
+                    progressed()
+                }
             }
             return prices.compactMap { $0 }
         }

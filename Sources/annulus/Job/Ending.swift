@@ -37,8 +37,7 @@ final class Ending: Sendable {
     func tell(_ error: JobError) {
         if let control = remoteChannel {
             control.pass(error)
-            let end = ContinuousClock.now + Self.answerLimit
-            while !isTold && ContinuousClock.now < end { Thread.sleep(forTimeInterval: 0.01) }
+            wait(Self.answerLimit)
         }
         if claim() { StandardError.writeFailure(error.message) }
     }
@@ -50,7 +49,7 @@ final class Ending: Sendable {
     func tellOfSignal(_ error: JobError) {
         guard let control = remoteChannel else {
             // What other hosts have to say comes first: it may be the reason.
-            if spansHosts { wait(.milliseconds(300)) }
+            if spansHosts { wait(.milliseconds(500)) }
             if claim() { StandardError.writeFailure(error.message) }
             return
         }
@@ -63,7 +62,8 @@ final class Ending: Sendable {
         while !isTold && ContinuousClock.now < end { Thread.sleep(forTimeInterval: 0.01) }
     }
 
-    private var spansHosts: Bool { channel.withLock { $0?.spansHosts ?? false } }
+    /// Whether the job's ranks are on several hosts, as far as they know of each other.
+    var spansHosts: Bool { channel.withLock { $0?.spansHosts ?? false } }
 
     /// The channel by which rank 0 is asked to speak; nil where it is this rank or one of this host.
     private var remoteChannel: ControlChannel? {
@@ -86,8 +86,7 @@ final class Ending: Sendable {
 
     /// Removes what this process has left unfinished, and lets the others of the host know that it leaves.
     func abandon() {
-        roster?.enter(.leaving)
-        roster?.removeName()
+        roster?.leave()
         TemporaryFiles.removeAll()
     }
 }

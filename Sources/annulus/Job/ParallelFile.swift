@@ -47,8 +47,10 @@ final class ParallelFile {
     static func checkWritable(_ path: String, force: Bool, transport: any Transport) throws {
         try Failure.agree(transport) {
             guard transport.rank == Rank(0) else { return }
-            let (temporaryPath, descriptor) = try openTemporary(for: path, force: force)
-            close(descriptor)
+            let temporaryPath = temporaryPath(for: path)
+            TemporaryFiles.register(temporaryPath)
+            defer { TemporaryFiles.forget(temporaryPath) }
+            close(try openTemporary(temporaryPath, for: path, force: force))
             unlink(temporaryPath)
         }
     }
@@ -65,32 +67,35 @@ final class ParallelFile {
     ) throws -> ParallelFile {
         let isRoot = transport.rank == Rank(0)
         let nonce = (0..<16).map { _ in UInt8.random(in: 0...255) }
-        var (temporaryPath, descriptor) = try Failure.agree(transport) { () -> (String, Int32) in
-            guard isRoot else { return ("", -1) }
-            let (temporaryPath, descriptor) = try openTemporary(for: path, force: force)
-            TemporaryFiles.register(temporaryPath)
-            do {
-                try nonce.withUnsafeBytes { try write($0, at: 0, to: descriptor, path: path) }
-                guard fsync(descriptor) == 0 else { throw cannotWrite(path, errno) }
-            } catch {
-                close(descriptor)
-                unlink(temporaryPath)
-                TemporaryFiles.forget(temporaryPath)
-                throw error
+        // Rank 0 tells where the file will be and what it will hold before it is there: should it be killed, others remove it.
+        let announcement = try transport.allGather(isRoot ? nonce + Array(temporaryPath(for: path).utf8) : [])[0]
+        let temporaryPath = isRoot || seeksFile ? String(decoding: announcement.dropFirst(nonce.count), as: UTF8.self) : ""
+        if !temporaryPath.isEmpty { TemporaryFiles.register(temporaryPath) }
+        var descriptor: Int32
+        do {
+            descriptor = try Failure.agree(transport) {
+                guard isRoot else { return -1 }
+                let descriptor = try openTemporary(temporaryPath, for: path, force: force)
+                do {
+                    try nonce.withUnsafeBytes { try write($0, at: 0, to: descriptor, path: path) }
+                    guard fsync(descriptor) == 0 else { throw cannotWrite(path, errno) }
+                } catch {
+                    close(descriptor)
+                    unlink(temporaryPath)
+                    throw error
+                }
+                return descriptor
             }
-            return (temporaryPath, descriptor)
+        } catch {
+            TemporaryFiles.forget(temporaryPath)
+            throw error
         }
-        // Rank 0 tells where the file is and what it holds.
-        let announcement = try transport.allGather(isRoot ? nonce + Array(temporaryPath.utf8) : [])[0]
         if !isRoot && seeksFile {
-            temporaryPath = String(decoding: announcement.dropFirst(nonce.count), as: UTF8.self)
             descriptor = open(temporaryPath, O_RDWR | O_CLOEXEC)
             if descriptor >= 0 {
                 var found = [UInt8](repeating: 0, count: nonce.count)
                 let count = found.withUnsafeMutableBytes { pread(descriptor, $0.baseAddress, $0.count, 0) }
-                if count == nonce.count && found.elementsEqual(announcement.prefix(nonce.count)) {
-                    TemporaryFiles.register(temporaryPath)
-                } else {
+                if count != nonce.count || !found.elementsEqual(announcement.prefix(nonce.count)) {
                     close(descriptor)
                     descriptor = -1
                 }
@@ -228,15 +233,20 @@ final class ParallelFile {
 
     // MARK: - The file system
 
-    /// A new file beside `path`, named after it.
-    private static func openTemporary(for path: String, force: Bool) throws(JobError) -> (String, Int32) {
-        try checkDestination(path, force: force)
+    /// A name for a new file beside `path`, after it.
+    private static func temporaryPath(for path: String) -> String {
         let url = URL(fileURLWithPath: path)
         let folder = url.deletingLastPathComponent().path
         let suffix = String(UInt64.random(in: 0 ... .max), radix: 36)
         // The name itself may be as long as names can be, so only the start of it is kept.
         let name = ".\(url.lastPathComponent.prefix(40)).\(suffix).partial"
-        let temporaryPath = folder == "/" ? "/\(name)" : "\(folder)/\(name)"
+        return folder == "/" ? "/\(name)" : "\(folder)/\(name)"
+    }
+
+    /// Creates the file of a temporary name, if it may become `path`.
+    private static func openTemporary(_ temporaryPath: String, for path: String, force: Bool) throws(JobError) -> Int32 {
+        try checkDestination(path, force: force)
+        let folder = URL(fileURLWithPath: path).deletingLastPathComponent().path
         let descriptor = open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
         guard descriptor >= 0 else {
             let failure = errno
@@ -248,7 +258,7 @@ final class ParallelFile {
                 .cannotCreate,
                 "\(path): cannot create a file in \(folder): \(reason(failure)); name an output elsewhere")
         }
-        return (temporaryPath, descriptor)
+        return descriptor
     }
 
     private static func checkDestination(_ path: String, force: Bool) throws(JobError) {

@@ -36,6 +36,8 @@ final class Roster: Sendable {
     /// This rank's place.
     private let place: Int
     private let path: String
+    /// Whether the launcher removes the folder that the page is in.
+    private let isLaunchers: Bool
     private let hasName = Atomic<Bool>(true)
 
     /// The page in words of eight bytes: a head of eight, then as many for each rank.
@@ -65,15 +67,16 @@ final class Roster: Sendable {
                 unlink(path)
                 continue
             }
-            let roster = Roster(page, path: path)
+            let roster = Roster(page, path: path, isLaunchers: folder == environment["PMIX_SERVER_TMPDIR"])
             if let roster { roster.enter(rank, expected: expected) }
             return roster
         }
         return nil
     }
 
-    private init?(_ page: UnsafeMutableRawPointer, path: String) {
+    private init?(_ page: UnsafeMutableRawPointer, path: String, isLaunchers: Bool) {
         self.path = path
+        self.isLaunchers = isLaunchers
         address = UInt(bitPattern: page)
         let count = page.assumingMemoryBound(to: Atomic<Int>.self) + Word.count
         place = count.pointee.wrappingAdd(1, ordering: .acquiringAndReleasing).oldValue
@@ -136,9 +139,16 @@ final class Roster: Sendable {
         while others.contains(where: { $0.state == .working }) { usleep(1000) }
     }
 
-    /// Takes the page's name away. To be called where all ranks of the host are known to have come, and on any way out.
+    /// Takes the page's name away. To be called where all ranks of the host are known to have come.
     func removeName() {
         if hasName.exchange(false, ordering: .relaxed) { unlink(path) }
+    }
+
+    /// Tells that this rank leaves before its time. A rank that comes only now must hear of it, so that the page's name stays
+    /// where the launcher will remove it.
+    func leave() {
+        enter(.leaving)
+        if !isLaunchers { removeName() }
     }
 
     /// Takes the right to speak: true for one caller of all ranks of the host.

@@ -44,21 +44,22 @@ enum Signals {
         // A rank that was killed is why a launcher ends the others: asked before anything else, while all of them still are.
         let lost = ending.roster?.lost.first
         ending.abandon()
-        if !ending.isTold {
-            if let lost {
-                ending.tell(watchdog.failure(lost))
-            } else {
-                ending.tellOfSignal(
-                    JobError(
-                        .interrupted,
-                        "\(watchdog.place) was interrupted by \(name(received.number)) at \(watchdog.position); nothing unfinished was kept"))
-            }
+        if let lost {
+            ending.tell(watchdog.failure(lost))
+        } else if !watchdog.wasStopped {
+            ending.tellOfSignal(JobError(.interrupted, "\(words(received, watchdog, ending)); nothing unfinished was kept"))
         }
         if received.number == SIGINT || received.number == SIGHUP {
             signal(received.number, SIG_DFL)
             kill(getpid(), received.number)
         }
         _exit(ExitStatus.interrupted.rawValue)
+    }
+
+    private static func words(_ received: SignalPipe.Received, _ watchdog: Watchdog, _ ending: Ending) -> String {
+        let words = "\(watchdog.place) was interrupted by \(name(received.number)) at \(watchdog.position)"
+        guard received.number == SIGTERM, received.sender == getppid(), ending.spansHosts else { return words }
+        return words + ", as the launcher does where it is told to end, and where it has lost a rank or a host"
     }
 
     /// A signal's name, as shells and manuals have it.

@@ -69,6 +69,9 @@ final class Watchdog: Sendable {
     private let controlCounter = Atomic<Int>(0)
     private let waits = Atomic<Int>(0)
     private let crashed = Atomic<Bool>(false)
+    // When the timer last looked, and last found that it had not looked for long, in nanoseconds of `clock`.
+    private let lastLook = Atomic<Int64>(.min)
+    private let lastWake = Atomic<Int64>(.min)
     private let spansHosts = Atomic<Bool>(false)
     private let rootHost = Mutex("")
     private let rank: Int?
@@ -139,6 +142,19 @@ final class Watchdog: Sendable {
         nanosleep(&moment, nil)
     }
 
+    /// Whether this process was stopped until now, or a moment ago. A launcher that ends a job wakes the ranks that are: what
+    /// it says to them is no news, and they may be why.
+    var wasStopped: Bool {
+        guard rank != nil else { return false }
+        let now = Self.now
+        let look = lastLook.load(ordering: .relaxed)
+        return look != .min && (now - look > Self.stopped || now - max(0, lastWake.load(ordering: .relaxed)) < 2 * Self.stopped)
+    }
+
+    private static var now: Int64 { Int64(clamping: DispatchTime.now().uptimeNanoseconds) }
+    /// Time between two looks that only a process which did not run lets pass.
+    private static let stopped: Int64 = 1_500_000_000
+
     var hasCrashed: Bool { crashed.load(ordering: .acquiring) }
 
     /// Runs `body`, which may stand still for as long as it likes: one that waits for a reader of standard output,
@@ -170,6 +186,8 @@ final class Watchdog: Sendable {
                 + "the kernel for want of memory; it was last at \(lost.position)")
     }
 
+    private var stagger: Duration { .milliseconds(min(2000, 300 * max(0, (rank ?? 0) - 1))) }
+
     // MARK: - The thread
 
     private func run() {
@@ -181,6 +199,11 @@ final class Watchdog: Sendable {
         while true {
             ending.roster?.beat()
             Thread.sleep(forTimeInterval: Self.tick.inSeconds)
+            let time = Self.now
+            let before = lastLook.exchange(time, ordering: .relaxed)
+            if before != .min, time - before > Self.stopped { lastWake.store(time, ordering: .relaxed) }
+            // Its report is not to be cut short.
+            if hasCrashed { continue }
             if waits.load(ordering: .relaxed) > 0 { progress() }
             let now = (progressCount, othersCounter.load(ordering: .relaxed), controlCounter.load(ordering: .relaxed))
             silence.note(isAlive: now.0 != last.0 || now.1 != last.1)
@@ -189,7 +212,8 @@ final class Watchdog: Sendable {
             if let roster = ending.roster { watch(roster, launcher, &neighbours) }
             guard var limit else { continue }
             if ending.isTold { limit += Self.reportTime }
-            if now.2 > 0, ending.isConnected, rootSilence.length >= limit + Self.grace {
+            // Ranks of several hosts may notice it at once: one after the other, so that the first ends the others.
+            if now.2 > 0, ending.isConnected, rootSilence.length >= limit + Self.grace + stagger {
                 // Rank 0 answers as long as it runs, whatever its work does.
                 ending.end(
                     JobError(
@@ -197,7 +221,7 @@ final class Watchdog: Sendable {
                         "rank 0 on \(rootHost.withLock { $0 }) has not been heard of for \(Self.seconds(self.limit ?? limit)) by \(place), which is at "
                             + "\(position)"))
             }
-            if silence.length >= limit + (rank.map { Self.grace + .milliseconds(min(2000, 200 * $0)) } ?? .zero) {
+            if silence.length >= limit + (rank == nil ? .zero : Self.grace + stagger) {
                 ending.end(
                     JobError(
                         .internal,

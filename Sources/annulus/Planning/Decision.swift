@@ -43,7 +43,8 @@ extension Session {
                 on: cluster, surroundings: surroundings, mostRanks: 8, sampledRanks: 4, everyRound: false) { _ in job }
             // A single rank does the same whatever the strategy is called.
             let candidates = asked.map { [$0] } ?? (transport.size == 1 ? [.passKeyValue] : Strategy.allCases)
-            let prices = pricing.prices(candidates, [job.queries.layout])
+            let watchdog = watchdog
+            let prices = pricing.prices(candidates, [job.queries.layout], progressed: { watchdog.progress() })
             if let choice = Choice(of: prices) {
                 outcome.write(choice.price.strategy.rawValue)
                 outcome.write(transport.size == 1 ? "" : choice.reason)

@@ -47,7 +47,7 @@ extension Session {
 
     /// The attention of one rank, no messages: floating-point operations a second, the median over a tenth of a second.
     private func kernelSpeed(_ heads: HeadShape) throws -> Double {
-        let (pool, kernels, element) = (threads, kernels, options.dtype)
+        let (pool, kernels, element, watchdog) = (threads, kernels, options.dtype, watchdog)
         // As many heads as keep the threads busy, and little enough for wide heads.
         let shape = HeadShape(
             queryHeads: min(pool.threads, 64), keyValueHeads: min(pool.threads, 64), headDimension: heads.headDimension,
@@ -81,6 +81,7 @@ extension Session {
                 while seconds.count < 5 || ContinuousClock.now - start < .milliseconds(100) {
                     let before = ContinuousClock.now
                     try attend()
+                    watchdog.progress()
                     seconds.append((ContinuousClock.now - before).inSeconds)
                 }
                 // A neighbour's work for a moment is not to count.
@@ -104,7 +105,10 @@ extension Session {
             }
             func seconds(_ bytes: Int, times: Int) throws -> Double {
                 let start = ContinuousClock.now
-                for _ in 0..<times { try swap(bytes) }
+                for _ in 0..<times {
+                    try swap(bytes)
+                    watchdog.progress()
+                }
                 return (ContinuousClock.now - start).inSeconds / Double(times)
             }
             _ = try seconds(64, times: 10)
