@@ -208,7 +208,9 @@ private func failing(_ fault: String) -> [String: String] { ["LD_PRELOAD": stand
         let run = try CommandRun.annulus(
             ["embed", "-m", copy, "-o", folder.path("out.npy")], spread, input: text, environment: failing("shrink"))
         #expect(run.status == 65 && run.errorLines.count == 1, "\(run.errors)")
-        #expect(run.errors.contains("model.safetensors: ends at byte ") && run.errors.contains("shrank"), "\(run.errors)")
+        // Some of it is read while the tensors are counted: then it has shrunk by the time it is opened again.
+        #expect(run.errors.contains("model.safetensors: "), "\(run.errors)")
+        #expect(run.errors.contains("shrank") || run.errors.contains("the file is truncated"), "\(run.errors)")
         #expect(folder.names == ["model"])
     }
 

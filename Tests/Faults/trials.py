@@ -242,7 +242,7 @@ def right_status(trial: Trial, seen: Seen) -> bool:
 
 
 def judge(trial: Trial, seen: Seen) -> Verdict:
-    limit = FINISH if has_time(trial) else LIMIT
+    limit = FINISH if must_finish(trial) else LIMIT
     left = seen.left
     clean = not left
     if trial.fault == "SIGKILL" and trial.launch != "mpirun":
@@ -263,11 +263,6 @@ def judge(trial: Trial, seen: Seen) -> Verdict:
 
 def must_finish(trial: Trial) -> bool:
     return trial.fault in ("suspended", "waiting") or trial.launch != "mpirun" and trial.fault == "SIGSTOP"
-
-
-def has_time(trial: Trial) -> bool:
-    """Nobody waits for a lone process that has crashed: the Swift runtime's report of it may take its time."""
-    return must_finish(trial) or trial.launch != "mpirun" and trial.fault == "SIGSEGV"
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -348,7 +343,7 @@ class Series:
                 time.sleep(SUSPENSION)
                 fault = time.monotonic()
                 self.answer(run)
-            ended = run.wait(FINISH if has_time(trial) else LIMIT + PATIENCE)
+            ended = run.wait(FINISH if must_finish(trial) else LIMIT + PATIENCE)
             seen.seconds = ended - fault if ended else None
             seen.status, seen.lines, seen.left = run.status, run.lines, run.left()
             seen.errors = run.errors[-4000:]

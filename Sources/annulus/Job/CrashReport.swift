@@ -7,10 +7,10 @@ import Synchronization
 /// The report of a crash: one line that begins as all failures do, then the call stack.
 ///
 /// Behind them the signal takes its usual course (a core dump, the status of a process that the signal ended), and unfinished
-/// outputs are removed. The call stack is that of the Swift runtime's own report, with names and lines, in a process that is
-/// alone or where `SWIFT_BACKTRACE` is set; it takes seconds, so that otherwise a rank whose job waits for its end writes plain
-/// addresses, which addr2line(1) resolves. A handler may neither wait for a lock nor take memory (signal-safety(7)):
-/// all it needs is made beforehand.
+/// outputs are removed. The call stack is plain addresses, which addr2line(1) resolves, and is written at once. The Swift
+/// runtime's own report has names and lines, but takes seconds, or for ever where a thread does not let itself be stopped: it
+/// comes where `SWIFT_BACKTRACE` asks for it. A handler may neither wait for a lock nor take memory (signal-safety(7)): all it
+/// needs is made beforehand.
 enum CrashReport {
     private static let signals = [SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGABRT]
     /// The watchdog, which knows who this is; never freed once it is here.
@@ -22,7 +22,7 @@ enum CrashReport {
     private static let line = Memory(of: UInt8(0), count: 1024)
 
     /// Reports crashes from here on. Call before MPI starts, which leaves handlers alone that are there.
-    /// - Parameter wantsRuntimeReport: whether the Swift runtime's report is worth its time.
+    /// - Parameter wantsRuntimeReport: whether the Swift runtime's report follows, instead of plain addresses.
     static func prepare(_ watchdog: Watchdog, wantsRuntimeReport: Bool) {
         self.wantsRuntimeReport.store(wantsRuntimeReport, ordering: .relaxed)
         TemporaryFiles.prepare()

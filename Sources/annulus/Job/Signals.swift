@@ -18,15 +18,6 @@ enum Signals {
     static func handle(_ watchdog: Watchdog, _ ending: Ending) {
         guard let pipe = SignalPipe.open() else { return }
         let signals = [SIGTERM, SIGUSR1] + [SIGINT, SIGHUP].filter { !isIgnored($0) }
-        let thread = Thread {
-            while let received = SignalPipe.next(from: pipe) {
-                // The runtime's report of a crash stops this process's own threads with a signal: that is no warning.
-                if received.sender != getpid() { end(received, watchdog, ending) }
-            }
-        }
-        thread.name = "signals"
-        thread.stackSize = 512 << 10
-        thread.start()
         for number in signals {
             var action = sigaction()
             action.setHandler { number, info, _ in SignalPipe.write(number, sender: info.map { cmpi_signal_sender($0) } ?? 0) }
@@ -38,6 +29,15 @@ enum Signals {
         sigemptyset(&set)
         for number in signals { sigaddset(&set, number) }
         pthread_sigmask(SIG_UNBLOCK, &set, nil)
+        let thread = Thread {
+            while let received = SignalPipe.next(from: pipe) {
+                // The runtime's report of a crash stops this process's own threads with a signal: that is no warning.
+                if received.sender != getpid() { end(received, watchdog, ending) }
+            }
+        }
+        thread.name = "signals"
+        thread.stackSize = 512 << 10
+        thread.start()
     }
 
     private static func end(_ received: SignalPipe.Received, _ watchdog: Watchdog, _ ending: Ending) {
@@ -51,7 +51,7 @@ enum Signals {
         }
         if received.number == SIGINT || received.number == SIGHUP {
             signal(received.number, SIG_DFL)
-            kill(getpid(), received.number)
+            raise(received.number)
         }
         _exit(ExitStatus.interrupted.rawValue)
     }
