@@ -67,8 +67,8 @@ public struct SafetensorsFile: Sendable {
         notes.add(tensor: name, digest)
     }
 
-    /// Half a megabyte.
-    private static let pieceElements = 1 << 17
+    /// 128 KiB.
+    private static let pieceElements = 1 << 15
 
     private func readFloat32(
         _ tensor: SafetensorsTensor, _ name: String, range: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>

@@ -90,10 +90,10 @@ public final class EncoderRun {
         /// Rows of a group for each thread, if documents are not longer.
         static let rowsPerThread = 2048
 
-        init(tiles: ArraySlice<LocalTile>, threads: Int) {
-            self.tiles = tiles.indices
-            rows = (tiles.first?.firstRow ?? 0)..<(tiles.last?.rows.upperBound ?? 0)
-            blocks = EncoderRun.blocks(Array(tiles), rows: EncoderRun.blockRows(rows: rows.count, threads: threads))
+        init(_ all: [LocalTile], tiles: Range<Int>, threads: Int) {
+            self.tiles = tiles
+            rows = tiles.isEmpty ? 0..<0 : all[tiles.lowerBound].firstRow..<all[tiles.upperBound - 1].rows.upperBound
+            blocks = EncoderRun.blocks(all, tiles, rows: EncoderRun.blockRows(rows: rows.count, threads: threads))
         }
     }
 
@@ -146,8 +146,8 @@ public final class EncoderRun {
         // Where ranks meet, one without rows of its own meets them too.
         groups = isLocal
             ? Self.groups(tiles, rows: Group.rowsPerThread * threads.threads, threads: threads.threads)
-            : [Group(tiles: tiles[0..<tiles.count], threads: threads.threads)]
-        queries = memory.buffer(count: (groups.map(\.rows.count).max() ?? 0) * width)
+            : [Group(tiles, tiles: 0..<tiles.count, threads: threads.threads)]
+        queries = memory.buffer(count: (groups.map { $0.rows.count }.max() ?? 0) * width)
         let blockRows = groups.flatMap(\.blocks).map(\.count).max() ?? 0
         scratch = (0..<threads.threads).map { _ in Scratch(configuration, rows: blockRows, memory: memory) }
         rotations = Self.rotations(encoder, tiles, rows: row, threads: threads)
@@ -192,7 +192,10 @@ public final class EncoderRun {
     private func executors(of group: Group) throws -> Executors {
         if !isLocal { return executors }
         let sequences = tiles[group.tiles].map(\.sequence)
-        let lengths = sequences.indices.filter { $0 == 0 || sequences[$0] != sequences[$0 - 1] }.map { sharding.numbering.lengths[sequences[$0]] }
+        var lengths: [Int] = []
+        for (index, sequence) in sequences.enumerated() where index == 0 || sequence != sequences[index - 1] {
+            lengths.append(sharding.numbering.lengths[sequence])
+        }
         let alone = Sharding(lengths: lengths, layout: .contiguous, rankCount: 1)
         return try Self.executors(encoder, alone, wire) { job, first in
             try RingExecutor(
@@ -440,15 +443,16 @@ public final class EncoderRun {
                 if end > first, tiles[next - 1].rows.upperBound - tiles[first].firstRow > rows { break }
                 end = next
             }
-            groups.append(Group(tiles: tiles[first..<end], threads: threads))
+            groups.append(Group(tiles, tiles: first..<end, threads: threads))
             first = end
         }
         return groups
     }
 
-    static func blocks(_ tiles: [LocalTile], rows limit: Int) -> [RowBlock] {
+    static func blocks(_ tiles: [LocalTile], _ places: Range<Int>, rows limit: Int) -> [RowBlock] {
         var blocks: [RowBlock] = []
-        for tile in tiles {
+        for place in places {
+            let tile = tiles[place]
             var next = 0
             while next < tile.tokens.count {
                 let left = tile.tokens.count - next

@@ -16,7 +16,7 @@ extension Planner {
         let mostRows = needs.ranks.map { job.queries.tokenCount(of: $0) }.max() ?? 0
         let shares = needs.headShares(ranks: 1, tokensArriving: mostRows).map { $0[0] }
         let count = job.rankCount
-        return Planner(needs, .passQueries, rounds: .init(heads: shares.map(\.count), period: count, drain: 1)) { rank, rounds in
+        return Planner(needs, .passQueries, rounds: .init(heads: shares.map { $0.count }, period: count, drain: 1)) { rank, rounds in
             let (arrivals, departures) = (route.arrivals(at: rank.index), route.departures(from: rank.index))
             let used = (0..<count).map { route.used(at: rank.index, stage: $0) }
             // Of this rank's queries, what the rank `stage` places downstream attends.
@@ -50,7 +50,7 @@ extension Planner {
     public static func tree(_ needs: Needs) -> Planner {
         let job = needs.job
         let count = job.rankCount
-        let levels = (0..<Int.bitWidth).first { 1 << $0 >= count } ?? 0
+        let levels = Int.bitWidth - (count - 1).leadingZeroBitCount
         let shares = needs.headShares(ranks: 1, tokensArriving: job.queries.numbering.lengths.reduce(0, +)).map { $0[0] }
         let period = 2 * levels + 1
         let keys = UnionTree(needs.keys)
@@ -59,7 +59,7 @@ extension Planner {
             let end = first.index + ranks
             return keys.union(first.index..<min(end, count)).union(keys.union(0..<max(0, end - count)))
         }
-        return Planner(needs, .tree, rounds: .init(heads: shares.map(\.count), period: period, drain: 0)) { rank, rounds in
+        return Planner(needs, .tree, rounds: .init(heads: shares.map { $0.count }, period: period, drain: 0)) { rank, rounds in
             var schedule = Schedule(job, rank: rank, stepCount: rounds * period)
             for owner in needs.ranks where !needs.asking[owner.index].isEmpty {
                 let queries = needs.asking[owner.index]

@@ -40,7 +40,7 @@ extension Planner {
         let job = needs.job
         let shares = needs.headShares(ranks: 1, tokensArriving: job.keys.numbering.lengths.reduce(0, +)).map { $0[0] }
         let entering = job.topology.entering(owned: needs.keys, needed: needs.needed)
-        return Planner(needs, .allGather, rounds: .init(heads: shares.map(\.count), period: 1, drain: 1)) { rank, rounds in
+        return Planner(needs, .allGather, rounds: .init(heads: shares.map { $0.count }, period: 1, drain: 1)) { rank, rounds in
             let (own, needed) = (needs.keys[rank.index], needs.needed[rank.index])
             let mates = job.topology.mates(of: rank)
             // What is here when a round starts: what this rank or a mate has.
@@ -72,7 +72,9 @@ extension AttentionJob {
     /// The ranks of a group in `hybrid`, where nothing else is asked for: the largest divisor of the rank count that is
     /// smaller than it and leaves every member a head; 1, which is `pass-kv`, where there is none.
     public var hybridDegree: Int {
-        (1..<rankCount).last { rankCount % $0 == 0 && $0 <= heads.queryHeads } ?? 1
+        var degree = max(1, min(rankCount - 1, heads.queryHeads))
+        while !rankCount.isMultiple(of: degree) { degree -= 1 }
+        return degree
     }
 }
 

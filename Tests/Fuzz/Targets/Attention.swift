@@ -100,6 +100,16 @@ func fuzzPlan(_ bytes: [UInt8]) {
 
     let plans = ringCase.plans(ranks: ranks)
     do { try Plan.validate(plans) } catch { preconditionFailure("\(error) on \(ranks) ranks: \(ringCase)") }
+    // Speeds and links as far apart as they come.
+    let link = Cluster.Link(latency: 1e-6, bandwidth: 1e9)
+    let cluster = Cluster(
+        nodes: (0...(ranks - 1) / ranksPerNode).map { Cluster.Node(name: "node \($0)", memory: 0x1p30, inside: link, between: link) },
+        ranks: (0..<ranks).map { Cluster.Place(node: $0 / ranksPerNode, flops: $0 % 3 == 1 ? 1 : 1e18) })
+    checkPrices(on: cluster, strategy, layout) { [ringCase] layout in
+        var ringCase = ringCase
+        ringCase.layout = layout
+        return ringCase.job(ranks: ranks)
+    }
     let pairs = sequences.reduce(0) { $0 + $1.queries * $1.keys }
     // Small enough to be run twice well within a second.
     guard pairs * heads.queryHeads * (heads.headDimension + heads.valueDimension) <= 1 << 23 else { return }
@@ -110,5 +120,13 @@ func fuzzPlan(_ bytes: [UInt8]) {
         check(spread.map(\.bytesSent) == plans.map(\.bytesSent), "other bytes were sent than planned on \(ranks) ranks: \(ringCase)")
     } catch {
         preconditionFailure("\(error) on \(ranks) ranks: \(ringCase)")
+    }
+}
+
+/// Prices a job, which must give numbers.
+func checkPrices(on cluster: Cluster, _ strategy: Strategy, _ layout: Layout, job: @escaping @Sendable (Layout) -> AttentionJob) {
+    for price in Pricing(on: cluster, job: job).prices([strategy], [layout]) {
+        let numbers = [price.seconds, price.exposedSeconds, price.bytes, price.messages, price.memory, price.nodeMemory, price.balance]
+        check(numbers.allSatisfy { $0.isFinite && $0 >= 0 }, "the price \(price)")
     }
 }

@@ -1,7 +1,9 @@
 // Documents in every format, and the description of a cluster.
 
+import Attention
 import Checkpoints
 import Plans
+import Tiles
 
 func fuzzDocuments(_ bytes: [UInt8]) {
     guard let first = bytes.first else { return }
@@ -33,4 +35,13 @@ func fuzzCluster(_ bytes: [UInt8]) {
     check(cluster.rankCount <= ClusterFile.mostRanks && cluster.rankCount > 0, "\(cluster.rankCount) ranks")
     check(cluster.speeds.allSatisfy { $0 > 0 && $0 <= 1 }, "speeds that are none")
     _ = cluster.topology
+    // Fewer tiles than ranks, unless these are few.
+    guard cluster.rankCount <= 256 else { return }
+    let shape = SequenceShape(length: 5000), heads = HeadShape(queryHeads: 2, keyValueHeads: 1, headDimension: 8, valueDimension: 8)
+    for (strategy, layout) in [(Strategy.passKeyValue, Layout.balanced), (.headExchange, .zigzag), (.tree, .contiguous)] {
+        checkPrices(on: cluster, strategy, layout) { layout in
+            AttentionJob(
+                shapes: [shape], mask: .causal, heads: heads, layout: layout, rankCount: cluster.rankCount, speeds: cluster.speeds)
+        }
+    }
 }
