@@ -78,11 +78,20 @@ struct Checks: ~Copyable {
     ///
     /// A check fails where it throws on any rank; an agreement follows each, so that ranks stay together and every
     /// rank knows the outcome.
-    consuming func run(on context: borrowing CheckContext, matching filter: String?) throws -> Bool {
+    ///
+    /// - Parameter showsTimes: print what each took on rank 0.
+    consuming func run(on context: borrowing CheckContext, matching filter: String?, showsTimes: Bool = false) throws -> Bool {
         var passed = 0
         var failed = 0
         var skipped = 0
         for check in checks where filter.map(check.name.contains) ?? true {
+            let start = ContinuousClock.now
+            defer {
+                if showsTimes, context.world.rank == 0 {
+                    let seconds = (ContinuousClock.now - start) / .seconds(1)
+                    say("\(Double(Int(seconds * 1000)) / 1000) s: \(check.name)")
+                }
+            }
             var outcome: [UInt8] = [0]
             do {
                 try check.body(context)

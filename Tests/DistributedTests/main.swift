@@ -1,4 +1,5 @@
-// The distributed tests: run as `mpirun -np N distributed-tests [NAME]`, with any number of ranks.
+// The distributed tests: run as `mpirun -np N distributed-tests [--times] [NAME]`, with any number of ranks; with a name, the
+// checks whose names contain it.
 
 import MPI
 import Plans
@@ -31,6 +32,9 @@ if CommandLine.arguments.count == 4, CommandLine.arguments[1] == "--start-togeth
     exit(try startTogether(strategy, ranks: ranks) ? 0 : 1)
 }
 
+let showsTimes = CommandLine.arguments.dropFirst().first == "--times"
+let filter = CommandLine.arguments.dropFirst(showsTimes ? 2 : 1).first
+
 let succeeded = try MPIEnvironment.run { world in
     let context = CheckContext(transport: try MPITransport(world), world: try world.duplicate())
     var checks = Checks()
@@ -45,6 +49,6 @@ let succeeded = try MPIEnvironment.run { world in
         registerMisuseChecks(&checks)
         registerScenarioChecks(&checks)
     }
-    return try checks.run(on: context, matching: CommandLine.arguments.dropFirst().first)
+    return try checks.run(on: context, matching: filter, showsTimes: showsTimes)
 }
 exit(succeeded ? 0 : 1)

@@ -83,6 +83,13 @@ public struct RingCase: Sendable, CustomStringConvertible {
         public var bytesSent: Int
         public var messagesSent: Int
 
+        public init(output: [Float] = [], logSumExp: [Float] = [], bytesSent: Int = 0, messagesSent: Int = 0) {
+            self.output = output
+            self.logSumExp = logSumExp
+            self.bytesSent = bytesSent
+            self.messagesSent = messagesSent
+        }
+
         /// The same bits, NaNs included.
         public func sameBits(as other: Outcome) -> Bool {
             output.map(\.bitPattern) == other.output.map(\.bitPattern)
