@@ -35,8 +35,11 @@ struct PatternProgram: Sendable {
 
     private var knownSets: [ScalarSet: Int] = [:]
 
-    /// Larger programs are refused.
-    static let limit = 5000
+    /// Programs of more steps are refused: a match takes up to so many for every place of a text.
+    /// What tokenizers use is far smaller.
+    private static let stepLimit = 2000
+    /// Longer literals, and lookaheads that are larger together, are refused.
+    private static let limit = 5000
     private static let mostAtomicChoices = 12
 
     init(_ pattern: Pattern) throws(PatternParser.Refusal) {
@@ -62,7 +65,7 @@ struct PatternProgram: Sendable {
     }
 
     private mutating func emit(_ pattern: Pattern, isAtomic: Bool) throws(PatternParser.Refusal) {
-        guard instructions.count <= Self.limit else { throw PatternParser.Refusal(reason: "a pattern of more than \(Self.limit) steps") }
+        guard instructions.count <= Self.stepLimit else { throw PatternParser.Refusal(reason: "a pattern of more than \(Self.stepLimit) steps") }
         switch pattern {
         case .empty: break
         case .set(let set): instructions.append(.set(number(of: set)))
