@@ -172,7 +172,7 @@ class Verdict:
     @property
     def finished(self) -> bool:
         """Whether the job was through with its work when the fault came."""
-        return self.trial.fault in SIGNALS and self.seen.ended_well and not must_finish(self.trial)
+        return self.seen.ended_well and not must_finish(self.trial) and (self.trial.fault in SIGNALS or self.seen.moment is None)
 
     def complaints(self) -> str:
         seen = self.seen
@@ -254,7 +254,7 @@ def judge(trial: Trial, seen: Seen) -> Verdict:
     verdict = Verdict(
         trial, seen, in_time=seen.seconds is not None and seen.seconds <= limit, right_status=right_status(trial, seen),
         right_line=right_line(trial, seen), clean=clean)
-    if trial.fault in SIGNALS and seen.ended_well:
+    if verdict.finished:
         verdict.right_status = verdict.right_line = True
     elif trial.fault == "SIGSEGV" and trial.launch != "mpirun" and seen.was_up and not has_backtrace(seen):
         verdict.right_line = False
