@@ -141,11 +141,11 @@ public enum VirtualRanks {
         let finished = DispatchSemaphore(value: 0)
         for index in 0..<count {
             let thread = Thread {
+                Thread.current.name = "rank \(index)"
                 results.set(runRank(Rank(index)), at: index)
                 finished.signal()
             }
             thread.stackSize = stackSize
-            thread.name = "rank \(index)"
             thread.start()
         }
         for _ in 0..<count { finished.wait() }

@@ -26,6 +26,7 @@ struct Annulus: ParsableCommand {
         ])
 
     static func main() {
+        CrashReport.prepare()
         StandardStream.openClosed()
         // A reader that goes away (`annulus … | head`) is a write error, not a silent death.
         signal(SIGPIPE, SIG_IGN)

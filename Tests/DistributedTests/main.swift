@@ -15,6 +15,7 @@ import Darwin
 
 if CommandLine.arguments.count > 2, CommandLine.arguments[1] == "--scenario" {
     guard let scenario = Scenario(rawValue: CommandLine.arguments[2]) else { exit(64) }
+    CrashReport.prepare()
     exit(scenario.run(folder: CommandLine.arguments.dropFirst(3).first ?? ""))
 }
 

@@ -104,6 +104,12 @@ def answers_signals(identifier: int) -> bool:
     return any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in masks)
 
 
+def has_begun(identifier: int) -> bool:
+    """Whether the program's own code runs, not only what loads it: its first lines have it ignore SIGPIPE."""
+    mask = re.search(rb"^SigIgn:\s*([0-9a-f]+)", read(identifier, "status"), re.MULTILINE)
+    return mask is not None and bool(int(mask[1], 16) >> (signal.SIGPIPE - 1) & 1)
+
+
 def has_thread(identifier: int, name: str) -> bool:
     """Whether a thread of the process has this name."""
     try:

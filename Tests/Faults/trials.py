@@ -142,8 +142,9 @@ class Seen:
     left: jobs.Left | None = None
     # Of the output: `whole`, `none` or `wrong`.
     output: str = "none"
-    # At the fault: whether the rank that is met had come so far that it could do something about a signal, whether any rank
-    # that goes on had, and whether all ranks were in touch.
+    # At the fault: whether the rank that is met ran code of the program's own, whether it had come so far that it could do
+    # something about a signal, whether any rank that goes on had, and whether all ranks were in touch.
+    had_begun: bool = False
     was_up: bool = False
     could_speak: bool = False
     was_connected: bool = False
@@ -242,15 +243,15 @@ def right_status(trial: Trial, seen: Seen) -> bool:
 
 
 def judge(trial: Trial, seen: Seen) -> Verdict:
-    limit = FINISH if must_finish(trial) else LIMIT
+    limit = FINISH if must_finish(trial) or is_swallowed(trial, seen) else LIMIT
     left = seen.left
     clean = not left
     if trial.fault == "SIGKILL" and trial.launch != "mpirun":
         # Nobody is there to remove the unfinished output.
         clean = not (left.processes or left.segments or left.temporary)
     if trial.fault == "launcher":
-        # mpirun's own folder is not the ranks' to find.
-        clean = not (left.processes or left.partials or left.segments)
+        # mpirun's own folder is not the ranks' to find, nor is memory that they share before MPI_Init is through with it.
+        clean = not (left.processes or left.partials or (left.segments and seen.was_connected))
     verdict = Verdict(
         trial, seen, in_time=seen.seconds is not None and seen.seconds <= limit, right_status=right_status(trial, seen),
         right_line=right_line(trial, seen), clean=clean)
@@ -263,6 +264,12 @@ def judge(trial: Trial, seen: Seen) -> Verdict:
 
 def must_finish(trial: Trial) -> bool:
     return trial.fault in ("suspended", "waiting") or trial.launch != "mpirun" and trial.fault == "SIGSTOP"
+
+
+def is_swallowed(trial: Trial, seen: Seen) -> bool:
+    """Whether the fault met a lone process in the milliseconds in which Swift's runtime is there and the program is not: it
+    reports a crash that somebody sent, which takes seconds, and goes on."""
+    return trial.fault == "SIGSEGV" and trial.launch != "mpirun" and seen.moment is not None and not seen.had_begun
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -343,7 +350,7 @@ class Series:
                 time.sleep(SUSPENSION)
                 fault = time.monotonic()
                 self.answer(run)
-            ended = run.wait(FINISH if must_finish(trial) else LIMIT + PATIENCE)
+            ended = run.wait(FINISH if must_finish(trial) or is_swallowed(trial, seen) else LIMIT + PATIENCE)
             seen.seconds = ended - fault if ended else None
             seen.status, seen.lines, seen.left = run.status, run.lines, run.left()
             seen.errors = run.errors[-4000:]
@@ -416,6 +423,7 @@ def inject(trial: Trial, ranks: dict[int, int], run: Run, seen: Seen) -> float:
 def look(trial: Trial, ranks: dict[int, int], seen: Seen) -> None:
     """Notes how far the ranks are, just before the fault: what they can do later, they may not be able to do yet."""
     up = {rank for rank, identifier in ranks.items() if jobs.answers_signals(identifier)}
+    seen.had_begun = trial.rank in ranks and jobs.has_begun(ranks[trial.rank])
     seen.was_up = trial.rank in up
     seen.could_speak = bool(up - {trial.rank} if trial.fault in ("SIGKILL", "SIGSTOP") else up)
     seen.was_connected = len(ranks) == trial.ranks and all(

@@ -55,6 +55,7 @@ final class ControlChannel: Sendable {
         watchdog.identify(rootHost: hosts[0], spansHosts: spansHosts)
         ending.connect(self)
         let thread = Thread {
+            Thread.current.name = "control"
             do {
                 if self.communicator.rank == 0 { try self.serve() } else { try self.report() }
             } catch {
@@ -62,7 +63,6 @@ final class ControlChannel: Sendable {
             }
             self.finished.signal()
         }
-        thread.name = "control"
         thread.stackSize = 512 << 10
         thread.start()
     }

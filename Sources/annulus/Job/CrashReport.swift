@@ -18,23 +18,31 @@ enum CrashReport {
     /// The actions of before, by number of the signal.
     private static let previous = Memory(of: sigaction(), count: 32)
     private static let wantsRuntimeReport = Atomic<Bool>(true)
+    private static let isOneOfMany = Atomic<Bool>(false)
     /// Where the line is put together.
     private static let line = Memory(of: UInt8(0), count: 1024)
 
-    /// Reports crashes from here on. Call before MPI starts, which leaves handlers alone that are there.
-    /// - Parameter wantsRuntimeReport: whether the Swift runtime's report follows, instead of plain addresses.
-    static func prepare(_ watchdog: Watchdog, wantsRuntimeReport: Bool) {
-        self.wantsRuntimeReport.store(wantsRuntimeReport, ordering: .relaxed)
+    /// Reports crashes from here on. Call before all else, and before MPI starts, which leaves handlers alone that are there:
+    /// until then a crash that was only sent is one that the Swift runtime reports for seconds, and goes on.
+    static func prepare() {
+        let environment = ProcessInfo.processInfo.environment
+        wantsRuntimeReport.store(environment["SWIFT_BACKTRACE"] != nil, ordering: .relaxed)
+        isOneOfMany.store(Launch.rank(environment) != nil, ordering: .relaxed)
+        _ = line
         TemporaryFiles.prepare()
-        _ = (line, watchdog.crashPlace)
-        cmpi_write_backtrace(-1)
-        self.watchdog.store(UInt(bitPattern: Unmanaged.passRetained(watchdog).toOpaque()), ordering: .releasing)
         for number in signals {
             var action = sigaction()
             action.setHandler { number, info, context in CrashReport.report(number, info, context) }
             action.sa_flags = SA_SIGINFO | SA_ONSTACK
             sigaction(number, &action, previous.pointer + Int(number))
         }
+        cmpi_write_backtrace(-1)
+    }
+
+    /// From here on reports say which rank this is and what it was busy with.
+    static func know(_ watchdog: Watchdog) {
+        _ = watchdog.crashPlace
+        self.watchdog.store(UInt(bitPattern: Unmanaged.passRetained(watchdog).toOpaque()), ordering: .releasing)
     }
 
     private static func report(_ number: Int32, _ info: UnsafeMutablePointer<siginfo_t>?, _ context: UnsafeMutableRawPointer?) {
@@ -46,6 +54,9 @@ enum CrashReport {
             let watchdog = Unmanaged<Watchdog>.fromOpaque(watchdog).takeUnretainedValue()
             if watchdog.ending.claim() { say(number, info, isSent: isSent, watchdog) }
             watchdog.noteCrash()
+        } else if !isOneOfMany.load(ordering: .relaxed) {
+            // Of many, the others will say why they are ended.
+            say(number, info, isSent: isSent, nil)
         }
         TemporaryFiles.removeAll()
         if let report = previous.pointer[Int(number)].reporter, wantsRuntimeReport.load(ordering: .relaxed) {
@@ -59,11 +70,11 @@ enum CrashReport {
         if isSent || number == SIGTRAP { pthread_kill(pthread_self(), number) }
     }
 
-    private static func say(_ number: Int32, _ info: UnsafeMutablePointer<siginfo_t>?, isSent: Bool, _ watchdog: Watchdog) {
+    private static func say(_ number: Int32, _ info: UnsafeMutablePointer<siginfo_t>?, isSent: Bool, _ watchdog: Watchdog?) {
         var text = FixedText(line)
         text.append(StandardError.endOfTransientLine)
         text.append("annulus: ")
-        text.append(watchdog.crashPlace)
+        if let watchdog { text.append(watchdog.crashPlace) } else { text.append("the process") }
         text.append(" crashed: ")
         text.append(Signals.name(number))
         if isSent {
@@ -76,7 +87,7 @@ enum CrashReport {
             text.append(" at address 0x")
             text.append(hexadecimal: info.map { cmpi_fault_address($0) } ?? 0)
         }
-        let position = watchdog.position
+        let position = watchdog?.position ?? Position(phase: .starting, layer: -1, tile: -1)
         text.append(", at phase '")
         text.append(position.phase.name)
         text.append("'")

@@ -68,7 +68,7 @@ enum Job {
         let watchdog = Watchdog(
             limit: isLimitUsable ? .milliseconds(Int(options.watchdogSeconds * 1000)) : nil, rank: rank, expected: expected, ending: ending)
         Signals.handle(watchdog, ending)
-        CrashReport.prepare(watchdog, wantsRuntimeReport: environment["SWIFT_BACKTRACE"] != nil)
+        CrashReport.know(watchdog)
         do {
             guard isLimitUsable || options.watchdogSeconds == 0 else {
                 throw JobError(.usage, "--watchdog needs a number of seconds, or 0 for none")

@@ -30,12 +30,12 @@ enum Signals {
         for number in signals { sigaddset(&set, number) }
         pthread_sigmask(SIG_UNBLOCK, &set, nil)
         let thread = Thread {
+            Thread.current.name = "signals"
             while let received = SignalPipe.next(from: pipe) {
                 // The runtime's report of a crash stops this process's own threads with a signal: that is no warning.
                 if received.sender != getpid() { end(received, watchdog, ending) }
             }
         }
-        thread.name = "signals"
         thread.stackSize = 512 << 10
         thread.start()
     }

@@ -104,8 +104,10 @@ final class Watchdog: Sendable {
     /// Starts the timer.
     func start() {
         if limit == nil && ending.roster == nil { return }
-        let thread = Thread { self.run() }
-        thread.name = "watchdog"
+        let thread = Thread {
+            Thread.current.name = "watchdog"
+            self.run()
+        }
         thread.stackSize = 512 << 10
         thread.start()
     }
