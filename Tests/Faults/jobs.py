@@ -177,6 +177,8 @@ class Run:
         variables: dict[str, str] | None = None,
     ):
         self.binary, self.is_launched = str(binary), bool(launcher)
+        # When the last rank had ended, as far as `wait` has seen.
+        self.ranks_ended: float | None = None
         self.token = f"{os.getpid()}-{time.monotonic_ns()}"
         self.folder = folder
         self.output = folder / "out" / work.output
@@ -227,13 +229,16 @@ class Run:
     def wait(self, limit: float) -> float | None:
         """Waits until no process of the job lives, for so many seconds; returns the moment, or None where some still do."""
         deadline = time.monotonic() + limit
+        self.ranks_ended = None
         while True:
-            # Looking at all processes costs more than asking for one.
-            if self.process.poll() is not None and not self.living():
+            living = self.living()
+            if not any(one.program == self.binary for one in living):
+                self.ranks_ended = self.ranks_ended or time.monotonic()
+            if self.process.poll() is not None and not living:
                 return time.monotonic()
             if time.monotonic() > deadline:
                 return None
-            time.sleep(0.01 if self.process.poll() is None else 0.03)
+            time.sleep(0.1 if self.process.poll() is None else 0.03)
 
     def left(self) -> Left:
         """What lies about; call when the processes have ended or are given up."""

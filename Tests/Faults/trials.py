@@ -15,7 +15,8 @@ in MPI_Finalize and while the process ends.
 What is wanted of a trial is in `judge`: under mpirun every process ends within the watchdog's limit plus 5 s of the fault, with
 the status of the fault and one line that names rank and fault, and nothing is left. A lone process that is killed cannot speak
 and one that is stopped cannot end: of the first it is recorded what it leaves, the second is continued and must finish. A job
-that was through with its work when the fault came ends well with status 0 and its whole output; such trials are counted apart.
+that was through with its work when the fault came ends well with status 0 and its whole output; such trials are counted apart. So
+are those in which every rank has ended as wanted and mpirun itself hangs, which no rank can help.
 """
 
 import argparse
@@ -42,6 +43,8 @@ LIMIT = WATCHDOG + 5
 PATIENCE = 15
 # How long a whole job is suspended, and how long its input waits: longer than the watchdog.
 SUSPENSION = 6
+# How many long documents a job has that meets faults amid its layers.
+PARTS = 4
 # How long a job may take that has to finish, on a machine however busy.
 FINISH = 120
 
@@ -149,6 +152,8 @@ class Seen:
     could_speak: bool = False
     was_connected: bool = False
     complaint: str = ""
+    # Whether every rank has ended and mpirun has not: seen where a rank dies while MPI_Init connects it to mpirun.
+    launcher_hangs: bool = False
 
     @property
     def ended_well(self) -> bool:
@@ -227,6 +232,8 @@ def has_backtrace(seen: Seen) -> bool:
 
 
 def right_status(trial: Trial, seen: Seen) -> bool:
+    if seen.launcher_hangs:
+        return seen.output != "wrong"
     if trial.fault in ("suspended", "waiting"):
         return seen.status == 0 and seen.output == "whole"
     if trial.fault == "launcher":
@@ -252,6 +259,8 @@ def judge(trial: Trial, seen: Seen) -> Verdict:
     if trial.fault == "launcher":
         # mpirun's own folder is not the ranks' to find, nor is memory that they share before MPI_Init is through with it.
         clean = not (left.processes or left.partials or (left.segments and seen.was_connected))
+    if seen.launcher_hangs:
+        clean = not (left.partials or left.segments)
     verdict = Verdict(
         trial, seen, in_time=seen.seconds is not None and seen.seconds <= limit, right_status=right_status(trial, seen),
         right_line=right_line(trial, seen), clean=clean)
@@ -281,12 +290,12 @@ class Series:
 
     def __init__(self, binary: pathlib.Path, folder: pathlib.Path, *, small: bool, keeps: bool):
         self.binary, self.folder, self.keeps = binary, folder, keeps
-        jobs.write_documents(folder / "many.txt", 6_000 if small else 16_000, 5, 55)
-        for part in range(10):
+        jobs.write_documents(folder / "many.txt", 6_000, 5, 55)
+        for part in range(PARTS):
             jobs.write_documents(folder / f"long{part}.txt", 1, 5200, 5300)
         model = ["-m", str(jobs.MODEL), "--quiet", "--watchdog", str(WATCHDOG)]
         many = ["embed", "-i", str(folder / "many.txt"), "--input-format", "lines", *model]
-        long = ["embed", "-i", *(str(folder / f"long{part}.txt") for part in range(10)), "--pooling", "none", *model]
+        long = ["embed", "-i", *(str(folder / f"long{part}.txt") for part in range(PARTS)), "--pooling", "none", *model]
         question = ["embed", *model]
         self.works = {
             work.name: work for work in [
@@ -351,6 +360,8 @@ class Series:
                 fault = time.monotonic()
                 self.answer(run)
             ended = run.wait(FINISH if must_finish(trial) or is_swallowed(trial, seen) else LIMIT + PATIENCE)
+            if ended is None and run.is_launched and run.ranks_ended and not run.ranks():
+                seen.launcher_hangs, ended = True, run.ranks_ended
             seen.seconds = ended - fault if ended else None
             seen.status, seen.lines, seen.left = run.status, run.lines, run.left()
             seen.errors = run.errors[-4000:]
@@ -461,7 +472,7 @@ def table(records: list[dict]) -> str:
     groups = collections.defaultdict(list)
     for one in records:
         groups[one["fault"], one["launch"]].append(one)
-    rows = [["fault", "launch", "trials", "over before", "in time", "right status", "right line", "clean", "partials", "slowest s", "passed"]]
+    rows = [["fault", "launch", "trials", "over before", "in time", "right status", "right line", "clean", "partials", "mpirun hangs", "slowest s", "passed"]]
     faults = [*SIGNALS, "suspended", "waiting", "launcher"]
     for (fault, launch), group in sorted(groups.items(), key=lambda item: (faults.index(item[0][0]), item[0][1])):
         count = lambda name: str(sum(one[name] for one in group))
@@ -470,9 +481,9 @@ def table(records: list[dict]) -> str:
         partials = sum(bool(one["left"]["partials"]) for one in group)
         rows.append([
             fault, launch, str(len(group)), count("finished"), count("in_time"), count("right_status"), count("right_line"),
-            count("clean"), str(partials), slowest, count("passed")])
+            count("clean"), str(partials), count("launcher_hangs"), slowest, count("passed")])
     total = lambda name: str(sum(one[name] for one in records))
-    rows.append(["all", "", str(len(records)), total("finished"), total("in_time"), total("right_status"), total("right_line"), total("clean"), "", "", total("passed")])
+    rows.append(["all", "", str(len(records)), total("finished"), total("in_time"), total("right_status"), total("right_line"), total("clean"), "", total("launcher_hangs"), "", total("passed")])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
     return "\n".join([lines[0], "|" + "|".join("-" * (width + 2) for width in widths) + "|", *lines[1:]])
@@ -518,6 +529,7 @@ def main() -> int:
             outcome = "over before" if verdict.finished else "passed" if verdict.passed else f"FAILED: {verdict.complaints()}"
             moment = "never" if seen.moment is None else f"{seen.moment:.2f} s"
             seconds = "" if seen.seconds is None else f", ended {seen.seconds:.1f} s later with {seen.status}"
+            outcome += "; mpirun itself hangs" if seen.launcher_hangs else ""
             print(f"{verdict.trial}, at {moment}{seconds}: {outcome}", flush=True)
             passed, failed = passed + verdict.passed, failed + (not verdict.passed)
             if options.results:

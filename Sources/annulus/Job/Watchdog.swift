@@ -291,8 +291,9 @@ struct Silence {
     /// To be called several times a second.
     mutating func note(isAlive: Bool) {
         let now = ContinuousClock.now
-        // Between two looks pass some tenths of a second; more means that the process was stopped.
-        length = isAlive ? .zero : length + min(now - last, .seconds(1))
+        // Between two looks pass some tenths of a second; many more mean that the process did not run.
+        let passed = now - last
+        length = isAlive ? .zero : length + (passed > .seconds(1) ? Watchdog.tick : passed)
         last = now
     }
 }
