@@ -241,7 +241,10 @@ def right_status(trial: Trial, seen: Seen) -> bool:
     if trial.launch != "mpirun" and trial.fault == "SIGSTOP":
         return seen.status == 0 and seen.output == "whole"
     wanted = STATUSES[trial.fault]
-    if not seen.was_up and trial.fault in ("SIGTERM", "SIGUSR1"):
+    if not seen.had_begun and trial.fault == "SIGSEGV":
+        # Reported by the runtime for seconds: to the others it is a rank that is not heard of.
+        wanted = wanted | {70}
+    elif not seen.was_up and trial.fault in ("SIGTERM", "SIGUSR1"):
         # A process that has only just begun ends as any does.
         wanted = wanted | {128 + signal.Signals[trial.fault]}
     elif trial.launch != "mpirun" and trial.fault == "SIGTERM":

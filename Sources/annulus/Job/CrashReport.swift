@@ -25,9 +25,8 @@ enum CrashReport {
     /// Reports crashes from here on. Call before all else, and before MPI starts, which leaves handlers alone that are there:
     /// until then a crash that was only sent is one that the Swift runtime reports for seconds, and goes on.
     static func prepare() {
-        let environment = ProcessInfo.processInfo.environment
-        wantsRuntimeReport.store(environment["SWIFT_BACKTRACE"] != nil, ordering: .relaxed)
-        isOneOfMany.store(Launch.rank(environment) != nil, ordering: .relaxed)
+        wantsRuntimeReport.store(getenv("SWIFT_BACKTRACE") != nil, ordering: .relaxed)
+        isOneOfMany.store(Launch.rankVariables.contains { getenv($0) != nil }, ordering: .relaxed)
         _ = line
         TemporaryFiles.prepare()
         for number in signals {

@@ -73,8 +73,10 @@ struct Launch: Equatable {
 
     /// The rank of this process, as far as the launcher tells.
     static func rank(_ environment: [String: String]) -> Int? {
-        number(environment, ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"])
+        number(environment, rankVariables)
     }
+
+    static let rankVariables = ["OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"]
 
     /// Whether this process is the one to speak before ranks are known, as far as the launcher tells.
     static func isFirstProcess(_ environment: [String: String] = ProcessInfo.processInfo.environment) -> Bool {
