@@ -57,7 +57,7 @@ enum CrashReport {
             // Of many, the others will say why they are ended.
             say(number, info, isSent: isSent, nil)
         }
-        TemporaryFiles.removeAll()
+        TemporaryFiles.close()
         if let report = previous.pointer[Int(number)].reporter, wantsRuntimeReport.load(ordering: .relaxed) {
             // For a signal that was sent it would return to the work.
             report(number, info, context)

@@ -87,7 +87,7 @@ final class Ending: Sendable {
     /// Removes what this process has left unfinished, and lets the others of the host know that it leaves.
     func abandon() {
         roster?.leave()
-        TemporaryFiles.removeAll()
+        TemporaryFiles.close()
     }
 }
 

@@ -247,9 +247,13 @@ final class ParallelFile {
     private static func openTemporary(_ temporaryPath: String, for path: String, force: Bool) throws(JobError) -> Int32 {
         try checkDestination(path, force: force)
         let folder = URL(fileURLWithPath: path).deletingLastPathComponent().path
-        let descriptor = open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
+        var failure: Int32 = 0
+        let descriptor = try TemporaryFiles.create { () throws(JobError) in
+            let descriptor = open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
+            failure = errno
+            return descriptor
+        }
         guard descriptor >= 0 else {
-            let failure = errno
             if failure == ENOENT || failure == ENOTDIR {
                 throw JobError(
                     .cannotCreate, "\(path): the folder \(folder) does not exist; create it, or name another output")

@@ -22,8 +22,37 @@ enum TemporaryFiles {
 
     static func forget(_ path: String) { changing.withLock { _ in places.remove(path) } }
 
+    /// How many files are being created at the moment.
+    private static let creating = Atomic<Int>(0)
+    private static let isClosed = Atomic<Bool>(false)
+
+    /// Creates a file whose path is registered.
+    /// - Parameter open: makes it and returns its descriptor.
+    /// - Throws: where the process is on its way out, and what `open` throws.
+    static func create(_ open: () throws(JobError) -> Int32) throws(JobError) -> Int32 {
+        creating.add(1, ordering: .sequentiallyConsistent)
+        defer { creating.subtract(1, ordering: .sequentiallyConsistent) }
+        if isClosed.load(ordering: .sequentiallyConsistent) { throw JobError(.interrupted, "the process is about to end") }
+        return try open()
+    }
+
     /// Removes them all. To be called from any thread at any time, also where the process has crashed.
     static func removeAll() { places.unlinkAll() }
+
+    /// The same where the process is about to end: no other is created any more, and one that is just being created is waited
+    /// for, a moment, for it may be this thread's own.
+    static func close() {
+        isClosed.store(true, ordering: .sequentiallyConsistent)
+        removeAll()
+        var left = 50
+        while creating.load(ordering: .sequentiallyConsistent) > 0, left > 0 {
+            var moment = timespec(tv_sec: 0, tv_nsec: 2_000_000)
+            nanosleep(&moment, nil)
+            left -= 1
+            removeAll()
+        }
+        removeAll()
+    }
 
     /// Makes the places, so that a crash need not.
     static func prepare() { _ = places }
@@ -66,8 +95,7 @@ enum TemporaryFiles {
         func unlinkAll() {
             var index = 0
             while index < Self.count {
-                let address = place(index).pointee.exchange(0, ordering: .acquiringAndReleasing)
-                if let path = UnsafePointer<CChar>(bitPattern: address) { unlink(path) }
+                if let path = text(index) { unlink(path) }
                 index += 1
             }
         }
