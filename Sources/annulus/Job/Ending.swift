@@ -13,6 +13,8 @@ final class Ending: Sendable {
     /// The ranks of this host; nil for a process that has no others.
     let roster: Roster?
     private let hasSpoken = Atomic<Bool>(false)
+    /// Whether it is decided how this process ends.
+    private let isDecided = Atomic<Bool>(false)
     private let channel = Mutex<ControlChannel?>(nil)
 
     /// How long rank 0 may take to speak for another host. A launcher that ends a job gives its processes a second.
@@ -26,6 +28,10 @@ final class Ending: Sendable {
     func connect(_ control: ControlChannel?) { channel.withLock { $0 = control } }
 
     var isConnected: Bool { channel.withLock { $0 != nil } }
+
+    /// Decides that this process ends, through with its work or told to by a signal: true for the first to ask. Who comes second
+    /// leaves it to the first.
+    func decide() -> Bool { !isDecided.exchange(true, ordering: .acquiringAndReleasing) }
 
     /// Whether anybody of this host has said why the job ends.
     var isTold: Bool { roster?.hasSpoken ?? hasSpoken.load(ordering: .acquiring) }

@@ -69,6 +69,8 @@ enum Job {
             limit: isLimitUsable ? .milliseconds(Int(options.watchdogSeconds * 1000)) : nil, rank: rank, expected: expected, ending: ending)
         Signals.handle(watchdog, ending)
         CrashReport.know(watchdog)
+        // A signal that has come by then ends the process, after it has said so.
+        defer { if !ending.decide() { while true { sleep(1) } } }
         do {
             guard isLimitUsable || options.watchdogSeconds == 0 else {
                 throw JobError(.usage, "--watchdog needs a number of seconds, or 0 for none")

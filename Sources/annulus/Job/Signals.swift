@@ -41,6 +41,8 @@ enum Signals {
     }
 
     private static func end(_ received: SignalPipe.Received, _ watchdog: Watchdog, _ ending: Ending) {
+        // Where all is done the process is about to end by itself.
+        guard ending.decide() else { return }
         // A rank that was killed is why a launcher ends the others: asked before anything else, while all of them still are.
         let lost = ending.roster?.lost.first
         ending.abandon()
