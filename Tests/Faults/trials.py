@@ -212,6 +212,9 @@ def right_line(trial: Trial, seen: Seen) -> bool:
         return not seen.lines
     if not seen.lines and not seen.could_speak:
         return True
+    if not seen.lines and trial.fault == "SIGKILL" and trial.when == "end" and seen.output == "whole":
+        # A rank that was through is no loss to the others; mpirun tells of it.
+        return True
     if len(seen.lines) != 1:
         return False
     line = seen.lines[0]
@@ -279,9 +282,9 @@ def must_finish(trial: Trial) -> bool:
 
 
 def is_swallowed(trial: Trial, seen: Seen) -> bool:
-    """Whether the fault met a lone process in the milliseconds in which Swift's runtime is there and the program is not: it
+    """Whether the fault met a process in the milliseconds in which Swift's runtime is there and the program is not: it
     reports a crash that somebody sent, which takes seconds, and goes on."""
-    return trial.fault == "SIGSEGV" and trial.launch != "mpirun" and seen.moment is not None and not seen.had_begun
+    return trial.fault == "SIGSEGV" and seen.moment is not None and not seen.had_begun
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -478,14 +481,14 @@ def table(records: list[dict]) -> str:
     rows = [["fault", "launch", "trials", "over before", "in time", "right status", "right line", "clean", "partials", "mpirun hangs", "slowest s", "passed"]]
     faults = [*SIGNALS, "suspended", "waiting", "launcher"]
     for (fault, launch), group in sorted(groups.items(), key=lambda item: (faults.index(item[0][0]), item[0][1])):
-        count = lambda name: str(sum(one[name] for one in group))
+        count = lambda name: str(sum(one.get(name, False) for one in group))
         times = [one["seconds"] for one in group if not one["finished"]]
         slowest = "never" if None in times else f"{max(times):.1f}" if times else ""
         partials = sum(bool(one["left"]["partials"]) for one in group)
         rows.append([
             fault, launch, str(len(group)), count("finished"), count("in_time"), count("right_status"), count("right_line"),
             count("clean"), str(partials), count("launcher_hangs"), slowest, count("passed")])
-    total = lambda name: str(sum(one[name] for one in records))
+    total = lambda name: str(sum(one.get(name, False) for one in records))
     rows.append(["all", "", str(len(records)), total("finished"), total("in_time"), total("right_status"), total("right_line"), total("clean"), "", total("launcher_hangs"), "", total("passed")])
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = ["| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |" for row in rows]
