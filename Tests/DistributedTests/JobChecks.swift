@@ -349,7 +349,7 @@ func registerJobChecks(_ checks: inout Checks) {
         try expectEqual([first, second, first].map { $0.claimSpeech() }, [true, false, false])
         try expect(second.hasSpoken)
         second.enter(.finished)
-        first.finish()
+        _ = first.finish(limit: nil)
         // The name goes with the last to come, so that the next finds nobody.
         let third = Roster.join(rank: 9, expected: 3, environment: space)
         try expectEqual(third?.others.map(\.rank), [7, 8])

@@ -82,7 +82,7 @@ enum Job {
             switch launch.kind {
             case .mpi:
                 let status = try runMPI(launch, options, threads: threads, watchdog: watchdog, body: body)
-                ending.roster?.finish()
+                if let last = ending.roster?.finish(limit: watchdog.limit) { ending.end(watchdog.unended(last)) }
                 return status
             case .single, .virtual:
                 let count = if case .virtual(let count) = launch.kind { count } else { 1 }

@@ -133,10 +133,19 @@ final class Roster: Sendable {
     /// Tells that this rank has nothing more to do, and returns once all others of the host have nothing either, or leave.
     ///
     /// A rank that stands still between the end of MPI and its own is noticed by those that wait for it here; without them
-    /// nobody would be left to notice.
-    func finish() {
+    /// nobody would be left to notice. So the rank that came first goes last: it waits for the others' processes too.
+    /// - Parameter limit: how long it does; nil: for ever.
+    /// - Returns: a rank whose process is still there then.
+    func finish(limit: Duration?) -> Entry? {
         enter(.finished)
         while others.contains(where: { $0.state == .working }) { usleep(1000) }
+        guard place == 0 else { return nil }
+        let start = ContinuousClock.now
+        while let last = neighbours.first(where: { $0.state == .finished && $0.process != getpid() && !Self.isGone($0.process) }) {
+            if let limit, ContinuousClock.now - start > limit { return last }
+            usleep(1000)
+        }
+        return nil
     }
 
     /// Takes the page's name away. To be called where all ranks of the host are known to have come.
@@ -182,10 +191,15 @@ final class Roster: Sendable {
 
     /// The ranks that were at work and whose process is no more: killed from outside, since all else leaves a word.
     var lost: [Entry] {
-        (0..<count).filter { $0 != place && word($0, Word.namespace).pointee.load(ordering: .relaxed) == Self.processNamespace }
-            .compactMap(entry).filter { $0.state == .working && Self.isGone($0.process) }
+        neighbours.filter { $0.state == .working && Self.isGone($0.process) }
             // It may have left between the two looks.
             .filter { lost in others.contains { $0.process == lost.process && $0.state == .working } }
+    }
+
+    /// The others whose process numbers mean something here.
+    private var neighbours: [Entry] {
+        (0..<count).filter { $0 != place && word($0, Word.namespace).pointee.load(ordering: .relaxed) == Self.processNamespace }
+            .compactMap(entry)
     }
 
     private static func isGone(_ process: Int32) -> Bool {

@@ -188,6 +188,14 @@ final class Watchdog: Sendable {
                 + "the kernel for want of memory; it was last at \(lost.position)")
     }
 
+    /// Why the job ends, where all work is done and the process of a rank of this host is not.
+    func unended(_ last: Roster.Entry) -> JobError {
+        JobError(
+            .internal,
+            "rank \(last.rank) on \(LocalHost.name) (process \(last.process)) has not been heard of for \(Self.seconds(limit ?? .zero)); "
+                + "the work was done, and so is the output")
+    }
+
     private var stagger: Duration { .milliseconds(min(2000, 300 * max(0, (rank ?? 0) - 1))) }
 
     // MARK: - The thread
