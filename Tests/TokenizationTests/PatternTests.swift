@@ -59,7 +59,7 @@ import Tokenization
         ("(?:a*)*", "may match nothing"), ("(?>(?:ab)*)c", "repeated group"), ("(a", "unmatched ("), ("a)", "unmatched )"),
         ("[a", "unfinished class"), ("*", "nothing before"), ("[b-a]", "before its start"), (#"\p{L"#, "unfinished"),
         (#"\xff"#, #"\x80"#), (#"\x{110000}"#, "no character"), ("a{3,2}", "before its start"), ("a{1001}", "count above"),
-        ("a++++++++", "quantifiers in a row"), ("[[:nothing:]]", "[:nothing:]"), ("(?:(?:a{1000}b){1000}c){9}", "steps"),
+        ("a++++++++", "quantifiers in a row"), ("[[:nothing:]]", "[:nothing:]"), ("(?:(?:a{1000}b){1000}c){9}", "steps"), ("(?:|){500}", "steps"),
         ("a\\", "unfinished escape"), ("^*", "repeated anchor"), ("(?>(?:a|a){30}b)", "more than 12 alternatives"),
         (String(repeating: "(?=a{900})", count: 6), "lookaheads of more than"),
     ])
