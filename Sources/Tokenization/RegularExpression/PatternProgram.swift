@@ -37,7 +37,7 @@ struct PatternProgram: Sendable {
 
     /// Programs of more steps are refused: a match takes up to so many for every place of a text.
     /// What tokenizers use is far smaller.
-    private static let stepLimit = 1000
+    private static let stepLimit = 500
     /// Longer literals, and lookaheads that are larger together, are refused.
     private static let limit = 5000
     private static let mostAtomicChoices = 12
