@@ -9,7 +9,7 @@ import Tiles
 enum Scenario: String {
     case succeeds, agreedFailure, failsLater, failsOnAll, rankZeroFails, standsStill, rankStopped, rankZeroStopped
     case rankZeroStoppedAmidWork, crashes, killed
-    case slowRank, rankZeroLast, waitsForSignal, hangsAtTheEnd
+    case slowRank, rankZeroLast, waitsForSignal, hangsAtTheEnd, stoppedAtTheEnd
 
     /// Runs the scenario and returns its status.
     func run(folder: String) -> Int32 {
@@ -82,12 +82,14 @@ enum Scenario: String {
                     Thread.sleep(forTimeInterval: 0.1)
                     context.watchdog.progress()
                 }
-            case .hangsAtTheEnd:
+            case .hangsAtTheEnd, .stoppedAtTheEnd:
                 break
             }
         }
         // After MPI has ended, only the rank's own timer is left.
         if self == .hangsAtTheEnd { Thread.sleep(forTimeInterval: 600) }
+        // And then only the rank that goes last, which comes here when the others are gone.
+        if self == .stoppedAtTheEnd { raise(SIGSTOP) }
         return status
     }
 }
@@ -144,6 +146,9 @@ func registerScenarioChecks(_ checks: inout Checks) {
     }
     register("a rank that waits for a slower one is no failure", .slowRank, ranks: [3], status: 0) { _ in nil }
     register("the timer runs on after MPI has ended", .hangsAtTheEnd, ranks: [1, 2], status: 70) { _ in "has not moved for" }
+    register("a rank that is stopped when all is done is named", .stoppedAtTheEnd, ranks: [2, 3], status: 70) { _ in
+        "has not been heard of for 2 seconds; the work was done, and so is the output"
+    }
 
     checks.registerForMPI("from outside: SIGTERM removes unfinished outputs and ends with 75") { context in
         let outcome = try runJob(.waitsForSignal, ranks: 1, signal: SIGTERM)

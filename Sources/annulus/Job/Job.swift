@@ -82,7 +82,9 @@ enum Job {
             switch launch.kind {
             case .mpi:
                 let status = try runMPI(launch, options, threads: threads, watchdog: watchdog, body: body)
-                if let last = ending.roster?.finish(limit: watchdog.limit) { ending.end(watchdog.unended(last)) }
+                if let last = watchdog.whileWaiting({ ending.roster?.finish(limit: watchdog.limit) }) {
+                    ending.end(watchdog.unended(last, status: status))
+                }
                 return status
             case .single, .virtual:
                 let count = if case .virtual(let count) = launch.kind { count } else { 1 }

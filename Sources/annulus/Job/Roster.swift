@@ -133,16 +133,20 @@ final class Roster: Sendable {
     /// Tells that this rank has nothing more to do, and returns once all others of the host have nothing either, or leave.
     ///
     /// A rank that stands still between the end of MPI and its own is noticed by those that wait for it here; without them
-    /// nobody would be left to notice. So the rank that came first goes last: it waits for the others' processes too.
-    /// - Parameter limit: how long it does; nil: for ever.
+    /// nobody would be left to notice. So the rank that came first goes last: it waits for the others' processes too. One
+    /// whose timer still beats is left to that timer, which knows where it stands.
+    /// - Parameter limit: how long such a process may be silent; nil: for ever.
     /// - Returns: a rank whose process is still there then.
     func finish(limit: Duration?) -> Entry? {
         enter(.finished)
         while others.contains(where: { $0.state == .working }) { usleep(1000) }
         guard place == 0 else { return nil }
-        let start = ContinuousClock.now
+        var watched: Entry?
+        var silence = Silence()
         while let last = neighbours.first(where: { $0.state == .finished && $0.process != getpid() && !Self.isGone($0.process) }) {
-            if let limit, ContinuousClock.now - start > limit { return last }
+            silence.note(isAlive: last.process != watched?.process || last.beats != watched?.beats)
+            watched = last
+            if let limit, silence.length >= limit { return last }
             usleep(1000)
         }
         return nil

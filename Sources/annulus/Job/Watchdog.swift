@@ -188,12 +188,13 @@ final class Watchdog: Sendable {
                 + "the kernel for want of memory; it was last at \(lost.position)")
     }
 
-    /// Why the job ends, where all work is done and the process of a rank of this host is not.
-    func unended(_ last: Roster.Entry) -> JobError {
+    /// Why the job ends, where all has been done or said and the process of a rank of this host is still there.
+    /// - Parameter status: what the job would have ended with.
+    func unended(_ last: Roster.Entry, status: Int32) -> JobError {
         JobError(
             .internal,
             "rank \(last.rank) on \(LocalHost.name) (process \(last.process)) has not been heard of for \(Self.seconds(limit ?? .zero)); "
-                + "the work was done, and so is the output")
+                + (status == 0 ? "the work was done, and so is the output" : "the job had failed with status \(status)"))
     }
 
     private var stagger: Duration { .milliseconds(min(2000, 300 * max(0, (rank ?? 0) - 1))) }
