@@ -250,9 +250,11 @@ final class Watchdog: Sendable {
             ending.leave(.internal)
         }
         if let lost = roster.lost.first {
-            // A launcher that has seen it ends this rank at once, with a status of its own.
-            Thread.sleep(forTimeInterval: 1)
-            ending.end(failure(lost))
+            // A launcher that has seen it ends this rank, with a status of its own; a library that misses the rank may sooner.
+            Thread.sleep(forTimeInterval: 0.2)
+            ending.tell(failure(lost))
+            Thread.sleep(forTimeInterval: 0.8)
+            ending.leave(.internal)
         }
         for other in roster.others {
             var known = neighbours[other.rank] ?? (other.beats - 1, Silence())
