@@ -23,6 +23,95 @@ public enum Oracle {
         public var logSumExpBound: [Double]
     }
 
+    /// One head of an attention by definition: what all results are made of.
+    private struct Definition {
+        let queries: [Float]
+        let keys: [Float]
+        let headDimension: Int
+        let shape: SequenceShape
+        let mask: Mask
+        let scale: Double
+        let modifiers: ScoreModifiers
+        let head: Int
+        let queryErrors: [Double]
+        let keyErrors: [Double]
+        /// The smallest number that is not rounded to zero.
+        let smallest: Double
+
+        var sink: Double? { modifiers.sinks.map { Double($0[head]) } }
+        var merges: Double { Double(Oracle.levels(keys: shape.keys)) }
+
+        /// A row's visible keys, their scores, and what float32 adds to each.
+        func scores(row: Int) -> (visible: [Int], scores: [Double], errors: [Double]) {
+            let visible = (0..<shape.keys).filter { mask.sees(row: row + shape.firstQuery, key: $0 + shape.firstKey, in: shape) }
+            var scores: [Double] = []
+            var errors: [Double] = []
+            for key in visible {
+                var score = 0.0
+                var magnitude = 0.0
+                var rounding = 0.0
+                for i in 0..<headDimension {
+                    let q = Double(queries[row * headDimension + i])
+                    let k = Double(keys[key * headDimension + i])
+                    let qError = queryErrors[row * headDimension + i]
+                    let kError = keyErrors[key * headDimension + i]
+                    score += q * k
+                    magnitude += (abs(q) + qError) * (abs(k) + kError)
+                    rounding += abs(q) * kError + qError * abs(k) + qError * kError + 2 * smallest
+                }
+                let distance = shape.position(ofKey: key) - shape.position(ofQuery: row)
+                let (modified, added) = Oracle.modify(score * scale, distance: distance, modifiers, head: head)
+                scores.append(modified)
+                errors.append((Oracle.gamma(Double(headDimension) + 3) * magnitude + rounding) * abs(scale) + added * Oracle.unit)
+            }
+            return (visible, scores, errors)
+        }
+
+        /// The softmax statistics of a row that sees something.
+        func statistics(_ scores: [Double], _ scoreErrors: [Double]) -> Statistics {
+            let top = max(scores.max() ?? 0, sink ?? -.infinity)
+            // The maximum that the float32 side picks may belong to another key, whose score is as close.
+            let topError = scoreErrors.max() ?? 0
+            var sum = 0.0
+            var weightedError = 0.0
+            var errors: [Double] = []
+            for j in scores.indices {
+                let weight = exp(scores[j] - top)
+                let distance = abs(scores[j] - top) + 1 + topError
+                let sums = Oracle.gamma(Double(TileGrid.tileSize) + 2 * merges + 4)
+                let exponent = scoreErrors[j] + topError + (merges + 3) * Oracle.unit * distance + 4 * Oracle.unit * (merges + 2) + sums
+                errors.append(weight * expm1(exponent))
+                sum += weight
+                weightedError += errors[j]
+            }
+            if let sink {
+                // A weight without a value, merged like any other part.
+                let weight = exp(sink - top)
+                sum += weight
+                weightedError += weight * expm1(topError + 8 * Oracle.unit * (abs(sink - top) + 1))
+            }
+            // No weight of a visible key is below 2⁻¹²⁵.
+            let flushed = Double(scores.count) * 0x1p-125
+            return Statistics(top: top, topError: topError, sum: sum, eta: (weightedError + flushed) / sum, weightErrors: errors)
+        }
+    }
+
+    private struct Statistics {
+        let top: Double
+        let topError: Double
+        let sum: Double
+        /// The relative error of the sum.
+        let eta: Double
+        /// The error of each weight.
+        let weightErrors: [Double]
+
+        var logSumExp: Double { top + log(sum) }
+        var logSumExpBound: Double { eta < 0.5 ? -log1p(-eta) + topError + 4 * Oracle.unit * (abs(top) + abs(log(sum)) + 1) : .infinity }
+    }
+
+    private static let unit = 0x1p-24
+    private static func gamma(_ n: Double) -> Double { n * unit / (1 - n * unit) }
+
     /// softmax(modified(q·kᵀ·scale))·v over the visible keys.
     /// - Parameters:
     ///   - queries: shape.queries × headDimension; keys: shape.keys × headDimension; values: shape.keys × valueDimension.
@@ -42,77 +131,27 @@ public enum Oracle {
         headDimension: Int, valueDimension: Int, shape: SequenceShape, mask: Mask, scale: Double,
         modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0, element: ElementKind = .float32, wire: ElementKind? = nil
     ) -> Result {
-        let unit = 0x1p-24
         let weightUnit = element == .bfloat16 ? 0x1p-8 : 0
-        let smallest = element == .bfloat16 ? 0x1p-126 : 0
-        let queryErrors = roundingErrors(queries, element)
-        let keyErrors = roundingErrors(keys, wire ?? element)
         let valueErrors = roundingErrors(values, wire ?? element)
-        let merges = Double(levels(keys: shape.keys))
+        let definition = definition(queries, keys, headDimension, shape, mask, scale, modifiers, head, element, wire)
+        let smallest = definition.smallest
         var result = Result(
             output: Array(repeating: 0, count: shape.queries * valueDimension),
             logSumExp: Array(repeating: -.infinity, count: shape.queries),
             outputBound: Array(repeating: 0, count: shape.queries * valueDimension),
             logSumExpBound: Array(repeating: 0, count: shape.queries))
-        func gamma(_ n: Double) -> Double { n * unit / (1 - n * unit) }
-        let sink = modifiers.sinks.map { Double($0[head]) }
         for row in 0..<shape.queries {
-            let visible = (0..<shape.keys).filter {
-                mask.sees(row: row + shape.firstQuery, key: $0 + shape.firstKey, in: shape)
-            }
+            let (visible, scores, scoreErrors) = definition.scores(row: row)
             if visible.isEmpty {
-                result.logSumExp[row] = sink ?? -.infinity
+                result.logSumExp[row] = definition.sink ?? -.infinity
                 // The sink rounds into steps, and out of them.
-                result.logSumExpBound[row] = 3 * unit * abs(sink ?? 0)
+                result.logSumExpBound[row] = 3 * unit * abs(definition.sink ?? 0)
                 continue
             }
-            var scores: [Double] = []
-            var scoreErrors: [Double] = []
-            for key in visible {
-                var score = 0.0
-                var magnitude = 0.0
-                var rounding = 0.0
-                for i in 0..<headDimension {
-                    let q = Double(queries[row * headDimension + i])
-                    let k = Double(keys[key * headDimension + i])
-                    let qError = queryErrors[row * headDimension + i]
-                    let kError = keyErrors[key * headDimension + i]
-                    score += q * k
-                    magnitude += (abs(q) + qError) * (abs(k) + kError)
-                    rounding += abs(q) * kError + qError * abs(k) + qError * kError + 2 * smallest
-                }
-                let distance = shape.position(ofKey: key) - shape.position(ofQuery: row)
-                let (modified, added) = modify(score * scale, distance: distance, modifiers, head: head)
-                scores.append(modified)
-                scoreErrors.append((gamma(Double(headDimension) + 3) * magnitude + rounding) * abs(scale) + added * unit)
-            }
-            let top = max(scores.max() ?? 0, sink ?? -.infinity)
-            // The maximum that the float32 side picks may belong to another key, whose score is as close.
-            let topError = scoreErrors.max() ?? 0
-            var sum = 0.0
-            var weightedError = 0.0
-            var errors: [Double] = []
-            for j in scores.indices {
-                let weight = exp(scores[j] - top)
-                let distance = abs(scores[j] - top) + 1 + topError
-                let sums = gamma(Double(TileGrid.tileSize) + 2 * merges + 4)
-                let exponent = scoreErrors[j] + topError + (merges + 3) * unit * distance + 4 * unit * (merges + 2) + sums
-                errors.append(weight * expm1(exponent))
-                sum += weight
-                weightedError += errors[j]
-            }
-            if let sink {
-                // A weight without a value, merged like any other part.
-                let weight = exp(sink - top)
-                sum += weight
-                weightedError += weight * expm1(topError + 8 * unit * (abs(sink - top) + 1))
-            }
-            // No weight of a visible key is below 2⁻¹²⁵.
-            let flushed = Double(visible.count) * 0x1p-125
-            let eta = (weightedError + flushed) / sum
-            result.logSumExp[row] = top + log(sum)
-            result.logSumExpBound[row] = eta < 0.5
-                ? -log1p(-eta) + topError + 4 * unit * (abs(top) + abs(log(sum)) + 1) : .infinity
+            let statistics = definition.statistics(scores, scoreErrors)
+            let (top, sum, eta) = (statistics.top, statistics.sum, statistics.eta)
+            result.logSumExp[row] = statistics.logSumExp
+            result.logSumExpBound[row] = statistics.logSumExpBound
             for column in 0..<valueDimension {
                 var total = 0.0
                 var error = 0.0
@@ -120,7 +159,7 @@ public enum Oracle {
                     let value = Double(values[key * valueDimension + column])
                     total += exp(scores[j] - top) * value
                     let weight = exp(scores[j] - top)
-                    let rounded = errors[j] + weightUnit * (weight + errors[j]) + 0x1p-125
+                    let rounded = statistics.weightErrors[j] + weightUnit * (weight + statistics.weightErrors[j]) + 0x1p-125
                     error += rounded * abs(value) + (weight + rounded) * valueErrors[key * valueDimension + column] + 2 * smallest
                 }
                 let output = total / sum
@@ -130,6 +169,59 @@ public enum Oracle {
             }
         }
         return result
+    }
+
+    /// What the keys of one head receive, and what a float32 computation of it may differ by.
+    public struct Received: Sendable {
+        /// One a key: Σ over rows of weight · pᵢⱼ.
+        public var mass: [Double]
+        /// An upper bound of |float32 result − mass|, key by key.
+        public var bound: [Double]
+        /// For each row the sink's share of its softmax; 1 for a row that sees nothing.
+        public var sinkShares: [Double]
+    }
+
+    /// Σ over rows of `rowWeights` times the softmax weights that a key has in them.
+    ///
+    /// The bound: ln pᵢⱼ = sᵢⱼ − Lᵢ is off by what the score and the log-sum-exp are off by (`attend`), and by the rounding of
+    /// sᵢⱼ − mᵢ, of the exponential, of w/ℓ and of their product, together at most (2·|sᵢⱼ − mᵢ| + 8)·u; no weight is below 2⁻¹²⁵; a
+    /// sum of n rows adds γ(n).
+    public static func receive(
+        queries: [Float], keys: [Float], rowWeights: [Float], headDimension: Int, shape: SequenceShape, mask: Mask, scale: Double,
+        modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0, element: ElementKind = .float32, wire: ElementKind? = nil
+    ) -> Received {
+        let definition = definition(queries, keys, headDimension, shape, mask, scale, modifiers, head, element, wire)
+        var result = Received(
+            mass: Array(repeating: 0, count: shape.keys), bound: Array(repeating: 0, count: shape.keys),
+            sinkShares: Array(repeating: 1, count: shape.queries))
+        var magnitudes = result.mass
+        for row in 0..<shape.queries {
+            let (visible, scores, scoreErrors) = definition.scores(row: row)
+            if visible.isEmpty { continue }
+            let statistics = definition.statistics(scores, scoreErrors)
+            let weight = Double(rowWeights[row])
+            result.sinkShares[row] = definition.sink.map { exp($0 - statistics.logSumExp) } ?? 0
+            for (j, key) in visible.enumerated() {
+                let share = exp(scores[j] - statistics.logSumExp)
+                let exponent = scoreErrors[j] + statistics.logSumExpBound + (2 * abs(scores[j] - statistics.top) + 8) * unit
+                result.mass[key] += weight * share
+                result.bound[key] += abs(weight) * (share * expm1(exponent) + 0x1p-125 / statistics.sum)
+                magnitudes[key] += abs(weight) * share
+            }
+        }
+        let sums = gamma(Double(TileGrid.tileSize + levels(keys: shape.queries) + 2))
+        for key in 0..<shape.keys { result.bound[key] = result.bound[key] * (1 + sums) + magnitudes[key] * sums + 0x1p-149 }
+        return result
+    }
+
+    private static func definition(
+        _ queries: [Float], _ keys: [Float], _ headDimension: Int, _ shape: SequenceShape, _ mask: Mask, _ scale: Double, _ modifiers: ScoreModifiers,
+        _ head: Int, _ element: ElementKind, _ wire: ElementKind?
+    ) -> Definition {
+        Definition(
+            queries: queries, keys: keys, headDimension: headDimension, shape: shape, mask: mask, scale: scale, modifiers: modifiers, head: head,
+            queryErrors: roundingErrors(queries, element), keyErrors: roundingErrors(keys, wire ?? element),
+            smallest: element == .bfloat16 ? 0x1p-126 : 0)
     }
 
     /// How far, in units of the largest |v|, outputs may differ from exact ones for the rounding of keys and values to

@@ -1,9 +1,7 @@
-// The attention of some queries to some keys, before normalisation: the value that merges.
+// The attention of some queries to some keys, before normalisation.
 
 import CAttentionKernels
 import Matrices
-import Synchronization
-import Tiles
 
 /// The softmax statistics and the unnormalised output of the rows of one query tile and head over some
 /// of the keys: per row the largest score m, the sum ℓ = Σ exp(s − m), and O = Σ exp(s − m)·v.
@@ -12,84 +10,49 @@ import Tiles
 /// m = max(m₁, m₂), ℓ = ℓ₁·e^(m₁−m) + ℓ₂·e^(m₂−m) and O likewise. A row that has seen no key has
 /// m = −∞, ℓ = 0, O = 0 and leaves the other side's bits as they are. It is not an output: only
 /// `normalize` makes one. m counts steps of ln2/32 (`annulus_kernels.h`).
-public final class PartialAttention: Mergeable {
-    /// Rows in use, at most a tile.
-    public let rows: Int
-    let block: PartialPool.Block
-    private let pool: PartialPool
+public struct PartialAttention {
+    /// The planes m, ℓ and O.
+    public let result: PartialResult
 
-    public init(rows: Int, from pool: PartialPool) {
-        precondition(rows <= TileGrid.tileSize)
-        self.rows = rows
-        self.pool = pool
-        block = pool.take()
+    /// What a result of `pool(_:kernels:)` is.
+    public init(_ result: PartialResult) { self.result = result }
+
+    /// Memory for partials of these heads.
+    public static func pool(_ heads: HeadShape, kernels: KernelSet) -> ResultPool { ResultPool(planes: planes(heads), merge: merge(heads, kernels)) }
+
+    /// Floats of a row in each plane.
+    static func planes(_ heads: HeadShape) -> [Int] { [1, 1, heads.paddedValueDimension] }
+
+    static func merge(_ heads: HeadShape, _ kernels: KernelSet) -> ResultPool.Merge {
+        let width = heads.paddedValueDimension
+        return { left, right in
+            let (a, b) = (PartialAttention(left), PartialAttention(right))
+            kernels.functions.merge_rows(left.rows, width, a.rowMax, a.rowSum, a.output, width, b.rowMax, b.rowSum, b.output, width)
+        }
     }
 
-    deinit { pool.give(block) }
-
+    public var rows: Int { result.rows }
     /// m, one a row, in steps.
-    public var rowMax: UnsafeMutablePointer<Float> { block.pointer }
+    public var rowMax: UnsafeMutablePointer<Float> { result.plane(0) }
     /// ℓ, one a row.
-    public var rowSum: UnsafeMutablePointer<Float> { block.pointer + TileGrid.tileSize }
+    public var rowSum: UnsafeMutablePointer<Float> { result.plane(1) }
     /// O: rows × `outputStride`, the padding columns zero.
-    public var output: UnsafeMutablePointer<Float> { block.pointer + 2 * TileGrid.tileSize }
-    public var outputStride: Int { pool.outputWidth }
-
-    public func merge(right: PartialAttention) {
-        pool.kernels.functions.merge_rows(
-            rows, outputStride, rowMax, rowSum, output, outputStride,
-            right.rowMax, right.rowSum, right.output, outputStride)
-    }
+    public var output: UnsafeMutablePointer<Float> { result.plane(2) }
+    public var outputStride: Int { result.pool.planes[2] }
 
     /// Writes O/ℓ (zeros for a row that saw no key) and, where asked for, the log-sum-exp m + ln ℓ (−∞ there).
-    public func normalize(
-        columns: Int, into result: UnsafeMutablePointer<Float>, stride: Int,
-        logSumExp: UnsafeMutablePointer<Float>?, logSumExpStride: Int
-    ) {
-        pool.kernels.functions.normalize_rows(
-            rows, columns, rowMax, rowSum, output, outputStride, result, stride, logSumExp, logSumExpStride)
-    }
-}
-
-/// Recycles the blocks of partials of one head shape, so that no unit of work allocates. Blocks may be
-/// taken and given back by different threads.
-public final class PartialPool: Sendable {
-    /// An owned block of floats, by its address: an integer so that the free list can be shared.
-    struct Block: Sendable {
-        let address: UInt
-        var pointer: UnsafeMutablePointer<Float> {
-            // The address came from an allocation and is never zero.
-            UnsafeMutablePointer(bitPattern: address).unsafelyUnwrapped
-        }
+    func normalize(columns: Int, into target: HeadRows, first: Int, head: Int, logSumExp: HeadRows?, kernels: KernelSet) {
+        kernels.functions.normalize_rows(
+            rows, columns, rowMax, rowSum, output, outputStride, target.row(first, head), target.tokenStride,
+            logSumExp.map { $0.row(first, head) }, logSumExp?.tokenStride ?? 0)
     }
 
-    let outputWidth: Int
-    let kernels: KernelSet
-    private let blockBytes: Int
-    private let free = Mutex<[Block]>([])
-
-    public init(heads: HeadShape, kernels: KernelSet) {
-        outputWidth = heads.paddedValueDimension
-        blockBytes = Self.blockBytes(heads)
-        self.kernels = kernels
-    }
-
-    /// The bytes of one block, which is the memory of one partial.
-    public static func blockBytes(_ heads: HeadShape) -> Int {
-        TileGrid.tileSize * (heads.paddedValueDimension + 2) * MemoryLayout<Float>.stride
-    }
-
-    func take() -> Block {
-        if let block = free.withLock({ $0.popLast() }) { return block }
-        let memory = UnsafeMutableRawPointer.allocate(byteCount: blockBytes, alignment: 64)
-        return Block(address: UInt(bitPattern: memory))
-    }
-
-    func give(_ block: Block) { free.withLock { $0.append(block) } }
-
-    deinit {
-        free.withLock { blocks in
-            for block in blocks { UnsafeMutableRawPointer(block.pointer).deallocate() }
-        }
+    /// Merges the sink of a head into the whole: a key without a value, whose weight is all it has.
+    func merge(sink: Float) {
+        let part = PartialAttention(PartialResult(rows: rows, from: result.pool))
+        part.rowMax.update(repeating: Float(Double(sink) * ANNULUS_STEPS), count: rows)
+        part.rowSum.update(repeating: 1, count: rows)
+        part.output.update(repeating: 0, count: rows * outputStride)
+        result.merge(right: part.result)
     }
 }

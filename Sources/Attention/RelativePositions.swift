@@ -54,7 +54,7 @@ public struct PositionContents: Sendable {
         let stride = heads.queryHeads * width
         let arithmetic = TileArithmetic(layout: layout, modified: true, kernels: kernels)
         self.count = count
-        keyFloats = layout.keyFloats(keys: count)
+        keyFloats = layout.keyFloats(capacity: count)
         queryFloats = count * layout.queryStride
         func perHead(
             _ make: (() throws(Failure) -> [Float])?, floats: Int,
@@ -97,24 +97,24 @@ final class PositionScores {
         self.positions = positions
         self.layout = layout
         self.arithmetic = arithmetic
-        stride = (positions.count + 63) & ~63
+        stride = (positions.count + PackedTile.panelWidth - 1) / PackedTile.panelWidth * PackedTile.panelWidth
         ofQueries = AlignedBuffer(count: rows * stride)
         ofKeys = AlignedBuffer(count: positions.count * TileGrid.tileSize)
     }
 
     /// Takes a key tile and the distances at which some query rows stand to it.
     /// - Parameter distance: position of the tile's first key minus that of the first row.
-    func load(_ contents: PositionContents, head: Int, tile: UnsafePointer<Float>, keys: Int, rows: Int, distance: Int) {
+    func load(_ contents: PositionContents, head: Int, tile: UnsafePointer<Float>, keys: Int, capacity: Int, rows: Int, distance: Int) {
         self.rows = rows
         let (smallest, largest) = (-distance - (keys - 1), rows - 1 - distance)
         used = positions.position(smallest)..<positions.position(largest) + 1
         places = Swift.stride(from: largest, through: smallest, by: -1).map { Int32(positions.position($0)) }
         guard let operands = contents.queryOperands else { return }
         let first = operands.pointer + head * contents.queryFloats + used.lowerBound * layout.queryStride
-        for key in Swift.stride(from: 0, to: keys, by: 64) {
-            let width = layout.padded(min(64, keys - key))
+        for key in Swift.stride(from: 0, to: keys, by: PackedTile.panelWidth) {
             arithmetic.scores(
-                first, rows: used.count, panel: tile + key * layout.queryStride, width: width, columns: width,
+                first, rows: used.count, panel: tile + key * layout.queryStride, width: layout.width(at: key, of: capacity),
+                columns: layout.width(at: key, of: keys),
                 into: ofKeys.pointer + used.lowerBound * TileGrid.tileSize + key, stride: TileGrid.tileSize)
         }
     }
@@ -123,8 +123,9 @@ final class PositionScores {
     func load(_ contents: PositionContents, head: Int, queries: UnsafePointer<Float>, rows: Int) {
         guard let panels = contents.keyPanels else { return }
         let first = panels.pointer + head * contents.keyFloats
-        for column in Swift.stride(from: used.lowerBound & ~63, to: used.upperBound, by: 64) {
-            let width = layout.padded(min(64, contents.count - column))
+        let width = PackedTile.panelWidth
+        for column in Swift.stride(from: used.lowerBound / width * width, to: used.upperBound, by: width) {
+            let width = layout.width(at: column, of: contents.count)
             arithmetic.scores(
                 queries, rows: rows, panel: first + column * layout.queryStride, width: width, columns: width,
                 into: ofQueries.pointer + column, stride: stride)

@@ -78,6 +78,14 @@ struct TileArithmetic {
         }
     }
 
+    /// Adds to `mass` what some keys receive of rows of scores, whose m and weight over ℓ are given.
+    func receive(
+        _ scores: UnsafePointer<Float>, stride: Int, rows: Int, keys: Int, bits: UnsafePointer<UInt64>?, words: Int,
+        scale: Float, rowMax: UnsafePointer<Float>, factors: UnsafePointer<Float>, mass: UnsafeMutablePointer<Float>
+    ) {
+        float32.receive_rows(scores, stride, rows, keys, bits, words, modified ? 1 : scale, rowMax, factors, mass)
+    }
+
     /// C = (accumulate ? C : 0) + A · panel, of the terms that `bits` leaves visible, if there are any bits.
     func product(
         _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int, _ panel: UnsafePointer<Float>, _ terms: Int, _ width: Int,
@@ -99,7 +107,7 @@ struct TileArithmetic {
         _ queries: UnsafePointer<Float>, tile: UnsafePointer<Float>, next: UnsafePointer<Float>, keys: Int, scale: Float,
         into partial: PartialAttention, scratch: UnsafeMutablePointer<Float>
     ) {
-        let values = tile + layout.keyFloats(keys: keys)
+        let values = tile + layout.keyFloats(capacity: keys)
         switch element {
         case .float32:
             float32.attend_tile(

@@ -353,6 +353,24 @@ static void softmax_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t
   }
 }
 
+static void receive_rows(const float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
+                         const uint64_t *mask, ptrdiff_t mask_stride, float scale,
+                         const float *row_max, const float *factor, float *mass) {
+  const v16 steps = splat(scale);
+  for (ptrdiff_t r = 0; r < rows; r++, s += s_stride, mask = mask ? mask + mask_stride : NULL) {
+    if (row_max[r] == -INFINITE) continue;
+    const v16 base = splat(row_base(row_max[r])), of_row = splat(factor[r]);
+    for (ptrdiff_t b = 0; 16 * b < keys; b++) {
+      const uint32_t seen = visible(mask, b, keys);
+      if (!seen) continue;
+      const ptrdiff_t n = keys - 16 * b < 16 ? keys - 16 * b : 16;
+      const v16 sum = load_up_to(mass + 16 * b, n);
+      const v16 more = fused(weight_lanes(load(s + 16 * b) * steps - base), of_row, sum);
+      store_up_to(mass + 16 * b, lanes(seen) ? more : sum, n);
+    }
+  }
+}
+
 static void scale_rows(const float *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns, float factor,
                        float *target, ptrdiff_t target_stride) {
   for (ptrdiff_t r = 0; r < rows; r++, source += source_stride, target += target_stride) {
@@ -749,4 +767,5 @@ const annulus_kernels TABLE_OF(ANNULUS_SET) = {
   .peak = peak,
   .attend_tile = attend_tile,
   .modify_scores = modify_scores,
+  .receive_rows = receive_rows,
 };

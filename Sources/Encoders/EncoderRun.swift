@@ -30,7 +30,9 @@ public final class EncoderRun {
     private let transport: any Transport
     private let memory: BufferPool
     /// None where a group makes its own.
-    private let executors: Executors
+    private let attention: WindowedAttention?
+    /// The nodes that send messages for want of shared memory.
+    public let shortages: [SharedMemoryShortage]
     /// (rows of the largest group, hiddenSize)
     private let queries: AlignedBuffer
     /// By base of rotary positions: (rows of this rank, 2, pairs).
@@ -76,8 +78,17 @@ public final class EncoderRun {
         var count: Int
     }
 
-    /// By window: layers that see the same keys share an executor, and all executors their packed tiles.
-    private typealias Executors = [Int?: RingExecutor]
+    /// The packed tiles of all layers, and an executor for the layers of each window.
+    private struct WindowedAttention {
+        let keyValues: KeyValueTiles
+        let executors: [Int?: RingExecutor]
+
+        /// - Parameter executors: one for each window of the encoder, in their order.
+        init(_ encoder: Encoder, _ keyValues: KeyValueTiles, _ executors: [RingExecutor]) {
+            self.keyValues = keyValues
+            self.executors = Dictionary(uniqueKeysWithValues: zip(encoder.configuration.windows, executors))
+        }
+    }
 
     /// Rows that go through all layers before others do: all of the rank's, or some whole documents, few enough that their
     /// states stay in the last-level cache from layer to layer.
@@ -156,59 +167,59 @@ public final class EncoderRun {
         self.transport = transport
         self.memory = memory
         guard !isLocal else {
-            executors = [:]
+            attention = nil
+            shortages = []
             return
         }
-        executors = try Self.executors(encoder, sharding, wire) { job, first in
+        let jobs = Self.jobs(encoder, sharding, wire).map { job in
             var job = job
             if let topology { job.topology = topology }
-            return try RingExecutor(
-                job, strategy, modifiers: encoder.modifiers, transport: transport, threads: threads, kernels: encoder.kernels,
-                sharing: first, memory: memory, progressed: progressed)
+            return job
         }
+        let setup = try AttentionSetup(
+            jobs, strategy, transport: transport, threads: threads, kernels: encoder.kernels, memory: memory, progressed: progressed,
+            operation: { Self.operation(encoder, $0) })
+        attention = WindowedAttention(encoder, setup.keyValues, setup.executors)
+        shortages = setup.shortages
     }
 
-    /// An executor for each window of the layers.
-    /// - Parameter make: makes one, which shares the tiles of the first.
-    private static func executors(
-        _ encoder: Encoder, _ sharding: Sharding, _ wire: ElementKind?, make: (AttentionJob, _ first: RingExecutor?) throws -> RingExecutor
-    ) rethrows -> Executors {
-        var executors: Executors = [:]
-        var first: RingExecutor?
-        for window in encoder.configuration.windows {
+    /// An attention for each window of the layers.
+    private static func jobs(_ encoder: Encoder, _ sharding: Sharding, _ wire: ElementKind?) -> [AttentionJob] {
+        encoder.configuration.windows.map { window in
             var job = AttentionJob(
                 shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding,
                 mask: EncoderConfiguration.mask(window: window), heads: encoder.heads)
             job.element = encoder.element
             job.wire = wire
-            let executor = try make(job, first)
-            executors[window] = executor
-            first = first ?? executor
+            return job
         }
-        return executors
     }
 
-    /// The executors of a group: its documents are a batch of this rank's alone where they are whole.
-    private func executors(of group: Group) throws -> Executors {
-        if !isLocal { return executors }
+    private static func operation(_ encoder: Encoder, _ job: AttentionJob) -> TileOperation {
+        .attend(heads: job.heads, element: job.element, mask: job.mask, modifiers: encoder.modifiers, kernels: encoder.kernels)
+    }
+
+    /// The attention of a group: its documents are a batch of this rank's alone where they are whole.
+    private func attention(of group: Group) throws -> WindowedAttention {
+        if let attention { return attention }
         let sequences = tiles[group.tiles].map(\.sequence)
         var lengths: [Int] = []
         for (index, sequence) in sequences.enumerated() where index == 0 || sequence != sequences[index - 1] {
             lengths.append(sharding.numbering.lengths[sequence])
         }
         let alone = Sharding(lengths: lengths, layout: .contiguous, rankCount: 1)
-        return try Self.executors(encoder, alone, wire) { job, first in
+        let jobs = Self.jobs(encoder, alone, wire)
+        let executors = try jobs.map { job in
             try RingExecutor(
-                plan: strategy.plan(job, rank: Rank(0)), modifiers: encoder.modifiers, transport: transport, threads: threads,
-                kernels: encoder.kernels, sharing: first, memory: memory, progressed: progressed)
+                plan: strategy.plan(job, rank: Rank(0)), operation: Self.operation(encoder, job), transport: transport, threads: threads,
+                kernels: encoder.kernels, progressed: progressed)
         }
+        return WindowedAttention(
+            encoder, KeyValueTiles(of: jobs[0], rank: Rank(0), kernels: encoder.kernels, memory: memory), executors)
     }
 
-    /// The nodes that send messages for want of shared memory.
-    public var shortages: [SharedMemoryShortage] { encoder.configuration.windows.flatMap { executors[$0]?.shortages ?? [] } }
-
     /// The time so far in which this rank waited for messages with nothing left to attend.
-    public var exposed: Duration { executors.values.reduce(.zero) { $0 + $1.exposed } }
+    public var exposed: Duration { attention?.executors.values.reduce(.zero) { $0 + $1.exposed } ?? .zero }
 
     /// Runs all layers; `hidden` then holds this rank's rows of the last one. Collective.
     /// - Parameters:
@@ -225,12 +236,11 @@ public final class EncoderRun {
         let typeIds = encoder.configuration.distinguishesTypes ? typeIds : nil
         let positions = PositionRows(encoder.configuration.positions, ids: ids, sequences: Set(tiles.map(\.sequence)))
         for (number, group) in groups.enumerated() {
-            let executors = try executors(of: group)
+            let attention = try attention(of: group)
             embed(group, ids, typeIds, positions)
             for (index, layer) in encoder.layers.enumerated() {
                 let pattern = encoder.configuration.attention[index]
-                guard let executor = executors[pattern.window] else { preconditionFailure("no executor for the window of a layer") }
-                try run(layer, number: index + 1, pattern, group, executor)
+                try run(layer, number: index + 1, pattern, group, attention)
                 layerDone(index + 1, (Double(number) + Double(index + 1) / Double(encoder.layers.count)) / Double(groups.count))
             }
             guard let norm = encoder.finalNorm else { continue }
@@ -263,12 +273,13 @@ public final class EncoderRun {
     }
 
     private func run(
-        _ layer: EncoderLayer, number: Int, _ pattern: AttentionPattern, _ group: Group, _ executor: RingExecutor
+        _ layer: EncoderLayer, number: Int, _ pattern: AttentionPattern, _ group: Group, _ attention: WindowedAttention
     ) throws {
-        project(layer, pattern, group, executor)
+        guard let executor = attention.executors[pattern.window] else { preconditionFailure("no executor for the window of a layer") }
+        project(layer, pattern, group, into: attention.keyValues)
         let dimension = encoder.configuration.headDimension
         let rows = HeadRows(queries, tokenStride: encoder.configuration.hiddenSize, headStride: dimension)
-        try executor.attend(queries: rows, scale: encoder.configuration.scoreScale, output: rows, contents: layer.contents)
+        try executor.attend(queries: rows, to: attention.keyValues, scale: encoder.configuration.scoreScale, output: rows, contents: layer.contents)
         finish(layer, number: number, group)
     }
 
@@ -309,7 +320,7 @@ public final class EncoderRun {
     }
 
     /// Queries, and the packed keys and values that travel.
-    private func project(_ layer: EncoderLayer, _ pattern: AttentionPattern, _ group: Group, _ executor: RingExecutor) {
+    private func project(_ layer: EncoderLayer, _ pattern: AttentionPattern, _ group: Group, into keyValues: KeyValueTiles) {
         let configuration = encoder.configuration
         let (width, dimension) = (configuration.hiddenSize, configuration.headDimension)
         let (kernels, pairs) = (encoder.kernels, configuration.rotaryDimension / 2)
@@ -337,7 +348,7 @@ public final class EncoderRun {
             }
             for part in block.parts {
                 let row = part.tile.firstRow + part.rows.lowerBound - block.firstRow
-                executor.pack(
+                keyValues.pack(
                     tile: isLocal ? part.tile.place - group.tiles.lowerBound : part.tile.number, rows: part.rows,
                     keys: HeadRows(scratch.first, offset: row * width, tokenStride: width, headStride: dimension),
                     values: HeadRows(scratch.second, offset: row * width, tokenStride: width, headStride: dimension))

@@ -1,4 +1,4 @@
-// What is to be attended, as the planner sees it: sequences, their shards, the mask and the heads.
+// What is to be attended, as the planner sees it: sequences, their shards, the mask, the heads and the operation.
 
 import Attention
 import Matrices
@@ -14,6 +14,8 @@ public struct AttentionJob: Sendable {
     public let keys: Sharding
     public var mask: Mask
     public let heads: HeadShape
+    /// What is done with queries and keys that meet.
+    public var operation: OperationShape
     /// What keys and values are stored in.
     public var element = ElementKind.float32
     /// What keys and values travel in, if not in `element`. In bfloat16 those of a float32 job are rounded where they are
@@ -34,6 +36,7 @@ public struct AttentionJob: Sendable {
         self.keys = keys
         self.mask = mask
         self.heads = heads
+        operation = .attend(heads)
         topology = Topology(separate: queries.rankCount)
     }
 
@@ -54,21 +57,17 @@ public struct AttentionJob: Sendable {
         self.init(shapes: shapes, queries: queries, keys: keys, mask: mask, heads: heads)
     }
 
-    /// The modelled cost of every query tile: the operations of its visible pairs and of its tokens' dense layers.
+    /// The modelled cost of every query tile: the operations of attention to its visible pairs and of its tokens' dense layers.
     public static func costs(
         shapes: [SequenceShape], mask: Mask, heads: HeadShape, denseFlopPerToken: Double = 0
     ) -> [Double] {
-        shapes.flatMap { shape in
+        let flopPerPair = Double(OperationShape.attend(heads).flopPerPair * heads.queryHeads)
+        return shapes.flatMap { shape in
             (0..<TileGrid.count(length: shape.queries)).map { tile in
                 let tokens = TileGrid.tokens(of: tile, length: shape.queries).count
-                return Double(mask.visiblePairs(queryTile: tile, in: shape)) * flopPerPair(heads) + Double(tokens) * denseFlopPerToken
+                return Double(mask.visiblePairs(queryTile: tile, in: shape)) * flopPerPair + Double(tokens) * denseFlopPerToken
             }
         }
-    }
-
-    /// 2·d for a score and 2·dv for its value, each query head.
-    private static func flopPerPair(_ heads: HeadShape) -> Double {
-        Double(2 * (heads.headDimension + heads.valueDimension) * heads.queryHeads)
     }
 
     public var rankCount: Int { queries.rankCount }
@@ -87,6 +86,22 @@ public struct AttentionJob: Sendable {
 
     /// Floating-point operations of the visible pairs.
     public var visibleFlop: Double {
-        shapes.reduce(0) { $0 + Double(mask.visiblePairs(in: $1)) } * Self.flopPerPair(heads)
+        shapes.reduce(0) { $0 + Double(mask.visiblePairs(in: $1)) } * Double(operation.flopPerPair * heads.queryHeads)
+    }
+
+    /// Bytes in memory of what is packed of some key tiles, of one head.
+    public func packedBytes(of tiles: Runs, _ columns: OperationShape.Columns = .keysAndValues) -> Int {
+        let packed = PackedTile(heads, element)
+        return tiles.reduce(0) { $0 + packed.floats(of: columns, capacity: keys.numbering.capacity(of: $1)) * 4 }
+    }
+
+    /// The query rows of some tiles.
+    public func rows(of tiles: Runs) -> Int {
+        tiles.reduce(0) { $0 + queries.numbering.tokens(of: $1).count }
+    }
+
+    /// The heads that the column results of some query heads belong to.
+    public func columnResultHeads(of queryHeads: Range<Int>) -> Range<Int> {
+        operation.columnResultHeads == .query ? queryHeads : heads.keyValueHeads(of: queryHeads)
     }
 }

@@ -20,7 +20,7 @@ public enum Layout: String, CaseIterable, Sendable {
 /// The tiles are numbered through (`TileNumbering`) and laid out in the layout's order, natural or folded; a stretch of
 /// places belongs to one rank. A rank may be left without any. A pure function of its arguments.
 public struct Sharding: Sendable, Equatable {
-    public let numbering: TileNumbering
+    public private(set) var numbering: TileNumbering
     public let rankCount: Int
     public let layout: Layout
     /// Where the stretches start, ascending, and whose they are.
@@ -75,6 +75,13 @@ public struct Sharding: Sendable, Equatable {
         self.starts = starts
         self.owners = owners
         self.places = places.map { Runs($0) }
+    }
+
+    /// The same tiles on the same ranks, with room for the tokens that this sharding has, and so many of them there.
+    public func holding(lengths: [Int]) -> Sharding {
+        var other = self
+        other.numbering = TileNumbering(lengths: lengths, capacities: numbering.capacities)
+        return other
     }
 
     /// A tile goes to the rank whose share of the tokens its middle falls into, in whole numbers.

@@ -16,6 +16,8 @@ public struct Needs: Sendable {
     let asking: [Runs]
     /// The key tiles that the queries of each rank see.
     let needed: [Runs]
+    /// The query tiles that see each key tile; empty where the operation gives keys nothing.
+    let readersOfTiles: [Runs]
 
     public init(_ job: AttentionJob) {
         self.job = job
@@ -30,6 +32,13 @@ public struct Needs: Sendable {
             return asking
         }
         needed = queries.map { tiles in Runs(tiles.flatMap { seen[$0].ranges }) }
+        guard !job.operation.columnResults.isEmpty else {
+            readersOfTiles = []
+            return
+        }
+        var readers: [[Range<Int>]] = Array(repeating: [], count: job.keys.numbering.tileCount)
+        Self.forEachReading(seen, keyTiles: readers.count) { readers[$0].append($1) }
+        readersOfTiles = readers.map { Runs($0) }
     }
 
     var ranks: [Rank] { (0..<job.rankCount).map { Rank($0) } }
@@ -42,27 +51,31 @@ public struct Needs: Sendable {
     }
 
     /// The query tiles that see any key tile of each rank.
+    func readers() -> [Runs] {
+        var readers: [[Range<Int>]] = Array(repeating: [], count: job.rankCount)
+        Self.forEachReading(seen, keyTiles: job.keys.numbering.tileCount) { readers[job.keys.owner(of: $0).index].append($1) }
+        return readers.map { Runs($0) }
+    }
+
+    /// Calls `body` with every key tile and each run of query tiles that see it.
     ///
     /// The mask gives runs of key tiles for a query tile; going through the query tiles, a key tile is noted where it comes
     /// into sight and where it goes out of it, so what stays in sight costs nothing.
-    func readers() -> [Runs] {
-        var readers: [[Range<Int>]] = Array(repeating: [], count: job.rankCount)
-        var since = Array(repeating: 0, count: job.keys.numbering.tileCount)
+    private static func forEachReading(_ seen: [Runs], keyTiles: Int, _ body: (_ keyTile: Int, _ queryTiles: Range<Int>) -> Void) {
+        var since = Array(repeating: 0, count: keyTiles)
         var visible = Runs()
         for queryTile in 0...seen.count {
             let next = queryTile < seen.count ? seen[queryTile] : Runs()
             if next == visible { continue }
-            for keyTile in visible.subtracting(next) {
-                readers[job.keys.owner(of: keyTile).index].append(since[keyTile]..<queryTile)
-            }
+            for keyTile in visible.subtracting(next) { body(keyTile, since[keyTile]..<queryTile) }
             for keyTile in next.subtracting(visible) { since[keyTile] = queryTile }
             visible = next
         }
-        return readers.map { Runs($0) }
     }
 
     /// The query heads that each of `ranks` ranks takes in each round: `[round][rank]`, all heads once. A rank takes whole
-    /// groups of heads that share keys, unless there are fewer than ranks; where heads are fewer still, some take none.
+    /// groups of heads that share keys, unless there are fewer than ranks and keys get nothing that the heads of a group sum up
+    /// to; where heads are fewer still, some take none.
     ///
     /// A round has as many heads as fit while what is in flight stays below a tenth of a rank's own keys and values, or
     /// below 4 MiB, whichever is more. Rounds also bound what waits for its siblings; heads are independent, so rounds
@@ -71,8 +84,9 @@ public struct Needs: Sendable {
     func headShares(ranks: Int, tokensArriving tokens: Int) -> [[Range<Int>]] {
         let heads = job.heads
         let (keyHeads, size) = (heads.keyValueHeads, heads.groupSize)
+        let keepsGroups = keyHeads >= ranks || !job.operation.columnResults.isEmpty && job.operation.columnResultHeads == .keyValue
         let shares = (0..<ranks).map { rank in
-            keyHeads >= ranks ? keyHeads * rank / ranks * size..<keyHeads * (rank + 1) / ranks * size
+            keepsGroups ? keyHeads * rank / ranks * size..<keyHeads * (rank + 1) / ranks * size
                 : heads.queryHeads * rank / ranks..<heads.queryHeads * (rank + 1) / ranks
         }
         let most = shares.map { heads.keyValueHeads(of: $0).count }.max() ?? 1
@@ -91,7 +105,8 @@ public struct Needs: Sendable {
     private func headsAtATime(tokensArriving tokens: Int) -> Int {
         if job.rankCount == 1 { return job.heads.keyValueHeads }
         let mostOwn = ranks.map { job.keys.tokenCount(of: $0) }.max() ?? 0
-        let bytesPerToken = (job.heads.headDimension + job.heads.valueDimension) * job.element.bytes
+        let bytesPerToken = job.element.bytes
+            * (job.heads.headDimension + (job.operation.columns == .keysAndValues ? job.heads.valueDimension : 0))
         let budget = max(4 << 20, mostOwn * bytesPerToken * job.heads.keyValueHeads / 10)
         // Two stages are in flight: the one attended and the one arriving.
         return max(1, budget / (2 * max(1, tokens * bytesPerToken)))

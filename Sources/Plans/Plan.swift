@@ -7,15 +7,18 @@ import Tiles
 /// What one rank does in one attention.
 ///
 /// A pure function of the job and the strategy: no rank needs to hear from another to know what it will do. Whatever
-/// the strategy, a unit gives the same partials and partials merge on the fixed tree, so the bits are the same too.
+/// the strategy, a unit gives the same results and results merge on the fixed trees, so the bits are the same too.
 public struct Plan: Sendable {
     public let rank: Rank
     public let job: AttentionJob
     public let strategy: Strategy
     public package(set) var steps: [Step]
+    /// The query tiles that see each key tile: the leaves of its fixed tree. Empty where the operation gives keys nothing.
+    public let readers: [Runs]
 
-    init(_ job: AttentionJob, _ strategy: Strategy, rank: Rank, steps: [Step]) {
-        self.job = job
+    init(_ needs: Needs, _ strategy: Strategy, rank: Rank, steps: [Step]) {
+        job = needs.job
+        readers = needs.readersOfTiles
         self.strategy = strategy
         self.rank = rank
         self.steps = steps
@@ -23,41 +26,44 @@ public struct Plan: Sendable {
 
     /// The bytes that this rank sends.
     public var bytesSent: Int {
-        steps.reduce(0) { $0 + $1.sends.reduce(0) { $0 + $1.payloads.reduce(0) { $0 + job.bytes(of: $1) } } }
+        steps.reduce(0) { $0 + $1.sends.reduce(0) { $0 + $1.payloads.reduce(0) { $0 + bytes(of: $1) } } }
     }
 
     /// The messages that this rank sends.
     public var messagesSent: Int { steps.reduce(0) { $0 + $1.sends.count } }
-}
 
-extension AttentionJob {
     /// The bytes of what a message carries.
     ///
-    /// Keys and values: the packed panels of each tile, once for each key/value head, in half of the bytes where `narrowsWire`. Queries: 4·d a row and head.
-    /// Partials: 4·(2 + dv) a row, head and maximal subtree, with dv rounded up to whole vectors of 16.
+    /// Columns: what the operation reads of the packed panels of each tile, once for each key/value head, in half of the bytes
+    /// where `narrowsWire`. Rows: 4 bytes a float that the operation's rows bring, a row and head. Results: 4 bytes a float of
+    /// the operation's results, a row or key, head and maximal subtree.
     public func bytes(of payload: Payload) -> Int {
         switch payload {
-        case .keyValues(let tiles, let heads): return packedBytes(of: tiles) * heads.count / (narrowsWire ? 2 : 1)
-        case .queries(let tiles, let heads): return rows(of: tiles) * 4 * self.heads.headDimension * heads.count
-        case .partials(let units):
-            let perRow = 4 * (2 + heads.paddedValueDimension) * units.heads.count
+        case .columns(let tiles, let heads):
+            return job.packedBytes(of: tiles, job.operation.columns) * heads.count / (job.narrowsWire ? 2 : 1)
+        case .rows(let tiles, let heads): return job.rows(of: tiles) * 4 * job.operation.rowOperandFloats * heads.count
+        case .rowResults(let units):
+            let perRow = 4 * job.operation.rowResultFloats * units.heads.count
             return units.queries.reduce(0) {
-                $0 + queries.numbering.tokens(of: $1).count * perRow * subtrees(of: $1, in: units.keys).count
+                $0 + job.queries.numbering.tokens(of: $1).count * perRow * job.subtrees(of: $1, in: units.keys).count
+            }
+        case .columnResults(let units):
+            let perKey = 4 * job.operation.columnResultFloats * job.columnResultHeads(of: units.heads).count
+            return units.keys.reduce(0) {
+                $0 + job.keys.numbering.tokens(of: $1).count * perKey * subtrees(ofKeyTile: $1, in: units.queries).count
             }
         }
     }
 
-    /// Bytes of the packed keys and values of some tiles in memory, of one head.
-    public func packedBytes(of tiles: Runs) -> Int {
-        let packed = PackedTile(heads, element)
-        return tiles.reduce(0) { $0 + packed.floats(keys: keys.numbering.tokens(of: $1).count) * 4 }
+    /// The maximal subtrees that some query tiles fill in the fixed tree of those that see a key tile, nodes counted within
+    /// its sequence.
+    public func subtrees(ofKeyTile keyTile: Int, in queryTiles: Runs) -> [TreeNode] {
+        let first = job.queries.numbering.firstTile[job.keys.numbering.sequence(of: keyTile)]
+        return TreeNode.maximal(in: queryTiles.shifted(by: -first), of: readers[keyTile].shifted(by: -first))
     }
+}
 
-    /// The query rows of some tiles.
-    public func rows(of tiles: Runs) -> Int {
-        tiles.reduce(0) { $0 + queries.numbering.tokens(of: $1).count }
-    }
-
+extension AttentionJob {
     /// The maximal subtrees of a query tile's fixed tree that some key tiles fill, nodes counted within its sequence.
     public func subtrees(of queryTile: Int, in keyTiles: Runs) -> [TreeNode] {
         let first = keys.numbering.firstTile[queries.numbering.sequence(of: queryTile)]

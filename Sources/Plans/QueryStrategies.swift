@@ -1,4 +1,4 @@
-// The strategies whose units run where their keys are: queries travel to them, and partials return.
+// The strategies whose units run where their keys are: rows travel to them, and their results return.
 
 import Attention
 import Tiles
@@ -7,8 +7,9 @@ extension Planner {
     /// `pass-q`: a unit runs where its keys live. A query tile travels from its owner along the ranks whose keys it sees, in
     /// ring order, and each returns one partial for each maximal subtree of the fixed tree that its keys fill.
     ///
-    /// Bytes: Σ over query tiles and ranks other than the owner that hold keys they see of the bytes of the queries, and of
-    /// a partial for each such subtree: few where a rank's keys are one run, at most about 2·log₂ of the tiles.
+    /// Bytes: Σ over query tiles and ranks other than the owner that hold keys they see of the bytes of the rows, and of
+    /// a row result for each such subtree: few where a rank's keys are one run, at most about 2·log₂ of the tiles. Column
+    /// results stay where they are.
     public static func passQueries(_ needs: Needs) -> Planner {
         let job = needs.job
         let route = RingRoute(
@@ -16,25 +17,26 @@ extension Planner {
         let mostRows = needs.ranks.map { job.queries.tokenCount(of: $0) }.max() ?? 0
         let shares = needs.headShares(ranks: 1, tokensArriving: mostRows).map { $0[0] }
         let count = job.rankCount
+        let returnsRows = !job.operation.rowResults.isEmpty
         return Planner(needs, .passQueries, rounds: .init(heads: shares.map { $0.count }, period: count, drain: 1)) { rank, rounds in
             let (arrivals, departures) = (route.arrivals(at: rank.index), route.departures(from: rank.index))
             let used = (0..<count).map { route.used(at: rank.index, stage: $0) }
             // Of this rank's queries, what the rank `stage` places downstream attends.
             let attended = (0..<count).map { route.used(at: rank.advanced(by: $0, count: count).index, stage: $0) }
-            // The last partials of a round return while the first stage of the next is attended.
+            // The last results of a round return while the first stage of the next is attended.
             var schedule = Schedule(job, rank: rank, stepCount: rounds * count + 1)
             for (round, heads) in shares.prefix(rounds).enumerated() {
                 let first = round * count
-                for hop in departures { schedule.send(.queries(hop.tiles, heads: heads), to: Rank(hop.peer), at: first + hop.stage) }
-                for hop in arrivals { schedule.receive(.queries(hop.tiles, heads: heads), from: Rank(hop.peer), at: first + hop.stage) }
+                for hop in departures { schedule.send(.rows(hop.tiles, heads: heads), to: Rank(hop.peer), at: first + hop.stage) }
+                for hop in arrivals { schedule.receive(.rows(hop.tiles, heads: heads), from: Rank(hop.peer), at: first + hop.stage) }
                 for stage in 0..<count {
                     let units = Units(queries: used[stage], heads: heads, keys: needs.keys[rank.index])
                     schedule.attend(units, at: first + stage)
-                    guard stage > 0 else { continue }
-                    schedule.send(.partials(units), to: rank.advanced(by: -stage, count: count), at: first + stage + 1)
+                    guard stage > 0, returnsRows else { continue }
+                    schedule.send(.rowResults(units), to: rank.advanced(by: -stage, count: count), at: first + stage + 1)
                     let worker = rank.advanced(by: stage, count: count)
                     let returned = Units(queries: attended[stage], heads: heads, keys: needs.keys[worker.index])
-                    schedule.receive(.partials(returned), from: worker, at: first + stage + 1)
+                    schedule.receive(.rowResults(returned), from: worker, at: first + stage + 1)
                 }
             }
             return schedule
@@ -46,13 +48,15 @@ extension Planner {
     /// Shyam and others 2024). For few queries: all of them are on their way at once.
     ///
     /// Bytes: Σ over query tiles and edges of their owner's tree below which there are keys they see of the bytes of the
-    /// queries, going down, and of a partial for each maximal subtree that the keys below the edge fill, going up.
+    /// rows, going down, and of a row result for each maximal subtree that the keys below the edge fill, going up. Column
+    /// results stay where they are.
     public static func tree(_ needs: Needs) -> Planner {
         let job = needs.job
         let count = job.rankCount
         let levels = Int.bitWidth - (count - 1).leadingZeroBitCount
         let shares = needs.headShares(ranks: 1, tokensArriving: job.queries.numbering.lengths.reduce(0, +)).map { $0[0] }
         let period = 2 * levels + 1
+        let returnsRows = !job.operation.rowResults.isEmpty
         let keys = UnionTree(needs.keys)
         /// The keys of some consecutive ranks of the ring.
         @Sendable func keysOf(_ ranks: Int, from first: Rank) -> Runs {
@@ -86,13 +90,13 @@ extension Planner {
                     schedule.attend(Units(queries: readers, heads: heads, keys: mine), at: first + levels - level)
                     for edge in edges {
                         let (down, up) = (first + levels - 1 - edge.level, first + levels + 1 + edge.level)
-                        let (queries, partials) = (Payload.queries(edge.units.queries, heads: heads), Payload.partials(edge.units.of(heads)))
+                        let (rows, results) = (Payload.rows(edge.units.queries, heads: heads), Payload.rowResults(edge.units.of(heads)))
                         if edge.isUp {
-                            schedule.receive(queries, from: edge.peer, at: down)
-                            schedule.send(partials, to: edge.peer, at: up)
+                            schedule.receive(rows, from: edge.peer, at: down)
+                            if returnsRows { schedule.send(results, to: edge.peer, at: up) }
                         } else {
-                            schedule.send(queries, to: edge.peer, at: down)
-                            schedule.receive(partials, from: edge.peer, at: up)
+                            schedule.send(rows, to: edge.peer, at: down)
+                            if returnsRows { schedule.receive(results, from: edge.peer, at: up) }
                         }
                     }
                 }

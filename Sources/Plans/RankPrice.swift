@@ -14,7 +14,7 @@ struct RankPrice: Sendable, Hashable {
     /// What it sends.
     var bytes = 0.0
     var messages = 0.0
-    /// The most bytes at a time of tiles of other ranks, copies for messages, and partials.
+    /// The most bytes at a time of tiles of other ranks, copies for messages, and results that are not whole.
     var transient = 0.0
 
     /// Adds what follows `times` over; memory is used again.
@@ -40,7 +40,12 @@ struct RankWalk {
     private let rank: Rank
     private let own: Runs
     private let weighsMemory: Bool
-    private var holdings: Holdings
+    /// Bytes of tiles of other ranks.
+    private var resident = 0.0
+    /// What waits for the rest of it; nil where the operation gives that side nothing.
+    private var rowResults: WaitingResults?
+    private var columnResults: WaitingResults?
+    private var job: AttentionJob { needs.job }
 
     private init(_ needs: Needs, _ table: TileTable, _ cluster: Cluster, rank: Rank, weighsMemory: Bool) {
         self.needs = needs
@@ -49,7 +54,10 @@ struct RankWalk {
         self.rank = rank
         self.weighsMemory = weighsMemory
         own = needs.queries[rank.index]
-        holdings = Holdings(own: own)
+        if !needs.job.operation.rowResults.isEmpty { rowResults = WaitingResults(own: own, meets: needs.seen, first: table.firstKeyTile) }
+        if !needs.job.operation.columnResults.isEmpty {
+            columnResults = WaitingResults(own: needs.keys[rank.index], meets: needs.readersOfTiles, first: table.firstQueryTile)
+        }
     }
 
     /// The price of a plan of which `rounds` rounds are written down: the last of them stands for those that are left out.
@@ -61,12 +69,12 @@ struct RankWalk {
         let steps = planner.plan(rank, rounds: rounds).steps
         let period = planner.rounds.period
         let last = (rounds - 1) * period..<rounds * period
-        // Partials are counted in 64 steps of a plan that has more.
+        // Results that wait are counted in 64 steps of a plan that has more.
         let countEvery = max(1, steps.count / 64)
         var total = RankPrice()
         var round = RankPrice()
         for (number, step) in steps.enumerated() {
-            let price = walk.take(step, countsPartials: number % countEvery == 0)
+            let price = walk.take(step, countsResults: number % countEvery == 0)
             total.add(price)
             if last.contains(number) { round.add(price) }
         }
@@ -75,7 +83,8 @@ struct RankWalk {
         return total
     }
 
-    private mutating func take(_ step: Step, countsPartials: Bool) -> RankPrice {
+    private mutating func take(_ step: Step, countsResults: Bool) -> RankPrice {
+        let job = job
         var price = RankPrice()
         for units in step.attend { price.flop += flop(of: units) }
         let departing = sum(step.sends, from: true)
@@ -88,17 +97,26 @@ struct RankWalk {
         price.exposed = max(0, moving - computing)
 
         guard weighsMemory else { return price }
-        // The executor makes room for what arrives, and copies the queries that leave, before it computes.
-        for units in step.attend { holdings.merge(units, needs.seen) }
-        if countsPartials { holdings.countPartials(needs, table) }
-        price.transient = holdings.resident + arriving.kept + arriving.copied + departing.copied + (holdings.waiting + arriving.blocks) * table.blockBytes
-        holdings.resident += arriving.kept
-        for payload in step.release { holdings.resident -= bytes(of: payload).memory }
+        // The executor makes room for what arrives, and copies the rows that leave, before it computes.
+        for units in step.attend {
+            rowResults?.merge(units.queries, units.heads, units.keys)
+            columnResults?.merge(units.keys, job.columnResultHeads(of: units.heads), units.queries)
+        }
+        if countsResults {
+            rowResults?.count()
+            columnResults?.count()
+        }
+        price.transient = resident + arriving.kept + arriving.copied + departing.copied + arriving.blocks
+            + (rowResults?.waiting ?? 0) * table.rowBlockBytes + (columnResults?.waiting ?? 0) * table.columnBlockBytes
+        resident += arriving.kept
+        for payload in step.release { resident -= bytes(of: payload).memory }
         for payload in step.sends.flatMap(\.payloads) {
-            if case .partials(let units) = payload { holdings.forget(units, needs.seen) }
+            if case .rowResults(let units) = payload { rowResults?.forget(units.queries, units.heads, units.keys) }
+            if case .columnResults(let units) = payload { columnResults?.forget(units.keys, job.columnResultHeads(of: units.heads), units.queries) }
         }
         for payload in step.receives.flatMap(\.payloads) {
-            if case .partials(let units) = payload { holdings.merge(units, needs.seen) }
+            if case .rowResults(let units) = payload { rowResults?.merge(units.queries, units.heads, units.keys) }
+            if case .columnResults(let units) = payload { columnResults?.merge(units.keys, job.columnResultHeads(of: units.heads), units.queries) }
         }
         return price
     }
@@ -107,11 +125,11 @@ struct RankWalk {
     private struct Flow {
         var seconds = 0.0
         var bytes = 0.0
-        /// Bytes of keys, values and queries, which stay when they arrive.
+        /// Bytes of columns and rows, which stay when they arrive.
         var kept = 0.0
-        /// Bytes of copies: own queries that leave, and what travels narrowed.
+        /// Bytes of copies: own rows that leave, and what travels narrowed.
         var copied = 0.0
-        /// Blocks of partials.
+        /// Bytes of blocks of results.
         var blocks = 0.0
     }
 
@@ -125,14 +143,14 @@ struct RankWalk {
                 bytes += size.bytes
                 flow.blocks += size.blocks
                 switch payload {
-                case .keyValues:
+                case .columns:
                     // What travels narrowed is a copy on both sides.
                     flow.kept += size.memory
-                    if needs.job.narrowsWire { flow.copied += size.bytes }
-                case .queries(let tiles, let heads):
+                    if job.narrowsWire { flow.copied += size.bytes }
+                case .rows(let tiles, let heads):
                     flow.kept += size.memory
-                    if isDeparting { flow.copied += queryBytes(tiles.intersection(own), heads) }
-                case .partials: break
+                    if isDeparting { flow.copied += rowBytes(tiles.intersection(own), heads) }
+                case .rowResults, .columnResults: break
                 }
             }
             let route = cluster.route(from: rank, to: transfer.peer)
@@ -151,72 +169,78 @@ struct RankWalk {
         return pairs * table.flopPerPair * Double(units.heads.count)
     }
 
-    private func queryBytes(_ tiles: Runs, _ heads: Range<Int>) -> Double {
-        Double(table.rows(of: tiles) * 4 * needs.job.heads.headDimension * heads.count)
+    private func rowBytes(_ tiles: Runs, _ heads: Range<Int>) -> Double {
+        Double(table.rows(of: tiles) * 4 * job.operation.rowOperandFloats * heads.count)
     }
 
-    /// As `AttentionJob.bytes(of:)` counts them, what tiles take in memory, and the blocks of partials.
+    /// As `Plan.bytes(of:)` counts them, what tiles take in memory, and bytes of blocks of results.
     private func bytes(of payload: Payload) -> (bytes: Double, memory: Double, blocks: Double) {
         switch payload {
-        case .keyValues(let tiles, let heads):
-            let memory = Double(table.keyValueBytes(of: tiles) * heads.count)
-            return (needs.job.narrowsWire ? memory / 2 : memory, memory, 0)
-        case .queries(let tiles, let heads):
-            let bytes = queryBytes(tiles, heads)
+        case .columns(let tiles, let heads):
+            let memory = Double(table.columnBytes(of: tiles) * heads.count)
+            return (job.narrowsWire ? memory / 2 : memory, memory, 0)
+        case .rows(let tiles, let heads):
+            let bytes = rowBytes(tiles, heads)
             return (bytes, bytes, 0)
-        case .partials(let units):
-            var rows = 0
-            var blocks = 0
-            table.forEachSubtreeCount(of: units.queries, in: units.keys, needs.seen) { tile, count in
+        case .rowResults(let units):
+            var (rows, blocks) = (0, 0)
+            TileTable.forEachSubtreeCount(of: units.queries, in: units.keys, needs.seen, first: table.firstKeyTile) { tile, count in
                 rows += table.rows(of: tile) * count
                 blocks += count
             }
-            let perRow = 4 * (2 + needs.job.heads.paddedValueDimension) * units.heads.count
-            return (Double(rows * perRow), 0, Double(blocks * units.heads.count))
+            return (Double(rows * 4 * job.operation.rowResultFloats * units.heads.count), 0, Double(blocks * units.heads.count) * table.rowBlockBytes)
+        case .columnResults(let units):
+            let heads = job.columnResultHeads(of: units.heads).count
+            var (keys, blocks) = (0, 0)
+            TileTable.forEachSubtreeCount(of: units.keys, in: units.queries, needs.readersOfTiles, first: table.firstQueryTile) { tile, count in
+                keys += table.keys(of: tile) * count
+                blocks += count
+            }
+            return (Double(keys * 4 * job.operation.columnResultFloats * heads), 0, Double(blocks * heads) * table.columnBlockBytes)
         }
     }
 }
 
-/// What a rank holds beside its own tokens.
-private struct Holdings {
-    /// Bytes of tiles of other ranks.
-    var resident = 0.0
-    /// Blocks of partials that waited for their siblings when they were last counted.
-    var waiting = 0.0
+/// The results of one side that a rank has and that are not whole.
+private struct WaitingResults {
+    /// Blocks that waited for their siblings when they were last counted.
+    private(set) var waiting = 0.0
     private let own: Runs
-    /// The key tiles that each query tile has met, for the heads under way; unsorted.
+    /// The tiles of the other side that each tile meets, and the first one of its sequence.
+    private let meets: [Runs]
+    private let first: [Int]
+    /// The tiles of the other side that each tile has met, for the heads under way; unsorted.
     private var met: [Unit: [Range<Int>]] = [:]
 
     private struct Unit: Hashable {
-        let queryTile: Int
+        let tile: Int
         let heads: Range<Int>
     }
 
-    init(own: Runs) { self.own = own }
-
-    mutating func merge(_ units: Units, _ seen: [Runs]) {
-        for tile in units.queries where seen[tile].intersects(units.keys) {
-            met[Unit(queryTile: tile, heads: units.heads), default: []] += units.keys.ranges
-        }
+    init(own: Runs, meets: [Runs], first: [Int]) {
+        self.own = own
+        self.meets = meets
+        self.first = first
     }
 
-    mutating func forget(_ units: Units, _ seen: [Runs]) {
-        for tile in units.queries where seen[tile].intersects(units.keys) {
-            met[Unit(queryTile: tile, heads: units.heads)] = nil
-        }
+    mutating func merge(_ tiles: Runs, _ heads: Range<Int>, _ others: Runs) {
+        for tile in tiles where meets[tile].intersects(others) { met[Unit(tile: tile, heads: heads), default: []] += others.ranges }
     }
 
-    /// Counts what waits now. Queries of this rank that have met all they see are finished.
-    mutating func countPartials(_ needs: Needs, _ table: TileTable) {
+    mutating func forget(_ tiles: Runs, _ heads: Range<Int>, _ others: Runs) {
+        for tile in tiles where meets[tile].intersects(others) { met[Unit(tile: tile, heads: heads)] = nil }
+    }
+
+    /// Counts what waits now. Tiles of this rank that have met all they meet are finished.
+    mutating func count() {
         var total = 0
         for (unit, ranges) in met {
-            let keys = Runs(ranges)
-            let seen = needs.seen[unit.queryTile]
-            if own.contains(unit.queryTile), keys.contains(seen) {
+            let others = Runs(ranges)
+            if own.contains(unit.tile), others.contains(meets[unit.tile]) {
                 met[unit] = nil
             } else {
-                met[unit] = keys.ranges
-                total += table.subtreeCount(of: unit.queryTile, in: keys, seen: seen) * unit.heads.count
+                met[unit] = others.ranges
+                total += TileTable.subtreeCount(of: meets[unit.tile], in: others, first: first[unit.tile]) * unit.heads.count
             }
         }
         waiting = Double(total)

@@ -8,22 +8,25 @@ extension Planner {
     /// in ring order (Ring Attention, Liu and others 2023; zhuzilin's zigzag ring, with the folded layouts).
     ///
     /// Bytes: Σ over key tiles of bytes × (nodes other than the owner's with a rank that needs it), which is the least
-    /// possible. Where no ranks share memory, each is a node.
+    /// possible. Where no ranks share memory, each is a node. For column results, Σ over key tiles and ranks other than the
+    /// owner with queries that see it of a result for each maximal subtree that these fill among all that see it.
     public static func passKeyValue(_ needs: Needs) -> Planner { headExchangeRing(needs, .passKeyValue, degree: 1) }
 
     /// `head-exchange`: each rank takes some heads and gets the queries, keys and values of all ranks for them
     /// (DeepSpeed-Ulysses, Jacobs and others 2023). Heads need not divide evenly, and there may be more ranks than heads.
     ///
-    /// Bytes: Σ over ranks r of the bytes, for the heads that r takes, of the queries that see a key, other than r's own,
-    /// and the keys and values that are seen, other than those of r's node; and of one partial for each of these queries on
-    /// its way back.
+    /// Bytes: Σ over ranks r of the bytes, for the heads that r takes, of the rows that see a key, other than r's own,
+    /// and the columns that are seen, other than those of r's node; and of one row result for each of these rows, and one
+    /// column result for each key that is seen and not r's own, on its way back.
     public static func headExchange(_ needs: Needs) -> Planner { headExchangeRing(needs, .headExchange, degree: needs.job.rankCount) }
 
     /// `hybrid`: head exchange in groups of consecutive ranks, rings across the groups (USP, Fang and Zhao 2024).
     ///
     /// Bytes: those of `head-exchange`, summed over the groups, each with its own queries and keys; and Σ over key tiles
     /// of bytes × Σ over members of a group of the key/value heads that the member takes × (nodes of the ring of these
-    /// members, other than that of the owner's group, with a group that needs it).
+    /// members, other than that of the owner's group, with a group that needs it). For column results, Σ over key tiles and
+    /// groups with queries that see it of a result for each maximal subtree that these fill, for the heads of all members
+    /// but, in the owner's group, the owner.
     /// - Parameter degree: the ranks of a group, a divisor of the rank count; 1 is `pass-kv`, all ranks `head-exchange`.
     ///   Nil takes `hybridDegree`.
     public static func hybrid(_ needs: Needs, degree: Int? = nil) -> Planner {
@@ -35,17 +38,20 @@ extension Planner {
     /// `all-gather`: a unit runs where its queries live, and each key tile goes from its owner straight to every rank that
     /// needs it, all at once; the heads of the next round arrive while those of the last are attended.
     ///
-    /// Bytes: those of `pass-kv`. Messages: one a round for each pair of ranks of which one needs what the other has.
+    /// Bytes: those of `pass-kv`. Messages: one a round for each pair of ranks of which one needs what the other has, and one
+    /// where column results return.
     public static func allGather(_ needs: Needs) -> Planner {
         let job = needs.job
         let shares = needs.headShares(ranks: 1, tokensArriving: job.keys.numbering.lengths.reduce(0, +)).map { $0[0] }
         let entering = job.topology.entering(owned: needs.keys, needed: needs.needed)
-        return Planner(needs, .allGather, rounds: .init(heads: shares.map { $0.count }, period: 1, drain: 1)) { rank, rounds in
+        let returnsColumns = !job.operation.columnResults.isEmpty
+        let drain = returnsColumns ? 2 : 1
+        return Planner(needs, .allGather, rounds: .init(heads: shares.map { $0.count }, period: 1, drain: drain)) { rank, rounds in
             let (own, needed) = (needs.keys[rank.index], needs.needed[rank.index])
             let mates = job.topology.mates(of: rank)
             // What is here when a round starts: what this rank or a mate has.
             let here = mates.count > 1 ? Runs(mates.flatMap { needs.keys[$0].ranges }) : own
-            var schedule = Schedule(job, rank: rank, stepCount: rounds + 1)
+            var schedule = Schedule(job, rank: rank, stepCount: rounds + drain)
             // Each rank begins with its neighbour, so that not all send to one.
             for offset in 1..<max(1, job.rankCount) {
                 let peer = rank.advanced(by: offset, count: job.rankCount)
@@ -53,8 +59,13 @@ extension Planner {
                 let received = entering[rank.index].intersection(needs.keys[peer.index])
                 for (round, heads) in shares.prefix(rounds).enumerated() {
                     let keyHeads = job.heads.keyValueHeads(of: heads)
-                    schedule.send(.keyValues(sent, heads: keyHeads), to: peer, at: round)
-                    schedule.receive(.keyValues(received, heads: keyHeads), from: peer, at: round)
+                    schedule.send(.columns(sent, heads: keyHeads), to: peer, at: round)
+                    schedule.receive(.columns(received, heads: keyHeads), from: peer, at: round)
+                    guard returnsColumns else { continue }
+                    let mine = Units(queries: needs.asking[rank.index], heads: heads, keys: needed.intersection(needs.keys[peer.index]))
+                    let its = Units(queries: needs.asking[peer.index], heads: heads, keys: needs.needed[peer.index].intersection(own))
+                    schedule.send(.columnResults(mine), to: peer, at: round + 2)
+                    schedule.receive(.columnResults(its), from: peer, at: round + 2)
                 }
             }
             for (round, heads) in shares.prefix(rounds).enumerated() {
@@ -100,8 +111,9 @@ extension Planner {
         let shares = needs.headShares(
             ranks: degree, tokensArriving: groups.map { $0.reduce(0) { $0 + job.keys.tokenCount(of: $1) } }.max() ?? 0)
         let exchanges = degree > 1 ? 1 : 0
-        let rounds = Planner.Rounds(
-            heads: shares.map { $0.reduce(0) { $0 + $1.count } }, period: groups.count, drain: 2 * exchanges)
+        let (returnsRows, returnsColumns) = (!job.operation.rowResults.isEmpty, !job.operation.columnResults.isEmpty)
+        let drain = max(2 * exchanges, returnsColumns ? 1 : 0)
+        let rounds = Planner.Rounds(heads: shares.map { $0.reduce(0) { $0 + $1.count } }, period: groups.count, drain: drain)
         let members = shares.first?.map { !$0.isEmpty } ?? []
         return Planner(needs, strategy, rounds: rounds, takesHeads: { members[$0.index % degree] }) { rank, rounds in
             let (group, member) = (rank.index / degree, rank.index % degree)
@@ -109,7 +121,7 @@ extension Planner {
             let (arrivals, departures) = (route.arrivals(at: group), route.departures(from: group))
             let used = groups.indices.map { route.used(at: group, stage: $0) }
             let keys = route.needed[group]
-            var schedule = Schedule(job, rank: rank, stepCount: rounds * groups.count + 2 * exchanges)
+            var schedule = Schedule(job, rank: rank, stepCount: rounds * groups.count + drain)
             for (round, shares) in shares.prefix(rounds).enumerated() {
                 let start = round * groups.count
                 let first = start + exchanges
@@ -122,29 +134,44 @@ extension Planner {
                     // What anyone in any group sees.
                     func wanted(_ rank: Rank) -> Runs { needs.keys[rank.index].intersection(route.needed.whole) }
                     if !job.topology.areMates(rank, peer) {
-                        schedule.send(.keyValues(wanted(rank), heads: job.heads.keyValueHeads(of: theirs)), to: peer, at: start)
-                        schedule.receive(.keyValues(wanted(peer), heads: keyHeads), from: peer, at: start)
+                        schedule.send(.columns(wanted(rank), heads: job.heads.keyValueHeads(of: theirs)), to: peer, at: start)
+                        schedule.receive(.columns(wanted(peer), heads: keyHeads), from: peer, at: start)
                         for reading in route.readings(at: group, of: needs.keys[peer.index], stage: 0) {
-                            schedule.lend(.keyValues(reading.tiles, heads: keyHeads), at: first + reading.stage)
+                            schedule.lend(.columns(reading.tiles, heads: keyHeads), at: first + reading.stage)
                         }
                     }
                     let (mine, its) = (needs.asking[rank.index], needs.asking[peer.index])
-                    schedule.send(.queries(mine, heads: theirs), to: peer, at: start)
-                    schedule.receive(.queries(its, heads: heads), from: peer, at: start)
-                    schedule.send(.partials(Units(queries: its, heads: heads, keys: keys)), to: peer, at: last)
-                    schedule.receive(.partials(Units(queries: mine, heads: theirs, keys: keys)), from: peer, at: last)
+                    schedule.send(.rows(mine, heads: theirs), to: peer, at: start)
+                    schedule.receive(.rows(its, heads: heads), from: peer, at: start)
+                    guard returnsRows else { continue }
+                    schedule.send(.rowResults(Units(queries: its, heads: heads, keys: keys)), to: peer, at: last)
+                    schedule.receive(.rowResults(Units(queries: mine, heads: theirs, keys: keys)), from: peer, at: last)
                 }
                 for hop in departures {
-                    schedule.send(.keyValues(hop.tiles, heads: keyHeads), to: groups[hop.peer][member], at: first + hop.stage)
+                    schedule.send(.columns(hop.tiles, heads: keyHeads), to: groups[hop.peer][member], at: first + hop.stage)
                 }
                 for hop in arrivals {
-                    schedule.receive(.keyValues(hop.tiles, heads: keyHeads), from: groups[hop.peer][member], at: first + hop.stage)
+                    schedule.receive(.columns(hop.tiles, heads: keyHeads), from: groups[hop.peer][member], at: first + hop.stage)
                     for reading in route.readings(at: group, of: hop.tiles, stage: hop.stage + 1) {
-                        schedule.lend(.keyValues(reading.tiles, heads: keyHeads), at: first + reading.stage)
+                        schedule.lend(.columns(reading.tiles, heads: keyHeads), at: first + reading.stage)
                     }
                 }
                 for (stage, keys) in used.enumerated() {
                     schedule.attend(Units(queries: asking[group], heads: heads, keys: keys), at: first + stage)
+                }
+                guard returnsColumns else { continue }
+                // What is computed in a stage goes home to the ranks of the group whose keys were used in it.
+                for stage in groups.indices {
+                    let (home, away) = ((group - stage + groups.count) % groups.count, (group + stage) % groups.count)
+                    for other in 0..<degree {
+                        let (owner, worker) = (groups[home][other], groups[away][other])
+                        let sent = Units(queries: asking[group], heads: heads, keys: used[stage].intersection(needs.keys[owner.index]))
+                        let received = Units(
+                            queries: asking[away], heads: shares[other],
+                            keys: routes[other].used(at: away, stage: stage).intersection(needs.keys[rank.index]))
+                        if owner != rank { schedule.send(.columnResults(sent), to: owner, at: first + stage + 1) }
+                        if worker != rank { schedule.receive(.columnResults(received), from: worker, at: first + stage + 1) }
+                    }
                 }
             }
             return schedule

@@ -56,32 +56,32 @@ struct Schedule {
             for place in steps[index].sends.indices { steps[index].sends[place].payloads.sort { $0.order < $1.order } }
             for place in steps[index].receives.indices { steps[index].receives[place].payloads.sort { $0.order < $1.order } }
         }
-        var (receivedKeyValues, receivedQueries): (ReceivedTiles, ReceivedTiles) = ([:], [:])
+        var (receivedColumns, receivedRows): (ReceivedTiles, ReceivedTiles) = ([:], [:])
         for step in steps {
             for payload in step.receives.flatMap(\.payloads) {
                 switch payload {
-                case .keyValues(let tiles, let heads): for head in heads { receivedKeyValues[head, default: []] += tiles.ranges }
-                case .queries(let tiles, let heads): for head in heads { receivedQueries[head, default: []] += tiles.ranges }
-                case .partials: break
+                case .columns(let tiles, let heads): for head in heads { receivedColumns[head, default: []] += tiles.ranges }
+                case .rows(let tiles, let heads): for head in heads { receivedRows[head, default: []] += tiles.ranges }
+                case .rowResults, .columnResults: break
                 }
             }
         }
-        var keyValues = LastUses(receivedKeyValues)
-        var queries = LastUses(receivedQueries)
+        var columns = LastUses(receivedColumns)
+        var rows = LastUses(receivedRows)
         for index in steps.indices.reversed() {
             for payload in steps[index].sends.flatMap(\.payloads) + lent[index] {
                 switch payload {
-                case .keyValues(let tiles, let heads): keyValues.use(tiles, heads)
-                case .queries(let tiles, let heads): queries.use(tiles, heads)
-                case .partials: break
+                case .columns(let tiles, let heads): columns.use(tiles, heads)
+                case .rows(let tiles, let heads): rows.use(tiles, heads)
+                case .rowResults, .columnResults: break
                 }
             }
             for units in steps[index].attend {
-                keyValues.use(units.keys, job.heads.keyValueHeads(of: units.heads))
-                queries.use(units.queries, units.heads)
+                columns.use(units.keys, job.heads.keyValueHeads(of: units.heads))
+                rows.use(units.queries, units.heads)
             }
-            steps[index].release = keyValues.takeFresh().map { .keyValues($0.tiles, heads: $0.heads) }
-                + queries.takeFresh().map { .queries($0.tiles, heads: $0.heads) }
+            steps[index].release = columns.takeFresh().map { .columns($0.tiles, heads: $0.heads) }
+                + rows.takeFresh().map { .rows($0.tiles, heads: $0.heads) }
         }
         return steps
     }

@@ -5,8 +5,9 @@ import Tiles
 
 /// Units of work: each query tile of `queries`, for each head of `heads`, with those key tiles of `keys` that it sees.
 ///
-/// Wherever a unit runs, what it gives is the same: the partials of the maximal subtrees that its tiles fill in the
-/// fixed tree over all key tiles that its query tile sees.
+/// Wherever a unit runs, what it gives is the same. Row results are those of the maximal subtrees that its key tiles fill in
+/// the fixed tree over all key tiles that its query tile sees, column results those of the maximal subtrees that its query
+/// tiles fill in the fixed tree over all query tiles that see its key tile.
 public struct Units: Sendable, Hashable {
     /// Query tiles, by their number in the batch.
     public var queries: Runs
@@ -26,28 +27,34 @@ public struct Units: Sendable, Hashable {
 
 /// What a message carries. Tiles travel head after head, and a head's in ascending order.
 public enum Payload: Sendable, Hashable {
-    /// Packed keys and values of some tiles, for some key/value heads.
-    case keyValues(Runs, heads: Range<Int>)
-    /// The rows of some query tiles, for some query heads, in float32.
-    case queries(Runs, heads: Range<Int>)
-    /// What some units gave, in float32, a partial for each maximal subtree. It moves: the sender keeps nothing.
-    case partials(Units)
+    /// What the operation reads of the packed keys and values of some tiles, for some key/value heads.
+    case columns(Runs, heads: Range<Int>)
+    /// What the rows of some query tiles bring, for some query heads, in float32.
+    case rows(Runs, heads: Range<Int>)
+    /// What the rows of some units got, in float32, a result for each maximal subtree. It moves: the sender keeps nothing.
+    case rowResults(Units)
+    /// What the keys of some units got, likewise.
+    case columnResults(Units)
 
     var isEmpty: Bool {
         switch self {
-        case .keyValues(let tiles, let heads), .queries(let tiles, let heads): tiles.isEmpty || heads.isEmpty
-        case .partials(let units): units.isEmpty
+        case .columns(let tiles, let heads), .rows(let tiles, let heads): tiles.isEmpty || heads.isEmpty
+        case .rowResults(let units), .columnResults(let units): units.isEmpty
         }
     }
 
     /// Where the payload stands in a message: both sides put it together in this order.
     var order: (Int, Int, Int, Int) {
         switch self {
-        case .keyValues(let tiles, let heads): (0, heads.lowerBound, tiles.ranges.first?.lowerBound ?? 0, 0)
-        case .queries(let tiles, let heads): (1, heads.lowerBound, tiles.ranges.first?.lowerBound ?? 0, 0)
-        case .partials(let units):
-            (2, units.heads.lowerBound, units.queries.ranges.first?.lowerBound ?? 0, units.keys.ranges.first?.lowerBound ?? 0)
+        case .columns(let tiles, let heads): (0, heads.lowerBound, tiles.ranges.first?.lowerBound ?? 0, 0)
+        case .rows(let tiles, let heads): (1, heads.lowerBound, tiles.ranges.first?.lowerBound ?? 0, 0)
+        case .rowResults(let units): Self.order(2, units)
+        case .columnResults(let units): Self.order(3, units)
         }
+    }
+
+    private static func order(_ kind: Int, _ units: Units) -> (Int, Int, Int, Int) {
+        (kind, units.heads.lowerBound, units.queries.ranges.first?.lowerBound ?? 0, units.keys.ranges.first?.lowerBound ?? 0)
     }
 }
 
@@ -69,7 +76,7 @@ public struct Step: Sendable, Hashable {
     public package(set) var sends: [Transfer] = []
     /// What is computed; no two share a query tile and head.
     public package(set) var attend: [Units] = []
-    /// Key/value and query tiles of other ranks that are needed in no later step, neither to attend nor to send.
+    /// Key and query tiles of other ranks that are needed in no later step, neither to attend nor to send.
     public package(set) var release: [Payload] = []
 
     package init() {}

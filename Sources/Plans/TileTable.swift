@@ -4,29 +4,33 @@
 import Attention
 import Tiles
 
-/// What pricing needs to know of the tiles of a job. It depends on the sequences, the mask and the heads alone: layouts and
-/// strategies share it.
+/// What pricing needs to know of the tiles of a job. It depends on the sequences, the mask, the heads and the operation
+/// alone: layouts and strategies share it.
 struct TileTable: Sendable {
-    /// Floating-point operations of a pair and head: 2·d for its score and 2·dv for its value.
+    /// Floating-point operations of a pair and query head.
     let flopPerPair: Double
-    /// Bytes of the memory of one partial.
-    let blockBytes: Double
-    /// The first key tile of every query tile's sequence.
-    private let firstKeyTile: [Int]
+    /// Bytes of the memory of one row result, and of one column result.
+    let rowBlockBytes: Double
+    let columnBlockBytes: Double
+    /// The first key tile of every query tile's sequence, and the first query tile of every key tile's.
+    let firstKeyTile: [Int]
+    let firstQueryTile: [Int]
     /// The key tiles of which every row of a query tile sees every key.
     private let all: [Runs]
     /// The part of the pairs that is visible in the other key tiles that a query tile sees.
     private let fill: [Double]
-    /// Sums over the tiles before one: keys, query rows, and bytes of the packed keys and values of one head.
+    /// Sums over the tiles before one: keys, query rows, and bytes of what the operation reads of the packed tiles of one head.
     private let keysBefore: [Int]
     private let rowsBefore: [Int]
     private let bytesBefore: [Int]
 
     init(_ needs: Needs) {
         let job = needs.job
-        flopPerPair = Double(2 * (job.heads.headDimension + job.heads.valueDimension))
-        blockBytes = Double(PartialPool.blockBytes(job.heads))
+        flopPerPair = Double(job.operation.flopPerPair)
+        rowBlockBytes = Double(ResultPool.blockBytes(job.operation.rowResults))
+        columnBlockBytes = Double(ResultPool.blockBytes(job.operation.columnResults))
         firstKeyTile = (0..<job.queries.numbering.tileCount).map { job.keys.numbering.firstTile[job.queries.numbering.sequence(of: $0)] }
+        firstQueryTile = (0..<job.keys.numbering.tileCount).map { job.queries.numbering.firstTile[job.keys.numbering.sequence(of: $0)] }
         let packed = PackedTile(job.heads, job.element)
         let keyTiles = (0..<job.keys.numbering.tileCount).map { job.keys.numbering.tokens(of: $0).count }
         let queryTiles = (0..<job.queries.numbering.tileCount).map { job.queries.numbering.tokens(of: $0).count }
@@ -34,7 +38,7 @@ struct TileTable: Sendable {
         let keysBefore = sums(keyTiles)
         self.keysBefore = keysBefore
         rowsBefore = sums(queryTiles)
-        bytesBefore = sums(keyTiles.map { packed.floats(keys: $0) * 4 })
+        bytesBefore = sums(keyTiles.indices.map { packed.floats(of: job.operation.columns, capacity: job.keys.numbering.capacity(of: $0)) * 4 })
         var all: [Runs] = []
         var fill: [Double] = []
         for (tile, rows) in queryTiles.enumerated() {
@@ -60,27 +64,32 @@ struct TileTable: Sendable {
     /// The query rows of a tile.
     func rows(of tile: Int) -> Int { rowsBefore[tile + 1] - rowsBefore[tile] }
 
-    /// The maximal subtrees of a query tile's fixed tree that some key tiles fill.
-    /// - Parameter seen: the key tiles that the query tile sees.
-    func subtreeCount(of queryTile: Int, in keys: Runs, seen: Runs) -> Int {
-        let first = firstKeyTile[queryTile]
-        if first == 0 { return TreeNode.maximalCount(in: keys, of: seen) }
-        return TreeNode.maximalCount(in: keys.shifted(by: -first), of: seen.shifted(by: -first))
+    /// The keys of a tile.
+    func keys(of tile: Int) -> Int { keysBefore[tile + 1] - keysBefore[tile] }
+
+    /// The maximal subtrees that some tiles fill in the fixed tree of those that a tile meets.
+    /// - Parameter first: the first tile of the sequence on the side of the tree's leaves.
+    static func subtreeCount(of meets: Runs, in tiles: Runs, first: Int) -> Int {
+        if first == 0 { return TreeNode.maximalCount(in: tiles, of: meets) }
+        return TreeNode.maximalCount(in: tiles.shifted(by: -first), of: meets.shifted(by: -first))
     }
 
-    /// The same for several query tiles; neighbours that see the same keys are counted once.
-    func forEachSubtreeCount(of queryTiles: Runs, in keys: Runs, _ seen: [Runs], _ body: (_ tile: Int, _ count: Int) -> Void) {
-        var last: (seen: Runs, count: Int)?
-        for tile in queryTiles {
-            let count = last.flatMap { $0.seen == seen[tile] ? $0.count : nil }
-                ?? subtreeCount(of: tile, in: keys, seen: seen[tile])
-            last = (seen[tile], count)
+    /// The same for several tiles; neighbours that meet the same tiles are counted once.
+    /// - Parameters:
+    ///   - meets: the tiles of the other side that each tile meets.
+    ///   - first: for each tile, the first tile of its sequence on the other side.
+    static func forEachSubtreeCount(of tiles: Runs, in others: Runs, _ meets: [Runs], first: [Int], _ body: (_ tile: Int, _ count: Int) -> Void) {
+        var last: (meets: Runs, count: Int)?
+        for tile in tiles {
+            let count = last.flatMap { $0.meets == meets[tile] ? $0.count : nil }
+                ?? subtreeCount(of: meets[tile], in: others, first: first[tile])
+            last = (meets[tile], count)
             if count > 0 { body(tile, count) }
         }
     }
 
-    /// Bytes of the packed keys and values of some tiles, of one head.
-    func keyValueBytes(of tiles: Runs) -> Int {
+    /// Bytes of what the operation reads of some packed tiles, of one head.
+    func columnBytes(of tiles: Runs) -> Int {
         tiles.ranges.reduce(0) { $0 + bytesBefore[$1.upperBound] - bytesBefore[$1.lowerBound] }
     }
 

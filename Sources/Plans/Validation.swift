@@ -14,8 +14,8 @@ extension Plan {
 
     /// Checks the plans of all ranks together, whatever their strategy: every send has exactly one matching receive in the
     /// same step; what is sent or attended is there by then, keys and values at the rank or at one that shares memory with
-    /// it; every query tile and head ends at its owner with the partials of all key tiles that it sees, each computed once;
-    /// nothing is left behind.
+    /// it; every query tile and head ends at its owner with the results of all key tiles that it sees, each computed once, and
+    /// every key tile with those of all query tiles that see it, where the operation gives such results; nothing is left behind.
     ///
     /// All ranks pass through the same steps; within one, receives are posted before sends, and nothing
     /// waits for the computation of another rank's step: what is read in a mate's memory got there in an earlier one. So
@@ -25,12 +25,12 @@ extension Plan {
         let seen = Needs(job).seen
         for (index, plan) in plans.enumerated() {
             guard plan.rank.index == index, plan.job.rankCount == plans.count, plan.steps.count == plans[0].steps.count,
-                plan.job.topology == job.topology
-            else { throw Violation(rank: plan.rank, step: 0, reason: "the ranks disagree on ranks, nodes or steps") }
+                plan.job.topology == job.topology, plan.job.operation == job.operation
+            else { throw Violation(rank: plan.rank, step: 0, reason: "the ranks disagree on ranks, nodes, operation or steps") }
         }
         for plan in plans { try plan.checkMatches(plans) }
         var holdings = plans.map { Holdings($0, seen: seen) }
-        var keyValues = plans.map { plan in
+        var columns = plans.map { plan in
             ResidentTiles(
                 "key", own: job.keys.tiles(of: plan.rank), heads: job.heads.keyValueHeads, tileCount: job.keys.numbering.tileCount)
         }
@@ -46,14 +46,14 @@ extension Plan {
             }
             // What a rank lets go of or gets in a step concerns its mates from the next one on.
             try check { plan throws(Fault) in
-                try holdings[plan.rank.index].use(plan.steps[number], &keyValues[job.topology.mates(of: plan.rank)])
+                try holdings[plan.rank.index].use(plan.steps[number], &columns[job.topology.mates(of: plan.rank)])
             }
             try check { plan throws(Fault) in
-                try holdings[plan.rank.index].change(plan.steps[number], &keyValues[plan.rank.index])
+                try holdings[plan.rank.index].change(plan.steps[number], &columns[plan.rank.index])
             }
         }
         for plan in plans {
-            if let reason = holdings[plan.rank.index].leftover ?? keyValues[plan.rank.index].leftover {
+            if let reason = holdings[plan.rank.index].leftover ?? columns[plan.rank.index].leftover {
                 throw Violation(rank: plan.rank, step: plan.steps.count, reason: reason)
             }
         }
@@ -88,109 +88,192 @@ extension Plan {
 
     /// What a rank holds from step to step.
     private struct Holdings {
-        private let plan: Plan
-        private let heads: HeadShape
-        private var queries: ResidentTiles
-        private let visible: [Runs]
-        /// The key tiles whose partials are here, of each query tile and head.
-        private var merged: [Unit: Runs] = [:]
-
-        struct Unit: Hashable {
-            let queryTile: Int
-            let head: Int
-        }
+        private let job: AttentionJob
+        private var rows: ResidentTiles
+        /// What it has got for query tiles, and for key tiles; nil where the operation gives that side nothing.
+        private var rowResults: ResultParts?
+        private var columnResults: ResultParts?
 
         init(_ plan: Plan, seen: [Runs]) {
-            self.plan = plan
-            heads = plan.job.heads
-            queries = ResidentTiles(
-                "query", own: plan.job.queries.tiles(of: plan.rank), heads: heads.queryHeads,
-                tileCount: plan.job.queries.numbering.tileCount)
-            visible = seen
+            job = plan.job
+            let own = job.queries.tiles(of: plan.rank)
+            rows = ResidentTiles("query", own: own, heads: job.heads.queryHeads, tileCount: job.queries.numbering.tileCount)
+            if !job.operation.rowResults.isEmpty {
+                rowResults = ResultParts("query", own: own, meets: seen, heads: job.heads.queryHeads)
+            }
+            if !job.operation.columnResults.isEmpty {
+                let heads = job.operation.columnResultHeads == .query ? job.heads.queryHeads : job.heads.keyValueHeads
+                columnResults = ResultParts("key", own: job.keys.tiles(of: plan.rank), meets: plan.readers, heads: heads)
+            }
         }
 
         /// What a step reads is there.
-        /// - Parameter keyValues: the keys and values of the ranks of the node.
-        mutating func use(_ step: Step, _ keyValues: inout ArraySlice<ResidentTiles>) throws(Fault) {
-            var busy = Set<Unit>()
+        /// - Parameter columns: the keys and values of the ranks of the node.
+        mutating func use(_ step: Step, _ columns: inout ArraySlice<ResidentTiles>) throws(Fault) {
+            let job = job
+            rowResults?.begin()
+            columnResults?.begin()
             for payload in step.sends.flatMap(\.payloads) {
                 switch payload {
-                case .keyValues(let tiles, let heads): try keyValues.use(tiles, heads, "sends")
-                case .queries(let tiles, let heads): try queries.use(tiles, heads, "sends")
-                case .partials(let units):
+                case .columns(let tiles, let heads): try columns.use(tiles, heads, "sends")
+                case .rows(let tiles, let heads): try rows.use(tiles, heads, "sends")
+                case .rowResults(let units):
                     try check(units)
-                    for (unit, expected) in expected(units) {
-                        guard merged[unit] == expected else { throw Fault("sends partials that are not here, or leaves some behind") }
-                        guard busy.insert(unit).inserted else { throw Fault("sends partials twice") }
-                    }
+                    guard rowResults != nil else { throw Fault("sends results that its operation does not give") }
+                    try rowResults?.send(.init(rowsOf: units))
+                case .columnResults(let units):
+                    try check(units)
+                    guard columnResults != nil else { throw Fault("sends results that its operation does not give") }
+                    try columnResults?.send(.init(columnsOf: units, job))
                 }
             }
             for units in step.attend {
                 try check(units)
-                try keyValues.use(units.keys, heads.keyValueHeads(of: units.heads), "attends")
-                try queries.use(units.queries, units.heads, "attends")
-                for (unit, tiles) in expected(units) {
-                    guard busy.insert(unit).inserted else {
-                        throw Fault("attends a query tile and head twice at a time, or while its partials leave")
-                    }
-                    try merge(unit, tiles, "attends a key tile twice")
-                }
+                try columns.use(units.keys, job.heads.keyValueHeads(of: units.heads), "attends")
+                try rows.use(units.queries, units.heads, "attends")
+                try rowResults?.compute(.init(rowsOf: units), alone: true)
+                // Units of different rows may give to one key tile in the same step.
+                try columnResults?.compute(.init(columnsOf: units, job), alone: false)
             }
         }
 
         /// What a step leaves behind, lets go of and gets.
-        mutating func change(_ step: Step, _ keyValues: inout ResidentTiles) throws(Fault) {
+        mutating func change(_ step: Step, _ columns: inout ResidentTiles) throws(Fault) {
+            let job = job
             for payload in step.sends.flatMap(\.payloads) {
-                if case .partials(let units) = payload { for (unit, _) in expected(units) { merged[unit] = nil } }
+                if case .rowResults(let units) = payload { rowResults?.forget(.init(rowsOf: units)) }
+                if case .columnResults(let units) = payload { columnResults?.forget(.init(columnsOf: units, job)) }
             }
             for payload in step.release {
                 switch payload {
-                case .keyValues(let tiles, let heads): try keyValues.release(tiles, heads)
-                case .queries(let tiles, let heads): try queries.release(tiles, heads)
-                case .partials: throw Fault("releases partials")
+                case .columns(let tiles, let heads): try columns.release(tiles, heads)
+                case .rows(let tiles, let heads): try rows.release(tiles, heads)
+                case .rowResults, .columnResults: throw Fault("releases results")
                 }
             }
             for payload in step.receives.flatMap(\.payloads) {
                 switch payload {
-                case .keyValues(let tiles, let heads): try keyValues.receive(tiles, heads)
-                case .queries(let tiles, let heads): try queries.receive(tiles, heads)
-                case .partials(let units):
+                case .columns(let tiles, let heads): try columns.receive(tiles, heads)
+                case .rows(let tiles, let heads): try rows.receive(tiles, heads)
+                case .rowResults(let units):
                     try check(units)
-                    for (unit, tiles) in expected(units) { try merge(unit, tiles, "receives partials that are here") }
+                    try rowResults?.merge(.init(rowsOf: units), "receives results that are here")
+                case .columnResults(let units):
+                    try check(units)
+                    try columnResults?.merge(.init(columnsOf: units, job), "receives results that are here")
                 }
             }
         }
 
         /// What is wrong after the last step, if anything.
-        var leftover: String? {
-            let own = plan.job.queries.tiles(of: plan.rank)
-            for (unit, tiles) in merged where !own.contains(unit.queryTile) && !tiles.isEmpty { return "keeps partials of another rank's queries" }
-            for tile in own where !visible[tile].isEmpty {
-                for head in 0..<heads.queryHeads where merged[Unit(queryTile: tile, head: head)] != visible[tile] {
-                    return "lacks partials of key tiles that its queries see"
-                }
-            }
-            return queries.leftover
-        }
+        var leftover: String? { rowResults?.leftover ?? columnResults?.leftover ?? rows.leftover }
 
         private func check(_ units: Units) throws(Fault) {
-            guard (0..<heads.queryHeads).contains(units.heads) else { throw Fault("names a head that does not exist") }
-            guard Runs(0..<visible.count).contains(units.queries) else { throw Fault("names a query tile that does not exist") }
-            guard Runs(0..<plan.job.keys.numbering.tileCount).contains(units.keys) else { throw Fault("names a key tile that does not exist") }
+            guard (0..<job.heads.queryHeads).contains(units.heads) else { throw Fault("names a head that does not exist") }
+            guard Runs(0..<job.queries.numbering.tileCount).contains(units.queries) else { throw Fault("names a query tile that does not exist") }
+            guard Runs(0..<job.keys.numbering.tileCount).contains(units.keys) else { throw Fault("names a key tile that does not exist") }
+            if columnResults != nil, job.operation.columnResultHeads == .keyValue {
+                let size = job.heads.groupSize
+                guard units.heads.lowerBound % size == 0, units.heads.upperBound % size == 0 else {
+                    throw Fault("splits a group of heads whose results are summed up first")
+                }
+            }
         }
+    }
 
-        /// The key tiles of each unit, where there are any.
-        private func expected(_ units: Units) -> [(Unit, Runs)] {
-            units.queries.flatMap { tile in
-                let tiles = visible[tile].intersection(units.keys)
-                return tiles.isEmpty ? [] : units.heads.map { (Unit(queryTile: tile, head: $0), tiles) }
+    /// The results of one side that a rank has: of each tile and head, over which tiles of the other side.
+    private struct ResultParts {
+        /// Some units, seen from this side.
+        struct Part {
+            let tiles: Runs
+            let heads: Range<Int>
+            let others: Runs
+
+            init(rowsOf units: Units) {
+                tiles = units.queries
+                heads = units.heads
+                others = units.keys
+            }
+
+            init(columnsOf units: Units, _ job: AttentionJob) {
+                tiles = units.keys
+                heads = job.columnResultHeads(of: units.heads)
+                others = units.queries
             }
         }
 
-        private mutating func merge(_ unit: Unit, _ tiles: Runs, _ reason: String) throws(Fault) {
-            let here = merged[unit] ?? Runs()
-            guard !here.intersects(tiles) else { throw Fault(reason) }
-            merged[unit] = here.union(tiles)
+        private struct Unit: Hashable {
+            let tile: Int
+            let head: Int
+        }
+
+        private let kind: String
+        private let own: Runs
+        /// The tiles of the other side that each tile meets.
+        private let meets: [Runs]
+        private let heads: Int
+        private var merged: [Unit: Runs] = [:]
+        /// What leaves, and what is computed, in the step at hand.
+        private var leaving = Set<Unit>()
+        private var computed = Set<Unit>()
+
+        init(_ kind: String, own: Runs, meets: [Runs], heads: Int) {
+            self.kind = kind
+            self.own = own
+            self.meets = meets
+            self.heads = heads
+        }
+
+        mutating func begin() {
+            leaving.removeAll(keepingCapacity: true)
+            computed.removeAll(keepingCapacity: true)
+        }
+
+        /// The other side's tiles of each unit, where there are any.
+        private func expected(_ part: Part) -> [(Unit, Runs)] {
+            part.tiles.flatMap { tile in
+                let tiles = meets[tile].intersection(part.others)
+                return tiles.isEmpty ? [] : part.heads.map { (Unit(tile: tile, head: $0), tiles) }
+            }
+        }
+
+        mutating func send(_ part: Part) throws(Fault) {
+            for (unit, tiles) in expected(part) {
+                guard merged[unit] == tiles else { throw Fault("sends results that are not here, or leaves some behind") }
+                guard leaving.insert(unit).inserted else { throw Fault("sends results twice") }
+            }
+        }
+
+        /// - Parameter alone: whether no other unit of the step may give to the same tile and head.
+        mutating func compute(_ part: Part, alone: Bool) throws(Fault) {
+            for (unit, _) in expected(part) {
+                guard !leaving.contains(unit), computed.insert(unit).inserted || !alone else {
+                    throw Fault("attends a \(kind) tile and head twice at a time, or while its results leave")
+                }
+            }
+            try merge(part, "attends a tile twice")
+        }
+
+        mutating func merge(_ part: Part, _ reason: String) throws(Fault) {
+            for (unit, tiles) in expected(part) {
+                let here = merged[unit] ?? Runs()
+                guard !here.intersects(tiles) else { throw Fault(reason) }
+                merged[unit] = here.union(tiles)
+            }
+        }
+
+        mutating func forget(_ part: Part) {
+            for (unit, _) in expected(part) { merged[unit] = nil }
+        }
+
+        var leftover: String? {
+            for (unit, tiles) in merged where !own.contains(unit.tile) && !tiles.isEmpty { return "keeps results of another rank's \(kind) tiles" }
+            for tile in own where !meets[tile].isEmpty {
+                for head in 0..<heads where merged[Unit(tile: tile, head: head)] != meets[tile] {
+                    return "lacks results of tiles that its \(kind) tiles meet"
+                }
+            }
+            return nil
         }
     }
 

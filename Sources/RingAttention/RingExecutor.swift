@@ -1,4 +1,4 @@
-// The executor: runs a plan over a transport. Start the next exchange, attend what is here, merge,
+// The executor: runs a tile operation over a plan and a transport. Start the next exchange, compute what is here, merge,
 // wait, swap.
 
 import Attention
@@ -6,208 +6,138 @@ import Matrices
 import Plans
 import Tiles
 
-/// Rows of tokens, each with heads of some width: where queries are read and outputs written.
+/// A tile operation on one rank's rows and the keys of all ranks, as its plan says: exact attention, or another.
 ///
-/// Element (token t, head h, channel c) is at `base[t · tokenStride + h · headStride + c]`; tokens
-/// are a rank's own, tile after tile in ascending order.
-public struct HeadRows {
-    public let base: UnsafeMutablePointer<Float>
-    public let tokenStride: Int
-    public let headStride: Int
-    /// What owns the memory: kept alive as long as the rows are.
-    private let owner: AlignedBuffer?
-
-    /// Rows in a buffer, the first one at `offset` floats from its start.
-    public init(_ buffer: AlignedBuffer, offset: Int = 0, tokenStride: Int, headStride: Int) {
-        base = buffer.pointer + offset
-        self.tokenStride = tokenStride
-        self.headStride = headStride
-        owner = buffer
-    }
-}
-
-/// Exact attention of one rank's queries to the keys of all ranks, as its plan says.
-///
-/// Made once for a job and used for every layer: `pack` this rank's keys and values, then `attend`.
-/// The bits of the output depend on the inputs and the kernel set alone: every (query row, key tile, head)
-/// is a pure function of its operands, and the fixed tree says how the parts merge.
+/// Made once for a job and run as often as there are layers, on any keys and values that the job fits. The bits of the results
+/// depend on the inputs and the kernel set alone: every unit (query tile, key tile, head) is a pure function of its operands,
+/// and the fixed trees say how the parts merge.
 public final class RingExecutor {
     public let plan: Plan
     private let transport: any Transport
     private let threads: ThreadPool
-    private let packed: PackedTile
-    private let kernels: KernelSet
-    private let partials: PartialPool
     /// Where keys and values travel in another type than they are attended in.
     private let wire: Wire?
-    private let own: Slab
-    /// The memory that the ranks of the node share, where there are several.
-    private let node: NodeOperands?
-    private let workers: [TileKernel]
-    private let tiles: [Int: QueryTile]
-    private let sinks: [Float]?
+    /// What the ranks of the node read of each other, where there are several.
+    private let node: NodeArrivals?
+    private let workers: [TileWorker]
+    /// The memory of results, of rows and of keys; nil where the operation gives that side nothing.
+    private let rowPool: ResultPool?
+    private let columnPool: ResultPool?
+    private let queryTiles: [Int: SideTile]
+    private let keyTiles: [Int: SideTile]
     private var spare: [AlignedBuffer] = []
     private let progressed: () -> Void
-    /// The nodes that send messages for want of shared memory.
-    public private(set) var shortages: [SharedMemoryShortage] = []
-    /// The time so far in which this rank had nothing left to attend and waited for messages.
+    /// The time so far in which this rank had nothing left to compute and waited for messages.
     public private(set) var exposed = Duration.zero
 
     /// Collective where ranks share memory.
     /// - Parameters:
     ///   - plan: a rank's own; its job's topology names ranks that share memory.
-    ///   - modifiers: what is done to the scores; lists have an entry for each query head.
-    ///   - sharing: an executor of the same keys and heads whose packed tiles this one uses too: what was packed for one
-    ///     is gone when the other packs. For layers that differ in what they see.
-    ///   - memory: where the rank's own packed tiles are put, if it does not share them.
+    ///   - operation: what is done: that of the plan's job.
     ///   - progressed: called now and then, on any thread of the rank, while work gets done.
-    public convenience init(
-        plan: Plan, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport, threads: ThreadPool,
-        kernels: KernelSet, sharing other: RingExecutor? = nil, memory: BufferPool = BufferPool(),
+    /// - Throws: ``SharedMemoryRefused`` where a node cannot have the memory; what the transport throws.
+    public init(
+        plan: Plan, operation: TileOperation, transport: any Transport, threads: ThreadPool, kernels: KernelSet,
         progressed: @escaping @Sendable () -> Void = {}
     ) throws {
-        let node = plan.job.topology.isShared ? try NodeOperands(plan, transport) : nil
-        self.init(
-            plan: plan, node: node, modifiers: modifiers, transport: transport, threads: threads, kernels: kernels, sharing: other,
-            memory: memory, progressed: progressed)
-    }
-
-    private init(
-        plan: Plan, node: NodeOperands?, modifiers: ScoreModifiers, transport: any Transport, threads: ThreadPool, kernels: KernelSet,
-        sharing other: RingExecutor?, memory: BufferPool, progressed: @escaping @Sendable () -> Void
-    ) {
         let job = plan.job
-        let packed = PackedTile(job.heads, job.element)
+        precondition(operation.shape == job.operation, "the plan is for this operation")
+        node = job.topology.isShared ? try NodeArrivals(plan, transport) : nil
         self.plan = plan
         self.transport = transport
         self.threads = threads
-        self.kernels = kernels
-        self.packed = packed
         self.progressed = progressed
         wire = job.narrowsWire ? Wire(kernels: kernels, threads: threads) : nil
-        partials = PartialPool(heads: job.heads, kernels: kernels)
-        workers = (0..<threads.threads).map { _ in
-            TileKernel(heads: job.heads, element: job.element, mask: job.mask, modifiers: modifiers, kernels: kernels)
-        }
-        self.node = node
-        precondition(other.map { $0.packed == packed && $0.own.tiles == job.keys.tiles(of: plan.rank) } ?? true, "shared tiles are of the same keys and heads")
-        // Memory that a node shares is watched by the steps of one plan.
-        let shared = node == nil && other?.node == nil ? other?.own : nil
-        own = node?.own ?? shared ?? Slab(
-            keyValues: job.keys.tiles(of: plan.rank), heads: 0..<job.heads.keyValueHeads, of: job, memory: memory.buffer)
-        tiles = Self.queryTiles(of: plan)
-        sinks = modifiers.sinks
+        workers = (0..<threads.threads).map { _ in operation.makeWorker() }
+        rowPool = operation.mergeRows.map { ResultPool(planes: operation.shape.rowResults, merge: $0) }
+        columnPool = operation.mergeColumns.map { ResultPool(planes: operation.shape.columnResults, merge: $0) }
+        queryTiles = Self.queryTiles(of: plan)
+        keyTiles = columnPool == nil ? [:] : Self.keyTiles(of: plan)
     }
 
-    /// Plans a job, with shared memory for those nodes of its topology that have room for it. Collective.
+    /// Attention with the job's mask.
+    /// - Parameter modifiers: what is done to the scores; lists have an entry for each query head.
     public convenience init(
-        _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport,
-        threads: ThreadPool, kernels: KernelSet, sharing other: RingExecutor? = nil, memory: BufferPool = BufferPool(),
+        plan: Plan, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport, threads: ThreadPool, kernels: KernelSet,
         progressed: @escaping @Sendable () -> Void = {}
     ) throws {
-        func planned(_ topology: Topology) -> Plan {
-            var roomy = job
-            roomy.topology = topology
-            return strategy.plan(roomy, rank: transport.rank)
-        }
-        let ((plan, node), shortages) = try job.topology.sharing(.keyValues, over: transport) {
-            SegmentMap(planned($0)).floats
-        } make: { topology -> (Plan, NodeOperands?) in
-            let plan = planned(topology)
-            return (plan, topology.isShared ? try NodeOperands(plan, transport) : nil)
-        }
-        self.init(
-            plan: plan, node: node, modifiers: modifiers, transport: transport, threads: threads, kernels: kernels, sharing: other,
-            memory: memory, progressed: progressed)
-        self.shortages = shortages
+        let operation = TileOperation.attend(
+            heads: plan.job.heads, element: plan.job.element, mask: plan.job.mask, modifiers: modifiers, kernels: kernels)
+        try self.init(plan: plan, operation: operation, transport: transport, threads: threads, kernels: kernels, progressed: progressed)
     }
 
     /// Every query tile that the plan names, and all of the rank's own.
-    private static func queryTiles(of plan: Plan) -> [Int: QueryTile] {
+    private static func queryTiles(of plan: Plan) -> [Int: SideTile] {
         let job = plan.job
-        var tiles: [Int: QueryTile] = [:]
+        var tiles: [Int: SideTile] = [:]
         var row = 0
         for number in job.queries.tiles(of: plan.rank) {
-            let tile = QueryTile(number, of: job, firstRow: row)
+            let tile = SideTile.query(number, of: job, firstRow: row)
             tiles[number] = tile
-            row += tile.rowCount
+            row += tile.count
         }
-        func meet(_ units: Units) {
-            for number in units.queries where tiles[number] == nil {
-                tiles[number] = QueryTile(number, of: job, firstRow: nil)
-            }
-        }
-        for step in plan.steps {
-            step.attend.forEach(meet)
-            for payload in step.receives.flatMap(\.payloads) {
-                // A rank may merge for queries that see none of its own keys.
-                if case .partials(let units) = payload { meet(units) }
-            }
+        plan.forEachUnits { units in
+            for number in units.queries where tiles[number] == nil { tiles[number] = .query(number, of: job, firstRow: nil) }
         }
         return tiles
     }
 
-    /// Packs some rows of one of this rank's key tiles, all heads. Different rows may be packed by different threads.
-    /// - Parameters:
-    ///   - tile: the tile's number in the batch.
-    ///   - rows: which of its rows; starts at a multiple of 64, ends at one or at the tile's end.
-    ///   - keys, values: the first element of row `rows.lowerBound`, head 0.
-    public func pack(tile: Int, rows: Range<Int>, keys: HeadRows, values: HeadRows) {
-        // Where a reader has failed nobody reads any more, and `attend` will throw.
-        try? node?.waitForReaders()
-        let count = plan.job.keys.numbering.tokens(of: tile).count
-        for head in own.heads {
-            func pack(_ keys: UnsafePointer<Float>, _ keyStride: Int, _ values: UnsafePointer<Float>, _ valueStride: Int) {
-                packed.pack(
-                    rows: rows, tileKeys: count, keys: keys, keyStride: keyStride, values: values, valueStride: valueStride,
-                    into: own.tile(tile, head: head), kernels: kernels)
-            }
-            let (headKeys, headValues) = (keys.base + head * keys.headStride, values.base + head * values.headStride)
-            let (width, valueWidth) = (packed.headDimension, packed.valueDimension)
-            if let wire {
-                wire.rounded(headKeys, stride: keys.tokenStride, rows: rows.count, width: width) { keys in
-                    wire.rounded(headValues, stride: values.tokenStride, rows: rows.count, width: valueWidth) { pack(keys, width, $0, valueWidth) }
-                }
-            } else {
-                pack(headKeys, keys.tokenStride, headValues, values.tokenStride)
-            }
+    /// Every key tile that the plan names, and all of the rank's own.
+    private static func keyTiles(of plan: Plan) -> [Int: SideTile] {
+        var tiles: [Int: SideTile] = [:]
+        var key = 0
+        for number in plan.job.keys.tiles(of: plan.rank) {
+            let tile = SideTile.key(number, of: plan, firstKey: key)
+            tiles[number] = tile
+            key += tile.count
         }
+        plan.forEachUnits { units in
+            for number in units.keys where tiles[number] == nil { tiles[number] = .key(number, of: plan, firstKey: nil) }
+        }
+        return tiles
     }
 
     /// Attends this rank's queries to all keys they see. Collective: every rank calls it.
     /// - Parameters:
-    ///   - queries: this rank's query rows, unscaled. With the scale they have to stay below 2¹²² in size, for they are
-    ///     multiplied by the steps of `annulus_kernels.h`, 46.2, before they meet keys.
-    ///   - scale: what scores are multiplied by, 1/√d as a rule.
-    ///   - output: where O/ℓ goes; may be the memory of `queries`, a head's rows being written only after their last use.
-    ///   - logSumExp: where m + ln ℓ goes, if anywhere.
-    ///   - contents: what the relative positions of the modifiers are to this attention, where there are any.
+    ///   - keyValues: what they attend to, packed.
+    ///   - queries, scale, output, logSumExp, contents: see ``TileCall/attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:)``.
     /// - Throws: what the transport throws.
     public func attend(
-        queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil, contents: PositionContents? = nil
+        queries: HeadRows, to keyValues: KeyValueTiles, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil,
+        contents: PositionContents? = nil
     ) throws {
-        let work = Work(self, queries: queries, scale: scale, output: output, logSumExp: logSumExp, contents: contents)
-        work.writeUnseeing()
+        try run(.attend(queries: queries, scale: scale, output: output, logSumExp: logSumExp, contents: contents), on: keyValues)
+    }
+
+    /// Runs the operation. Collective: every rank calls it.
+    /// - Parameter keyValues: what this rank's rows meet: the job's keys, packed.
+    /// - Throws: what the transport throws.
+    public func run(_ call: TileCall, on keyValues: KeyValueTiles) throws {
+        precondition(keyValues.serve(plan.job), "the plan is for these keys and values")
+        let work = Work(self, call, keyValues)
+        work.finishUnmet()
+        keyValues.begin()
         try node?.begin()
         for (number, step) in plan.steps.enumerated() {
             try node?.waitForRoom(number)
-            let borrowed = node?.borrowed(number) ?? []
+            let readings = node?.readings(number) ?? []
             // What is sent from a mate's memory must be there before the message starts.
-            if !step.sends.isEmpty { exposed += try node?.wait(for: borrowed, sending: step.sends) ?? .zero }
-            borrowed.forEach { work.borrow($0.slab) }
+            if !step.sends.isEmpty { exposed += try node?.wait(for: readings, of: keyValues, sending: step.sends) ?? .zero }
+            let borrowed = work.borrow(readings)
             let (arriving, leaving) = (work.room(for: step, number), work.messages(for: step.sends))
-            var attended = ContinuousClock.now
+            var computed = ContinuousClock.now
             try transport.exchange(receive: arriving.messages, send: leaving.messages) { poll in
-                exposed += try node?.wait(for: borrowed, poll: poll) ?? .zero
-                work.attend(step.attend, poll: poll)
-                attended = .now
+                exposed += try node?.wait(for: readings, of: keyValues, poll: poll) ?? .zero
+                work.compute(step.attend, poll: poll)
+                computed = .now
             }
-            exposed += .now - attended
-            borrowed.forEach { work.giveBack($0.slab) }
+            exposed += .now - computed
+            work.giveBack(borrowed)
             work.release(step.release, and: leaving)
             work.take(arriving)
             node?.finish(number)
         }
+        keyValues.end()
     }
 
     /// Memory of at least so many floats, used again where there is any.
@@ -221,78 +151,80 @@ public final class RingExecutor {
     /// What arrives in a step: its messages, and what they become.
     private struct Arrivals {
         var messages: [Incoming] = []
-        var keyValues: [Slab] = []
+        var columns: [TileStore] = []
         /// What travels for keys and values where it is not they themselves, and their memory.
         var narrowed: [(buffer: AlignedBuffer, pieces: [UnsafeMutableRawBufferPointer])] = []
-        var queries: [Slab] = []
-        var partials: [(reduction: Reduction, parts: [(node: TreeNode, value: PartialAttention)])] = []
+        var rows: [TileStore] = []
+        var rowResults: [Arrived] = []
+        var columnResults: [Arrived] = []
+
+        typealias Arrived = (reduction: Reduction, parts: [(node: TreeNode, value: PartialResult)])
     }
 
-    /// What leaves in a step: its messages, this rank's own query rows gathered for them, and narrowed keys and values.
+    /// What leaves in a step: its messages, this rank's own rows gathered for them, and narrowed keys and values.
     private struct Departures {
         var messages: [Outgoing] = []
-        var gathered: [Slab] = []
+        var gathered: [TileStore] = []
         var narrowed: [AlignedBuffer] = []
     }
 
-    /// One attention under way: what is resident, and the reductions.
+    /// One call under way: what is resident, and the reductions.
     private final class Work {
         private let executor: RingExecutor
         private let job: AttentionJob
-        private let queries: HeadRows
-        private let scale: Float
-        private let output: HeadRows
-        private let logSumExp: HeadRows?
-        private let contents: PositionContents?
-        private var keyValues = ResidentSlabs()
-        private var foreignQueries = ResidentSlabs()
-        private let reductions: Reductions
+        private let call: TileCall
+        private let keyValues: KeyValueTiles
+        private var columns = ResidentTiles()
+        private var foreignRows = ResidentTiles()
+        private let rowResults: SideResults?
+        private let columnResults: SideResults?
+        /// The first floats of a packed tile that travel; nil: all.
+        private let sentFloats: ((_ tile: Int) -> Int)?
 
-        init(
-            _ executor: RingExecutor, queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows?, contents: PositionContents?
-        ) {
+        init(_ executor: RingExecutor, _ call: TileCall, _ keyValues: KeyValueTiles) {
+            let job = executor.plan.job
             self.executor = executor
-            job = executor.plan.job
-            self.queries = queries
-            self.scale = scale
-            self.output = output
-            self.logSumExp = logSumExp
-            self.contents = contents
-            reductions = Reductions(tiles: executor.tiles, queryHeads: job.heads.queryHeads)
-            keyValues.add(executor.own)
+            self.job = job
+            self.call = call
+            self.keyValues = keyValues
+            rowResults = executor.rowPool.map { SideResults(tiles: executor.queryTiles, heads: job.heads.queryHeads, pool: $0) }
+            columnResults = executor.columnPool.map { SideResults(tiles: executor.keyTiles, heads: job.heads.queryHeads, pool: $0) }
+            let packed = PackedTile(job.heads, job.element)
+            sentFloats = job.operation.columns == .keysAndValues
+                ? nil : { packed.floats(of: job.operation.columns, capacity: job.keys.numbering.capacity(of: $0)) }
+            columns.add(keyValues.own)
         }
 
         // MARK: Exchange
 
-        /// A slab of a mate's, for a step.
-        func borrow(_ slab: Slab) { keyValues.add(slab) }
+        /// Mates' tiles, for a step.
+        func borrow(_ readings: [NodeArrivals.Reading]) -> [TileStore] {
+            let stores = readings.map { reading in
+                switch reading {
+                case .own(let mate): keyValues.tiles(of: mate)
+                case .arrived(let store, _, _): store
+                }
+            }
+            stores.forEach { columns.add($0) }
+            return stores
+        }
 
-        func giveBack(_ slab: Slab) { keyValues.remove(slab) }
+        func giveBack(_ stores: [TileStore]) { stores.forEach { columns.remove($0) } }
 
         /// Memory for what arrives, as its messages name it.
         func room(for step: Step, _ number: Int) -> Arrivals {
             var arrivals = Arrivals()
-            let receives = step.receives
-            // One slab for all tiles of the same heads.
-            func slabs(_ payloads: [(Runs, Range<Int>)], tileFloats: (Int) -> Int) -> [Slab] {
-                Dictionary(grouping: payloads, by: { $0.1 }).map { heads, tiles in
-                    Slab(tiles: Runs(tiles.flatMap(\.0.ranges)), heads: heads, tileFloats: tileFloats, memory: executor.memory)
-                }
+            arrivals.columns = executor.node?.arriving(number) ?? step.arrivingColumns.map {
+                TileStore(packed: $0.tiles, job.operation.columns, heads: $0.heads, of: job, memory: executor.memory)
             }
-            arrivals.keyValues = executor.node?.arriving(number) ?? step.arrivingKeyValues.map {
-                Slab(keyValues: $0.tiles, heads: $0.heads, of: job, memory: executor.memory)
-            }
-            let payloads = receives.flatMap(\.payloads)
-            arrivals.queries = slabs(payloads.compactMap { if case .queries(let tiles, let heads) = $0 { (tiles, heads) } else { nil } }) {
-                job.queries.numbering.tokens(of: $0).count * job.heads.headDimension
-            }
-            for transfer in receives {
+            arrivals.rows = rowStores(step.receives.flatMap(\.payloads))
+            for transfer in step.receives {
                 var message = MessagePieces()
                 for payload in transfer.payloads {
                     switch payload {
-                    case .keyValues(let tiles, let heads):
+                    case .columns(let tiles, let heads):
                         var here = MessagePieces()
-                        Self.append(tiles, heads, of: arrivals.keyValues, to: &here)
+                        Self.append(tiles, heads, of: arrivals.columns, to: &here)
                         if executor.wire != nil {
                             let buffer = executor.memory(Wire.floats(for: here.pieces))
                             arrivals.narrowed.append((buffer, here.pieces))
@@ -300,15 +232,12 @@ public final class RingExecutor {
                         } else {
                             message.append(here)
                         }
-                    case .queries(let tiles, let heads): Self.append(tiles, heads, of: arrivals.queries, to: &message)
-                    case .partials(let units):
-                        reductions.forEach(units) { tile, head in
-                            let parts = tile.subtrees(in: units.keys).map {
-                                (node: $0, value: PartialAttention(rows: tile.rowCount, from: executor.partials))
-                            }
-                            for part in parts { part.value.append(to: &message) }
-                            arrivals.partials.append((reductions.reduction(of: tile, head: head), parts))
-                        }
+                    case .rows(let tiles, let heads): Self.append(tiles, heads, of: arrivals.rows, to: &message)
+                    case .rowResults(let units):
+                        arrivals.rowResults += results(units.queries, units.heads, meeting: units.keys, of: rowResults, into: &message)
+                    case .columnResults(let units):
+                        let heads = job.columnResultHeads(of: units.heads)
+                        arrivals.columnResults += results(units.keys, heads, meeting: units.queries, of: columnResults, into: &message)
                     }
                 }
                 arrivals.messages.append(message.incoming(from: transfer.peer))
@@ -316,10 +245,37 @@ public final class RingExecutor {
             return arrivals
         }
 
-        private static func append(_ tiles: Runs, _ heads: Range<Int>, of slabs: [Slab], to message: inout MessagePieces) {
-            guard let slab = slabs.first(where: { $0.heads == heads }) else { return }
+        /// One store for all arriving rows of the same heads.
+        private func rowStores(_ payloads: [Payload]) -> [TileStore] {
+            var byHeads: [Range<Int>: [Range<Int>]] = [:]
+            for case .rows(let tiles, let heads) in payloads { byHeads[heads, default: []] += tiles.ranges }
+            return byHeads.map { heads, ranges in rowStore(Runs(ranges), heads) }
+        }
+
+        private func rowStore(_ tiles: Runs, _ heads: Range<Int>) -> TileStore {
+            let floats = job.operation.rowOperandFloats
+            return TileStore(
+                tiles: tiles, heads: heads, tileFloats: { job.queries.numbering.tokens(of: $0).count * floats }, memory: executor.memory)
+        }
+
+        /// Memory for arriving results of one side.
+        private func results(
+            _ tiles: Runs, _ heads: Range<Int>, meeting others: Runs, of side: SideResults?, into message: inout MessagePieces
+        ) -> [Arrivals.Arrived] {
+            guard let side else { preconditionFailure("the operation has such results") }
+            var arrived: [Arrivals.Arrived] = []
+            side.forEach(tiles, heads, meeting: others) { tile, head in
+                let parts = tile.subtrees(in: others).map { (node: $0, value: PartialResult(rows: tile.count, from: side.pool)) }
+                for part in parts { part.value.append(to: &message) }
+                arrived.append((side.reduction(of: tile, head: head), parts))
+            }
+            return arrived
+        }
+
+        private static func append(_ tiles: Runs, _ heads: Range<Int>, of stores: [TileStore], to message: inout MessagePieces) {
+            guard let store = stores.first(where: { $0.heads == heads }) else { return }
             for head in heads {
-                for run in tiles.ranges { message.append(slab.piece(of: run, head: head), keeping: slab.storage) }
+                for run in tiles.ranges { store.append(run, head: head, to: &message) }
             }
         }
 
@@ -330,9 +286,9 @@ public final class RingExecutor {
                 var message = MessagePieces()
                 for payload in transfer.payloads {
                     switch payload {
-                    case .keyValues(let tiles, let heads):
+                    case .columns(let tiles, let heads):
                         var here = MessagePieces()
-                        keyValues.append(tiles, heads: heads, to: &here)
+                        columns.append(tiles, heads: heads, floats: sentFloats, to: &here)
                         if let wire = executor.wire {
                             let buffer = executor.memory(Wire.floats(for: here.pieces))
                             wire.narrow(here.pieces, into: buffer)
@@ -341,15 +297,17 @@ public final class RingExecutor {
                         } else {
                             message.append(here)
                         }
-                    case .queries(let tiles, let heads):
-                        var sources = foreignQueries
+                    case .rows(let tiles, let heads):
+                        var sources = foreignRows
                         let mine = tiles.intersection(job.queries.tiles(of: executor.plan.rank))
                         if !mine.isEmpty {
                             departures.gathered.append(gather(mine, heads))
                             sources.add(departures.gathered[departures.gathered.count - 1])
                         }
                         sources.append(tiles, heads: heads, to: &message)
-                    case .partials(let units): reductions.take(units, into: &message)
+                    case .rowResults(let units): rowResults?.take(units.queries, units.heads, meeting: units.keys, into: &message)
+                    case .columnResults(let units):
+                        columnResults?.take(units.keys, job.columnResultHeads(of: units.heads), meeting: units.queries, into: &message)
                     }
                 }
                 departures.messages.append(message.outgoing(to: transfer.peer))
@@ -357,126 +315,221 @@ public final class RingExecutor {
             return departures
         }
 
-        /// A copy of some of this rank's query rows, in the order in which they travel.
-        private func gather(_ tiles: Runs, _ heads: Range<Int>) -> Slab {
-            let width = job.heads.headDimension
-            let slab = Slab(
-                tiles: tiles, heads: heads, tileFloats: { job.queries.numbering.tokens(of: $0).count * width }, memory: executor.memory)
+        /// A copy of what some of this rank's rows bring, in the order in which it travels: plane by plane.
+        private func gather(_ tiles: Runs, _ heads: Range<Int>) -> TileStore {
+            let store = rowStore(tiles, heads)
             let numbers = Array(tiles)
             executor.threads.forEach(numbers.count * heads.count) { index, _ in
-                let (head, tile) = (heads.lowerBound + index / numbers.count, reductions.tile(numbers[index % numbers.count]))
-                let source = ownRows(queries, tile, head)
+                let (head, tile) = (heads.lowerBound + index / numbers.count, queryTile(numbers[index % numbers.count]))
+                let rows = rows(of: tile, head: head)
                 // Disjoint: each index writes its own tile and head.
-                let target = slab.tile(tile.number, head: head)
-                for row in 0..<tile.rowCount { (target + row * width).update(from: source + row * queries.tokenStride, count: width) }
+                var target = store.tile(tile.number, head: head)
+                for (plane, width) in zip(rows.planes, job.operation.rowOperands) {
+                    for row in 0..<tile.count { (target + row * width).update(from: plane.rows + row * plane.stride, count: width) }
+                    target += tile.count * width
+                }
             }
-            return slab
+            return store
+        }
+
+        /// What the rows of a query tile bring, wherever it lies.
+        private func rows(of tile: SideTile, head: Int) -> TileRows {
+            if let own = tile.own {
+                return TileRows(count: tile.count, head: head, planes: call.rowOperands.map { rows in
+                    (UnsafePointer(rows.base + own.lowerBound * rows.tokenStride + head * rows.headStride), rows.tokenStride)
+                })
+            }
+            var next = foreignRows.tile(tile.number, head: head)
+            return TileRows(count: tile.count, head: head, planes: job.operation.rowOperands.map { width in
+                defer { next += tile.count * width }
+                return (next, width)
+            })
+        }
+
+        private func queryTile(_ number: Int) -> SideTile {
+            guard let tile = executor.queryTiles[number] else { preconditionFailure("query tile \(number) is not in the plan") }
+            return tile
         }
 
         /// Lets go of what no later step needs.
         func release(_ payloads: [Payload], and departures: Departures) {
             for payload in payloads {
                 switch payload {
-                case .keyValues(let tiles, let heads):
-                    executor.spare += keyValues.release(tiles, heads: heads).filter { !$0.isBorrowed }
-                case .queries(let tiles, let heads): executor.spare += foreignQueries.release(tiles, heads: heads)
-                case .partials: break
+                case .columns(let tiles, let heads): executor.spare += columns.release(tiles, heads: heads).filter { !$0.isBorrowed }
+                case .rows(let tiles, let heads): executor.spare += foreignRows.release(tiles, heads: heads)
+                case .rowResults, .columnResults: break
                 }
             }
             executor.spare += departures.gathered.map(\.storage) + departures.narrowed
         }
 
-        /// Takes in what has arrived: operands become resident, partials merge.
+        /// Takes in what has arrived: operands become resident, results merge.
         func take(_ arrivals: Arrivals) {
             for (buffer, pieces) in arrivals.narrowed {
                 executor.wire?.widen(buffer, into: pieces)
                 executor.spare.append(buffer)
             }
-            arrivals.keyValues.forEach { keyValues.add($0) }
-            arrivals.queries.forEach { foreignQueries.add($0) }
-            let byReduction = Array(Dictionary(grouping: arrivals.partials, by: { ObjectIdentifier($0.reduction) }).values)
-            executor.threads.forEach(byReduction.count) { index, worker in
-                // Disjoint: each index has one reduction to itself, and its rows and head of the output.
-                for (reduction, parts) in byReduction[index] {
-                    for part in parts { reduction.forest.insert(part.value, at: part.node) }
-                    finish(reduction, executor.workers[worker])
+            arrivals.columns.forEach { columns.add($0) }
+            arrivals.rows.forEach { foreignRows.add($0) }
+            merge(arrivals.rowResults) { [call] reduction, whole, worker in
+                worker.finishRows(whole, first: reduction.tile.own?.lowerBound ?? 0, head: reduction.head, of: call)
+            }
+            merge(arrivals.columnResults) { [call] reduction, whole, worker in
+                worker.finishColumns(whole, first: reduction.tile.own?.lowerBound ?? 0, head: reduction.head, of: call)
+            }
+        }
+
+        private func merge(_ arrived: [Arrivals.Arrived], finish: (Reduction, PartialResult, TileWorker) -> Void) {
+            let byReduction = Array(Dictionary(grouping: arrived, by: { ObjectIdentifier($0.reduction) }).values)
+            withoutActuallyEscaping(finish) { finish in
+                executor.threads.forEach(byReduction.count) { index, worker in
+                    // Disjoint: each index has one reduction to itself, and its tile and head of the results.
+                    for (reduction, parts) in byReduction[index] {
+                        for part in parts {
+                            reduction.insert(part.value, at: part.node) { finish(reduction, $0, executor.workers[worker]) }
+                        }
+                    }
+                    executor.progressed()
                 }
-                executor.progressed()
             }
         }
 
         // MARK: Units of work
 
-        /// Attends some units, on all threads.
-        func attend(_ units: [Units], poll: () -> Void) {
+        /// Computes some units, on all threads.
+        func compute(_ units: [Units], poll: () -> Void) {
+            if columnResults == nil { computeByRows(units, poll: poll) } else { computeByColumns(units, poll: poll) }
+        }
+
+        /// Each query tile and head goes over the key tiles.
+        private func computeByRows(_ units: [Units], poll: () -> Void) {
+            guard let rowResults else { return }
             var work: [(reduction: Reduction, keys: Runs)] = []
             for units in units {
-                reductions.forEach(units) { work.append((reductions.reduction(of: $0, head: $1), units.keys)) }
+                rowResults.forEach(units.queries, units.heads, meeting: units.keys) {
+                    work.append((rowResults.reduction(of: $0, head: $1), units.keys))
+                }
             }
             if work.isEmpty { return }
             withoutActuallyEscaping(poll) { poll in
                 executor.threads.forEach(work.count, poll: poll) { index, worker in
-                    // Disjoint: each unit has its own reduction, and its rows and head of the output.
-                    attend(work[index].reduction, to: work[index].keys, executor.workers[worker], poll: worker == 0 ? poll : {})
+                    // Disjoint: each index has its own reduction, and its rows and head of the results.
+                    compute(work[index].reduction, with: work[index].keys, executor.workers[worker], poll: worker == 0 ? poll : {})
                 }
             }
         }
 
-        private func attend(_ reduction: Reduction, to keyTiles: Runs, _ kernel: TileKernel, poll: () -> Void) {
+        private func compute(_ reduction: Reduction, with keyTiles: Runs, _ worker: TileWorker, poll: () -> Void) {
+            guard let pool = executor.rowPool else { return }
             let (tile, head) = (reduction.tile, reduction.head)
-            if tile.firstRow != nil {
-                kernel.load(
-                    queries: ownRows(queries, tile, head), stride: queries.tokenStride, rows: tile.rowCount, head: head, scale: scale,
-                    contents: contents)
-            } else {
-                kernel.load(
-                    queries: foreignQueries.tile(tile.number, head: head), stride: job.heads.headDimension, rows: tile.rowCount,
-                    head: head, scale: scale, contents: contents)
-            }
+            worker.load(rows(of: tile, head: head), of: call)
             let keyHead = head / job.heads.groupSize
-            let numbers = Array(tile.visible.any.intersection(keyTiles))
+            let numbers = Array(tile.meets.any.intersection(keyTiles))
             for (place, number) in numbers.enumerated() {
-                let partial = PartialAttention(rows: tile.rowCount, from: executor.partials)
+                let result = PartialResult(rows: tile.count, from: pool)
                 // A head's tiles come from the third-level cache, again for each query tile. Another query tile comes after the last.
-                let next = keyValues.tile(numbers[place + 1 < numbers.count ? place + 1 : 0], head: keyHead)
-                kernel.attend(
-                    to: keyValues.tile(number, head: keyHead), queryTile: tile.index, keyTile: number - tile.firstKeyTile,
-                    in: tile.sequence, isWhole: tile.visible.all.contains(number), next: next, into: partial)
-                reduction.forest.insert(partial, tile: number - tile.firstKeyTile)
+                let next = columns.tile(numbers[place + 1 < numbers.count ? place + 1 : 0], head: keyHead)
+                worker.run(pair(tile, number, keyHead: keyHead, next: next), rows: result, columns: nil, adds: false)
+                insert(result, of: reduction, at: number - tile.firstOther, worker)
                 executor.progressed()
                 poll()
             }
-            finish(reduction, kernel)
         }
 
-        /// Writes the output of this rank's own query tile and head, once all its partials have merged.
-        private func finish(_ reduction: Reduction, _ kernel: TileKernel) {
-            let (tile, head) = (reduction.tile, reduction.head)
-            guard tile.firstRow != nil, let whole = reduction.forest.root else { return }
-            kernel.mergeSink(of: head, into: whole, pool: executor.partials)
-            whole.normalize(
-                columns: job.heads.valueDimension, into: ownRows(output, tile, head), stride: output.tokenStride,
-                logSumExp: logSumExp.map { ownRows($0, tile, head) }, logSumExpStride: logSumExp?.tokenStride ?? 0)
-            reduction.forest = MergeForest(tiles: Runs())
+        private func pair(_ tile: SideTile, _ keyTile: Int, keyHead: Int, next: UnsafePointer<Float>? = nil) -> TilePair {
+            TilePair(
+                queryTile: tile.index, keyTile: keyTile - tile.firstOther, in: tile.sequence, isWhole: tile.meets.all.contains(keyTile),
+                columns: columns.tile(keyTile, head: keyHead), capacity: job.keys.numbering.capacity(of: keyTile), next: next)
         }
 
-        /// The rows that see no key at all: zeros and −∞, or the sink alone.
-        func writeUnseeing() {
-            for tile in executor.tiles.values where tile.firstRow != nil && tile.tree.isEmpty {
-                for head in 0..<job.heads.queryHeads {
-                    for row in 0..<tile.rowCount {
-                        (ownRows(output, tile, head) + row * output.tokenStride).update(repeating: 0, count: job.heads.valueDimension)
-                        if let logSumExp {
-                            ownRows(logSumExp, tile, head)[row * logSumExp.tokenStride] = executor.sinks?[head] ?? -.infinity
-                        }
-                    }
+        private func insert(_ result: PartialResult, of reduction: Reduction, at keyTile: Int, _ worker: TileWorker) {
+            reduction.insert(result, at: TreeNode(tile: keyTile)) {
+                worker.finishRows($0, first: reduction.tile.own?.lowerBound ?? 0, head: reduction.head, of: call)
+            }
+        }
+
+        /// What a thread computes by columns: a key tile, a head of its results, and query tiles, with the reductions of their rows.
+        private struct ColumnWork {
+            let reduction: Reduction
+            let queryHeads: Range<Int>
+            let queries: [SideTile]
+            /// For each query head, those of each query tile; none where rows get nothing.
+            let rows: [[Reduction]]
+        }
+
+        /// Each key tile and head goes over the query tiles, so that what keys get stays with one thread.
+        private func computeByColumns(_ units: [Units], poll: () -> Void) {
+            guard let columnResults else { return }
+            var work: [ColumnWork] = []
+            for units in units {
+                columnResults.forEach(units.keys, job.columnResultHeads(of: units.heads), meeting: units.queries) { tile, head in
+                    let size = job.heads.groupSize
+                    let queryHeads = job.operation.columnResultHeads == .query ? head..<head + 1 : head * size..<(head + 1) * size
+                    let queries = tile.meets.any.intersection(units.queries).map { queryTile($0) }
+                    let rows = rowResults.map { results in queryHeads.map { head in queries.map { results.reduction(of: $0, head: head) } } }
+                    work.append(ColumnWork(
+                        reduction: columnResults.reduction(of: tile, head: head), queryHeads: queryHeads, queries: queries, rows: rows ?? []))
+                }
+            }
+            if work.isEmpty { return }
+            withoutActuallyEscaping(poll) { poll in
+                executor.threads.forEach(work.count, poll: poll) { index, worker in
+                    // Reductions take one thread at a time; each index has its own key tile and head of the results.
+                    compute(work[index], executor.workers[worker], poll: worker == 0 ? poll : {})
                 }
             }
         }
 
-        /// The first row of one of this rank's query tiles.
-        private func ownRows(_ rows: HeadRows, _ tile: QueryTile, _ head: Int) -> UnsafeMutablePointer<Float> {
-            rows.base + (tile.firstRow ?? 0) * rows.tokenStride + head * rows.headStride
+        private func compute(_ work: ColumnWork, _ worker: TileWorker, poll: () -> Void) {
+            guard let pool = executor.columnPool else { return }
+            let (tile, keyHead) = (work.reduction.tile, work.queryHeads.lowerBound / job.heads.groupSize)
+            for (place, query) in work.queries.enumerated() {
+                let result = PartialResult(rows: tile.count, from: pool)
+                for (offset, head) in work.queryHeads.enumerated() {
+                    worker.load(rows(of: query, head: head), of: call)
+                    let rowResult = executor.rowPool.map { PartialResult(rows: query.count, from: $0) }
+                    worker.run(pair(query, tile.number, keyHead: keyHead), rows: rowResult, columns: result, adds: offset > 0)
+                    if let rowResult { insert(rowResult, of: work.rows[offset][place], at: tile.index, worker) }
+                }
+                work.reduction.insert(result, at: TreeNode(tile: query.index)) {
+                    worker.finishColumns($0, first: tile.own?.lowerBound ?? 0, head: work.reduction.head, of: call)
+                }
+                executor.progressed()
+                poll()
+            }
+        }
+
+        /// The results of this rank's rows that see no key, and of its keys that no row sees.
+        func finishUnmet() {
+            guard let worker = executor.workers.first else { return }
+            if rowResults != nil {
+                for tile in executor.queryTiles.values where tile.tree.isEmpty {
+                    guard let rows = tile.own else { continue }
+                    for head in 0..<job.heads.queryHeads { worker.finishUnseeing(rows: rows, head: head, of: call) }
+                }
+            }
+            if columnResults != nil {
+                for tile in executor.keyTiles.values where tile.tree.isEmpty {
+                    guard let keys = tile.own else { continue }
+                    for head in job.columnResultHeads(of: 0..<job.heads.queryHeads) { worker.finishUnseen(keys: keys, head: head, of: call) }
+                }
+            }
+        }
+    }
+}
+
+extension Plan {
+    /// Calls `body` with all units that the plan computes or gets results of.
+    fileprivate func forEachUnits(_ body: (Units) -> Void) {
+        for step in steps {
+            step.attend.forEach(body)
+            for payload in step.receives.flatMap(\.payloads) {
+                // A rank may merge for tiles that meet none of its own.
+                switch payload {
+                case .rowResults(let units), .columnResults(let units): body(units)
+                case .columns, .rows: break
+                }
+            }
         }
     }
 }

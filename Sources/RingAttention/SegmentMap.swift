@@ -1,10 +1,10 @@
-// Where a rank's keys and values lie in the memory that it shares with its node.
+// Where the keys and values that arrive at a rank lie in the memory that it shares with its node.
 
 import Attention
 import Plans
 import Tiles
 
-/// The places of a rank's keys and values in its segment, its own first, then what arrives step by step.
+/// The places in a rank's segment of what arrives step by step.
 ///
 /// A pure function of the rank's plan, so that every rank of the node knows where to read.
 package struct SegmentMap {
@@ -27,19 +27,14 @@ package struct SegmentMap {
 
     package private(set) var arrivals: [Arrival] = []
     /// The floats of the segment.
-    private(set) var floats: Int
+    private(set) var floats = 0
 
     package init(_ plan: Plan) {
         let job = plan.job
-        let packed = PackedTile(job.heads, job.element)
-        func size(_ tiles: Runs, _ heads: Int) -> Int {
-            tiles.reduce(0) { $0 + packed.floats(keys: job.keys.numbering.tokens(of: $1).count) } * heads
-        }
-        floats = size(job.keys.tiles(of: plan.rank), job.heads.keyValueHeads)
         // Of each arrival that is here: the (tile, head) pairs not yet released.
         var here: [(arrival: Int, pairs: Int)] = []
         for (number, step) in plan.steps.enumerated() {
-            for case .keyValues(let tiles, let heads) in step.release {
+            for case .columns(let tiles, let heads) in step.release {
                 for place in here.indices {
                     let arrival = arrivals[here[place].arrival]
                     let released = arrival.tiles.intersection(tiles).count * arrival.heads.clamped(to: heads).count
@@ -48,10 +43,10 @@ package struct SegmentMap {
                 }
                 here.removeAll { $0.pairs == 0 }
             }
-            for (tiles, heads) in step.arrivingKeyValues {
+            for (tiles, heads) in step.arrivingColumns {
                 here.append((arrivals.count, tiles.count * heads.count))
-                arrivals.append(Arrival(
-                    tiles: tiles, heads: heads, step: number, lastStep: plan.steps.count, floats: size(tiles, heads.count)))
+                let floats = job.packedBytes(of: tiles, job.operation.columns) / 4 * heads.count
+                arrivals.append(Arrival(tiles: tiles, heads: heads, step: number, lastStep: plan.steps.count, floats: floats))
             }
         }
         place()
@@ -59,10 +54,9 @@ package struct SegmentMap {
 
     /// Each arrival at the lowest place that is free while it is there.
     private mutating func place() {
-        let first = floats
         for index in arrivals.indices {
             let taken = arrivals.prefix(index).filter { $0.overlaps(arrivals[index]) }.sorted { $0.offset < $1.offset }
-            var offset = first
+            var offset = 0
             for other in taken where other.offset < offset + arrivals[index].floats { offset = max(offset, other.offset + other.floats) }
             arrivals[index].offset = offset
             floats = max(floats, offset + arrivals[index].floats)
@@ -72,9 +66,9 @@ package struct SegmentMap {
 
 extension Step {
     /// What key and value tiles arrive, those of the same heads together.
-    var arrivingKeyValues: [(tiles: Runs, heads: Range<Int>)] {
+    var arrivingColumns: [(tiles: Runs, heads: Range<Int>)] {
         var byHeads: [Range<Int>: [Range<Int>]] = [:]
-        for case .keyValues(let tiles, let heads) in receives.flatMap(\.payloads) { byHeads[heads, default: []] += tiles.ranges }
+        for case .columns(let tiles, let heads) in receives.flatMap(\.payloads) { byHeads[heads, default: []] += tiles.ranges }
         return byHeads.map { (Runs($1), $0) }.sorted { ($0.1.lowerBound, $0.1.upperBound) < ($1.1.lowerBound, $1.1.upperBound) }
     }
 }

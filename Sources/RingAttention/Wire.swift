@@ -37,8 +37,8 @@ struct Wire {
     }
 
     /// Rows of the width of a head, rounded to bfloat16 and dense.
-    func rounded(
-        _ source: UnsafePointer<Float>, stride: Int, rows: Int, width: Int, _ body: (UnsafePointer<Float>) -> Void
+    static func rounded(
+        _ source: UnsafePointer<Float>, stride: Int, rows: Int, width: Int, _ kernels: KernelSet, _ body: (UnsafePointer<Float>) -> Void
     ) {
         let slots = ElementKind.bfloat16.slots(width)
         withUnsafeTemporaryAllocation(byteCount: 4 * rows * (width + slots), alignment: 64) { memory in
@@ -46,7 +46,7 @@ struct Wire {
             guard let dense = floats.baseAddress else { return }
             let halves = dense + rows * width
             kernels.bfloat16Functions.round_rows(source, stride, rows, width, 1, halves, slots)
-            for row in 0..<rows { Self.widen(halves + row * slots, count: width, into: dense + row * width) }
+            for row in 0..<rows { widen(halves + row * slots, count: width, into: dense + row * width) }
             body(dense)
         }
     }

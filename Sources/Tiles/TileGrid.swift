@@ -30,16 +30,25 @@ public enum TileGrid {
 
 /// The tiles of several sequences (the documents of a batch), numbered one after another. The grid
 /// restarts at every sequence, so no tile spans two.
+///
+/// A sequence that is to grow has numbers for all tokens that it has room for: its tiles keep their numbers, and those that
+/// have no tokens yet are empty.
 public struct TileNumbering: Sendable, Equatable {
     /// The token counts of the sequences.
     public let lengths: [Int]
+    /// The tokens that each sequence has room for: its length, unless it is to grow.
+    public let capacities: [Int]
     /// `firstTile[s]` is the number of the first tile of sequence `s`; one more element than sequences.
     public let firstTile: [Int]
 
-    public init(lengths: [Int]) {
+    /// - Parameter capacities: the tokens that each sequence has room for, at least its length; nil: just its length.
+    public init(lengths: [Int], capacities: [Int]? = nil) {
+        let capacities = capacities ?? lengths
+        precondition(capacities.count == lengths.count && zip(lengths, capacities).allSatisfy { $0 <= $1 }, "room for every token")
         self.lengths = lengths
+        self.capacities = capacities
         var next = 0
-        firstTile = [0] + lengths.map { length in
+        firstTile = [0] + capacities.map { length in
             next += TileGrid.count(length: length)
             return next
         }
@@ -66,6 +75,13 @@ public struct TileNumbering: Sendable, Equatable {
     /// The tokens of a tile, as positions in its own sequence.
     public func tokens(of tile: Int) -> Range<Int> {
         let sequence = sequence(of: tile)
-        return TileGrid.tokens(of: tile - firstTile[sequence], length: lengths[sequence])
+        let first = (tile - firstTile[sequence]) * TileGrid.tileSize
+        return first..<max(first, min(first + TileGrid.tileSize, lengths[sequence]))
+    }
+
+    /// The tokens that a tile has room for.
+    public func capacity(of tile: Int) -> Int {
+        let sequence = sequence(of: tile)
+        return TileGrid.tokens(of: tile - firstTile[sequence], length: capacities[sequence]).count
     }
 }

@@ -29,7 +29,7 @@ struct RandomInput {
 final class AttentionRun {
     private let session: Session
     private let job: AttentionJob
-    private let executor: RingExecutor
+    private let attention: AttentionSetup
     private let queries: AlignedBuffer
     private let output: AlignedBuffer
     private var scale: Float { 1 / Float(job.heads.headDimension).squareRoot() }
@@ -43,10 +43,10 @@ final class AttentionRun {
         let watchdog = session.watchdog
         self.session = session
         self.job = job
-        executor = try RingExecutor(
+        attention = try AttentionSetup(
             job, strategy, modifiers: modifiers, transport: session.transport, threads: session.threads,
             kernels: session.kernels, progressed: { watchdog.progress() })
-        session.warn(executor.shortages)
+        session.warn(attention.shortages)
         let rows = job.queries.tokenCount(of: session.transport.rank)
         queries = AlignedBuffer(count: max(1, rows * job.heads.queryHeads * job.heads.headDimension))
         output = AlignedBuffer(count: max(1, rows * job.heads.queryHeads * job.heads.valueDimension))
@@ -60,14 +60,14 @@ final class AttentionRun {
 
     /// Attends once; returns for how long this rank waited for messages. Collective.
     func attend() throws -> Duration {
-        let before = executor.exposed
+        let before = attention.exposed
         try withExtendedLifetime((queries, output)) {
-            try executor.attend(
+            try attention.attend(
                 queries: HeadRows(queries, tokenStride: queryWidth, headStride: job.heads.headDimension),
                 scale: scale,
                 output: HeadRows(output, tokenStride: outputWidth, headStride: job.heads.valueDimension))
         }
-        return executor.exposed - before
+        return attention.exposed - before
     }
 
     /// SHA-256 of the output; empty but on rank 0. Collective.
@@ -104,7 +104,7 @@ final class AttentionRun {
                 let keyRows = HeadRows(keys, tokenStride: keyWidth, headStride: job.heads.headDimension)
                 let valueRows = HeadRows(values, tokenStride: valueWidth, headStride: job.heads.valueDimension)
                 wireError?.add(keys: keyRows, values: valueRows, rows: tokens.count)
-                executor.pack(tile: tile, rows: 0..<tokens.count, keys: keyRows, values: valueRows)
+                attention.keyValues.pack(tile: tile, rows: 0..<tokens.count, keys: keyRows, values: valueRows)
                 session.watchdog.progress()
             }
         }

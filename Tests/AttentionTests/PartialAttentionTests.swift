@@ -21,19 +21,21 @@ import Tiles
         }
         let (queries, keys, values) = (random(20 * 20), random(11 * 20), random(11 * 20))
         let packed = PackedTile(heads, element)
-        let tile = AlignedBuffer(count: packed.floats(keys: 11))
-        let pool = PartialPool(heads: heads, kernels: kernels)
+        let tile = AlignedBuffer(count: packed.floats(capacity: 11))
+        let pool = PartialAttention.pool(heads, kernels: kernels)
         withExtendedLifetime((queries, keys, values, tile)) {
             packed.pack(
-                rows: 0..<11, tileKeys: 11, keys: keys.pointer, keyStride: 20, values: values.pointer, valueStride: 20,
+                rows: 0..<11, capacity: 11, keys: keys.pointer, keyStride: 20, values: values.pointer, valueStride: 20,
                 into: tile.pointer, kernels: kernels)
-            let kernel = TileKernel(heads: heads, element: element, mask: .causal, modifiers: ScoreModifiers(), kernels: kernels)
-            kernel.load(queries: queries.pointer, stride: 20, rows: 20, head: 0, scale: 1)
-            let partial = PartialAttention(rows: 20, from: pool)
+            let worker = TileOperation.attend(heads: heads, element: element, mask: .causal, kernels: kernels).makeWorker()
+            worker.load(
+                TileRows(count: 20, head: 0, planes: [(UnsafePointer(queries.pointer), 20)]), of: TileCall(scale: 1, rowOperands: []))
+            let partial = PartialAttention(PartialResult(rows: 20, from: pool))
             partial.rowMax.update(repeating: .nan, count: 20)
             partial.rowSum.update(repeating: .nan, count: 20)
             partial.output.update(repeating: .nan, count: 20 * partial.outputStride)
-            kernel.attend(to: tile.pointer, queryTile: 0, keyTile: 0, in: shape, isWhole: false, into: partial)
+            let pair = TilePair(queryTile: 0, keyTile: 0, in: shape, isWhole: false, columns: tile.pointer, capacity: 11)
+            worker.run(pair, rows: partial.result, columns: nil, adds: false)
             for row in 0..<20 {
                 let output = (0..<partial.outputStride).map { partial.output[row * partial.outputStride + $0] }
                 if row < 9 {

@@ -68,7 +68,7 @@ struct Breakage: Sendable, CustomStringConvertible {
 
     /// The first step in which a rank sends partials.
     private static func returning(_ plan: Plan) -> Int {
-        plan.steps.firstIndex { $0.sends.contains { $0.payloads.contains { if case .partials = $0 { true } else { false } } } }!
+        plan.steps.firstIndex { $0.sends.contains { $0.payloads.contains { if case .rowResults = $0 { true } else { false } } } }!
     }
 
     static let breakages: [Breakage] = [
@@ -87,17 +87,17 @@ struct Breakage: Sendable, CustomStringConvertible {
             $0[0].steps[0].receives.append($0[0].steps[0].receives[0])
         },
         Breakage("a message without content", "nothing") { $0[1].steps[0].sends[0].payloads = [] },
-        Breakage("a payload without tiles", "nothing") { change(&$0, 1, step: 0) { $0 = .keyValues(Runs(), heads: 0..<2) } },
+        Breakage("a payload without tiles", "nothing") { change(&$0, 1, step: 0) { $0 = .columns(Runs(), heads: 0..<2) } },
         Breakage("a message goes to another rank than expects it", "a message without its receive") {
             $0[1].steps[0].sends[0].peer = Rank(3)
         },
         Breakage("the sides expect other tiles", "without its") {
-            $0[1].steps[0].sends[0].payloads = [.keyValues(Runs(2..<3), heads: 0..<2)]
-            $0[2].steps[0].receives[0].payloads = [.keyValues(Runs(1..<3), heads: 0..<2)]
+            $0[1].steps[0].sends[0].payloads = [.columns(Runs(2..<3), heads: 0..<2)]
+            $0[2].steps[0].receives[0].payloads = [.columns(Runs(1..<3), heads: 0..<2)]
         },
         Breakage("the sides expect other heads", "without its") {
             $0[2].steps[0].receives[0].payloads = $0[2].steps[0].receives[0].payloads.map {
-                if case .keyValues(let tiles, _) = $0 { .keyValues(tiles, heads: 1..<2) } else { $0 }
+                if case .columns(let tiles, _) = $0 { .columns(tiles, heads: 1..<2) } else { $0 }
             }
         },
         Breakage("the sides put a message together in another order", in: .headExchange, "without its") {
@@ -105,7 +105,7 @@ struct Breakage: Sendable, CustomStringConvertible {
         },
         Breakage("keys are passed on before they arrive", "sends a key tile that is not resident") { moveMessages(&$0, from: 1, to: 0) },
         Breakage("queries are passed on before they arrive", in: .passQueries, "sends a query tile that is not resident") {
-            change(&$0, 1, step: 0) { if case .queries(_, let heads) = $0 { $0 = .queries(Runs(0..<1), heads: heads) } }
+            change(&$0, 1, step: 0) { if case .rows(_, let heads) = $0 { $0 = .rows(Runs(0..<1), heads: heads) } }
         },
         Breakage("keys are attended before they arrive", "attends a key tile that is not resident") {
             $0[1].steps[0].attend += $0[1].steps[1].attend
@@ -118,12 +118,12 @@ struct Breakage: Sendable, CustomStringConvertible {
         Breakage("keys of another head are attended", in: .headExchange, "attends a key tile that is not resident") {
             $0[1].steps[1].attend[0].heads = 3..<4
         },
-        Breakage("a tile is attended twice", "attends a key tile twice") { $0[1].steps[1].attend = $0[1].steps[0].attend },
+        Breakage("a tile is attended twice", "attends a tile twice") { $0[1].steps[1].attend = $0[1].steps[0].attend },
         Breakage("two units of one query tile and head at a time", "twice at a time") {
             $0[1].steps[0].attend += $0[1].steps[0].attend
         },
-        Breakage("a unit is left out", "lacks partials") { $0[1].steps[2].attend = [] },
-        Breakage("a head is left out", "lacks partials") { $0[1].steps[2].attend[0].heads = 0..<3 },
+        Breakage("a unit is left out", "lacks results") { $0[1].steps[2].attend = [] },
+        Breakage("a head is left out", "lacks results") { $0[1].steps[2].attend[0].heads = 0..<3 },
         Breakage("queries arrive and are not attended", in: .headExchange, "before its use") {
             $0[1].steps[1].attend[0].queries = Runs(1..<6)
         },
@@ -134,7 +134,7 @@ struct Breakage: Sendable, CustomStringConvertible {
         Breakage("queries are never let go", in: .passQueries, "keeps a query tile") { plans in
             for step in plans[1].steps.indices { plans[1].steps[step].release = [] }
         },
-        Breakage("a rank lets its own tile go", "has not arrived") { $0[1].steps[0].release = [.keyValues($0[1].job.keys.tiles(of: Rank(1)), heads: 0..<1)] },
+        Breakage("a rank lets its own tile go", "has not arrived") { $0[1].steps[0].release = [.columns($0[1].job.keys.tiles(of: Rank(1)), heads: 0..<1)] },
         Breakage("a tile is let go twice", "has not arrived") { plans in
             let step = plans[1].steps.firstIndex { !$0.release.isEmpty }!
             plans[1].steps[step].release += plans[1].steps[step].release
@@ -148,10 +148,10 @@ struct Breakage: Sendable, CustomStringConvertible {
             plans[0].steps[1].receives[0].payloads += first
             plans[0].steps[1].release = []
         },
-        Breakage("partials return before they are computed", in: .passQueries, "partials that are not here") { plans in
+        Breakage("partials return before they are computed", in: .passQueries, "results that are not here") { plans in
             moveMessages(&plans, from: 4, to: 3)
         },
-        Breakage("partials leave while they are computed", in: .headExchange, "while its partials leave") { plans in
+        Breakage("partials leave while they are computed", in: .headExchange, "while its results leave") { plans in
             let step = returning(plans[1])
             for rank in plans.indices {
                 plans[rank].steps[step].attend += plans[rank].steps[step - 1].attend.map {
@@ -174,7 +174,7 @@ struct Breakage: Sendable, CustomStringConvertible {
                 plans[rank].steps[step - 1].release = []
             }
         },
-        Breakage("partials never return", in: .headExchange, "keeps partials of another rank's queries") { plans in
+        Breakage("partials never return", in: .headExchange, "keeps results of another rank's query tiles") { plans in
             let step = returning(plans[1])
             for rank in plans.indices {
                 plans[rank].steps[step].sends = []
@@ -183,13 +183,13 @@ struct Breakage: Sendable, CustomStringConvertible {
         },
         Breakage("some of the partials stay", in: .passQueries, "leaves some behind") { plans in
             change(&plans, 1, step: 4) {
-                if case .partials(var units) = $0 {
+                if case .rowResults(var units) = $0 {
                     units.keys = Runs(units.keys.ranges[0].lowerBound..<units.keys.ranges[0].lowerBound + 1)
-                    $0 = .partials(units)
+                    $0 = .rowResults(units)
                 }
             }
         },
-        Breakage("partials return to another rank", in: .tree, "partials") { plans in
+        Breakage("partials return to another rank", in: .tree, "results") { plans in
             let step = returning(plans[1])
             let transfer = plans[1].steps[step].sends[0]
             plans[1].steps[step].sends[0].peer = Rank(2)
@@ -198,11 +198,11 @@ struct Breakage: Sendable, CustomStringConvertible {
         },
         Breakage("a head that does not exist", "names a head that does not exist") { $0[1].steps[0].attend[0].heads = 0..<5 },
         Breakage("a key/value head that does not exist", "names a head that does not exist") {
-            change(&$0, 0, step: 0) { if case .keyValues(let tiles, _) = $0 { $0 = .keyValues(tiles, heads: 0..<3) } }
+            change(&$0, 0, step: 0) { if case .columns(let tiles, _) = $0 { $0 = .columns(tiles, heads: 0..<3) } }
         },
         Breakage("a key tile that does not exist", "names a key tile that does not exist") { $0[1].steps[0].attend[0].keys = Runs(0..<7) },
         Breakage("a query tile that does not exist", "names a query tile that does not exist") { $0[1].steps[0].attend[0].queries = Runs(0..<7) },
-        Breakage("partials are let go", in: .passQueries, "releases partials") { $0[1].steps[0].release.append(.partials($0[1].steps[0].attend[0])) },
+        Breakage("partials are let go", in: .passQueries, "releases results") { $0[1].steps[0].release.append(.rowResults($0[1].steps[0].attend[0])) },
         // Ranks 0 and 1, and 2 and 3, share memory: tiles 0 to 2 and 3 to 5 are theirs.
         Breakage("a mate's arrival is read before it is there", ranksPerNode: 2, "attends a key tile that is not resident") {
             $0[3].steps[0].attend += $0[3].steps[2].attend
@@ -228,9 +228,9 @@ struct Breakage: Sendable, CustomStringConvertible {
     /// The same payloads without key tile 0.
     private static func shortened(_ payloads: [Payload]) -> [Payload] {
         payloads.map { payload in
-            guard case .partials(var units) = payload else { return payload }
+            guard case .rowResults(var units) = payload else { return payload }
             units.keys = Runs(1..<6)
-            return .partials(units)
+            return .rowResults(units)
         }
     }
 

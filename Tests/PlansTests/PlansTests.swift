@@ -55,6 +55,16 @@ import Tiles
         }
     }
 
+    /// Operations that give keys something, or both sides, each query head or each key/value head.
+    private static func operations(_ heads: HeadShape) -> [OperationShape] {
+        [
+            .receive(heads),
+            OperationShape(
+                "differentiate", rowOperands: [8, 8, 1, 1, 1], columns: .keysAndValues, rowResults: [8], columnResults: [8, 8],
+                columnResultHeads: .keyValue, flopPerPair: 80),
+        ]
+    }
+
     @Test(arguments: Layout.allCases, [Mask.full, .causal]) func plansAreValidAndSendTheLeast(layout: Layout, mask: Mask) throws {
         let heads = HeadShape(heads: 3, headDimension: 8)
         for lengths in Self.lengthLists {
@@ -71,12 +81,18 @@ import Tiles
                     try Plan.validate(plans)
                     for strategy in Strategy.allCases where job.keys.numbering.tileCount < 50 {
                         try Plan.validate(made(strategy))
+                        for operation in Self.operations(heads) {
+                            var other = job
+                            other.operation = operation
+                            let planner = strategy.planner(Needs(other))
+                            try Plan.validate((0..<count).map { planner.plan(Rank($0)) })
+                        }
                     }
                     // The definition of the least: each tile once to every rank that needs it and does not own it.
                     var least = 0
                     for tile in 0..<job.keys.numbering.tileCount {
                         for rank in (0..<count).map({ Rank($0) }) where job.keys.owner(of: tile) != rank {
-                            if job.needs(of: rank).contains(tile) { least += job.bytes(of: .keyValues(Runs(tile..<tile + 1), heads: 0..<3)) }
+                            if job.needs(of: rank).contains(tile) { least += plans[0].bytes(of: .columns(Runs(tile..<tile + 1), heads: 0..<3)) }
                         }
                     }
                     #expect(plans.reduce(0) { $0 + $1.bytesSent } == least)

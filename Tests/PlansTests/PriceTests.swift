@@ -307,9 +307,9 @@ private enum MemorySimulation {
 
     static func peak(_ plan: Plan) -> Int {
         let job = plan.job
-        let block = PartialPool.blockBytes(job.heads)
+        let block = ResultPool.blockBytes(job.operation.rowResults)
         let own = job.queries.tiles(of: plan.rank)
-        let base = job.bytes(of: .keyValues(job.keys.tiles(of: plan.rank), heads: 0..<job.heads.keyValueHeads))
+        let base = plan.bytes(of: .columns(job.keys.tiles(of: plan.rank), heads: 0..<job.heads.keyValueHeads))
         var resident = 0
         var peak = base
         var forests: [Unit: MergeForest<Nothing>] = [:]
@@ -328,15 +328,15 @@ private enum MemorySimulation {
             var arriving = 0
             var blocks = 0
             for payload in step.receives.flatMap(\.payloads) {
-                if case .partials(let units) = payload {
+                if case .rowResults(let units) = payload {
                     each(units) { unit, keys in blocks += job.subtrees(of: unit.tile, in: keys).count }
                 } else {
-                    arriving += job.bytes(of: payload)
+                    arriving += plan.bytes(of: payload)
                 }
             }
             var copied = 0
-            for case .queries(let tiles, let heads) in step.sends.flatMap(\.payloads) {
-                copied += job.bytes(of: .queries(tiles.intersection(own), heads: heads))
+            for case .rows(let tiles, let heads) in step.sends.flatMap(\.payloads) {
+                copied += plan.bytes(of: .rows(tiles.intersection(own), heads: heads))
             }
             for units in step.attend {
                 each(units) { unit, keys in
@@ -348,10 +348,10 @@ private enum MemorySimulation {
             }
             blocks += forests.values.reduce(0) { $0 + $1.pendingCount }
             peak = max(peak, base + resident + arriving + copied + blocks * block)
-            for payload in step.release { resident -= job.bytes(of: payload) }
+            for payload in step.release { resident -= plan.bytes(of: payload) }
             resident += arriving
-            for case .partials(let units) in step.sends.flatMap(\.payloads) { each(units) { unit, _ in forests[unit] = nil } }
-            for case .partials(let units) in step.receives.flatMap(\.payloads) {
+            for case .rowResults(let units) in step.sends.flatMap(\.payloads) { each(units) { unit, _ in forests[unit] = nil } }
+            for case .rowResults(let units) in step.receives.flatMap(\.payloads) {
                 each(units) { unit, keys in
                     var here = forest(unit)
                     for node in job.subtrees(of: unit.tile, in: keys) { here.insert(Nothing(), at: node) }

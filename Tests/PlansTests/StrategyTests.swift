@@ -32,7 +32,7 @@ import Tiles
                 step.sends.map { transfer in
                     Message(
                         step: number, from: plan.rank, to: transfer.peer,
-                        bytes: transfer.payloads.reduce(0) { $0 + plan.job.bytes(of: $1) })
+                        bytes: transfer.payloads.reduce(0) { $0 + plan.bytes(of: $1) })
                 }
             }
         })
@@ -69,8 +69,8 @@ import Tiles
         var (all, betweenNodes) = (0, 0)
         for plan in plans {
             for transfer in plan.steps.flatMap(\.sends) {
-                for case .keyValues(let tiles, let heads) in transfer.payloads {
-                    let bytes = plan.job.bytes(of: .keyValues(tiles, heads: heads))
+                for case .columns(let tiles, let heads) in transfer.payloads {
+                    let bytes = plan.bytes(of: .columns(tiles, heads: heads))
                     all += bytes
                     if !plan.job.topology.areMates(plan.rank, transfer.peer) { betweenNodes += bytes }
                 }
@@ -86,7 +86,7 @@ import Tiles
         #expect(sent.all == sent.betweenNodes)
         if ranksPerNode == 12 { #expect(sent.all == 0) }
         if [.passKeyValue, .allGather].contains(strategy) {
-            let every = plans[0].job.bytes(of: .keyValues(Runs(0..<24), heads: 0..<4))
+            let every = plans[0].bytes(of: .columns(Runs(0..<24), heads: 0..<4))
             #expect(sent.all == every * (12 / ranksPerNode - 1))
         }
     }

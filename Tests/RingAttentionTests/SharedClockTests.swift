@@ -106,11 +106,11 @@ private final class HaltingTransport: Transport {
         for halt in halts {
             let outcomes = try VirtualRanks.run(count: ranks, seed: ringCase.seed, fillsReceives: true) { carrier in
                 let transport = HaltingTransport(carrier, halt)
-                let executor = try ringCase.executor(on: transport)
+                let setup = try ringCase.setup(on: transport)
                 // No rank waits for the others between the layers.
                 let parts = try inputs.map { inputs in
                     transport.halt()
-                    return try ringCase.attend(executor, inputs: inputs, on: transport)
+                    return try ringCase.attend(setup, inputs: inputs, on: transport)
                 }
                 return try parts.map { try ringCase.gather($0, over: transport) }
             }

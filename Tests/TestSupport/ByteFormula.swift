@@ -29,11 +29,21 @@ public struct ByteFormula {
         }
     }
 
-    private func keyBytes(_ tile: Int) -> Int { PackedTile(job.heads, job.element).floats(keys: job.keys.numbering.tokens(of: tile).count) * (job.narrowsWire ? 2 : 4) }
-    private func queryBytes(_ tile: Int) -> Int { job.queries.numbering.tokens(of: tile).count * job.heads.headDimension * 4 }
-    private func partialBytes(_ tile: Int) -> Int {
-        job.queries.numbering.tokens(of: tile).count * (2 + (job.heads.valueDimension + 15) / 16 * 16) * 4
+    private var isAttend: Bool { job.operation == .attend(job.heads) }
+    /// Packed keys, and values where they are needed.
+    private func keyBytes(_ tile: Int) -> Int {
+        let packed = PackedTile(job.heads, job.element)
+        let keys = job.keys.numbering.tokens(of: tile).count
+        return (isAttend ? packed.floats(capacity: keys) : packed.keyFloats(capacity: keys)) * (job.narrowsWire ? 2 : 4)
     }
+    /// Queries; and m, ℓ and a weight where mass is received.
+    private func queryBytes(_ tile: Int) -> Int { job.queries.numbering.tokens(of: tile).count * (job.heads.headDimension + (isAttend ? 0 : 3)) * 4 }
+    /// m, ℓ and O; nothing where mass is received.
+    private func partialBytes(_ tile: Int) -> Int {
+        isAttend ? job.queries.numbering.tokens(of: tile).count * (2 + (job.heads.valueDimension + 15) / 16 * 16) * 4 : 0
+    }
+    /// A mass.
+    private func massBytes(_ tile: Int) -> Int { isAttend ? 0 : job.keys.numbering.tokens(of: tile).count * 4 }
 
     /// The maximal subtrees that some of the tiles a query tile sees fill: what waits in a forest once they are in.
     private func subtrees(_ queryTile: Int, _ keyTiles: [Int]) -> Int {
@@ -41,6 +51,15 @@ public struct ByteFormula {
         let first = job.keys.numbering.firstTile[job.queries.numbering.sequence(of: queryTile)]
         var forest = MergeForest<Nothing>(tiles: seen[queryTile].shifted(by: -first))
         for tile in keyTiles { forest.insert(Nothing(), tile: tile - first) }
+        return forest.pendingCount
+    }
+
+    /// The maximal subtrees that some of the query tiles that see a key tile fill.
+    private func readerSubtrees(_ keyTile: Int, _ queryTiles: [Int], of all: [Int]) -> Int {
+        struct Nothing: Mergeable { mutating func merge(right: Nothing) {} }
+        let first = job.queries.numbering.firstTile[job.keys.numbering.sequence(of: keyTile)]
+        var forest = MergeForest<Nothing>(tiles: Runs(all.map { $0 - first..<$0 - first + 1 }))
+        for tile in queryTiles { forest.insert(Nothing(), tile: tile - first) }
         return forest.pendingCount
     }
 
@@ -61,6 +80,11 @@ public struct ByteFormula {
                 if !groups.isEmpty && node(keyOwner[tile]) != home { total += keyBytes(tile) * keysOfHeads }
                 let others = Set(groups.map { node($0 * degree + member) }).subtracting([home])
                 total += others.count * keyBytes(tile) * keysOfHeads
+                // Masses of these heads go home, but from the owner itself.
+                let readers = seen.indices.filter { seen[$0].contains(tile) }
+                for group in groups where group * degree + member != keyOwner[tile] && !isAttend {
+                    total += massBytes(tile) * heads.count * readerSubtrees(tile, readers.filter { queryOwner[$0] / degree == group }, of: readers)
+                }
             }
             for tile in queryOwner.indices where !seen[tile].isEmpty && queryOwner[tile] % degree != member {
                 total += (queryBytes(tile) + partialBytes(tile)) * heads.count

@@ -99,8 +99,11 @@ public struct RingCase: Sendable, CustomStringConvertible {
 
     /// What one rank computed: its own rows.
     public struct Part {
+        let queries: AlignedBuffer
         let output: AlignedBuffer
         let logSumExp: AlignedBuffer
+        let rowMax: AlignedBuffer
+        let rowSum: AlignedBuffer
         let sent: Traffic
     }
 
@@ -109,62 +112,171 @@ public struct RingCase: Sendable, CustomStringConvertible {
         on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best,
         inputs given: (queries: [Float], keys: [Float], values: [Float])? = nil
     ) throws -> Outcome {
-        let part = try attend(executor(on: transport, threads: threads, kernels: kernels), inputs: given ?? inputs(), on: transport)
+        let part = try attend(setup(on: transport, threads: threads, kernels: kernels), inputs: given ?? inputs(), on: transport)
         return try gather(part, over: transport)
     }
 
-    /// What runs this rank's part.
-    public func executor(on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best) throws -> RingExecutor {
-        try RingExecutor(
-            plan: strategy.plan(job(ranks: transport.size), rank: transport.rank), modifiers: modifiers, transport: transport,
-            threads: ThreadPool(threads: threads), kernels: kernels)
+    /// What runs this rank's part: attention, and what keys receive of it.
+    public func setup(on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best) throws -> AttentionSetup {
+        let attend = job(ranks: transport.size)
+        var receive = attend
+        receive.operation = .receive(heads)
+        return try AttentionSetup(
+            [attend, receive], strategy, transport: transport, threads: ThreadPool(threads: threads), kernels: kernels
+        ) { job in
+            job.operation == receive.operation
+                ? .receive(heads: heads, element: element, mask: job.mask, modifiers: modifiers, kernels: kernels)
+                : .attend(heads: heads, element: element, mask: job.mask, modifiers: modifiers, kernels: kernels)
+        }
+    }
+
+    /// Packs this rank's part of some keys and values.
+    public func pack(_ keyValues: KeyValueTiles, keys allKeys: [Float], values allValues: [Float]) {
+        let (keyWidth, valueWidth) = (heads.keyValueHeads * heads.headDimension, heads.keyValueHeads * heads.valueDimension)
+        for tile in keyValues.keys.tiles(of: keyValues.rank) {
+            let tokens = Self.tokens(of: tile, keyValues.keys)
+            let keys = Self.buffer(Array(allKeys[tokens.lowerBound * keyWidth..<tokens.upperBound * keyWidth]))
+            let values = Self.buffer(Array(allValues[tokens.lowerBound * valueWidth..<tokens.upperBound * valueWidth]))
+            // In two parts, as the encoder does.
+            let cut = min(PackedTile.panelWidth, tokens.count)
+            for rows in [0..<cut, cut..<tokens.count] where !rows.isEmpty {
+                keyValues.pack(
+                    tile: tile, rows: rows,
+                    keys: HeadRows(keys, offset: rows.lowerBound * keyWidth, tokenStride: keyWidth, headStride: heads.headDimension),
+                    values: HeadRows(values, offset: rows.lowerBound * valueWidth, tokenStride: valueWidth, headStride: heads.valueDimension))
+            }
+        }
+    }
+
+    /// This rank's part of the tokens of all sequences, each so many floats.
+    private func mine(_ all: [Float], width: Int, _ sharding: Sharding, _ rank: Rank) -> AlignedBuffer {
+        Self.buffer(sharding.tiles(of: rank).flatMap { tile in
+            let tokens = Self.tokens(of: tile, sharding)
+            return all[tokens.lowerBound * width..<tokens.upperBound * width]
+        })
     }
 
     /// Packs and attends this rank's part of some inputs.
     public func attend(
-        _ executor: RingExecutor, inputs: (queries: [Float], keys: [Float], values: [Float]), on transport: any Transport
+        _ setup: AttentionSetup, inputs: (queries: [Float], keys: [Float], values: [Float]), on transport: any Transport
     ) throws -> Part {
+        pack(setup.keyValues, keys: inputs.keys, values: inputs.values)
+        return try attend(setup.executors[0], to: setup.keyValues, queries: inputs.queries, on: transport)
+    }
+
+    /// Attends this rank's part of some queries to what is packed.
+    public func attend(_ executor: RingExecutor, to keyValues: KeyValueTiles, queries: [Float], on transport: any Transport) throws -> Part {
         let job = executor.plan.job
-        let (allQueries, allKeys, allValues) = inputs
-        let queryWidth = heads.queryHeads * heads.headDimension
-        let keyWidth = heads.keyValueHeads * heads.headDimension
-        let valueWidth = heads.keyValueHeads * heads.valueDimension
-        let outputWidth = heads.queryHeads * heads.valueDimension
-        for run in job.keys.tiles(of: transport.rank).ranges {
-            for tile in run {
-                let tokens = Self.tokens(of: tile, job.keys)
-                let keys = Self.buffer(Array(allKeys[tokens.lowerBound * keyWidth..<tokens.upperBound * keyWidth]))
-                let values = Self.buffer(Array(allValues[tokens.lowerBound * valueWidth..<tokens.upperBound * valueWidth]))
-                // In two parts, as the encoder does.
-                let cut = min(64, tokens.count)
-                for rows in [0..<cut, cut..<tokens.count] where !rows.isEmpty {
-                    withExtendedLifetime((keys, values)) {
-                        executor.pack(
-                            tile: tile, rows: rows,
-                            keys: HeadRows(keys, offset: rows.lowerBound * keyWidth, tokenStride: keyWidth, headStride: heads.headDimension),
-                            values: HeadRows(values, offset: rows.lowerBound * valueWidth, tokenStride: valueWidth,
-                                headStride: heads.valueDimension))
-                    }
-                }
-            }
-        }
-        let mine = job.queries.tiles(of: transport.rank).ranges.flatMap { $0.map { Self.tokens(of: $0, job.queries) } }
-        let queries = Self.buffer(mine.flatMap { allQueries[$0.lowerBound * queryWidth..<$0.upperBound * queryWidth] })
-        let rows = mine.reduce(0) { $0 + $1.count }
+        let (queryWidth, outputWidth) = (heads.queryHeads * heads.headDimension, heads.queryHeads * heads.valueDimension)
+        let queries = mine(queries, width: queryWidth, job.queries, transport.rank)
+        let rows = job.queries.tokenCount(of: transport.rank)
         let output = AlignedBuffer(count: rows * outputWidth)
-        let logSumExp = AlignedBuffer(count: rows * heads.queryHeads)
+        let statistics = (0..<3).map { _ in AlignedBuffer(count: rows * heads.queryHeads) }
+        func perRow(_ buffer: AlignedBuffer) -> HeadRows { HeadRows(buffer, tokenStride: heads.queryHeads, headStride: 1) }
         let before = transport.traffic
-        try withExtendedLifetime((queries, output, logSumExp)) {
-            try executor.attend(
+        try executor.run(
+            .attend(
                 queries: HeadRows(queries, tokenStride: queryWidth, headStride: heads.headDimension), scale: scale,
-                output: HeadRows(output, tokenStride: outputWidth, headStride: heads.valueDimension),
-                logSumExp: HeadRows(logSumExp, tokenStride: heads.queryHeads, headStride: 1))
-        }
-        var sent = transport.traffic
+                output: HeadRows(output, tokenStride: outputWidth, headStride: heads.valueDimension), logSumExp: perRow(statistics[0]),
+                rowMax: perRow(statistics[1]), rowSum: perRow(statistics[2])),
+            on: keyValues)
+        return Part(
+            queries: queries, output: output, logSumExp: statistics[0], rowMax: statistics[1], rowSum: statistics[2],
+            sent: Self.sent(transport.traffic, since: before))
+    }
+
+    private static func sent(_ now: Traffic, since before: Traffic) -> Traffic {
+        var sent = now
         sent.bytes -= before.bytes
         sent.messages -= before.messages
-        return Part(output: output, logSumExp: logSumExp, sent: sent)
+        return sent
     }
+
+    // MARK: Received mass
+
+    /// What the keys of all sequences received, (tokens, query heads), and what this rank sent for it.
+    public struct Received: Sendable {
+        public var mass: [Float]
+        public var bytesSent: Int
+        public var messagesSent: Int
+    }
+
+    /// A weight for each query row and head: (tokens of all sequences, query heads).
+    public func rowWeights() -> [Float] {
+        var generator = SplitMix(seed: seed &+ 77)
+        return (0..<sequences.reduce(0) { $0 + $1.queries } * heads.queryHeads).map { _ in generator.unit() * 2 }
+    }
+
+    /// Attends, then finds what keys receive, and gathers it on every rank.
+    public func receive(on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best, rowWeights: [Float]) throws -> Received {
+        let setup = try setup(on: transport, threads: threads, kernels: kernels)
+        let part = try attend(setup, inputs: inputs(), on: transport)
+        let job = setup.executors[1].plan.job
+        let weights = mine(rowWeights, width: heads.queryHeads, job.queries, transport.rank)
+        let mass = AlignedBuffer(count: job.keys.tokenCount(of: transport.rank) * heads.queryHeads)
+        func perToken(_ buffer: AlignedBuffer) -> HeadRows { HeadRows(buffer, tokenStride: heads.queryHeads, headStride: 1) }
+        let before = transport.traffic
+        try setup.executors[1].run(
+            .receive(
+                queries: HeadRows(part.queries, tokenStride: heads.queryHeads * heads.headDimension, headStride: heads.headDimension),
+                scale: scale, rowMax: perToken(part.rowMax), rowSum: perToken(part.rowSum), rowWeights: perToken(weights), mass: perToken(mass)),
+            on: setup.keyValues)
+        let sent = Self.sent(transport.traffic, since: before)
+        let all = try transport.allGather(withExtendedLifetime(mass) { Array($0.bytes) })
+        return Received(mass: Self.assemble(all, width: heads.queryHeads, job.keys), bytesSent: sent.bytes, messagesSent: sent.messages)
+    }
+
+    /// Where received mass leaves the oracle's bound: a description of the first place, or nil.
+    public func disagreement(_ received: Received, rowWeights: [Float]) -> String? {
+        var firstKey = 0
+        for (number, place) in headOracles(rowWeights).enumerated() {
+            for (h, oracle) in place.enumerated() {
+                var sum = 0.0
+                for key in oracle.mass.indices {
+                    let value = Double(received.mass[(firstKey + key) * heads.queryHeads + h])
+                    if !(abs(value - oracle.mass[key]) <= oracle.bound[key]) {
+                        return "mass of sequence \(number), head \(h), key \(key): \(value), oracle \(oracle.mass[key]) ± \(oracle.bound[key])"
+                    }
+                    sum += value
+                }
+                // With every weight 1, the mass is that of all rows but for the sink's share.
+                guard rowWeights.allSatisfy({ $0 == 1 }) else { continue }
+                let expected = oracle.sinkShares.reduce(0) { $0 + (1 - $1) }
+                if !(abs(sum - expected) <= oracle.bound.reduce(0, +) + 1e-9 * expected) {
+                    return "mass of sequence \(number), head \(h), all keys: \(sum), and the rows that see anything have \(expected)"
+                }
+            }
+            firstKey += sequences[number].keys
+        }
+        return nil
+    }
+
+    /// What the oracle says that keys receive, of each sequence and head.
+    private func headOracles(_ rowWeights: [Float]) -> [[Oracle.Received]] {
+        let (queries, keys, _) = inputs()
+        var (firstQuery, firstKey) = (0, 0)
+        return sequences.map { shape in
+            defer {
+                firstQuery += shape.queries
+                firstKey += shape.keys
+            }
+            let (rows, columns) = (firstQuery..<firstQuery + shape.queries, firstKey..<firstKey + shape.keys)
+            return (0..<heads.queryHeads).map { head in
+                Oracle.receive(
+                    queries: Self.head(queries, rows, head, of: heads.queryHeads, width: heads.headDimension),
+                    keys: Self.head(keys, columns, head / heads.groupSize, of: heads.keyValueHeads, width: heads.headDimension),
+                    rowWeights: Self.head(rowWeights, rows, head, of: heads.queryHeads, width: 1),
+                    headDimension: heads.headDimension, shape: shape, mask: mask, scale: Double(scale), modifiers: modifiers, head: head,
+                    element: element, wire: wire)
+            }
+        }
+    }
+
+    private static func head(_ all: [Float], _ tokens: Range<Int>, _ head: Int, of heads: Int, width: Int) -> [Float] {
+        tokens.flatMap { all[($0 * heads + head) * width..<($0 * heads + head + 1) * width] }
+    }
+
+    // MARK: Attention
 
     /// The whole of what all ranks computed. Collective.
     public func gather(_ part: Part, over transport: any Transport) throws -> Outcome {
@@ -180,18 +292,16 @@ public struct RingCase: Sendable, CustomStringConvertible {
     /// Where a gathered result leaves the oracle's bound: a description of the first place, or nil.
     public func disagreement(_ outcome: Outcome) -> String? {
         let (queries, keys, values) = inputs()
-        func head(_ all: [Float], _ tokens: Range<Int>, _ head: Int, of heads: Int, width: Int) -> [Float] {
-            tokens.flatMap { all[($0 * heads + head) * width..<($0 * heads + head + 1) * width] }
-        }
+        let head = Self.head
         var firstQuery = 0
         var firstKey = 0
         for (number, shape) in sequences.enumerated() {
             for h in 0..<heads.queryHeads {
                 let keyHead = h / heads.groupSize
                 let oracle = Oracle.attend(
-                    queries: head(queries, firstQuery..<firstQuery + shape.queries, h, of: heads.queryHeads, width: heads.headDimension),
-                    keys: head(keys, firstKey..<firstKey + shape.keys, keyHead, of: heads.keyValueHeads, width: heads.headDimension),
-                    values: head(values, firstKey..<firstKey + shape.keys, keyHead, of: heads.keyValueHeads, width: heads.valueDimension),
+                    queries: head(queries, firstQuery..<firstQuery + shape.queries, h, heads.queryHeads, heads.headDimension),
+                    keys: head(keys, firstKey..<firstKey + shape.keys, keyHead, heads.keyValueHeads, heads.headDimension),
+                    values: head(values, firstKey..<firstKey + shape.keys, keyHead, heads.keyValueHeads, heads.valueDimension),
                     headDimension: heads.headDimension, valueDimension: heads.valueDimension, shape: shape, mask: mask,
                     scale: Double(scale), modifiers: modifiers, head: h, element: element, wire: wire)
                 for row in 0..<shape.queries {

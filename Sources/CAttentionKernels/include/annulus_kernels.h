@@ -125,6 +125,13 @@ typedef struct annulus_kernels {
   // not NULL (2·reach + 1 floats), and s − slope·|δ| where slope ≠ 0; and the result, in natural units, times steps.
   void (*modify_scores)(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys, float scale, float cap,
                         const float *bias, ptrdiff_t reach, float slope, ptrdiff_t distance, float steps);
+
+  // mass[j] += Σ over rows, ascending, of 2^((S[r][j]·scale − row_max[r])/32)·factor[r], but never less than 2⁻¹²⁵·factor[r], for
+  // visible j < keys: one multiply-add a row. row_max, in steps, and factor are those of the whole row, not of these keys.
+  // Scores become steps when they are multiplied by scale. mask may be NULL: all visible. A row whose row_max is −∞ sees nothing.
+  void (*receive_rows)(const float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
+                       const uint64_t *mask, ptrdiff_t mask_stride, float scale,
+                       const float *row_max, const float *factor, float *mass);
 } annulus_kernels;
 
 // Kernel sets this machine can run, best last; index 0 is always the reference. NULL past the end.

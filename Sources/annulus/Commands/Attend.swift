@@ -75,15 +75,15 @@ struct Attend: ParsableCommand {
         surroundings.bytesPerToken = Double(4 * heads.queryHeads * (heads.headDimension + heads.valueDimension + 1))
         let decision = try session.decide(job, surroundings, session.options.strategy.named)
         let watchdog = session.watchdog
-        let executor = try RingExecutor(
+        let attention = try AttentionSetup(
             job, decision.strategy, modifiers: modifiers, transport: transport, threads: session.threads,
             kernels: session.kernels, progressed: { watchdog.progress() })
-        session.warn(executor.shortages)
+        session.warn(attention.shortages)
         let rows = job.queries.tokenCount(of: transport.rank)
         let queries = AlignedBuffer(count: heads.queryHeads * rows * heads.headDimension)
         let result = AlignedBuffer(count: heads.queryHeads * rows * heads.valueDimension)
         let sums = AlignedBuffer(count: heads.queryHeads * rows)
-        let wireError = try session.agree { try read(arrays, job, into: executor, queries: queries, rows: rows, rank: transport.rank) }
+        let wireError = try session.agree { try read(arrays, job, into: attention.keyValues, queries: queries, rows: rows, rank: transport.rank) }
         let scale = scale ?? 1 / Float(heads.headDimension).squareRoot()
         if let wireError {
             let bound = try wireError.bound(scale: scale, session)
@@ -91,7 +91,7 @@ struct Attend: ParsableCommand {
         }
         session.watchdog.progress(.attention)
         try withExtendedLifetime((queries, result, sums)) {
-            try executor.attend(
+            try attention.attend(
                 queries: HeadRows(queries, tokenStride: heads.headDimension, headStride: rows * heads.headDimension),
                 scale: scale,
                 output: HeadRows(result, tokenStride: heads.valueDimension, headStride: rows * heads.valueDimension),
@@ -151,7 +151,7 @@ struct Attend: ParsableCommand {
     /// Reads this rank's rows of the arrays, and packs its keys and values.
     /// - Returns: where keys and values travel narrowed, what that may do to the outputs.
     private func read(
-        _ file: SafetensorsFile, _ job: AttentionJob, into executor: RingExecutor, queries: AlignedBuffer, rows: Int, rank: Rank
+        _ file: SafetensorsFile, _ job: AttentionJob, into keyValues: KeyValueTiles, queries: AlignedBuffer, rows: Int, rank: Rank
     ) throws -> WireError? {
         let heads = job.heads
         var wireError = job.narrowsWire ? WireError(heads) : nil
@@ -186,7 +186,7 @@ struct Attend: ParsableCommand {
                 let keyRows = HeadRows(keys, tokenStride: heads.headDimension, headStride: TileGrid.tileSize * heads.headDimension)
                 let valueRows = HeadRows(values, tokenStride: heads.valueDimension, headStride: TileGrid.tileSize * heads.valueDimension)
                 wireError?.add(keys: keyRows, values: valueRows, rows: tokens.count)
-                executor.pack(tile: tile, rows: 0..<tokens.count, keys: keyRows, values: valueRows)
+                keyValues.pack(tile: tile, rows: 0..<tokens.count, keys: keyRows, values: valueRows)
             }
         }
         return wireError

@@ -78,8 +78,8 @@ private final class TreeWork {
     private let shape: SequenceShape
     private let heads: Int
     private let headShape: HeadShape
-    private let kernel: TileKernel
-    private let pool: PartialPool
+    private let worker: TileWorker
+    private let pool: ResultPool
     /// (rows, heads, dimension)
     private let queries: AlignedBuffer
     /// Packed tiles, head by head.
@@ -90,12 +90,12 @@ private final class TreeWork {
         shape = SequenceShape(queries: min(TileGrid.tileSize, length), keys: length)
         self.heads = heads
         headShape = HeadShape(heads: 1, headDimension: dimension)
-        kernel = TileKernel(heads: headShape, mask: .full, kernels: kernels)
-        pool = PartialPool(heads: headShape, kernels: kernels)
+        worker = TileOperation.attend(heads: headShape, mask: .full, kernels: kernels).makeWorker()
+        pool = PartialAttention.pool(headShape, kernels: kernels)
         queries = AlignedBuffer(count: shape.queries * heads * dimension)
         for index in 0..<queries.count { queries[index] = CountedNormal.value(key: seed, index: index) }
         let layout = PackedTile(headShape)
-        tileFloats = layout.floats(keys: TileGrid.tileSize)
+        tileFloats = layout.floats(capacity: TileGrid.tileSize)
         let tiles = TileGrid.count(length: length)
         packed = AlignedBuffer(count: heads * tiles * tileFloats)
         let rows = AlignedBuffer(count: TileGrid.tileSize * dimension)
@@ -104,7 +104,7 @@ private final class TreeWork {
             let count = TileGrid.tokens(of: index % tiles, length: length).count
             withExtendedLifetime(rows) {
                 layout.pack(
-                    rows: 0..<count, tileKeys: count, keys: rows.pointer, keyStride: dimension, values: rows.pointer,
+                    rows: 0..<count, capacity: count, keys: rows.pointer, keyStride: dimension, values: rows.pointer,
                     valueStride: dimension, into: packed.pointer + index * tileFloats, kernels: kernels)
             }
         }
@@ -114,16 +114,16 @@ private final class TreeWork {
         let tiles = TileGrid.count(length: shape.keys)
         let dimension = headShape.headDimension
         for head in 0..<heads {
-            kernel.load(
-                queries: queries.pointer + head * dimension, stride: heads * dimension, rows: shape.queries, head: 0,
-                scale: 1 / Float(dimension).squareRoot())
-            var forest = MergeForest<PartialAttention>(tiles: Runs(0..<tiles))
-            let only = PartialAttention(rows: shape.queries, from: pool)
+            let rows = TileRows(count: shape.queries, head: 0, planes: [(UnsafePointer(queries.pointer + head * dimension), heads * dimension)])
+            worker.load(rows, of: TileCall(scale: 1 / Float(dimension).squareRoot(), rowOperands: []))
+            var forest = MergeForest<PartialResult>(tiles: Runs(0..<tiles))
+            let only = PartialResult(rows: shape.queries, from: pool)
             for tile in 0..<tiles {
-                let part = mergesOnTree ? PartialAttention(rows: shape.queries, from: pool) : only
-                kernel.attend(
-                    to: packed.pointer + (head * tiles + tile) * tileFloats, queryTile: 0, keyTile: tile, in: shape, isWhole: true,
-                    into: part)
+                let part = mergesOnTree ? PartialResult(rows: shape.queries, from: pool) : only
+                let pair = TilePair(
+                    queryTile: 0, keyTile: tile, in: shape, isWhole: true, columns: packed.pointer + (head * tiles + tile) * tileFloats,
+                    capacity: TileGrid.tokens(of: tile, length: shape.keys).count)
+                worker.run(pair, rows: part, columns: nil, adds: false)
                 if mergesOnTree { forest.insert(part, tile: tile) }
             }
         }

@@ -57,7 +57,7 @@ extension Session {
             var job = AttentionJob(
                 shapes: [SequenceShape(length: length)], mask: .full, heads: shape, layout: .contiguous, rankCount: 1)
             job.element = element
-            let executor = try RingExecutor(job, .passKeyValue, transport: transport, threads: pool, kernels: kernels)
+            let attention = try AttentionSetup(job, .passKeyValue, transport: transport, threads: pool, kernels: kernels)
             let (width, outputWidth) = (shape.queryHeads * shape.headDimension, shape.queryHeads * shape.valueDimension)
             let rows = AlignedBuffer(count: length * width)
             let output = AlignedBuffer(count: length * outputWidth)
@@ -65,13 +65,13 @@ extension Session {
             for index in 0..<rows.count { rows.pointer[index] = Float(index % 17) * 0.1 - 0.8 }
             return try withExtendedLifetime((rows, output)) {
                 for tile in job.keys.tiles(of: Rank(0)) {
-                    executor.pack(
+                    attention.keyValues.pack(
                         tile: tile, rows: 0..<min(TileGrid.tileSize, length),
                         keys: HeadRows(rows, tokenStride: width, headStride: shape.headDimension),
                         values: HeadRows(output, tokenStride: outputWidth, headStride: shape.valueDimension))
                 }
                 func attend() throws {
-                    try executor.attend(
+                    try attention.attend(
                         queries: HeadRows(rows, tokenStride: width, headStride: shape.headDimension), scale: 0.1,
                         output: HeadRows(output, tokenStride: outputWidth, headStride: shape.valueDimension))
                 }

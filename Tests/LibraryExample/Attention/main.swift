@@ -14,6 +14,7 @@ let width = 4 * 32
     let job = AttentionJob(
         shapes: [SequenceShape(length: length)], mask: .causal, heads: heads, layout: .zigzag, rankCount: transport.size)
     let sharding = job.queries
+    let keyValues = KeyValueTiles(of: job, rank: transport.rank, kernels: .best)
     let executor = try RingExecutor(
         plan: Strategy.passKeyValue.plan(job, rank: transport.rank), transport: transport, threads: ThreadPool(threads: 1), kernels: .best)
 
@@ -35,10 +36,10 @@ let width = 4 * 32
     var row = 0
     for tile in sharding.tiles(of: transport.rank).ranges.joined() {
         let count = sharding.numbering.tokens(of: tile).count
-        executor.pack(tile: tile, rows: 0..<count, keys: rows(keys, from: row), values: rows(values, from: row))
+        keyValues.pack(tile: tile, rows: 0..<count, keys: rows(keys, from: row), values: rows(values, from: row))
         row += count
     }
-    try executor.attend(queries: rows(queries), scale: 1 / Float(32).squareRoot(), output: rows(output))
+    try executor.attend(queries: rows(queries), to: keyValues, scale: 1 / Float(32).squareRoot(), output: rows(output))
     return Dictionary(uniqueKeysWithValues: tokens.enumerated().map { ($1, output[$0 * width]) })
 }
 

@@ -5,12 +5,12 @@ import Matrices
 import Plans
 import Tiles
 
-/// Tiles of some heads, head after head, a head's in ascending order: packed keys and values, or query rows. Consecutive
-/// tiles of a head are adjacent, so a run of tiles is one piece of a message.
-final class Slab {
+/// Tiles of some heads, head after head, a head's in ascending order: packed keys and values, or what query rows bring.
+/// Consecutive tiles of a head are adjacent.
+final class TileStore {
     let tiles: Runs
     let heads: Range<Int>
-    /// The memory, which another slab may take over.
+    /// The memory, which another store may take over.
     let storage: AlignedBuffer
     /// (tile, head) pairs that have not been released.
     fileprivate var live: Int
@@ -38,17 +38,21 @@ final class Slab {
     }
 
     /// Packed keys and values of some tiles and key/value heads.
-    convenience init(keyValues tiles: Runs, heads: Range<Int>, of job: AttentionJob, memory: (_ floats: Int) -> AlignedBuffer) {
+    /// - Parameter columns: what of them.
+    convenience init(
+        packed tiles: Runs, _ columns: OperationShape.Columns = .keysAndValues, heads: Range<Int>, of job: AttentionJob,
+        memory: (_ floats: Int) -> AlignedBuffer
+    ) {
         let packed = PackedTile(job.heads, job.element)
         self.init(
-            tiles: tiles, heads: heads, tileFloats: { packed.floats(keys: job.keys.numbering.tokens(of: $0).count) }, memory: memory)
+            tiles: tiles, heads: heads, tileFloats: { packed.floats(of: columns, capacity: job.keys.numbering.capacity(of: $0)) }, memory: memory)
     }
 
     private func place(of tile: Int) -> Int {
         for (run, range) in tiles.ranges.enumerated() where range.contains(tile) {
             return firstPlace[run] + tile - range.lowerBound
         }
-        preconditionFailure("tile \(tile) is not in this slab")
+        preconditionFailure("tile \(tile) is not in this store")
     }
 
     private func start(place: Int, head: Int) -> Int { (head - heads.lowerBound) * starts[starts.count - 1] + starts[place] }
@@ -57,54 +61,62 @@ final class Slab {
 
     func tile(_ tile: Int, head: Int) -> UnsafeMutablePointer<Float> { storage.pointer + start(place: place(of: tile), head: head) }
 
-    /// The memory of a run of tiles of one head.
-    func piece(of run: Range<Int>, head: Int) -> UnsafeMutableRawBufferPointer {
+    /// Appends a run of tiles of one head to a message: of each tile its first floats, or all.
+    /// - Parameter floats: how many of a tile; nil: all.
+    func append(_ run: Range<Int>, head: Int, floats: ((_ tile: Int) -> Int)? = nil, to message: inout MessagePieces) {
         let first = place(of: run.lowerBound)
-        let floats = starts[first + run.count] - starts[first]
-        return UnsafeMutableRawBufferPointer(
-            start: storage.pointer + start(place: first, head: head), count: floats * MemoryLayout<Float>.stride)
+        func append(place: Int, floats: Int) {
+            let start = storage.pointer + start(place: place, head: head)
+            message.append(UnsafeMutableRawBufferPointer(start: start, count: floats * MemoryLayout<Float>.stride), keeping: storage)
+        }
+        if let floats {
+            for (offset, tile) in run.enumerated() { append(place: first + offset, floats: floats(tile)) }
+        } else {
+            append(place: first, floats: starts[first + run.count] - starts[first])
+        }
     }
 }
 
-/// The slabs that a rank can read at the moment.
-struct ResidentSlabs {
-    private var slabs: [Slab] = []
+/// What a rank can read at the moment.
+struct ResidentTiles {
+    private var stores: [TileStore] = []
 
-    mutating func add(_ slab: Slab) { slabs.append(slab) }
+    mutating func add(_ store: TileStore) { stores.append(store) }
 
-    mutating func remove(_ slab: Slab) { slabs.removeAll { $0 === slab } }
+    mutating func remove(_ store: TileStore) { stores.removeAll { $0 === store } }
 
-    /// Forgets tiles; returns the memory of slabs of which nothing is needed any more.
+    /// Forgets tiles; returns the memory of stores of which nothing is needed any more.
     mutating func release(_ tiles: Runs, heads: Range<Int>) -> [AlignedBuffer] {
         var freed: [AlignedBuffer] = []
-        for slab in slabs {
-            let released = slab.tiles.intersection(tiles).count * slab.heads.clamped(to: heads).count
+        for store in stores {
+            let released = store.tiles.intersection(tiles).count * store.heads.clamped(to: heads).count
             guard released > 0 else { continue }
-            slab.live -= released
-            if slab.live == 0 {
-                freed.append(slab.storage)
-                remove(slab)
+            store.live -= released
+            if store.live == 0 {
+                freed.append(store.storage)
+                remove(store)
             }
         }
         return freed
     }
 
     func tile(_ tile: Int, head: Int) -> UnsafePointer<Float> {
-        for slab in slabs where slab.contains(tile, head: head) { return UnsafePointer(slab.tile(tile, head: head)) }
+        for store in stores where store.contains(tile, head: head) { return UnsafePointer(store.tile(tile, head: head)) }
         preconditionFailure("tile \(tile) of head \(head) is not resident")
     }
 
     /// Appends tiles of some heads to a message, wherever they lie.
-    func append(_ tiles: Runs, heads: Range<Int>, to message: inout MessagePieces) {
+    /// - Parameter floats: the first floats of a tile that are sent; nil: all.
+    func append(_ tiles: Runs, heads: Range<Int>, floats: ((_ tile: Int) -> Int)? = nil, to message: inout MessagePieces) {
         for head in heads {
             for run in tiles.ranges {
                 var next = run.lowerBound
                 while next < run.upperBound {
-                    // A run of the message may cross from one slab into another.
-                    guard let slab = slabs.first(where: { $0.contains(next, head: head) }),
-                        let here = slab.tiles.intersection(next..<run.upperBound).ranges.first
+                    // A run of the message may cross from one store into another.
+                    guard let store = stores.first(where: { $0.contains(next, head: head) }),
+                        let here = store.tiles.intersection(next..<run.upperBound).ranges.first
                     else { preconditionFailure("tile \(next) of head \(head) is not resident") }
-                    message.append(slab.piece(of: here, head: head), keeping: slab.storage)
+                    store.append(here, head: head, floats: floats, to: &message)
                     next = here.upperBound
                 }
             }

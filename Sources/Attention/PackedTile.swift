@@ -1,0 +1,104 @@
+// How the keys and values of one tile and head lie in memory.
+
+import CAttentionKernels
+import Matrices
+import Tiles
+
+/// The panels of one key tile and head, in memory and on their way: K transposed in panels of keys, then V in panels of
+/// channels (see `annulus_kernels.h`).
+///
+/// Everything in it stands where the tile's *capacity* puts it: the keys that the tile has room for. Where a tile's length is
+/// known that is its length, so that short documents take no more memory and no more bytes; a tile that grows has room for
+/// ``TileGrid/tileSize``, and what is appended later moves nothing.
+public struct PackedTile: Sendable, Hashable {
+    /// The columns of a full panel.
+    public static let panelWidth = Int(ANNULUS_PANEL_WIDTH)
+    /// Panels are as wide as their columns, rounded up to this.
+    private static let granule = Int(ANNULUS_PANEL_GRANULE)
+
+    public let headDimension: Int
+    public let valueDimension: Int
+    /// What keys and values are stored in. In bfloat16 a float's place holds a pair along the depth of the product: two
+    /// channels of a key, or two keys of a channel of values.
+    public let element: ElementKind
+
+    public init(_ heads: HeadShape, _ element: ElementKind = .float32) {
+        headDimension = heads.headDimension
+        valueDimension = heads.valueDimension
+        self.element = element
+    }
+
+    /// A number of columns rounded up to whole granules.
+    func padded(_ columns: Int) -> Int { (columns + Self.granule - 1) / Self.granule * Self.granule }
+
+    /// The width of the panel that begins with a key, or a channel, of so many.
+    func width(at column: Int, of columns: Int) -> Int { padded(min(Self.panelWidth, columns - column)) }
+
+    /// From one row of query operands to the next, in floats.
+    var queryStride: Int { element.slots(headDimension) }
+
+    /// The floats of the K panels of a tile with room for `capacity` keys.
+    public func keyFloats(capacity: Int) -> Int { padded(capacity) * element.slots(headDimension) }
+
+    /// The floats of its V panels.
+    func valueFloats(capacity: Int) -> Int { element.slots(capacity) * padded(valueDimension) }
+
+    /// The floats of both, rounded up so that every tile starts on a cache line.
+    public func floats(capacity: Int) -> Int { keyFloats(capacity: capacity) + padded(valueFloats(capacity: capacity)) }
+
+    /// The floats of what an operation needs of a tile: its first ones.
+    public func floats(of columns: OperationShape.Columns, capacity: Int) -> Int {
+        switch columns {
+        case .keysAndValues: floats(capacity: capacity)
+        case .keys: keyFloats(capacity: capacity)
+        }
+    }
+
+    /// Packs some consecutive keys of a tile.
+    /// - Parameters:
+    ///   - rows: which keys of the tile: from the start of a panel on, to the start of another or to the last that is there.
+    ///   - capacity: the keys that the tile has room for.
+    ///   - keys, values: row-major, their first row being `rows.lowerBound`.
+    ///   - tile: the packed tile, `floats(capacity:)` floats.
+    public func pack(
+        rows: Range<Int>, capacity: Int,
+        keys: UnsafePointer<Float>, keyStride: Int, values: UnsafePointer<Float>, valueStride: Int,
+        into tile: UnsafeMutablePointer<Float>, kernels: KernelSet
+    ) {
+        precondition(rows.lowerBound % Self.panelWidth == 0 && rows.upperBound <= capacity, "a tile is packed panel by panel")
+        // The last panel has the width that the tile's capacity gives it.
+        let last = rows.upperBound / Self.panelWidth * Self.panelWidth
+        let isNarrow = last < rows.upperBound && padded(rows.upperBound - last) < width(at: last, of: capacity)
+        let whole = isNarrow ? max(0, last - rows.lowerBound) : rows.count
+        let panels = tile + rows.lowerBound * element.slots(headDimension)
+        packKeys(rows: whole, keys, stride: keyStride, into: panels, kernels: kernels)
+        if isNarrow {
+            let wide = width(at: last, of: capacity)
+            withUnsafeTemporaryAllocation(of: Float.self, capacity: wide * headDimension) { copy in
+                guard let copy = copy.baseAddress else { return }
+                copy.initialize(repeating: 0, count: wide * headDimension)
+                for row in 0..<rows.count - whole {
+                    (copy + row * headDimension).update(from: keys + (whole + row) * keyStride, count: headDimension)
+                }
+                packKeys(rows: wide, copy, stride: headDimension, into: panels + whole * element.slots(headDimension), kernels: kernels)
+            }
+        }
+        let packedValues = tile + keyFloats(capacity: capacity)
+        for column in stride(from: 0, to: valueDimension, by: Self.panelWidth) {
+            let columns = min(Self.panelWidth, valueDimension - column)
+            let panel = packedValues + column * element.slots(capacity) + element.slots(rows.lowerBound) * padded(columns)
+            switch element {
+            case .float32: kernels.functions.pack_columns(values + column, valueStride, rows.count, columns, panel)
+            case .bfloat16: kernels.bfloat16Functions.pack_columns(values + column, valueStride, rows.count, columns, panel)
+            }
+        }
+    }
+
+    /// Packs keys alone, from the start of a panel on.
+    func packKeys(rows: Int, _ keys: UnsafePointer<Float>, stride: Int, into panels: UnsafeMutablePointer<Float>, kernels: KernelSet) {
+        switch element {
+        case .float32: kernels.functions.pack_transposed(keys, stride, rows, headDimension, panels)
+        case .bfloat16: kernels.bfloat16Functions.pack_transposed(keys, stride, rows, headDimension, panels)
+        }
+    }
+}
