@@ -8,7 +8,7 @@ let package = Package(
     platforms: [.macOS(.v15)],
     products: [
         .library(name: "RingAttention", targets: ["RingAttention", "Plans", "Attention", "Tiles", "Matrices", "MPI"]),
-        .library(name: "Encoders", targets: ["Encoders", "Checkpoints", "Tokenization"]),
+        .library(name: "Transformers", targets: ["Transformers", "Checkpoints", "Tokenization"]),
         .executable(name: "annulus", targets: ["annulus"]),
     ],
     dependencies: [
@@ -28,11 +28,11 @@ let package = Package(
         .target(name: "RingAttention", dependencies: ["MPI", "Matrices", "Tiles", "Attention", "Plans"]),
         .target(name: "Checkpoints", dependencies: ["CFiles"]),
         .target(name: "Tokenization", dependencies: ["Checkpoints"]),
-        .target(name: "Encoders", dependencies: ["RingAttention", "Checkpoints", "Tokenization"]),
+        .target(name: "Transformers", dependencies: ["RingAttention", "Checkpoints", "Tokenization"]),
         .executableTarget(
             name: "annulus",
             dependencies: [
-                "Encoders",
+                "Transformers",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),
@@ -47,22 +47,22 @@ let package = Package(
             name: "RingAttentionTests", dependencies: ["RingAttention", "TestSupport", "Checkpoints"], exclude: ["Goldens"]),
         .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
         .testTarget(name: "TokenizationTests", dependencies: ["Tokenization"], exclude: ["Goldens"]),
-        .testTarget(name: "EncodersTests", dependencies: ["Encoders"], exclude: ["Goldens"]),
+        .testTarget(name: "TransformersTests", dependencies: ["Transformers"], exclude: ["Goldens"]),
         .testTarget(name: "CommandTests", dependencies: ["annulus", "TestSupport", "Checkpoints"]),
         // The programs of README.md, and the test that they are and do what it says.
         .executableTarget(
             name: "attention-example", dependencies: ["RingAttention"], path: "Tests/LibraryExample/Attention"),
         .executableTarget(
-            name: "similarity-example", dependencies: ["RingAttention", "Encoders"], path: "Tests/LibraryExample/Similarity"),
+            name: "similarity-example", dependencies: ["RingAttention", "Transformers"], path: "Tests/LibraryExample/Similarity"),
         .testTarget(
             name: "LibraryExampleTests", dependencies: ["attention-example", "similarity-example", "Checkpoints"],
             path: "Tests/LibraryExample/Tests"),
         // What is fuzzed (Tests/Fuzz is a package of its own), and the test that replays the committed inputs.
-        .target(name: "FuzzTargets", dependencies: ["RingAttention", "Encoders", "TestSupport"], path: "Tests/Fuzz/Targets"),
+        .target(name: "FuzzTargets", dependencies: ["RingAttention", "Transformers", "TestSupport"], path: "Tests/Fuzz/Targets"),
         .testTarget(name: "FuzzReplayTests", dependencies: ["FuzzTargets"], path: "Tests/Fuzz/Replay"),
         // Run under mpirun by scripts/test, with any number of ranks.
         .executableTarget(
-            name: "distributed-tests", dependencies: ["RingAttention", "TestSupport", "Encoders", "Checkpoints"], path: "Tests/DistributedTests",
+            name: "distributed-tests", dependencies: ["RingAttention", "TestSupport", "Transformers", "Checkpoints"], path: "Tests/DistributedTests",
             exclude: ["Misuse"]),
     ],
     swiftLanguageModes: [.v6]

@@ -45,7 +45,7 @@ extension TileCall {
 }
 
 /// One thread's attention.
-final class AttendWorker: TileWorker {
+private final class AttendWorker: TileWorker {
     private let scores: TileScores
     private let kernels: KernelSet
 

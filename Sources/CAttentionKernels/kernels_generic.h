@@ -688,6 +688,29 @@ static void layer_norm(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdif
   }
 }
 
+static void rms_norm(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride, const float *bias,
+                     const float *residual, ptrdiff_t residual_stride,
+                     const float *gamma, const float *beta, float epsilon, float *y, ptrdiff_t y_stride) {
+  const ptrdiff_t whole = columns / 16 * 16, rest = columns - whole;
+  for (ptrdiff_t r = 0; r < rows; r++, x += x_stride, y += y_stride) {
+    const float *skip = residual ? residual + r * residual_stride : NULL;
+    v16 squares = splat(0.0f);
+    for (ptrdiff_t j = 0; j < whole; j += 16) {
+      const v16 t = sum_of_terms(x, bias, skip, j, 16);
+      store(y + j, t);
+      squares = fused(t, t, squares);
+    }
+    if (rest) {
+      const v16 t = sum_of_terms(x, bias, skip, whole, rest);
+      store_some(y + whole, t, rest);
+      squares = fused(t, t, squares);
+    }
+    const v16 scale = splat(1.0f) / __builtin_elementwise_sqrt(splat(sum_lanes(squares) / (float)columns + epsilon));
+    if (beta) FOR_COLUMNS(columns, y, fused(AT(y) * scale, AT(gamma), AT(beta)))
+    else FOR_COLUMNS(columns, y, AT(y) * scale * AT(gamma))
+  }
+}
+
 // ---- functions over arrays ----------------------------------------------------------------------
 
 #define ARRAY_FUNCTION(name, function) \
@@ -760,6 +783,7 @@ const annulus_kernels TABLE_OF(ANNULUS_SET) = {
   .tanh_bias = tanh_bias,
   .gate_rows = gate_rows,
   .layer_norm = layer_norm,
+  .rms_norm = rms_norm,
   .exp = exp_array,
   .log = log_array,
   .erf = erf_array,

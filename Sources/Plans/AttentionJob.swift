@@ -13,7 +13,7 @@ public struct AttentionJob: Sendable {
     /// Where the key and value tiles live.
     public let keys: Sharding
     public var mask: Mask
-    public let heads: HeadShape
+    public private(set) var heads: HeadShape
     /// What is done with queries and keys that meet.
     public var operation: OperationShape
     /// What keys and values are stored in.
@@ -68,6 +68,12 @@ public struct AttentionJob: Sendable {
                 return Double(mask.visiblePairs(queryTile: tile, in: shape)) * flopPerPair + Double(tokens) * denseFlopPerToken
             }
         }
+    }
+
+    /// Makes it an attention with other heads.
+    mutating func attend(_ heads: HeadShape) {
+        self.heads = heads
+        operation = .attend(heads)
     }
 
     public var rankCount: Int { queries.rankCount }

@@ -10,10 +10,13 @@ public struct Surroundings: Sendable, Hashable {
     public struct Layers: Sendable, Hashable {
         /// What they see; nil: what the job says.
         public var mask: Mask?
+        /// Their heads; nil: what the job says.
+        public var heads: HeadShape?
         public var count: Int
 
-        public init(mask: Mask? = nil, count: Int) {
+        public init(mask: Mask? = nil, heads: HeadShape? = nil, count: Int) {
             self.mask = mask
+            self.heads = heads
             self.count = count
         }
     }
@@ -105,6 +108,7 @@ public struct Pricing: Sendable {
             let needs = surroundings.layers.map { layers in
                 var job = job
                 if let mask = layers.mask { job.mask = mask }
+                if let heads = layers.heads { job.attend(heads) }
                 return Needs(job)
             }
             // They do not depend on the layout.

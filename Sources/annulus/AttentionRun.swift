@@ -1,11 +1,11 @@
 // One attention on random inputs, run as often as a benchmark asks.
 
 import Attention
-import Encoders
 import Matrices
 import Plans
 import RingAttention
 import Tiles
+import Transformers
 
 /// Random inputs that depend on a seed and the position in the whole, so that ranks, layouts and masks do not change them.
 struct RandomInput {

@@ -1,13 +1,13 @@
 // Batches of a corpus through an encoder, on all ranks.
 
 import Checkpoints
-import Encoders
 import Foundation
 import Matrices
 import Plans
 import RingAttention
 import Tiles
 import Tokenization
+import Transformers
 
 /// A model loaded for a job.
 struct LoadedModel: Sendable {

@@ -1,9 +1,9 @@
 // What `embed` and `search` do before they encode: the model, the documents and their token ids.
 
 import Checkpoints
-import Encoders
 import Foundation
 import Tokenization
+import Transformers
 
 /// A loaded model and the documents it is to encode.
 struct EncodingJob {

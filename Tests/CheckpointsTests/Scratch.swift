@@ -29,7 +29,7 @@ final class Scratch {
 enum Goldens {
     /// Made by `scripts/goldens`; the encoders' tests use the same models.
     static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-        .deletingLastPathComponent().appendingPathComponent("EncodersTests/Goldens").path
+        .deletingLastPathComponent().appendingPathComponent("TransformersTests/Goldens").path
 }
 
 /// A generator that a seed determines (SplitMix64).

@@ -124,7 +124,7 @@ final class TemporaryFolder {
 /// A committed checkpoint of the encoder tests.
 func checkpoint(_ name: String) -> String {
     URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-        .appendingPathComponent("EncodersTests/Goldens/\(name)").path
+        .appendingPathComponent("TransformersTests/Goldens/\(name)").path
 }
 
 /// What damages a file of a copied checkpoint: the first place of some bytes becomes others.

@@ -1,12 +1,12 @@
 // Encoders of every family over MPI: the states of transformers, and the bytes of one rank alone.
 
 import Checkpoints
-import Encoders
 import Foundation
 import Matrices
 import Plans
 import RingAttention
 import Tiles
+import Transformers
 
 /// The tiny checkpoints of the encoder tests.
 private let families = [
@@ -25,7 +25,7 @@ func registerFamilyChecks(_ checks: inout Checks) {
     for (number, name) in families.enumerated() {
         checks.register("\(name): states of transformers, the bytes of one rank") { transport in
             let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
-                .appendingPathComponent("EncodersTests/Goldens/\(name)").path
+                .appendingPathComponent("TransformersTests/Goldens/\(name)").path
             let file = try SafetensorsFile(path: folder + "/goldens.safetensors")
             // Every length at once, past tiles and local windows, and of no common multiple.
             let documents = file.names.filter { $0.hasSuffix(".input_ids") }.map { String($0.dropLast(10)) }

@@ -14,7 +14,7 @@ import sys
 import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-MODEL = ROOT / "Tests/EncodersTests/Goldens/tiny-bert"
+MODEL = ROOT / "Tests/TransformersTests/Goldens/tiny-bert"
 SHARED_MEMORY = pathlib.Path("/dev/shm")
 # By this variable of their environment the processes of a job are known.
 MARKER = "ANNULUS_FAULT_TRIAL"

@@ -14,7 +14,7 @@ let package = Package(
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "TestSupport", .product(name: "RingAttention", package: "annulus"), .product(name: "Encoders", package: "annulus"),
+                "TestSupport", .product(name: "RingAttention", package: "annulus"), .product(name: "Transformers", package: "annulus"),
             ], path: "Targets"),
         .executableTarget(name: "fuzz", dependencies: ["FuzzTargets"], path: "Driver"),
     ],

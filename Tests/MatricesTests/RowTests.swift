@@ -51,8 +51,8 @@ struct RowTests {
         }
     }
 
-    @Test("layer norm within its bound of float64, with and without each part", arguments: [1, 2, 31, 64, 384, 389])
-    func layerNorm(columns: Int) {
+    @Test("norms within their bound of float64, with and without each part", arguments: [1, 2, 31, 64, 384, 389], [false, true])
+    func norms(columns: Int, isRootMeanSquare: Bool) {
         var random = RandomNumbers()
         print("seed \(random.seed)")
         let rows = 4, stride = columns + 3, epsilon: Float = 1e-5
@@ -69,7 +69,8 @@ struct RowTests {
                             bias.withUnsafeBufferPointer { bias in
                                 residual.withUnsafeBufferPointer { residual in
                                     beta.withUnsafeBufferPointer { beta in
-                                        set.functions.layer_norm(
+                                        let norm = isRootMeanSquare ? set.functions.rms_norm : set.functions.layer_norm
+                                        norm?(
                                             rows, columns, inPlace ? UnsafePointer(y) : source, stride,
                                             parts & 1 != 0 ? bias.baseAddress : nil,
                                             parts & 2 != 0 ? residual.baseAddress : nil, stride,
@@ -94,7 +95,7 @@ struct RowTests {
                     Double(x[row * stride + j]) + (parts & 1 != 0 ? Double(bias[j]) : 0)
                         + (parts & 2 != 0 ? Double(residual[row * stride + j]) : 0)
                 }
-                let mean = t.reduce(0, +) / Double(columns)
+                let mean = isRootMeanSquare ? 0 : t.reduce(0, +) / Double(columns)
                 let variance = t.reduce(0) { $0 + ($1 - mean) * ($1 - mean) } / Double(columns)
                 let scale = 1 / (variance + Double(epsilon)).squareRoot()
                 // Each t carries two roundings, the mean n/16 + 5 more, relative to the largest magnitude; a

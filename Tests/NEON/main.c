@@ -208,6 +208,28 @@ static void check_layer_norm(const annulus_kernels *set, Run *run) {
     }
 }
 
+static void check_rms_norm(const annulus_kernels *set, Run *run) {
+  for (ptrdiff_t columns = 1; columns < 400; columns += 57)
+    for (int parts = 0; parts < 8; parts++) {
+      fill(run, a, 5 * 400, 4), fill(run, b, 5 * 400, 4), fill(run, d, 3 * 400, 2);
+      set->rms_norm(5, columns, a, 400, parts & 1 ? d : NULL, parts & 2 ? b : NULL, 400, d + 400,
+                    parts & 4 ? d + 800 : NULL, 1e-5f, c, columns);
+      keep(run, c, 5 * columns);
+    }
+}
+
+static void check_receive_rows(const annulus_kernels *set, Run *run) {
+  for (ptrdiff_t keys = 1; keys <= 256; keys += 51)
+    for (int parts = 0; parts < 2; parts++) {
+      fill(run, a, 7 * 256, 40), fill(run, b, 7, 1), fill(run, c, 256, 1);
+      for (int r = 0; r < 7; r++) row_max[r] = 80 + r;
+      row_max[3] = -INFINITY;
+      fill_masks(run, masks, COUNT(masks));
+      set->receive_rows(a, 256, 7, keys, parts ? masks : NULL, 4, 1.25f, row_max, b, c);
+      keep(run, c, 256);
+    }
+}
+
 static void check_attend_tile(const annulus_kernels *set, Run *run) {
   static const ptrdiff_t key_counts[] = {1, 17, 64, 200, 256};
   FOR_EACH(ptrdiff_t, rows, row_counts)
@@ -253,6 +275,8 @@ static const Check checks[] = {
   {"tanh_bias", check_tanh_bias},
   {"gate_rows", check_gate_rows},
   {"layer_norm", check_layer_norm},
+  {"rms_norm", check_rms_norm},
+  {"receive_rows", check_receive_rows},
   {"exp", check_exp},
   {"log", check_log},
   {"erf", check_erf},

@@ -26,7 +26,7 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-GOLDENS = ROOT / "Tests/EncodersTests/Goldens"
+GOLDENS = ROOT / "Tests/TransformersTests/Goldens"
 STRATEGIES = ["pass-kv", "pass-q", "all-gather", "head-exchange", "hybrid", "tree", "auto"]
 LAYOUTS = ["contiguous", "zigzag", "balanced"]
 POOLINGS = ["cls", "mean", "max", "mean-sqrt-len", "weighted-mean", "last-token", "none"]

@@ -98,6 +98,10 @@ typedef struct annulus_kernels {
   void (*layer_norm)(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride, const float *bias,
                      const float *residual, ptrdiff_t residual_stride,
                      const float *gamma, const float *beta, float epsilon, float *y, ptrdiff_t y_stride);
+  // The same without a mean: y = (x + bias + residual)/√(mean square + epsilon)·gamma + beta.
+  void (*rms_norm)(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride, const float *bias,
+                   const float *residual, ptrdiff_t residual_stride,
+                   const float *gamma, const float *beta, float epsilon, float *y, ptrdiff_t y_stride);
 
   // Element-wise functions over arrays, our own, the same bits in every kernel set.
   void (*exp)(const float *x, float *y, ptrdiff_t n);

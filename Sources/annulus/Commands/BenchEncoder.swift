@@ -2,12 +2,12 @@
 
 import ArgumentParser
 import Checkpoints
-import Encoders
 import Foundation
 import Matrices
 import Plans
 import RingAttention
 import Tiles
+import Transformers
 
 struct BenchEncoder: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,11 +1,11 @@
 // `annulus bench gemm`: dense layers, ours and OpenBLAS's in turn.
 
 import ArgumentParser
-import Encoders
 import Foundation
 import Matrices
 import Plans
 import Tiles
+import Transformers
 
 struct BenchGemm: ParsableCommand {
     static let configuration = CommandConfiguration(

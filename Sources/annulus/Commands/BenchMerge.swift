@@ -2,10 +2,10 @@
 
 import ArgumentParser
 import Attention
-import Encoders
 import Foundation
 import Matrices
 import Tiles
+import Transformers
 
 struct BenchMerge: ParsableCommand {
     static let configuration = CommandConfiguration(

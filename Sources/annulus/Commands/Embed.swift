@@ -2,11 +2,11 @@
 
 import ArgumentParser
 import Checkpoints
-import Encoders
 import Foundation
 import Matrices
 import RingAttention
 import Tiles
+import Transformers
 
 struct Embed: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -2,8 +2,8 @@
 
 import ArgumentParser
 import Checkpoints
-import Encoders
 import Foundation
+import Transformers
 
 struct Init: ParsableCommand {
     static let configuration = CommandConfiguration(

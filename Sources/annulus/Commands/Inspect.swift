@@ -2,10 +2,10 @@
 
 import ArgumentParser
 import Checkpoints
-import Encoders
 import Foundation
 import Matrices
 import Tokenization
+import Transformers
 
 struct Inspect: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -31,7 +31,7 @@ struct Inspect: ParsableCommand {
         let shape = model.encoder.configuration
         var rows: [(String, String)] = [
             ("folder", model.folder),
-            ("family", shape.family.rawValue),
+            ("family", shape.family.name),
             ("hidden size", "\(shape.hiddenSize) in \(shape.headCount) heads of \(shape.headDimension)"),
             ("layers", "\(shape.layerCount), intermediate \(shape.intermediateSize), \(shape.activation.rawValue)"),
             ("positions", "\(shape.positionCount)"),

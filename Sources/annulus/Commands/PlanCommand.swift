@@ -3,11 +3,11 @@
 import ArgumentParser
 import Attention
 import Checkpoints
-import Encoders
 import Foundation
 import Matrices
 import Plans
 import Tiles
+import Transformers
 
 struct PlanCommand: ParsableCommand {
     static let configuration = CommandConfiguration(

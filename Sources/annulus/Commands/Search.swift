@@ -2,9 +2,9 @@
 
 import ArgumentParser
 import Checkpoints
-import Encoders
 import Foundation
 import RingAttention
+import Transformers
 
 struct Search: ParsableCommand {
     static let configuration = CommandConfiguration(

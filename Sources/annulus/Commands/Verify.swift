@@ -3,13 +3,13 @@
 import ArgumentParser
 import Checkpoints
 import Crypto
-import Encoders
 import Foundation
 import Matrices
 import Plans
 import RingAttention
 import Synchronization
 import Tokenization
+import Transformers
 
 struct Verify: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -124,7 +124,7 @@ private final class Verification {
                 : list(faults.map { "'\($0.name)' holds \($0.count) that are infinite or not numbers" }))
         try check(
             "parameters", audit.unreadable.isEmpty, audit.unreadable.isEmpty
-                ? "\(audit.parameters.count) of a \(configuration.family.rawValue) of \(configuration.layerCount) layers, their shapes as config.json says"
+                ? "\(audit.parameters.count) of a \(configuration.family.name) of \(configuration.layerCount) layers, their shapes as config.json says"
                 : list(audit.unreadable))
         try check(
             "no others", audit.unused.isEmpty, audit.unused.isEmpty

@@ -1,10 +1,10 @@
 // The documents of a job as token ids, known to every rank.
 
 import Checkpoints
-import Encoders
 import Foundation
 import RingAttention
 import Tokenization
+import Transformers
 
 /// What gets encoded: token ids with special tokens in place, and what is to be pooled from them.
 struct Corpus: Sendable {

@@ -1,10 +1,10 @@
 // Every token's hidden state, written by the rank that computed it.
 
 import Checkpoints
-import Encoders
 import Foundation
 import RingAttention
 import Tiles
+import Transformers
 
 /// Encodes a corpus and writes the states of all tokens: `embed --pooling none`.
 struct StatesWriter {

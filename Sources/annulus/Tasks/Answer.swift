@@ -2,10 +2,10 @@
 
 import ArgumentParser
 import Checkpoints
-import Encoders
 import Foundation
 import RingAttention
 import Tokenization
+import Transformers
 
 struct Answer: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -2,10 +2,10 @@
 
 import ArgumentParser
 import Checkpoints
-import Encoders
 import Foundation
 import RingAttention
 import Tokenization
+import Transformers
 
 struct FillMask: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -2,11 +2,11 @@
 
 import ArgumentParser
 import Checkpoints
-import Encoders
 import Foundation
 import RingAttention
 import Tiles
 import Tokenization
+import Transformers
 
 /// The options of every task verb.
 struct TaskOptions: ParsableArguments {

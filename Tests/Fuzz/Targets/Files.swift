@@ -2,9 +2,9 @@
 
 import Attention
 import Checkpoints
-import Encoders
 import Matrices
 import Plans
+import Transformers
 
 func fuzzJSON(_ bytes: [UInt8]) {
     guard let value = try? JSON.parse(bytes, path: "input") else { return }

@@ -1,10 +1,10 @@
 // How close texts are to the first of them: similarity-example MODEL-FOLDER TEXT TEXT…
 import Checkpoints
-import Encoders
 import Matrices
 import Plans
 import RingAttention
 import Tokenization
+import Transformers
 
 let folder = try Checkpoint.resolve(CommandLine.arguments[1])
 let texts = Array(CommandLine.arguments[2...])

@@ -69,7 +69,7 @@ private func example(_ name: String) -> String { products.appendingPathComponent
 
     /// The cosines of the vectors that sentence-transformers gives (goldens of the encoder's tests).
     @Test func similarity() throws {
-        let model = root.appendingPathComponent("Tests/EncodersTests/Goldens/tiny-bert-sentence").path
+        let model = root.appendingPathComponent("Tests/TransformersTests/Goldens/tiny-bert-sentence").path
         let texts = try JSON.load(path: model + "/sentences.json").array?.compactMap(\.string) ?? []
         #expect(texts.count > 1)
         let golden = try SafetensorsFile(path: model + "/sentences.safetensors").readFloat32("vectors")

@@ -1,0 +1,272 @@
+// One batch of documents through an encoder, on one rank of a job.
+
+import Attention
+import Checkpoints
+import Matrices
+import Plans
+import RingAttention
+import Synchronization
+import Tiles
+
+/// The execution of an encoder over one batch, on one rank: it holds the hidden states of the tiles that
+/// the sharding gives to this rank, and meets the other ranks in every layer's attention only.
+///
+/// Everything outside attention works row by row, so neither the split into blocks of rows nor the
+/// company of other documents changes a bit.
+public final class EncoderRun {
+    public let encoder: Encoder
+    public let sharding: Sharding
+    /// (rows of this rank, hiddenSize), and perhaps more floats that nothing is in.
+    public let hidden: AlignedBuffer
+    /// The nodes that send messages for want of shared memory.
+    public let shortages: [SharedMemoryShortage]
+
+    let threads: ThreadPool
+    private let layout: RowLayout
+    /// Whether a rank needs nothing of the others: every document is whole on one.
+    private let isLocal: Bool
+    private let strategy: Strategy
+    private let wire: ElementKind?
+    private let transport: any Transport
+    private let memory: BufferPool
+    /// None where a group makes its own.
+    private let attention: LayerAttention?
+    /// (rows of the largest group, widest queries)
+    private let queries: AlignedBuffer
+    /// (rows of the largest group, widest attention): the memory of the queries, which attention is through with, where each
+    /// head's values are as wide as its queries.
+    private let attended: AlignedBuffer
+    /// By base of rotary positions: (rows of this rank, 2, pairs).
+    private let rotations: [Double: AlignedBuffer]
+    private let blockMemory: [Block.Memory]
+    private let progressed: @Sendable () -> Void
+    private let firstNotFinite = Mutex<NotFinite?>(nil)
+
+    /// Where hidden states came out infinite or as no numbers.
+    public struct NotFinite: Sendable, Hashable, Comparable {
+        /// The layer that made them, from 1; 0: the embeddings.
+        public let layer: Int
+        public let sequence: Int
+        /// The tile, counted from the first of the sequence.
+        public let tile: Int
+
+        public static func < (one: NotFinite, other: NotFinite) -> Bool {
+            (one.layer, one.sequence, one.tile) < (other.layer, other.sequence, other.tile)
+        }
+    }
+
+    /// The first place of this rank's rows that is not finite: of the first layer, its first tile. Nil where all are.
+    public var notFinite: NotFinite? { firstNotFinite.withLock { $0 } }
+
+    /// This rank's tiles in ascending order, with the rows that hold them.
+    public var tiles: [LocalTile] { layout.tiles }
+
+    /// - Parameters:
+    ///   - topology: which ranks share memory; none do by default. Collective where some do.
+    ///   - memory: what runs before this one have left, if they are gone.
+    public init(
+        encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil, wire: ElementKind? = nil,
+        transport: any Transport, threads: ThreadPool, memory: BufferPool = BufferPool(),
+        progressed: @escaping @Sendable () -> Void = {}
+    ) throws {
+        self.encoder = encoder
+        self.sharding = sharding
+        self.threads = threads
+        self.progressed = progressed
+        self.strategy = strategy
+        self.wire = wire
+        self.transport = transport
+        self.memory = memory
+        isLocal = sharding.keepsSequencesWhole && strategy.keepsWholeSequencesInPlace
+        let layout = RowLayout(sharding, rank: transport.rank, isLocal: isLocal, threads: threads.threads)
+        self.layout = layout
+        let configuration = encoder.configuration
+        hidden = memory.buffer(count: layout.rowCount * configuration.hiddenSize)
+        let mostRows = layout.groups.map { $0.rows.count }.max() ?? 0
+        queries = memory.buffer(count: mostRows * configuration.widestQueries)
+        let areAsWide = configuration.kinds.allSatisfy { $0.heads.headDimension == $0.heads.valueDimension }
+        attended = areAsWide ? queries : memory.buffer(count: mostRows * configuration.widestAttended)
+        blockMemory = (0..<threads.threads).map { _ in Block.Memory(configuration, rows: layout.mostBlockRows, memory: memory) }
+        rotations = Self.rotations(encoder, layout, threads: threads)
+        guard !isLocal else {
+            attention = nil
+            shortages = []
+            return
+        }
+        let made = try LayerAttention.make(
+            encoder, sharding, strategy, topology: topology, wire: wire, transport: transport, threads: threads, memory: memory,
+            progressed: progressed)
+        attention = made.attention
+        shortages = made.shortages
+    }
+
+    /// The attention of a group: its documents are a batch of this rank's alone where they are whole.
+    private func attention(of group: RowGroup) throws -> LayerAttention {
+        if let attention { return attention }
+        let sequences = tiles[group.tiles].map(\.sequence)
+        var lengths: [Int] = []
+        for (index, sequence) in sequences.enumerated() where index == 0 || sequence != sequences[index - 1] {
+            lengths.append(sharding.numbering.lengths[sequence])
+        }
+        return try LayerAttention(
+            encoder, Sharding(lengths: lengths, layout: .contiguous, rankCount: 1), strategy, wire: wire, transport: transport, threads: threads,
+            memory: memory, progressed: progressed)
+    }
+
+    /// The time so far in which this rank waited for messages with nothing left to attend.
+    public var exposed: Duration { attention?.exposed ?? .zero }
+
+    /// Runs all layers; `hidden` then holds this rank's rows of the last one. Collective.
+    /// - Parameters:
+    ///   - ids: the token ids of every document of the batch.
+    ///   - typeIds: which of two texts each token is of, 0 or 1; all 0 where nil, and where the model has one type or none.
+    ///   - layerDone: told the number of a layer that is done, and the part of all work that is, for progress.
+    /// - Throws: ``TokenError`` for a token that has no row in a table of embeddings, before anything is read or sent, so on every
+    ///   rank; what the transport throws.
+    /// - Precondition: the documents are of the sharding's lengths, and have a type for each id.
+    public func run(ids: [[Int32]], typeIds: [[Int32]]? = nil, layerDone: (_ layer: Int, _ done: Double) -> Void = { _, _ in }) throws {
+        precondition(ids.map(\.count) == sharding.numbering.lengths, "documents of other lengths than were planned")
+        precondition(typeIds.map { $0.map(\.count) == ids.map(\.count) } ?? true, "a type for each id")
+        try encoder.configuration.check(ids: ids, typeIds: typeIds)
+        let typeIds = encoder.configuration.distinguishesTypes ? typeIds : nil
+        let positions = PositionRows(encoder.configuration.positions, ids: ids, sequences: Set(tiles.map(\.sequence)))
+        for (number, group) in layout.groups.enumerated() {
+            let attention = try attention(of: group)
+            embed(group, ids, typeIds, positions)
+            for (index, block) in encoder.layers.enumerated() {
+                try forward(block, number: index + 1, encoder.configuration.attention[index], group, attention)
+                let part = Double(number) + Double(index + 1) / Double(encoder.layers.count)
+                layerDone(index + 1, part / Double(layout.groups.count))
+            }
+            guard let norm = encoder.finalNorm else { continue }
+            forEachBlock(of: group) { block, rows, _ in norm.forward(rows: block.count, rows, into: rows, kernels: encoder.kernels) }
+        }
+    }
+
+    /// The logits that a head gives for some of this rank's rows, by tile and in ascending order.
+    /// - Parameter wanted: the rows of a tile, counted from its first token.
+    /// - Returns: (number of the tile, row, outputs values).
+    public func logits(_ head: TaskHead, wanted: (LocalTile) -> [Int]) -> [(tile: LocalTile, row: Int, values: [Float])] {
+        let width = encoder.configuration.hiddenSize
+        var rows: [(tile: LocalTile, row: Int)] = []
+        for tile in tiles { rows += wanted(tile).map { (tile, $0) } }
+        var results = Array(repeating: [Float](), count: rows.count)
+        let step = 16
+        results.withUnsafeMutableBufferPointer { results in
+            threads.forEach((rows.count + step - 1) / step) { index, _ in
+                for number in index * step..<min(rows.count, (index + 1) * step) {
+                    let (tile, row) = rows[number]
+                    // Disjoint: each index has its own rows of the result.
+                    results[number] = head.logits(rows: 1, hidden.pointer + (tile.firstRow + row) * width, width: width)
+                }
+            }
+        }
+        return zip(rows, results).map { ($0.tile, $0.row, $1) }
+    }
+
+    /// Calls `body` for each block of rows of a group, on all threads.
+    /// - Parameter body: is given the block's hidden states and the thread's memory.
+    private func forEachBlock(of group: RowGroup, _ body: (_ block: RowBlock, _ rows: UnsafeMutablePointer<Float>, _ memory: Block.Memory) -> Void) {
+        threads.forEach(group.blocks.count) { index, worker in
+            let block = group.blocks[index]
+            // Disjoint: each index has its own rows, each worker its own memory.
+            body(block, hidden.pointer + block.firstRow * encoder.configuration.hiddenSize, blockMemory[worker])
+        }
+    }
+
+    /// One block of the encoder over the rows of a group: to attention, through it, and from it.
+    private func forward(
+        _ block: Block, number: Int, _ pattern: AttentionPattern, _ group: RowGroup, _ attention: LayerAttention
+    ) throws {
+        let (heads, kernels) = (pattern.heads, encoder.kernels)
+        let (queryWidth, attendedWidth) = (heads.queryHeads * heads.headDimension, heads.queryHeads * heads.valueDimension)
+        let (keyWidth, valueWidth) = (heads.keyValueHeads * heads.headDimension, heads.keyValueHeads * heads.valueDimension)
+        let rotation = pattern.rotaryBase.flatMap { rotations[$0] }
+        let (executor, keyValues) = attention.layer(pattern.kind)
+        forEachBlock(of: group) { part, rows, memory in
+            let first = part.firstRow - group.rows.lowerBound
+            block.project(
+                rows: part.count, rows, rotation: rotation.map { $0.pointer + part.firstRow * 2 * block.attention.rotaryPairs },
+                queries: queries.pointer + first * queryWidth, memory, kernels: kernels)
+            for piece in part.parts {
+                let row = piece.tile.firstRow + piece.rows.lowerBound - part.firstRow
+                keyValues.pack(
+                    tile: isLocal ? piece.tile.place - group.tiles.lowerBound : piece.tile.number, rows: piece.rows,
+                    keys: HeadRows(memory.first, offset: row * keyWidth, tokenStride: keyWidth, headStride: heads.headDimension),
+                    values: HeadRows(memory.second, offset: row * valueWidth, tokenStride: valueWidth, headStride: heads.valueDimension))
+            }
+            progressed()
+        }
+        try executor.attend(
+            queries: HeadRows(queries, tokenStride: queryWidth, headStride: heads.headDimension), to: keyValues, scale: block.attention.scale,
+            output: HeadRows(attended, tokenStride: attendedWidth, headStride: heads.valueDimension), contents: block.attention.contents)
+        forEachBlock(of: group) { part, rows, memory in
+            let first = part.firstRow - group.rows.lowerBound
+            block.finish(rows: part.count, attended: attended.pointer + first * attendedWidth, rows, memory, kernels: kernels)
+            lookForNotFinite(part, layer: number)
+            progressed()
+        }
+    }
+
+    /// The sum of a token's embeddings, its norm and projection.
+    private func embed(_ group: RowGroup, _ ids: [[Int32]], _ typeIds: [[Int32]]?, _ positions: PositionRows) {
+        let tables = encoder.embeddings
+        let width = encoder.configuration.embeddingSize
+        let scales = encoder.configuration.maskedTokens.map { rule in ids.map { rule.scale(of: $0) } }
+        forEachBlock(of: group) { block, rows, memory in
+            let target = tables.projection == nil ? rows : memory.first.pointer
+            for part in block.parts {
+                let sequence = part.tile.sequence
+                for row in part.rows {
+                    let position = part.tile.tokens.lowerBound + row
+                    let id = ids[sequence][position]
+                    let sum = target + (part.tile.firstRow + row - block.firstRow) * width
+                    sum.update(from: tables.words.pointer + Int(id) * width, count: width)
+                    if let rule = encoder.configuration.maskedTokens, let scale = scales?[sequence] {
+                        let factor = id == Int32(rule.maskId) ? 0 : scale
+                        for column in 0..<width { sum[column] *= factor }
+                    }
+                    if let types = tables.tokenTypes { Self.add(types, row: Int(typeIds?[sequence][position] ?? 0), width, to: sum) }
+                    if let table = tables.positions { Self.add(table, row: positions.row(of: position, in: sequence), width, to: sum) }
+                }
+            }
+            if !tables.normIsLast { tables.norm?.forward(rows: block.count, target, into: target, kernels: encoder.kernels) }
+            tables.projection?.forward(rows: block.count, target, into: rows, kernels: encoder.kernels)
+            if tables.normIsLast { tables.norm?.forward(rows: block.count, rows, into: rows, kernels: encoder.kernels) }
+            lookForNotFinite(block, layer: 0)
+        }
+    }
+
+    private static func add(_ table: WeightBlock, row: Int, _ width: Int, to sum: UnsafeMutablePointer<Float>) {
+        let values = table.pointer + row * width
+        for column in 0..<width { sum[column] += values[column] }
+    }
+
+    /// Keeps the first tile of a block whose rows are not finite, if it is the first of all: a pass over rows that are in the
+    /// cache, beside products that take a thousand times as long.
+    private func lookForNotFinite(_ block: RowBlock, layer: Int) {
+        let width = encoder.configuration.hiddenSize
+        if areFinite(hidden.pointer + block.firstRow * width, count: block.count * width) { return }
+        for part in block.parts {
+            let rows = hidden.pointer + (part.tile.firstRow + part.rows.lowerBound) * width
+            if areFinite(rows, count: part.rows.count * width) { continue }
+            let found = NotFinite(layer: layer, sequence: part.tile.sequence, tile: part.tile.tokens.lowerBound / TileGrid.tileSize)
+            firstNotFinite.withLock { $0 = min($0 ?? found, found) }
+        }
+    }
+
+    /// Cosines and sines of this rank's rows.
+    private static func rotations(_ encoder: Encoder, _ layout: RowLayout, threads: ThreadPool) -> [Double: AlignedBuffer] {
+        let width = encoder.configuration.rotaryDimension
+        var rotations: [Double: AlignedBuffer] = [:]
+        for base in Set(encoder.configuration.attention.compactMap(\.rotaryBase)) {
+            let table = AlignedBuffer(count: layout.rowCount * width)
+            threads.forEach(layout.tiles.count) { index, _ in
+                let tile = layout.tiles[index]
+                encoder.rotary.table(base: base, positions: tile.tokens, into: table.pointer + tile.firstRow * width)
+            }
+            rotations[base] = table
+        }
+        return rotations
+    }
+}

@@ -1,0 +1,96 @@
+// What the layers of an encoder attend with.
+
+import Attention
+import Matrices
+import Plans
+import RingAttention
+import Tiles
+
+/// An executor for each kind of attention among the layers, and packed keys and values for each shape of heads, which all
+/// layers of that shape use one after another.
+struct LayerAttention {
+    private let executors: [AttentionKind: RingExecutor]
+    private let keyValues: [HeadShape: KeyValueTiles]
+
+    /// The time so far in which this rank waited for messages with nothing left to attend.
+    var exposed: Duration { executors.values.reduce(.zero) { $0 + $1.exposed } }
+
+    /// What a layer of some kind attends with.
+    func layer(_ kind: AttentionKind) -> (executor: RingExecutor, keyValues: KeyValueTiles) {
+        guard let executor = executors[kind], let keyValues = keyValues[kind.heads] else { preconditionFailure("no executor for a layer's attention") }
+        return (executor, keyValues)
+    }
+
+    /// Over all ranks. Collective.
+    /// - Parameter topology: which ranks share memory; none do where nil.
+    static func make(
+        _ encoder: Encoder, _ sharding: Sharding, _ strategy: Strategy, topology: Topology?, wire: ElementKind?, transport: any Transport,
+        threads: ThreadPool, memory: BufferPool, progressed: @escaping @Sendable () -> Void
+    ) throws -> (attention: LayerAttention, shortages: [SharedMemoryShortage]) {
+        var executors: [AttentionKind: RingExecutor] = [:]
+        var keyValues: [HeadShape: KeyValueTiles] = [:]
+        var shortages: [SharedMemoryShortage] = []
+        for (heads, kinds) in byHeads(encoder) {
+            let jobs = kinds.map { kind in
+                var job = job(encoder, sharding, kind, wire)
+                if let topology { job.topology = topology }
+                return job
+            }
+            let setup = try AttentionSetup(
+                jobs, strategy, transport: transport, threads: threads, kernels: encoder.kernels, memory: memory, progressed: progressed,
+                operation: { operation(encoder, $0) })
+            for (kind, executor) in zip(kinds, setup.executors) { executors[kind] = executor }
+            keyValues[heads] = setup.keyValues
+            shortages += setup.shortages
+        }
+        return (LayerAttention(executors: executors, keyValues: keyValues), shortages)
+    }
+
+    private init(executors: [AttentionKind: RingExecutor], keyValues: [HeadShape: KeyValueTiles]) {
+        self.executors = executors
+        self.keyValues = keyValues
+    }
+
+    /// Of documents that are a batch of this rank's alone.
+    init(
+        _ encoder: Encoder, _ sharding: Sharding, _ strategy: Strategy, wire: ElementKind?, transport: any Transport, threads: ThreadPool,
+        memory: BufferPool, progressed: @escaping @Sendable () -> Void
+    ) throws {
+        var executors: [AttentionKind: RingExecutor] = [:]
+        var keyValues: [HeadShape: KeyValueTiles] = [:]
+        for (heads, kinds) in Self.byHeads(encoder) {
+            for kind in kinds {
+                let job = Self.job(encoder, sharding, kind, wire)
+                executors[kind] = try RingExecutor(
+                    plan: strategy.plan(job, rank: Rank(0)), operation: Self.operation(encoder, job), transport: transport, threads: threads,
+                    kernels: encoder.kernels, progressed: progressed)
+                keyValues[heads] = keyValues[heads] ?? KeyValueTiles(of: job, rank: Rank(0), kernels: encoder.kernels, memory: memory)
+            }
+        }
+        self.init(executors: executors, keyValues: keyValues)
+    }
+
+    /// The kinds of attention by their heads, in the order in which the layers come.
+    private static func byHeads(_ encoder: Encoder) -> [(heads: HeadShape, kinds: [AttentionKind])] {
+        encoder.configuration.kinds.reduce(into: []) { groups, kind in
+            if let place = groups.firstIndex(where: { $0.heads == kind.heads }) {
+                groups[place].kinds.append(kind)
+            } else {
+                groups.append((kind.heads, [kind]))
+            }
+        }
+    }
+
+    private static func job(_ encoder: Encoder, _ sharding: Sharding, _ kind: AttentionKind, _ wire: ElementKind?) -> AttentionJob {
+        var job = AttentionJob(
+            shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding, mask: kind.mask,
+            heads: kind.heads)
+        job.element = encoder.element
+        job.wire = wire
+        return job
+    }
+
+    private static func operation(_ encoder: Encoder, _ job: AttentionJob) -> TileOperation {
+        .attend(heads: job.heads, element: job.element, mask: job.mask, modifiers: encoder.modifiers, kernels: encoder.kernels)
+    }
+}
