@@ -24,46 +24,73 @@ let package = Package(
         .target(name: "Matrices", dependencies: ["CAttentionKernels"]),
         .target(name: "Tiles"),
         .target(name: "Attention", dependencies: ["CAttentionKernels", "Matrices", "Tiles"]),
-        .target(name: "Plans", dependencies: ["Matrices", "Tiles", "Attention"]),
-        .target(name: "RingAttention", dependencies: ["MPI", "Matrices", "Tiles", "Attention", "Plans"]),
+        .target(name: "Plans", dependencies: ["Attention", "Matrices", "Tiles"]),
+        .target(name: "RingAttention", dependencies: ["Attention", "MPI", "Matrices", "Plans", "Tiles"]),
         .target(name: "Checkpoints", dependencies: ["CFiles"]),
         .target(name: "Tokenization", dependencies: ["Checkpoints"]),
-        .target(name: "Transformers", dependencies: ["RingAttention", "Checkpoints", "Tokenization"]),
+        .target(
+            name: "Transformers",
+            dependencies: ["Attention", "Checkpoints", "Matrices", "Plans", "RingAttention", "Tiles"]),
         .executableTarget(
             name: "annulus",
             dependencies: [
-                "Transformers",
+                "Attention", "CMPI", "Checkpoints", "MPI", "Matrices", "Plans", "RingAttention", "Tiles",
+                "Tokenization", "Transformers",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),
             ]),
         // Seeded cases and their references, shared by the test targets.
-        .target(name: "TestSupport", dependencies: ["RingAttention"], path: "Tests/TestSupport"),
-        .testTarget(name: "MatricesTests", dependencies: ["Matrices"]),
-        .testTarget(name: "TilesTests", dependencies: ["Tiles", "TestSupport"]),
-        .testTarget(name: "AttentionTests", dependencies: ["Attention", "TestSupport"]),
-        .testTarget(name: "PlansTests", dependencies: ["Plans"]),
+        .target(
+            name: "TestSupport", dependencies: ["Attention", "Matrices", "Plans", "RingAttention", "Tiles"],
+            path: "Tests/TestSupport"),
+        .testTarget(name: "MatricesTests", dependencies: ["CAttentionKernels", "Matrices"]),
+        .testTarget(name: "TilesTests", dependencies: ["TestSupport", "Tiles"]),
         .testTarget(
-            name: "RingAttentionTests", dependencies: ["RingAttention", "TestSupport", "Checkpoints"], exclude: ["Goldens"]),
+            name: "AttentionTests", dependencies: ["Attention", "Matrices", "RingAttention", "TestSupport", "Tiles"]),
+        .testTarget(name: "PlansTests", dependencies: ["Attention", "Matrices", "Plans", "Tiles"]),
+        .testTarget(
+            name: "RingAttentionTests",
+            dependencies: ["Attention", "Checkpoints", "Matrices", "Plans", "RingAttention", "TestSupport", "Tiles"],
+            exclude: ["Goldens"]),
         .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
-        .testTarget(name: "TokenizationTests", dependencies: ["Tokenization"], exclude: ["Goldens"]),
-        .testTarget(name: "TransformersTests", dependencies: ["Transformers"], exclude: ["Goldens"]),
-        .testTarget(name: "CommandTests", dependencies: ["annulus", "TestSupport", "Checkpoints"]),
-        // The programs of README.md, and the test that they are and do what it says.
-        .executableTarget(
-            name: "attention-example", dependencies: ["RingAttention"], path: "Tests/LibraryExample/Attention"),
-        .executableTarget(
-            name: "similarity-example", dependencies: ["RingAttention", "Transformers"], path: "Tests/LibraryExample/Similarity"),
+        .testTarget(name: "TokenizationTests", dependencies: ["Checkpoints", "Tokenization"], exclude: ["Goldens"]),
         .testTarget(
-            name: "LibraryExampleTests", dependencies: ["attention-example", "similarity-example", "Checkpoints"],
+            name: "TransformersTests",
+            dependencies: ["Attention", "Checkpoints", "Matrices", "Plans", "RingAttention", "Tiles", "Transformers"],
+            exclude: ["Goldens"]),
+        // Runs the command.
+        .testTarget(
+            name: "CommandTests", dependencies: ["Attention", "Checkpoints", "Matrices", "TestSupport", "annulus"]),
+        // The programs of docs/library.md, and the test that they are and do what it says.
+        .executableTarget(
+            name: "attention-example", dependencies: ["Attention", "MPI", "Matrices", "Plans", "RingAttention"],
+            path: "Tests/LibraryExample/Attention"),
+        .executableTarget(
+            name: "similarity-example",
+            dependencies: ["Checkpoints", "Matrices", "Plans", "RingAttention", "Tokenization", "Transformers"],
+            path: "Tests/LibraryExample/Similarity"),
+        // Runs them.
+        .testTarget(
+            name: "LibraryExampleTests", dependencies: ["Checkpoints", "attention-example", "similarity-example"],
             path: "Tests/LibraryExample/Tests"),
         // What is fuzzed (Tests/Fuzz is a package of its own), and the test that replays the committed inputs.
-        .target(name: "FuzzTargets", dependencies: ["RingAttention", "Transformers", "TestSupport"], path: "Tests/Fuzz/Targets"),
+        .target(
+            name: "FuzzTargets",
+            dependencies: [
+                "Attention", "Checkpoints", "Matrices", "Plans", "RingAttention", "TestSupport", "Tiles",
+                "Tokenization", "Transformers",
+            ],
+            path: "Tests/Fuzz/Targets"),
         .testTarget(name: "FuzzReplayTests", dependencies: ["FuzzTargets"], path: "Tests/Fuzz/Replay"),
         // Run under mpirun by scripts/test, with any number of ranks.
         .executableTarget(
-            name: "distributed-tests", dependencies: ["RingAttention", "TestSupport", "Transformers", "Checkpoints"], path: "Tests/DistributedTests",
-            exclude: ["Misuse"]),
+            name: "distributed-tests",
+            dependencies: [
+                "Attention", "CMPI", "Checkpoints", "MPI", "Matrices", "Plans", "RingAttention", "TestSupport", "Tiles",
+                "Transformers",
+            ],
+            path: "Tests/DistributedTests", exclude: ["Misuse"]),
     ],
     swiftLanguageModes: [.v6]
 )

@@ -8,17 +8,20 @@ extension OperationShape {
     /// Attention of these heads.
     public static func attend(_ heads: HeadShape) -> OperationShape {
         OperationShape(
-            "attend", rowOperands: [heads.headDimension], columns: .keysAndValues, rowResults: PartialAttention.planes(heads),
+            "attend", rowOperands: [heads.headDimension], columns: .keysAndValues,
+            rowResults: PartialAttention.planes(heads),
             // 2·d for a score and 2·dv for its value.
             flopPerPair: 2 * (heads.headDimension + heads.valueDimension))
     }
 }
 
 extension TileOperation {
-    /// softmax(QKᵀ·scale + bias)V. A ``TileCall/attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:)`` says of what.
+    /// softmax(QKᵀ·scale + bias)V. A ``TileCall/attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:)`` says
+    /// of what.
     /// - Parameter modifiers: what is done to the scores; lists have an entry for each query head.
     public static func attend(
-        heads: HeadShape, element: ElementKind = .float32, mask: Mask, modifiers: ScoreModifiers = ScoreModifiers(), kernels: KernelSet
+        heads: HeadShape, element: ElementKind = .float32, mask: Mask, modifiers: ScoreModifiers = ScoreModifiers(),
+        kernels: KernelSet
     ) -> TileOperation {
         TileOperation(.attend(heads), mergeRows: PartialAttention.merge(heads, kernels)) {
             AttendWorker(heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
@@ -31,16 +34,19 @@ extension TileCall {
     ///   - queries: this rank's query rows, unscaled. With the scale they have to stay below 2¹²² in size, for they are
     ///     multiplied by the steps of `annulus_kernels.h`, 46.2, before they meet keys.
     ///   - scale: what scores are multiplied by, 1/√d as a rule.
-    ///   - output: where O/ℓ goes; may be the memory of `queries`, a head's rows being written only after their last use.
+    ///   - output: where O/ℓ goes; may be the memory of `queries`, a head's rows being written only after their last
+    ///     use.
     ///   - logSumExp: where m + ln ℓ goes, if anywhere.
-    ///   - rowMax, rowSum: where m, in steps of ln2/32, and ℓ go, which `receive` reads. A sink is in them. A row that sees
-    ///     nothing at all has −∞ and 0.
+    ///   - rowMax, rowSum: where m, in steps of ln2/32, and ℓ go, which `receive` reads. A sink is in them. A row that
+    ///     sees nothing at all has −∞ and 0.
     ///   - contents: what the relative positions of the modifiers are to this attention, where there are any.
     public static func attend(
-        queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil, rowMax: HeadRows? = nil, rowSum: HeadRows? = nil,
+        queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil, rowMax: HeadRows? = nil,
+        rowSum: HeadRows? = nil,
         contents: PositionContents? = nil
     ) -> TileCall {
-        TileCall(scale: scale, contents: contents, rowOperands: [queries], rowResults: [output, logSumExp, rowMax, rowSum])
+        TileCall(
+            scale: scale, contents: contents, rowOperands: [queries], rowResults: [output, logSumExp, rowMax, rowSum])
     }
 }
 
@@ -54,20 +60,24 @@ private final class AttendWorker: TileWorker {
         self.kernels = kernels
     }
 
-    override func load(_ rows: TileRows, of call: TileCall) { scores.load(rows.planes[0], rows: rows.count, head: rows.head, of: call) }
+    override func load(_ rows: TileRows, of call: TileCall) {
+        scores.load(rows.planes[0], rows: rows.count, head: rows.head, of: call)
+    }
 
     override func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
         guard let partial = rows.map({ PartialAttention($0) }) else { return }
         let keys = pair.keys.count
         if pair.isWhole, scores.modifiers.leavesScores, keys == pair.capacity {
             scores.arithmetic.attend(
-                scores.queries.pointer, tile: pair.columns, next: pair.next ?? pair.columns, keys: keys, scale: scores.scale, into: partial,
+                scores.queries.pointer, tile: pair.columns, next: pair.next ?? pair.columns, keys: keys,
+                scale: scores.scale, into: partial,
                 scratch: scores.buffer.pointer)
             return
         }
         scores.forEachStrip(of: pair) { strip in
             scores.arithmetic.softmax(
-                scores.buffer.pointer, stride: TileScores.stride, rows: strip.rows, keys: keys, bits: strip.bits, words: TileMask.wordsPerRow,
+                scores.buffer.pointer, stride: TileScores.stride, rows: strip.rows, keys: keys, bits: strip.bits,
+                words: TileMask.wordsPerRow,
                 scale: scores.scale, rowMax: partial.rowMax + strip.row, rowSum: partial.rowSum + strip.row)
             weigh(strip, pair, keys: keys, into: partial)
         }
@@ -85,7 +95,8 @@ private final class AttendWorker: TileWorker {
             func product(_ keys: Range<Int>, _ bits: UnsafePointer<UInt64>?) {
                 arithmetic.product(
                     scores.buffer.pointer + layout.element.slots(keys.lowerBound), TileScores.stride, strip.rows,
-                    panel + layout.element.slots(keys.lowerBound) * width, keys.count, width, output, partial.outputStride,
+                    panel + layout.element.slots(keys.lowerBound) * width, keys.count, width, output,
+                    partial.outputStride,
                     accumulate: accumulate, bits: bits, words: TileMask.wordsPerRow)
                 accumulate = true
             }
@@ -116,7 +127,8 @@ private final class AttendWorker: TileWorker {
         if let sink = scores.modifiers.sinks?[head] { whole.merge(sink: sink) }
         if let output = call.rowResults[0] {
             whole.normalize(
-                columns: scores.heads.valueDimension, into: output, first: first, head: head, logSumExp: call.rowResults[1], kernels: kernels)
+                columns: scores.heads.valueDimension, into: output, first: first, head: head,
+                logSumExp: call.rowResults[1], kernels: kernels)
         }
         for (statistic, target) in [(whole.rowMax, call.rowResults[2]), (whole.rowSum, call.rowResults[3])] {
             guard let target else { continue }

@@ -73,7 +73,8 @@ public struct BlockMask: Hashable, Sendable {
     func sees(row: Int, key: Int) -> Bool { visible[row / size].contains(key / size) }
 
     private func tokens(_ blocks: Runs, keyCount: Int) -> Runs {
-        Runs(blocks.ranges.map { $0.lowerBound * size..<min($0.upperBound * size, max(keyCount, $0.lowerBound * size)) })
+        Runs(
+            blocks.ranges.map { $0.lowerBound * size..<min($0.upperBound * size, max(keyCount, $0.lowerBound * size)) })
     }
 
     func bounds(rows: Range<Int>, keyCount: Int) -> (any: Runs, all: Runs) {

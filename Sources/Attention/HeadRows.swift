@@ -4,8 +4,8 @@ import Matrices
 
 /// Rows of tokens, each with heads of some width.
 ///
-/// Element (token t, head h, channel c) is at `base[t · tokenStride + h · headStride + c]`; tokens are a rank's own, tile
-/// after tile in ascending order.
+/// Element (token t, head h, channel c) is at `base[t · tokenStride + h · headStride + c]`; tokens are a rank's own,
+/// tile after tile in ascending order.
 public struct HeadRows {
     public let base: UnsafeMutablePointer<Float>
     public let tokenStride: Int
@@ -22,5 +22,7 @@ public struct HeadRows {
     }
 
     /// One row of one head.
-    func row(_ token: Int, _ head: Int) -> UnsafeMutablePointer<Float> { base + token * tokenStride + head * headStride }
+    func row(_ token: Int, _ head: Int) -> UnsafeMutablePointer<Float> {
+        base + token * tokenStride + head * headStride
+    }
 }

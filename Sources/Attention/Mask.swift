@@ -38,8 +38,10 @@ public indirect enum Mask: Hashable, Sendable {
         case .global(let tokens): return tokens.contains(row) || tokens.contains(key)
         case .blocks(let blocks): return blocks.sees(row: row, key: key)
         case .not(let mask): return !mask.sees(row: row, key: key, in: shape)
-        case .and(let left, let right): return left.sees(row: row, key: key, in: shape) && right.sees(row: row, key: key, in: shape)
-        case .or(let left, let right): return left.sees(row: row, key: key, in: shape) || right.sees(row: row, key: key, in: shape)
+        case .and(let left, let right):
+            return left.sees(row: row, key: key, in: shape) && right.sees(row: row, key: key, in: shape)
+        case .or(let left, let right):
+            return left.sees(row: row, key: key, in: shape) || right.sees(row: row, key: key, in: shape)
         }
     }
 
@@ -85,7 +87,8 @@ public indirect enum Mask: Hashable, Sendable {
             let seen = tokens.intersection(keys)
             return (
                 any: tokens.intersects(rows) ? Runs(keys) : seen,
-                all: tokens.intersection(rows).count == rows.count ? Runs(keys) : seen)
+                all: tokens.intersection(rows).count == rows.count ? Runs(keys) : seen
+            )
         case .blocks(let blocks): return blocks.bounds(rows: rows, keyCount: shape.wholeKeys)
         case .not(let mask):
             let inner = mask.bounds(rows: rows, in: shape)
@@ -130,12 +133,16 @@ public indirect enum Mask: Hashable, Sendable {
         let whole = bounds(rows: rows.lowerBound + shape.firstQuery..<rows.upperBound + shape.firstQuery, in: shape)
         let piece = shape.firstKey..<shape.firstKey + shape.keys
         var any = Runs()
-        for range in whole.any.intersection(piece).shifted(by: -shape.firstKey).ranges { any.append(TileGrid.tiles(covering: range)) }
+        for range in whole.any.intersection(piece).shifted(by: -shape.firstKey).ranges {
+            any.append(TileGrid.tiles(covering: range))
+        }
         var all = Runs()
         for range in whole.all.intersection(piece).shifted(by: -shape.firstKey).ranges {
             let first = (range.lowerBound + TileGrid.tileSize - 1) / TileGrid.tileSize
             // The last tile is whole as soon as the run reaches the end of the keys.
-            let end = range.upperBound == shape.keys ? TileGrid.count(length: shape.keys) : range.upperBound / TileGrid.tileSize
+            let end =
+                range.upperBound == shape.keys
+                ? TileGrid.count(length: shape.keys) : range.upperBound / TileGrid.tileSize
             if first < end { all.append(first..<end) }
         }
         guard isCompound else { return VisibleTiles(any: any, all: all) }
@@ -144,7 +151,9 @@ public indirect enum Mask: Hashable, Sendable {
         for tile in any.subtracting(all) {
             let visible = visiblePairs(queryTile: queryTile, keyTile: tile, in: shape)
             if visible > 0 { exactAny = exactAny.union(Runs(tile..<tile + 1)) }
-            if visible == rows.count * TileGrid.tokens(of: tile, length: shape.keys).count { all = all.union(Runs(tile..<tile + 1)) }
+            if visible == rows.count * TileGrid.tokens(of: tile, length: shape.keys).count {
+                all = all.union(Runs(tile..<tile + 1))
+            }
         }
         return VisibleTiles(any: exactAny, all: all)
     }

@@ -13,7 +13,8 @@ extension Mask {
                     + (shape.queries == shape.keys ? "" : "; give two lists, documents(q…;k…)")
             }
             if documents.keyCount != shape.keys {
-                return "the documents' lengths sum to \(documents.keyCount), and there are \(shape.keys) keys; give two lists, documents(q…;k…)"
+                return
+                    "the documents' lengths sum to \(documents.keyCount), and there are \(shape.keys) keys; give two lists, documents(q…;k…)"
             }
             return nil
         case .global(let tokens):
@@ -28,7 +29,8 @@ extension Mask {
             let rows = (shape.queries + blocks.size - 1) / blocks.size
             let columns = (shape.keys + blocks.size - 1) / blocks.size
             if (rows, columns) != (blocks.rows, blocks.columns) {
-                return "the block matrix is \(blocks.rows) × \(blocks.columns), and \(shape.queries) queries and \(shape.keys) keys in blocks "
+                return
+                    "the block matrix is \(blocks.rows) × \(blocks.columns), and \(shape.queries) queries and \(shape.keys) keys in blocks "
                     + "of \(blocks.size) need \(rows) × \(columns)"
             }
             return nil

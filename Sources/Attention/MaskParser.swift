@@ -107,7 +107,9 @@ private struct MaskParser {
             var second = first
             if take(";") {
                 second = try list()
-                if second.count != first.count { throw fault("\(first.count) documents of queries, and \(second.count) of keys") }
+                if second.count != first.count {
+                    throw fault("\(first.count) documents of queries, and \(second.count) of keys")
+                }
             }
             try expect(")")
             for lengths in [first, second] where lengths.reduce(0.0, { $0 + Double($1) }) > Double(Self.largest) {
@@ -130,7 +132,9 @@ private struct MaskParser {
         default:
             place = start
             throw fault(
-                name.isEmpty ? "expected a mask" : "'\(name)' is no mask; known are full, causal, window, documents, prefix, global, blocks")
+                name.isEmpty
+                    ? "expected a mask"
+                    : "'\(name)' is no mask; known are full, causal, window, documents, prefix, global, blocks")
         }
     }
 

@@ -3,9 +3,9 @@
 import Matrices
 import Tiles
 #if canImport(Glibc)
-    import Glibc
+import Glibc
 #else
-    import Darwin
+import Darwin
 #endif
 
 /// Attention by definition in double precision: the reference for every test of the kernels, the
@@ -43,7 +43,9 @@ public enum Oracle {
 
         /// A row's visible keys, their scores, and what float32 adds to each.
         func scores(row: Int) -> (visible: [Int], scores: [Double], errors: [Double]) {
-            let visible = (0..<shape.keys).filter { mask.sees(row: row + shape.firstQuery, key: $0 + shape.firstKey, in: shape) }
+            let visible = (0..<shape.keys).filter {
+                mask.sees(row: row + shape.firstQuery, key: $0 + shape.firstKey, in: shape)
+            }
             var scores: [Double] = []
             var errors: [Double] = []
             for key in visible {
@@ -62,7 +64,8 @@ public enum Oracle {
                 let distance = shape.position(ofKey: key) - shape.position(ofQuery: row)
                 let (modified, added) = Oracle.modify(score * scale, distance: distance, modifiers, head: head)
                 scores.append(modified)
-                errors.append((Oracle.gamma(Double(headDimension) + 3) * magnitude + rounding) * abs(scale) + added * Oracle.unit)
+                errors.append(
+                    (Oracle.gamma(Double(headDimension) + 3) * magnitude + rounding) * abs(scale) + added * Oracle.unit)
             }
             return (visible, scores, errors)
         }
@@ -79,7 +82,9 @@ public enum Oracle {
                 let weight = exp(scores[j] - top)
                 let distance = abs(scores[j] - top) + 1 + topError
                 let sums = Oracle.gamma(Double(TileGrid.tileSize) + 2 * merges + 4)
-                let exponent = scoreErrors[j] + topError + (merges + 3) * Oracle.unit * distance + 4 * Oracle.unit * (merges + 2) + sums
+                let exponent =
+                    scoreErrors[j] + topError + (merges + 3) * Oracle.unit * distance + 4 * Oracle.unit * (merges + 2)
+                    + sums
                 errors.append(weight * expm1(exponent))
                 sum += weight
                 weightedError += errors[j]
@@ -92,7 +97,8 @@ public enum Oracle {
             }
             // No weight of a visible key is below 2⁻¹²⁵.
             let flushed = Double(scores.count) * 0x1p-125
-            return Statistics(top: top, topError: topError, sum: sum, eta: (weightedError + flushed) / sum, weightErrors: errors)
+            return Statistics(
+                top: top, topError: topError, sum: sum, eta: (weightedError + flushed) / sum, weightErrors: errors)
         }
     }
 
@@ -106,7 +112,9 @@ public enum Oracle {
         let weightErrors: [Double]
 
         var logSumExp: Double { top + log(sum) }
-        var logSumExpBound: Double { eta < 0.5 ? -log1p(-eta) + topError + 4 * Oracle.unit * (abs(top) + abs(log(sum)) + 1) : .infinity }
+        var logSumExpBound: Double {
+            eta < 0.5 ? -log1p(-eta) + topError + 4 * Oracle.unit * (abs(top) + abs(log(sum)) + 1) : .infinity
+        }
     }
 
     private static let unit = 0x1p-24
@@ -114,22 +122,25 @@ public enum Oracle {
 
     /// softmax(modified(q·kᵀ·scale))·v over the visible keys.
     /// - Parameters:
-    ///   - queries: shape.queries × headDimension; keys: shape.keys × headDimension; values: shape.keys × valueDimension.
+    ///   - queries: shape.queries × headDimension; keys: shape.keys × headDimension; values: shape.keys ×
+    ///     valueDimension.
     ///   - head: which entries of the modifiers' lists apply.
     ///   - wire: what keys and values are rounded to beforehand, if not to `element`.
     ///
     /// The bound follows the standard model of floating-point arithmetic (Higham, *Accuracy and
     /// Stability of Numerical Algorithms*, §3.1), with u = 2⁻²⁴:
-    /// a score is off by at most δⱼ = γ(d + 3)·Σ|qᵢkᵢ|·scale (the scale in steps, the scaled query, d fused multiply-adds);
-    /// its weight exp(sⱼ − m), reached through at most L merges, by the relative error
+    /// a score is off by at most δⱼ = γ(d + 3)·Σ|qᵢkᵢ|·scale (the scale in steps, the scaled query, d fused
+    /// multiply-adds); its weight exp(sⱼ − m), reached through at most L merges, by the relative error
     /// ηⱼ = e^(δⱼ + δₘ + (L + 2)·u·(|sⱼ − m| + 1) + 4u·(L + 1)) − 1, the exponential being good to 2 ulp;
-    /// sums of n terms add γ(n). In bfloat16 a score is further off by what the rounding of its q and k makes of it, with
+    /// sums of n terms add γ(n). In bfloat16 a score is further off by what the rounding of its q and k makes of it,
+    /// with
     /// |q̂ − q| ≤ 2⁻⁸|q| + 2⁻¹²⁶ taken as it really is, and a term wⱼvⱼ by the factor 1 + 2⁻⁸ of the rounded weight and by
     /// |v̂ⱼ − vⱼ|. The quotient then differs by (Σ wⱼηⱼ|vⱼ| + |o|·Σ wⱼηⱼ) / (1 − Σ wⱼηⱼ).
     public static func attend(
         queries: [Float], keys: [Float], values: [Float],
         headDimension: Int, valueDimension: Int, shape: SequenceShape, mask: Mask, scale: Double,
-        modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0, element: ElementKind = .float32, wire: ElementKind? = nil
+        modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0, element: ElementKind = .float32,
+        wire: ElementKind? = nil
     ) -> Result {
         let weightUnit = element == .bfloat16 ? 0x1p-8 : 0
         let valueErrors = roundingErrors(values, wire ?? element)
@@ -159,13 +170,17 @@ public enum Oracle {
                     let value = Double(values[key * valueDimension + column])
                     total += exp(scores[j] - top) * value
                     let weight = exp(scores[j] - top)
-                    let rounded = statistics.weightErrors[j] + weightUnit * (weight + statistics.weightErrors[j]) + 0x1p-125
-                    error += rounded * abs(value) + (weight + rounded) * valueErrors[key * valueDimension + column] + 2 * smallest
+                    let rounded =
+                        statistics.weightErrors[j] + weightUnit * (weight + statistics.weightErrors[j]) + 0x1p-125
+                    error +=
+                        rounded * abs(value) + (weight + rounded) * valueErrors[key * valueDimension + column] + 2
+                        * smallest
                 }
                 let output = total / sum
                 result.output[row * valueDimension + column] = output
                 let relative = error / sum + abs(output) * (eta + 2 * unit)
-                result.outputBound[row * valueDimension + column] = eta < 0.5 ? relative / (1 - eta) + 0x1p-126 : .infinity
+                result.outputBound[row * valueDimension + column] =
+                    eta < 0.5 ? relative / (1 - eta) + 0x1p-126 : .infinity
             }
         }
         return result
@@ -183,12 +198,14 @@ public enum Oracle {
 
     /// Σ over rows of `rowWeights` times the softmax weights that a key has in them.
     ///
-    /// The bound: ln pᵢⱼ = sᵢⱼ − Lᵢ is off by what the score and the log-sum-exp are off by (`attend`), and by the rounding of
-    /// sᵢⱼ − mᵢ, of the exponential, of w/ℓ and of their product, together at most (2·|sᵢⱼ − mᵢ| + 8)·u; no weight is below 2⁻¹²⁵; a
-    /// sum of n rows adds γ(n).
+    /// The bound: ln pᵢⱼ = sᵢⱼ − Lᵢ is off by what the score and the log-sum-exp are off by (`attend`), and by the
+    /// rounding of sᵢⱼ − mᵢ, of the exponential, of w/ℓ and of their product, together at most (2·|sᵢⱼ − mᵢ| + 8)·u; no
+    /// weight is below 2⁻¹²⁵; a sum of n rows adds γ(n).
     public static func receive(
-        queries: [Float], keys: [Float], rowWeights: [Float], headDimension: Int, shape: SequenceShape, mask: Mask, scale: Double,
-        modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0, element: ElementKind = .float32, wire: ElementKind? = nil
+        queries: [Float], keys: [Float], rowWeights: [Float], headDimension: Int, shape: SequenceShape, mask: Mask,
+        scale: Double,
+        modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0, element: ElementKind = .float32,
+        wire: ElementKind? = nil
     ) -> Received {
         let definition = definition(queries, keys, headDimension, shape, mask, scale, modifiers, head, element, wire)
         var result = Received(
@@ -203,23 +220,28 @@ public enum Oracle {
             result.sinkShares[row] = definition.sink.map { exp($0 - statistics.logSumExp) } ?? 0
             for (j, key) in visible.enumerated() {
                 let share = exp(scores[j] - statistics.logSumExp)
-                let exponent = scoreErrors[j] + statistics.logSumExpBound + (2 * abs(scores[j] - statistics.top) + 8) * unit
+                let exponent =
+                    scoreErrors[j] + statistics.logSumExpBound + (2 * abs(scores[j] - statistics.top) + 8) * unit
                 result.mass[key] += weight * share
                 result.bound[key] += abs(weight) * (share * expm1(exponent) + 0x1p-125 / statistics.sum)
                 magnitudes[key] += abs(weight) * share
             }
         }
         let sums = gamma(Double(TileGrid.tileSize + levels(keys: shape.queries) + 2))
-        for key in 0..<shape.keys { result.bound[key] = result.bound[key] * (1 + sums) + magnitudes[key] * sums + 0x1p-149 }
+        for key in 0..<shape.keys {
+            result.bound[key] = result.bound[key] * (1 + sums) + magnitudes[key] * sums + 0x1p-149
+        }
         return result
     }
 
     private static func definition(
-        _ queries: [Float], _ keys: [Float], _ headDimension: Int, _ shape: SequenceShape, _ mask: Mask, _ scale: Double, _ modifiers: ScoreModifiers,
+        _ queries: [Float], _ keys: [Float], _ headDimension: Int, _ shape: SequenceShape, _ mask: Mask,
+        _ scale: Double, _ modifiers: ScoreModifiers,
         _ head: Int, _ element: ElementKind, _ wire: ElementKind?
     ) -> Definition {
         Definition(
-            queries: queries, keys: keys, headDimension: headDimension, shape: shape, mask: mask, scale: scale, modifiers: modifiers, head: head,
+            queries: queries, keys: keys, headDimension: headDimension, shape: shape, mask: mask, scale: scale,
+            modifiers: modifiers, head: head,
             queryErrors: roundingErrors(queries, element), keyErrors: roundingErrors(keys, wire ?? element),
             smallest: element == .bfloat16 ? 0x1p-126 : 0)
     }
@@ -227,17 +249,17 @@ public enum Oracle {
     /// How far, in units of the largest |v|, outputs may differ from exact ones for the rounding of keys and values to
     /// bfloat16 alone: e^2δ·(1 + u) − 1 with u = 2⁻⁸.
     ///
-    /// A score qᵢ·kⱼ·scale changes by at most δ = u·|scale|·Σ|qᵢ||kⱼ| ≤ u·|scale|·‖q‖·‖k‖, cap and biases not enlarging it; its
-    /// softmax weight pⱼ therefore lies within pⱼe^±2δ, and v̂ⱼ within vⱼ(1 ± u). So Σ|p̂ⱼv̂ⱼ − pⱼvⱼ| ≤ (e^2δ·(1 + u) − 1)·Σpⱼ|vⱼ|,
-    /// and Σpⱼ|vⱼ| ≤ max|v|. Numbers below 2⁻¹²⁶ become zero, which adds as much.
+    /// A score qᵢ·kⱼ·scale changes by at most δ = u·|scale|·Σ|qᵢ||kⱼ| ≤ u·|scale|·‖q‖·‖k‖, cap and biases not enlarging
+    /// it; its softmax weight pⱼ therefore lies within pⱼe^±2δ, and v̂ⱼ within vⱼ(1 ± u). So Σ|p̂ⱼv̂ⱼ − pⱼvⱼ| ≤
+    /// (e^2δ·(1 + u) − 1)·Σpⱼ|vⱼ|, and Σpⱼ|vⱼ| ≤ max|v|. Numbers below 2⁻¹²⁶ become zero, which adds as much.
     /// - Parameter scoreMagnitude: |scale|·‖q‖·‖k‖ at its largest.
     public static func bfloat16WireBound(scoreMagnitude: Double) -> Double {
         let unit = 0x1p-8
         return expm1(2 * unit * scoreMagnitude) * (1 + unit) + unit
     }
 
-    /// A score after cap and biases, and what float32 adds to its error, in units of the roundoff: the cap's slope is at
-    /// most 1 and its own error a few ulp; each addition rounds once.
+    /// A score after cap and biases, and what float32 adds to its error, in units of the roundoff: the cap's slope is
+    /// at most 1 and its own error a few ulp; each addition rounds once.
     private static func modify(
         _ scaled: Double, distance: Int, _ modifiers: ScoreModifiers, head: Int
     ) -> (score: Double, error: Double) {
@@ -273,7 +295,8 @@ public enum Oracle {
         let below = Float(bitPattern: x.bitPattern & 0xffff_0000)
         let above = Float(bitPattern: below.bitPattern &+ 0x1_0000)
         // Past the largest finite number the neighbour is where the next one would be.
-        let limit = above.isFinite ? Double(above) : 2 * Double(below) - Double(Float(bitPattern: below.bitPattern - 0x1_0000))
+        let limit =
+            above.isFinite ? Double(above) : 2 * Double(below) - Double(Float(bitPattern: below.bitPattern - 0x1_0000))
         let (down, up) = (abs(Double(x) - Double(below)), abs(limit - Double(x)))
         if down == up { return below.bitPattern & 0x1_0000 == 0 ? below : above }
         return down < up ? below : above

@@ -7,9 +7,9 @@ import Tiles
 /// The panels of one key tile and head, in memory and on their way: K transposed in panels of keys, then V in panels of
 /// channels (see `annulus_kernels.h`).
 ///
-/// Everything in it stands where the tile's *capacity* puts it: the keys that the tile has room for. Where a tile's length is
-/// known that is its length, so that short documents take no more memory and no more bytes; a tile that grows has room for
-/// ``TileGrid/tileSize``, and what is appended later moves nothing.
+/// Everything in it stands where the tile's *capacity* puts it: the keys that the tile has room for. Where a tile's
+/// length is known that is its length, so that short documents take no more memory and no more bytes; a tile that grows
+/// has room for ``TileGrid/tileSize``, and what is appended later moves nothing.
 public struct PackedTile: Sendable, Hashable {
     /// The columns of a full panel.
     public static let panelWidth = Int(ANNULUS_PANEL_WIDTH)
@@ -56,7 +56,8 @@ public struct PackedTile: Sendable, Hashable {
 
     /// Packs some consecutive keys of a tile.
     /// - Parameters:
-    ///   - rows: which keys of the tile: from the start of a panel on, to the start of another or to the last that is there.
+    ///   - rows: which keys of the tile: from the start of a panel on, to the start of another or to the last that is
+    ///     there.
     ///   - capacity: the keys that the tile has room for.
     ///   - keys, values: row-major, their first row being `rows.lowerBound`.
     ///   - tile: the packed tile, `floats(capacity:)` floats.
@@ -65,7 +66,8 @@ public struct PackedTile: Sendable, Hashable {
         keys: UnsafePointer<Float>, keyStride: Int, values: UnsafePointer<Float>, valueStride: Int,
         into tile: UnsafeMutablePointer<Float>, kernels: KernelSet
     ) {
-        precondition(rows.lowerBound % Self.panelWidth == 0 && rows.upperBound <= capacity, "a tile is packed panel by panel")
+        precondition(
+            rows.lowerBound % Self.panelWidth == 0 && rows.upperBound <= capacity, "a tile is packed panel by panel")
         // The last panel has the width that the tile's capacity gives it.
         let last = rows.upperBound / Self.panelWidth * Self.panelWidth
         let isNarrow = last < rows.upperBound && padded(rows.upperBound - last) < width(at: last, of: capacity)
@@ -80,22 +82,29 @@ public struct PackedTile: Sendable, Hashable {
                 for row in 0..<rows.count - whole {
                     (copy + row * headDimension).update(from: keys + (whole + row) * keyStride, count: headDimension)
                 }
-                packKeys(rows: wide, copy, stride: headDimension, into: panels + whole * element.slots(headDimension), kernels: kernels)
+                packKeys(
+                    rows: wide, copy, stride: headDimension, into: panels + whole * element.slots(headDimension),
+                    kernels: kernels)
             }
         }
         let packedValues = tile + keyFloats(capacity: capacity)
         for column in stride(from: 0, to: valueDimension, by: Self.panelWidth) {
             let columns = min(Self.panelWidth, valueDimension - column)
-            let panel = packedValues + column * element.slots(capacity) + element.slots(rows.lowerBound) * padded(columns)
+            let panel =
+                packedValues + column * element.slots(capacity) + element.slots(rows.lowerBound) * padded(columns)
             switch element {
             case .float32: kernels.functions.pack_columns(values + column, valueStride, rows.count, columns, panel)
-            case .bfloat16: kernels.bfloat16Functions.pack_columns(values + column, valueStride, rows.count, columns, panel)
+            case .bfloat16:
+                kernels.bfloat16Functions.pack_columns(values + column, valueStride, rows.count, columns, panel)
             }
         }
     }
 
     /// Packs keys alone, from the start of a panel on.
-    func packKeys(rows: Int, _ keys: UnsafePointer<Float>, stride: Int, into panels: UnsafeMutablePointer<Float>, kernels: KernelSet) {
+    func packKeys(
+        rows: Int, _ keys: UnsafePointer<Float>, stride: Int, into panels: UnsafeMutablePointer<Float>,
+        kernels: KernelSet
+    ) {
         switch element {
         case .float32: kernels.functions.pack_transposed(keys, stride, rows, headDimension, panels)
         case .bfloat16: kernels.bfloat16Functions.pack_transposed(keys, stride, rows, headDimension, panels)

@@ -18,7 +18,9 @@ public struct PartialAttention {
     public init(_ result: PartialResult) { self.result = result }
 
     /// Memory for partials of these heads.
-    public static func pool(_ heads: HeadShape, kernels: KernelSet) -> ResultPool { ResultPool(planes: planes(heads), merge: merge(heads, kernels)) }
+    public static func pool(_ heads: HeadShape, kernels: KernelSet) -> ResultPool {
+        ResultPool(planes: planes(heads), merge: merge(heads, kernels))
+    }
 
     /// Floats of a row in each plane.
     static func planes(_ heads: HeadShape) -> [Int] { [1, 1, heads.paddedValueDimension] }
@@ -27,7 +29,8 @@ public struct PartialAttention {
         let width = heads.paddedValueDimension
         return { left, right in
             let (a, b) = (PartialAttention(left), PartialAttention(right))
-            kernels.functions.merge_rows(left.rows, width, a.rowMax, a.rowSum, a.output, width, b.rowMax, b.rowSum, b.output, width)
+            kernels.functions.merge_rows(
+                left.rows, width, a.rowMax, a.rowSum, a.output, width, b.rowMax, b.rowSum, b.output, width)
         }
     }
 
@@ -41,7 +44,8 @@ public struct PartialAttention {
     public var outputStride: Int { result.pool.planes[2] }
 
     /// Writes O/ℓ (zeros for a row that saw no key) and, where asked for, the log-sum-exp m + ln ℓ (−∞ there).
-    func normalize(columns: Int, into target: HeadRows, first: Int, head: Int, logSumExp: HeadRows?, kernels: KernelSet) {
+    func normalize(columns: Int, into target: HeadRows, first: Int, head: Int, logSumExp: HeadRows?, kernels: KernelSet)
+    {
         kernels.functions.normalize_rows(
             rows, columns, rowMax, rowSum, output, outputStride, target.row(first, head), target.tokenStride,
             logSumExp.map { $0.row(first, head) }, logSumExp?.tokenStride ?? 0)

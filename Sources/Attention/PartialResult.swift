@@ -4,8 +4,8 @@ import Matrices
 import Synchronization
 import Tiles
 
-/// A result of the rows of one query tile and head over some key tiles, or of the keys of one key tile and head over some
-/// query tiles: planes of floats, float32 whatever the storage.
+/// A result of the rows of one query tile and head over some key tiles, or of the keys of one key tile and head over
+/// some query tiles: planes of floats, float32 whatever the storage.
 public final class PartialResult: Mergeable {
     /// Rows, or keys, in use; at most a tile.
     public let rows: Int
@@ -27,8 +27,8 @@ public final class PartialResult: Mergeable {
     public func merge(right: PartialResult) { pool.merge(self, right) }
 }
 
-/// Recycles the blocks of results of one shape, so that no unit of work allocates. Blocks may be taken and given back by
-/// different threads.
+/// Recycles the blocks of results of one shape, so that no unit of work allocates. Blocks may be taken and given back
+/// by different threads.
 public final class ResultPool: Sendable {
     /// Makes the left result that of the tiles of both.
     package typealias Merge = @Sendable (_ left: PartialResult, _ right: PartialResult) -> Void
@@ -57,7 +57,9 @@ public final class ResultPool: Sendable {
     }
 
     /// The bytes of one block, which is the memory of one result.
-    public static func blockBytes(_ planes: [Int]) -> Int { TileGrid.tileSize * planes.reduce(0, +) * MemoryLayout<Float>.stride }
+    public static func blockBytes(_ planes: [Int]) -> Int {
+        TileGrid.tileSize * planes.reduce(0, +) * MemoryLayout<Float>.stride
+    }
 
     func take() -> Block {
         if let block = free.withLock({ $0.popLast() }) { return block }

@@ -14,18 +14,23 @@ extension OperationShape {
 }
 
 extension TileOperation {
-    /// For each key j and query head, Σ over rows i of wᵢ·pᵢⱼ: the softmax weights that the key receives, pᵢⱼ = exp(sᵢⱼ − mᵢ)/ℓᵢ
-    /// with the m and ℓ of the whole row. With every wᵢ = 1 the keys of a row without a sink get 1 together.
+    /// For each key j and query head, Σ over rows i of wᵢ·pᵢⱼ: the softmax weights that the key receives, pᵢⱼ = exp(sᵢⱼ
+    /// − mᵢ)/ℓᵢ with the m and ℓ of the whole row. With every wᵢ = 1 the keys of a row without a sink get 1 together.
     ///
-    /// A second pass over the keys: attention first gives m and ℓ. A ``TileCall/receive(queries:scale:rowMax:rowSum:rowWeights:mass:contents:)``
-    /// says of what; mask and modifiers are those of the attention.
+    /// A second pass over the keys: attention first gives m and ℓ. A
+    /// ``TileCall/receive(queries:scale:rowMax:rowSum:rowWeights:mass:contents:)`` says of what; mask and modifiers are
+    /// those of the attention.
     public static func receive(
-        heads: HeadShape, element: ElementKind = .float32, mask: Mask, modifiers: ScoreModifiers = ScoreModifiers(), kernels: KernelSet
+        heads: HeadShape, element: ElementKind = .float32, mask: Mask, modifiers: ScoreModifiers = ScoreModifiers(),
+        kernels: KernelSet
     ) -> TileOperation {
-        TileOperation(.receive(heads), mergeColumns: { left, right in
-            let (mass, more) = (left.plane(0), right.plane(0))
-            for key in 0..<left.rows { mass[key] += more[key] }
-        }) {
+        TileOperation(
+            .receive(heads),
+            mergeColumns: { left, right in
+                let (mass, more) = (left.plane(0), right.plane(0))
+                for key in 0..<left.rows { mass[key] += more[key] }
+            }
+        ) {
             ReceiveWorker(heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
         }
     }
@@ -42,7 +47,8 @@ extension TileCall {
         queries: HeadRows, scale: Float, rowMax: HeadRows, rowSum: HeadRows, rowWeights: HeadRows, mass: HeadRows,
         contents: PositionContents? = nil
     ) -> TileCall {
-        TileCall(scale: scale, contents: contents, rowOperands: [queries, rowMax, rowSum, rowWeights], columnResults: [mass])
+        TileCall(
+            scale: scale, contents: contents, rowOperands: [queries, rowMax, rowSum, rowWeights], columnResults: [mass])
     }
 }
 
@@ -74,8 +80,10 @@ private final class ReceiveWorker: TileWorker {
         if !adds { mass.update(repeating: 0, count: columns.rows) }
         scores.forEachStrip(of: pair) { strip in
             scores.arithmetic.receive(
-                scores.buffer.pointer, stride: TileScores.stride, rows: strip.rows, keys: columns.rows, bits: strip.bits, words: TileMask.wordsPerRow,
-                scale: scores.scale, rowMax: rowMax.pointer + strip.row, factors: factors.pointer + strip.row, mass: mass)
+                scores.buffer.pointer, stride: TileScores.stride, rows: strip.rows, keys: columns.rows,
+                bits: strip.bits, words: TileMask.wordsPerRow,
+                scale: scores.scale, rowMax: rowMax.pointer + strip.row, factors: factors.pointer + strip.row,
+                mass: mass)
         }
     }
 

@@ -19,7 +19,9 @@ public struct RelativePositions: Sendable, Hashable {
         self.count = count
         self.reach = reach
         positions = (-reach...reach).map { Int32(position($0)) }
-        precondition(zip(positions, positions.dropFirst()).allSatisfy { $0 <= $1 }, "relative positions never decrease with the distance")
+        precondition(
+            zip(positions, positions.dropFirst()).allSatisfy { $0 <= $1 },
+            "relative positions never decrease with the distance")
         precondition(positions.allSatisfy { (0..<count).contains(Int($0)) })
     }
 
@@ -27,11 +29,11 @@ public struct RelativePositions: Sendable, Hashable {
     func position(_ distance: Int) -> Int { Int(positions[reach + max(-reach, min(reach, distance))]) }
 }
 
-/// What the relative positions are to one layer: a key for each, which queries meet, and a query for each, which keys meet.
-/// A pair's score is then (qᵢ·kⱼ + qᵢ·K[p] + kⱼ·Q[p])·scale, p being the position of the distance i − j.
+/// What the relative positions are to one layer: a key for each, which queries meet, and a query for each, which keys
+/// meet. A pair's score is then (qᵢ·kⱼ + qᵢ·K[p] + kⱼ·Q[p])·scale, p being the position of the distance i − j.
 ///
-/// Both products are those of the tile kernel itself, an element being one chain over the channels, so a score depends on
-/// its query, its key and their distance alone.
+/// Both products are those of the tile kernel itself, an element being one chain over the channels, so a score depends
+/// on its query, its key and their distance alone.
 public struct PositionContents: Sendable {
     let count: Int
     /// For each head, the keys in panels of 64 positions; nil where queries do not meet positions.
@@ -46,9 +48,11 @@ public struct PositionContents: Sendable {
     ///   - scale: that of the attention which uses them.
     ///   - block: gives memory for so many floats, zero but for what it calls its argument for.
     public init<Failure: Error>(
-        keys: (() throws(Failure) -> [Float])?, queries: (() throws(Failure) -> [Float])?, positions: RelativePositions, heads: HeadShape,
+        keys: (() throws(Failure) -> [Float])?, queries: (() throws(Failure) -> [Float])?, positions: RelativePositions,
+        heads: HeadShape,
         scale: Float, element: ElementKind, kernels: KernelSet,
-        block: (_ floats: Int, _ fill: (UnsafeMutablePointer<Float>) throws(Failure) -> Void) throws(Failure) -> WeightBlock
+        block: (_ floats: Int, _ fill: (UnsafeMutablePointer<Float>) throws(Failure) -> Void) throws(Failure) ->
+            WeightBlock
     ) throws(Failure) {
         let (layout, count, width) = (PackedTile(heads, element), positions.count, heads.headDimension)
         let stride = heads.queryHeads * width
@@ -70,7 +74,9 @@ public struct PositionContents: Sendable {
                 }
             }
         }
-        keyPanels = try perHead(keys, floats: keyFloats) { layout.packKeys(rows: count, $0, stride: stride, into: $1, kernels: kernels) }
+        keyPanels = try perHead(keys, floats: keyFloats) {
+            layout.packKeys(rows: count, $0, stride: stride, into: $1, kernels: kernels)
+        }
         queryOperands = try perHead(queries, floats: queryFloats) {
             _ = arithmetic.load(queries: $0, stride: stride, rows: count, scale: scale, into: $1)
         }
@@ -104,7 +110,10 @@ final class PositionScores {
 
     /// Takes a key tile and the distances at which some query rows stand to it.
     /// - Parameter distance: position of the tile's first key minus that of the first row.
-    func load(_ contents: PositionContents, head: Int, tile: UnsafePointer<Float>, keys: Int, capacity: Int, rows: Int, distance: Int) {
+    func load(
+        _ contents: PositionContents, head: Int, tile: UnsafePointer<Float>, keys: Int, capacity: Int, rows: Int,
+        distance: Int
+    ) {
         self.rows = rows
         let (smallest, largest) = (-distance - (keys - 1), rows - 1 - distance)
         used = positions.position(smallest)..<positions.position(largest) + 1
@@ -113,7 +122,8 @@ final class PositionScores {
         let first = operands.pointer + head * contents.queryFloats + used.lowerBound * layout.queryStride
         for key in Swift.stride(from: 0, to: keys, by: PackedTile.panelWidth) {
             arithmetic.scores(
-                first, rows: used.count, panel: tile + key * layout.queryStride, width: layout.width(at: key, of: capacity),
+                first, rows: used.count, panel: tile + key * layout.queryStride,
+                width: layout.width(at: key, of: capacity),
                 columns: layout.width(at: key, of: keys),
                 into: ofKeys.pointer + used.lowerBound * TileGrid.tileSize + key, stride: TileGrid.tileSize)
         }
@@ -137,7 +147,8 @@ final class PositionScores {
     ///   - scores: those of the strip's first row and the tile's first key.
     ///   - row: the strip's first row in the unit.
     func add(
-        _ contents: PositionContents, to scores: UnsafeMutablePointer<Float>, stride scoreStride: Int, row: Int, rows strip: Int, keys: Range<Int>
+        _ contents: PositionContents, to scores: UnsafeMutablePointer<Float>, stride scoreStride: Int, row: Int,
+        rows strip: Int, keys: Range<Int>
     ) {
         places.withUnsafeBufferPointer { places in
             guard let places = places.baseAddress else { return }

@@ -11,7 +11,8 @@ public struct ScoreModifiers: Sendable, Hashable {
     /// For each query head, the logit of a sink: a key without a value that takes its share of every softmax, merged
     /// once, at the root (Xiao et al. 2024).
     public var sinks: [Float]?
-    /// The relative positions whose keys queries meet, and whose queries keys meet; what those are comes with each attention.
+    /// The relative positions whose keys queries meet, and whose queries keys meet; what those are comes with each
+    /// attention.
     public var relativePositions: RelativePositions?
 
     /// A table over distances, clamped at both ends.

@@ -6,9 +6,10 @@ import Matrices
 /// The steps of a tile's attention. Queries, weights and panels are of the element's kind, their pointers and strides
 /// counted in slots of four bytes (`ElementKind.slots`); scores, statistics and outputs are float32.
 ///
-/// The softmax takes scores in steps (`annulus_kernels.h`). In float32 the score scale and the steps go into the queries.
-/// In bfloat16 rounding them after such a product would cost accuracy, so only the scale's sign and power of two do, which
-/// is exact, and the rest goes into the softmax. Where modifiers need scores in natural units, they make the steps.
+/// The softmax takes scores in steps (`annulus_kernels.h`). In float32 the score scale and the steps go into the
+/// queries. In bfloat16 rounding them after such a product would cost accuracy, so only the scale's sign and power of
+/// two do, which is exact, and the rest goes into the softmax. Where modifiers need scores in natural units, they make
+/// the steps.
 struct TileArithmetic {
     private let layout: PackedTile
     private let float32: annulus_kernels
@@ -26,10 +27,11 @@ struct TileArithmetic {
     private var element: ElementKind { layout.element }
 
     /// Converts queries to operands, `layout.queryStride` slots a row.
-    /// - Returns: what the scores of these operands have still to be multiplied by, to be in natural units where they are
-    ///   modified and in steps where not.
+    /// - Returns: what the scores of these operands have still to be multiplied by, to be in natural units where they
+    ///   are modified and in steps where not.
     func load(
-        queries source: UnsafePointer<Float>, stride: Int, rows: Int, scale: Float, into operands: UnsafeMutablePointer<Float>
+        queries source: UnsafePointer<Float>, stride: Int, rows: Int, scale: Float,
+        into operands: UnsafeMutablePointer<Float>
     ) -> Float {
         let width = layout.headDimension
         switch element {
@@ -59,22 +61,26 @@ struct TileArithmetic {
         }
     }
 
-    /// Scales, caps and biases scores in place and makes steps of them; `distance` is that of the first key from the first row.
+    /// Scales, caps and biases scores in place and makes steps of them; `distance` is that of the first key from the
+    /// first row.
     func modify(
         _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, scale: Float, cap: Float,
         bias: UnsafePointer<Float>?, reach: Int, slope: Float, distance: Int
     ) {
-        float32.modify_scores(scores, stride, rows, keys, scale, cap, bias, reach, slope, distance, Float(ANNULUS_STEPS))
+        float32.modify_scores(
+            scores, stride, rows, keys, scale, cap, bias, reach, slope, distance, Float(ANNULUS_STEPS))
     }
 
     /// Makes rows of scores into rows of weights, in place; scores that were modified are in steps already.
     func softmax(
-        _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, bits: UnsafePointer<UInt64>?, words: Int,
+        _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, bits: UnsafePointer<UInt64>?,
+        words: Int,
         scale: Float, rowMax: UnsafeMutablePointer<Float>, rowSum: UnsafeMutablePointer<Float>
     ) {
         switch element {
         case .float32: float32.softmax_rows(scores, stride, rows, keys, bits, words, rowMax, rowSum)
-        case .bfloat16: bfloat16.softmax_rows(scores, stride, rows, keys, bits, words, modified ? 1 : scale, rowMax, rowSum)
+        case .bfloat16:
+            bfloat16.softmax_rows(scores, stride, rows, keys, bits, words, modified ? 1 : scale, rowMax, rowSum)
         }
     }
 
@@ -88,7 +94,8 @@ struct TileArithmetic {
 
     /// C = (accumulate ? C : 0) + A · panel, of the terms that `bits` leaves visible, if there are any bits.
     func product(
-        _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int, _ panel: UnsafePointer<Float>, _ terms: Int, _ width: Int,
+        _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int, _ panel: UnsafePointer<Float>, _ terms: Int,
+        _ width: Int,
         _ c: UnsafeMutablePointer<Float>, _ cStride: Int, accumulate: Bool, bits: UnsafePointer<UInt64>?, words: Int
     ) {
         let more = Int32(accumulate ? ANNULUS_CONTINUE : ANNULUS_START)
@@ -104,18 +111,21 @@ struct TileArithmetic {
 
     /// All steps at once, for a tile that all rows see entirely. `next` is the tile that comes after it.
     func attend(
-        _ queries: UnsafePointer<Float>, tile: UnsafePointer<Float>, next: UnsafePointer<Float>, keys: Int, scale: Float,
+        _ queries: UnsafePointer<Float>, tile: UnsafePointer<Float>, next: UnsafePointer<Float>, keys: Int,
+        scale: Float,
         into partial: PartialAttention, scratch: UnsafeMutablePointer<Float>
     ) {
         let values = tile + layout.keyFloats(capacity: keys)
         switch element {
         case .float32:
             float32.attend_tile(
-                queries, layout.queryStride, partial.rows, tile, layout.headDimension, values, layout.valueDimension, keys,
+                queries, layout.queryStride, partial.rows, tile, layout.headDimension, values, layout.valueDimension,
+                keys,
                 partial.rowMax, partial.rowSum, partial.output, partial.outputStride, scratch, next)
         case .bfloat16:
             bfloat16.attend_tile(
-                queries, layout.queryStride, partial.rows, tile, layout.headDimension, values, layout.valueDimension, keys, scale,
+                queries, layout.queryStride, partial.rows, tile, layout.headDimension, values, layout.valueDimension,
+                keys, scale,
                 partial.rowMax, partial.rowSum, partial.output, partial.outputStride, scratch)
         }
     }

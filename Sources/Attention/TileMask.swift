@@ -53,8 +53,8 @@ public final class TileMask {
     deinit { words.deallocate() }
 }
 
-/// The masks that a thread made last, which the heads of a query tile share, and under a mask that only looks at distances
-/// also the tiles that stand to each other alike.
+/// The masks that a thread made last, which the heads of a query tile share, and under a mask that only looks at
+/// distances also the tiles that stand to each other alike.
 struct TileMaskCache {
     private struct Key: Hashable {
         let rows: Int

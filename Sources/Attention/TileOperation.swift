@@ -5,9 +5,9 @@ import Tiles
 
 /// What a tile operation moves, by side, size and type: all that plans, messages and the executor know of it.
 ///
-/// For a unit (query tile, key tile, head) an operation is a pure function of *row operands* and *column operands* to *row
-/// results*, *column results* or both. Operands and results come in planes: of each plane a row (or a key) has so many
-/// floats. Row operands and row results are those of a query head; column operands those of a key/value head.
+/// For a unit (query tile, key tile, head) an operation is a pure function of *row operands* and *column operands* to
+/// *row results*, *column results* or both. Operands and results come in planes: of each plane a row (or a key) has so
+/// many floats. Row operands and row results are those of a query head; column operands those of a key/value head.
 public struct OperationShape: Sendable, Hashable {
     /// What of a packed key tile the operation reads.
     public enum Columns: Sendable, Hashable {
@@ -71,7 +71,8 @@ public struct TileOperation: Sendable {
         _ shape: OperationShape, mergeRows: ResultPool.Merge? = nil, mergeColumns: ResultPool.Merge? = nil,
         worker: @escaping @Sendable () -> TileWorker
     ) {
-        precondition((mergeRows == nil) == shape.rowResults.isEmpty && (mergeColumns == nil) == shape.columnResults.isEmpty)
+        precondition(
+            (mergeRows == nil) == shape.rowResults.isEmpty && (mergeColumns == nil) == shape.columnResults.isEmpty)
         self.shape = shape
         self.mergeRows = mergeRows
         self.mergeColumns = mergeColumns
@@ -93,7 +94,8 @@ public struct TileCall {
     public var columnResults: [HeadRows?]
 
     public init(
-        scale: Float, contents: PositionContents? = nil, rowOperands: [HeadRows], rowResults: [HeadRows?] = [], columnResults: [HeadRows?] = []
+        scale: Float, contents: PositionContents? = nil, rowOperands: [HeadRows], rowResults: [HeadRows?] = [],
+        columnResults: [HeadRows?] = []
     ) {
         self.scale = scale
         self.contents = contents
@@ -135,7 +137,8 @@ package struct TilePair {
     package let next: UnsafePointer<Float>?
 
     package init(
-        queryTile: Int, keyTile: Int, in sequence: SequenceShape, isWhole: Bool, columns: UnsafePointer<Float>, capacity: Int,
+        queryTile: Int, keyTile: Int, in sequence: SequenceShape, isWhole: Bool, columns: UnsafePointer<Float>,
+        capacity: Int,
         next: UnsafePointer<Float>? = nil
     ) {
         self.queryTile = queryTile
@@ -166,17 +169,24 @@ package class TileWorker {
     /// - Parameters:
     ///   - rows: takes the row results, whatever it held; nil where the operation has none.
     ///   - columns: takes the column results; nil where it has none.
-    ///   - adds: whether they are added to what `columns` holds: that of query heads before this one, which share the key head.
-    package func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) { preconditionFailure("an operation runs units") }
+    ///   - adds: whether they are added to what `columns` holds: that of query heads before this one, which share the
+    ///     key head.
+    package func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
+        preconditionFailure("an operation runs units")
+    }
 
     /// Writes the whole result of a query tile and head, whose first row is the rank's row `first`.
-    package func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) { preconditionFailure("row results have a place") }
+    package func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
+        preconditionFailure("row results have a place")
+    }
 
     /// Writes the result of rows that see no key.
     package func finishUnseeing(rows: Range<Int>, head: Int, of call: TileCall) {}
 
     /// Writes the whole result of a key tile and head, whose first key is the rank's key `first`.
-    package func finishColumns(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) { preconditionFailure("column results have a place") }
+    package func finishColumns(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
+        preconditionFailure("column results have a place")
+    }
 
     /// Writes the result of keys that no row sees.
     package func finishUnseen(keys: Range<Int>, head: Int, of call: TileCall) {}

@@ -58,21 +58,26 @@ final class TileScores {
         precondition((call.contents != nil) == (positions != nil), "relative positions come with their contents")
         self.head = head
         contents = call.contents
-        scale = arithmetic.load(queries: queries.rows, stride: queries.stride, rows: rows, scale: call.scale, into: self.queries.pointer)
+        scale = arithmetic.load(
+            queries: queries.rows, stride: queries.stride, rows: rows, scale: call.scale, into: self.queries.pointer)
     }
 
-    /// Makes the scores of every strip of a pair, one after another, and calls `body` with each: row r of the strip is at
-    /// `buffer.pointer + r · stride`. Of keys that no row of the strip sees, in whole granules, there are none.
+    /// Makes the scores of every strip of a pair, one after another, and calls `body` with each: row r of the strip is
+    /// at `buffer.pointer + r · stride`. Of keys that no row of the strip sees, in whole granules, there are none.
     func forEachStrip(of pair: TilePair, _ body: (Strip) -> Void) {
         let (keys, rows, distance) = (pair.keys.count, pair.rows.count, pair.distance)
-        let visible = pair.isWhole ? nil : masks.mask(mask, queryTile: pair.queryTile, keyTile: pair.keyTile, in: pair.sequence)
+        let visible =
+            pair.isWhole ? nil : masks.mask(mask, queryTile: pair.queryTile, keyTile: pair.keyTile, in: pair.sequence)
         if let positions, let contents {
-            positions.load(contents, head: head, tile: pair.columns, keys: keys, capacity: pair.capacity, rows: rows, distance: distance)
+            positions.load(
+                contents, head: head, tile: pair.columns, keys: keys, capacity: pair.capacity, rows: rows,
+                distance: distance)
         }
         withExtendedLifetime(visible) {
             for row in Swift.stride(from: 0, to: rows, by: Self.stripRows) {
                 let strip = Strip(
-                    row: row, rows: min(Self.stripRows, rows - row), bits: visible.map { UnsafePointer($0.words + row * TileMask.wordsPerRow) })
+                    row: row, rows: min(Self.stripRows, rows - row),
+                    bits: visible.map { UnsafePointer($0.words + row * TileMask.wordsPerRow) })
                 score(strip, pair, keys: keys, distance: distance - row)
                 body(strip)
             }
@@ -91,11 +96,13 @@ final class TileScores {
             let first = key + any.trailingZeroBitCount & ~15
             let last = key + min(width, (64 - any.leadingZeroBitCount + 15) & ~15)
             arithmetic.scores(
-                operands, rows: strip.rows, panel: pair.columns + key * layout.queryStride + (first - key), width: width,
+                operands, rows: strip.rows, panel: pair.columns + key * layout.queryStride + (first - key),
+                width: width,
                 columns: last - first, into: buffer.pointer + first, stride: Self.stride)
             let there = first..<min(last, keys)
             if let positions, let contents {
-                positions.add(contents, to: buffer.pointer, stride: Self.stride, row: strip.row, rows: strip.rows, keys: there)
+                positions.add(
+                    contents, to: buffer.pointer, stride: Self.stride, row: strip.row, rows: strip.rows, keys: there)
             }
             modify(rows: strip.rows, keys: there, distance: distance)
         }
@@ -107,7 +114,8 @@ final class TileScores {
         let slope = modifiers.alibiSlopes?[head] ?? 0
         func call(_ bias: UnsafePointer<Float>?, _ reach: Int) {
             arithmetic.modify(
-                buffer.pointer + keys.lowerBound, stride: Self.stride, rows: rows, keys: keys.count, scale: scale, cap: modifiers.softcap ?? 0,
+                buffer.pointer + keys.lowerBound, stride: Self.stride, rows: rows, keys: keys.count, scale: scale,
+                cap: modifiers.softcap ?? 0,
                 bias: bias, reach: reach, slope: slope, distance: distance + keys.lowerBound)
         }
         guard let relative = modifiers.relativeBias else { return call(nil, 0) }
@@ -118,8 +126,8 @@ final class TileScores {
 }
 
 extension TileScores.Strip {
-    /// Which of some keys any row, and which all rows of the strip see, bit c for key `keys.lowerBound + c`. They lie within
-    /// 64 keys from a multiple of 64 on.
+    /// Which of some keys any row, and which all rows of the strip see, bit c for key `keys.lowerBound + c`. They lie
+    /// within 64 keys from a multiple of 64 on.
     func seen(_ keys: Range<Int>) -> (any: UInt64, all: UInt64) {
         let inside = UInt64.max >> UInt64(64 - keys.count)
         guard let bits else { return (inside, inside) }

@@ -52,7 +52,7 @@
 //     A tile reaches .93, and the merges and what comes from outside the second-level cache take the rest. (The products apart
 //     by a scratch program, which is not kept; lines 8 and 9 by `annulus bench attention` of the builds before and after.)
 //   An encoder of heads of 32 (6 × 384, 8,192 tokens: 78 % of its work is attention) is limited by .88 for a tile and .95 for a
-//     dense layer to .89 of the peak; `scripts/bench-kernels --only onnx-encoder --statistic fastest` reaches .85 of it.
+//     dense layer to .89 of the peak; `scripts/peers/bench-kernels --only onnx-encoder --statistic fastest` reaches .85 of it.
 //
 //   Masked tiles, causal and window(512,512) at d = 64, whole attention on Zen 4:    causal   window
 //   1 strips of 6 rows, panels of 64 keys, each row its own runs at the edge           .85      .77

@@ -18,10 +18,13 @@ public struct Checkpoint: Sendable {
     /// Opens the model in `folder`; see ``resolve(_:)`` for names of the Hugging Face cache.
     public init(folder: String) throws(FileError) {
         guard FileBytes.exists(folder) else {
-            throw FileError(.missing, path: folder, "no such folder; give the folder that holds config.json and model.safetensors")
+            throw FileError(
+                .missing, path: folder, "no such folder; give the folder that holds config.json and model.safetensors")
         }
         guard FileBytes.isFolder(folder) else {
-            throw FileError(.malformed, path: folder, "is not a folder; give the folder that holds config.json and model.safetensors")
+            throw FileError(
+                .malformed, path: folder,
+                "is not a folder; give the folder that holds config.json and model.safetensors")
         }
         self.folder = folder
         let configPath = folder + "/config.json"
@@ -30,7 +33,8 @@ public struct Checkpoint: Sendable {
         }
         config = try JSON.load(path: configPath)
         guard case .object = config else {
-            throw FileError(.malformed, path: configPath, "holds \(config.kindName) where an object is needed; fetch it again")
+            throw FileError(
+                .malformed, path: configPath, "holds \(config.kindName) where an object is needed; fetch it again")
         }
         (files, fileIndices) = try Self.openWeights(folder)
         prefix = Self.commonPrefix(of: fileIndices.keys)
@@ -65,7 +69,8 @@ public struct Checkpoint: Sendable {
     /// Where `path` may be stored, in order of preference.
     private func spellings(of path: String) -> [String] {
         var spellings = [path]
-        for (new, old) in [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")] where path.hasSuffix(new) {
+        for (new, old) in [("LayerNorm.weight", "LayerNorm.gamma"), ("LayerNorm.bias", "LayerNorm.beta")]
+        where path.hasSuffix(new) {
             spellings.append(path.dropLast(new.count) + old)
         }
         return prefix.isEmpty ? spellings : spellings + spellings.map { prefix + $0 }
@@ -78,7 +83,9 @@ public struct Checkpoint: Sendable {
         let similar = similarNames(to: wanted, among: fileIndices.keys)
         let hint = similar.isEmpty ? "" : "; similar: " + similar.joined(separator: ", ")
         let place = files.count == 1 ? files[0].path : folder
-        return FileError(.malformed, path: place, "tensor '\(path)' is missing\(tried)\(hint); use weights of the architecture that config.json describes")
+        return FileError(
+            .malformed, path: place,
+            "tensor '\(path)' is missing\(tried)\(hint); use weights of the architecture that config.json describes")
     }
 
     private static func openWeights(_ folder: String) throws(FileError) -> ([SafetensorsFile], [String: Int]) {
@@ -89,9 +96,14 @@ public struct Checkpoint: Sendable {
             return ([file], file.tensors.mapValues { _ in 0 })
         }
         guard FileBytes.exists(indexPath) else {
-            let others = FileBytes.names(inFolder: folder).filter { $0.hasSuffix(".bin") || $0.hasSuffix(".safetensors") || $0.hasSuffix(".pt") }
+            let others = FileBytes.names(inFolder: folder).filter {
+                $0.hasSuffix(".bin") || $0.hasSuffix(".safetensors") || $0.hasSuffix(".pt")
+            }
             let hint = others.isEmpty ? "" : " (found instead: \(others.joined(separator: ", ")))"
-            throw FileError(.missing, path: single, "no such file, nor model.safetensors.index.json\(hint); save the model with save_pretrained(…, safe_serialization=True)")
+            throw FileError(
+                .missing, path: single,
+                "no such file, nor model.safetensors.index.json\(hint); save the model with save_pretrained(…, safe_serialization=True)"
+            )
         }
         let index = try JSON.load(path: indexPath)
         guard let map = index["weight_map"]?.object else {
@@ -100,7 +112,10 @@ public struct Checkpoint: Sendable {
         var shardNames: Set<String> = []
         for member in map.members {
             guard let shard = member.value.string else {
-                throw FileError(.malformed, path: indexPath, "tensor '\(member.key)': its shard is \(member.value.kindName), not a file's name; fetch the index again")
+                throw FileError(
+                    .malformed, path: indexPath,
+                    "tensor '\(member.key)': its shard is \(member.value.kindName), not a file's name; fetch the index again"
+                )
             }
             _ = try FileBytes.path(named: shard, inFolder: folder, by: indexPath, "the shard of tensor '\(member.key)'")
             shardNames.insert(shard)
@@ -113,7 +128,10 @@ public struct Checkpoint: Sendable {
             for name in file.names where map[name]?.string == shard { indices[name] = position }
         }
         for member in map.members where indices[member.key] == nil {
-            throw FileError(.malformed, path: folder + "/" + (member.value.string ?? ""), "tensor '\(member.key)' is missing though model.safetensors.index.json places it here; fetch the shard again")
+            throw FileError(
+                .malformed, path: folder + "/" + (member.value.string ?? ""),
+                "tensor '\(member.key)' is missing though model.safetensors.index.json places it here; fetch the shard again"
+            )
         }
         return (files, indices)
     }
@@ -138,7 +156,9 @@ public struct WeightPath: Sendable, CustomStringConvertible {
     /// The dotted path so far, without the checkpoint's common prefix.
     public let path: String
 
-    public subscript(_ component: String) -> WeightPath { WeightPath(checkpoint: checkpoint, path: path + "." + component) }
+    public subscript(_ component: String) -> WeightPath {
+        WeightPath(checkpoint: checkpoint, path: path + "." + component)
+    }
     public subscript(_ index: Int) -> WeightPath { self[String(index)] }
 
     public var description: String { path }
@@ -163,7 +183,8 @@ public struct WeightPath: Sendable, CustomStringConvertible {
     }
 
     /// Elements `range` of a tensor that must have `shape`, as float32, into the start of `buffer`.
-    public func read(shape: [Int], range: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>) throws(FileError) {
+    public func read(shape: [Int], range: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>) throws(FileError)
+    {
         let (file, name) = try locate()
         _ = try file.tensor(name, expecting: shape)
         try file.readFloat32(name, range: range, into: buffer)
@@ -174,7 +195,10 @@ public struct WeightPath: Sendable, CustomStringConvertible {
         let (file, name) = try locate()
         let tensor = try file.tensor(name, expecting: shape)
         guard [.float32, .float16, .bfloat16, .float64].contains(tensor.elementType) else {
-            throw FileError(.malformed, path: file.path, "tensor '\(name)': has dtype \(tensor.elementType.rawValue) where F32, F16, BF16 or F64 is needed; convert the file")
+            throw FileError(
+                .malformed, path: file.path,
+                "tensor '\(name)': has dtype \(tensor.elementType.rawValue) where F32, F16, BF16 or F64 is needed; convert the file"
+            )
         }
     }
 

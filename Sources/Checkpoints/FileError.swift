@@ -36,7 +36,9 @@ public struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
     public var description: String {
         var line = ""
         for scalar in "\(path): \(message)".unicodeScalars {
-            if scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value) || scalar.value == 0x2028 || scalar.value == 0x2029 {
+            if scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value) || scalar.value == 0x2028
+                || scalar.value == 0x2029
+            {
                 line += "\\u{" + String(scalar.value, radix: 16) + "}"
             } else {
                 line.unicodeScalars.append(scalar)

@@ -98,7 +98,9 @@ public enum JSON: Sendable, Equatable {
         try parse(bytes, path: path, duplicateKeys: .lastWins)
     }
 
-    package static func parse(_ bytes: [UInt8], path: String, duplicateKeys: JSONParser.DuplicateKeys) throws(FileError) -> JSON {
+    package static func parse(_ bytes: [UInt8], path: String, duplicateKeys: JSONParser.DuplicateKeys) throws(FileError)
+        -> JSON
+    {
         var parser = JSONParser(bytes: bytes, path: path, duplicateKeys: duplicateKeys)
         return try parser.parseDocument()
     }

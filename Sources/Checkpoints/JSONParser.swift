@@ -20,7 +20,9 @@ package struct JSONParser {
     }
 
     private func failure(_ what: String, at offset: Int? = nil) -> FileError {
-        FileError(.malformed, path: path, "byte \(offset ?? position): \(what); the file is not valid JSON, fetch or write it again")
+        FileError(
+            .malformed, path: path,
+            "byte \(offset ?? position): \(what); the file is not valid JSON, fetch or write it again")
     }
 
     package mutating func parseDocument() throws(FileError) -> JSON {
@@ -55,7 +57,7 @@ package struct JSONParser {
     }
 
     private mutating func parseWord(_ word: StaticString, _ value: JSON) throws(FileError) -> JSON {
-        for offset in 0 ..< word.utf8CodeUnitCount {
+        for offset in 0..<word.utf8CodeUnitCount {
             guard position + offset < bytes.count, bytes[position + offset] == word.utf8Start[offset] else {
                 throw failure("a value cannot begin here")
             }
@@ -75,7 +77,9 @@ package struct JSONParser {
         skipSpace()
         guard position < bytes.count else { throw failure("the text ends inside \(container)") }
         let byte = bytes[position]
-        guard byte == closing || byte == UInt8(ascii: ",") else { throw failure("a comma or the end of \(container) is needed here") }
+        guard byte == closing || byte == UInt8(ascii: ",") else {
+            throw failure("a comma or the end of \(container) is needed here")
+        }
         position += 1
         return byte != closing
     }
@@ -105,10 +109,14 @@ package struct JSONParser {
         repeat {
             skipSpace()
             let keyOffset = position
-            guard position < bytes.count, bytes[position] == UInt8(ascii: "\"") else { throw failure("a key in quotation marks is needed here") }
+            guard position < bytes.count, bytes[position] == UInt8(ascii: "\"") else {
+                throw failure("a key in quotation marks is needed here")
+            }
             let key = try parseString()
             skipSpace()
-            guard position < bytes.count, bytes[position] == UInt8(ascii: ":") else { throw failure("a colon is needed after a key") }
+            guard position < bytes.count, bytes[position] == UInt8(ascii: ":") else {
+                throw failure("a colon is needed after a key")
+            }
             position += 1
             let value = try parseValue()
             if !object.set(key, value), duplicateKeys == .refused {
@@ -134,10 +142,12 @@ package struct JSONParser {
         if position < bytes.count, bytes[position] | 0x20 == UInt8(ascii: "e") {
             isInteger = false
             position += 1
-            if position < bytes.count, bytes[position] == UInt8(ascii: "+") || bytes[position] == UInt8(ascii: "-") { position += 1 }
+            if position < bytes.count, bytes[position] == UInt8(ascii: "+") || bytes[position] == UInt8(ascii: "-") {
+                position += 1
+            }
             guard skipDigits() > 0 else { throw failure("digits are needed in the exponent") }
         }
-        let text = String(decoding: bytes[start ..< position], as: UTF8.self)
+        let text = String(decoding: bytes[start..<position], as: UTF8.self)
         if isInteger, let value = Int(text) { return .integer(value) }
         guard let value = Double(text), value.isFinite else { throw failure("this number is out of range", at: start) }
         return .number(value)
@@ -163,7 +173,7 @@ package struct JSONParser {
             guard byte >= 0x20 else { throw failure("a control character in a string must be escaped") }
             if byte == UInt8(ascii: "\\") {
                 hasEscape = true
-                unescaped.append(contentsOf: bytes[runStart ..< position])
+                unescaped.append(contentsOf: bytes[runStart..<position])
                 try parseEscape(into: &unescaped)
                 runStart = position
             } else {
@@ -174,12 +184,12 @@ package struct JSONParser {
         position += 1
         // Escapes produce whole scalars only, so the raw bytes alone decide whether the string is UTF-8.
         if hasEscape {
-            unescaped.append(contentsOf: bytes[runStart ..< end])
+            unescaped.append(contentsOf: bytes[runStart..<end])
             if let string = String(validating: unescaped, as: UTF8.self) { return string }
-        } else if let string = String(validating: bytes[runStart ..< end], as: UTF8.self) {
+        } else if let string = String(validating: bytes[runStart..<end], as: UTF8.self) {
             return string
         }
-        let invalid = UTF8Validation.firstInvalidByte(in: bytes[(opening + 1) ..< end]) ?? 0
+        let invalid = UTF8Validation.firstInvalidByte(in: bytes[(opening + 1)..<end]) ?? 0
         throw failure("this byte is not UTF-8", at: opening + 1 + invalid)
     }
 
@@ -198,13 +208,17 @@ package struct JSONParser {
         case UInt8(ascii: "t"): output.append(0x09)
         case UInt8(ascii: "u"):
             var value = try parseHexadecimal(escape: start)
-            if 0xD800...0xDBFF ~= value, position + 1 < bytes.count, bytes[position] == UInt8(ascii: "\\"), bytes[position + 1] == UInt8(ascii: "u") {
+            if 0xD800...0xDBFF ~= value, position + 1 < bytes.count, bytes[position] == UInt8(ascii: "\\"),
+                bytes[position + 1] == UInt8(ascii: "u")
+            {
                 position += 2
                 let low = try parseHexadecimal(escape: start)
                 guard 0xDC00...0xDFFF ~= low else { throw failure("half a surrogate pair stands alone", at: start) }
                 value = 0x10000 + ((value - 0xD800) << 10) + (low - 0xDC00)
             }
-            guard let scalar = Unicode.Scalar(value) else { throw failure("half a surrogate pair stands alone", at: start) }
+            guard let scalar = Unicode.Scalar(value) else {
+                throw failure("half a surrogate pair stands alone", at: start)
+            }
             output.append(contentsOf: UTF8.encode(scalar) ?? UTF8.encodedReplacementCharacter)
         default: throw failure("no such escape", at: start)
         }
@@ -213,7 +227,7 @@ package struct JSONParser {
     private mutating func parseHexadecimal(escape: Int) throws(FileError) -> UInt32 {
         guard position + 4 <= bytes.count else { throw failure("the text ends inside an escape", at: escape) }
         var value: UInt32 = 0
-        for _ in 0 ..< 4 {
+        for _ in 0..<4 {
             let digit: UInt8
             switch bytes[position] {
             case UInt8(ascii: "0")...UInt8(ascii: "9"): digit = bytes[position] - UInt8(ascii: "0")

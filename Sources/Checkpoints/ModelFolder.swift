@@ -25,7 +25,8 @@ extension Checkpoint {
     package static func resolve(_ name: String, environment: [String: String]) throws(FileError) -> String {
         if FileBytes.isFolder(name) { return name }
         if FileBytes.exists(name) {
-            throw FileError(.malformed, path: name, "is not a folder; give the folder that holds config.json and model.safetensors")
+            throw FileError(
+                .malformed, path: name, "is not a folder; give the folder that holds config.json and model.safetensors")
         }
         var looked = [name]
         if isRepositoryName(name) {
@@ -38,7 +39,8 @@ extension Checkpoint {
         }
         throw FileError(
             .missing, path: name,
-            "no such model; looked at \(looked.joined(separator: ", ")); give a model folder, or fetch it into the Hugging Face cache first (`hf download \(isRepositoryName(name) ? name : "ORG/NAME")`)")
+            "no such model; looked at \(looked.joined(separator: ", ")); give a model folder, or fetch it into the Hugging Face cache first (`hf download \(isRepositoryName(name) ? name : "ORG/NAME")`)"
+        )
     }
 
     private static func caches(_ environment: [String: String]) -> [String] {
@@ -59,10 +61,14 @@ extension Checkpoint {
         if let bytes = try? FileBytes.read(path: repository + "/refs/main") {
             let revision = String(decoding: bytes.prefix(256).filter { $0 > 0x20 }, as: UTF8.self)
             let folder = snapshots + "/" + revision
-            if !revision.isEmpty, !revision.contains("/"), !revision.hasPrefix("."), FileBytes.isFolder(folder) { return folder }
+            if !revision.isEmpty, !revision.contains("/"), !revision.hasPrefix("."), FileBytes.isFolder(folder) {
+                return folder
+            }
         }
         let revisions = FileBytes.names(inFolder: snapshots)
-        guard revisions.count == 1, let only = revisions.first, FileBytes.isFolder(snapshots + "/" + only) else { return nil }
+        guard revisions.count == 1, let only = revisions.first, FileBytes.isFolder(snapshots + "/" + only) else {
+            return nil
+        }
         return snapshots + "/" + only
     }
 
@@ -74,7 +80,8 @@ extension Checkpoint {
                 !part.isEmpty && !part.hasPrefix(".")
                     && part.utf8.allSatisfy { byte in
                         switch byte {
-                        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "0")...UInt8(ascii: "9"),
+                        case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
+                            UInt8(ascii: "0")...UInt8(ascii: "9"),
                             UInt8(ascii: "."), UInt8(ascii: "_"), UInt8(ascii: "-"):
                             true
                         default: false

@@ -18,7 +18,8 @@ public struct NumpyArray: Sendable {
         }
         let wide = file[6] >= 2
         guard !wide || file.count >= 12 else { throw refuse("ends inside its header") }
-        let length = wide
+        let length =
+            wide
             ? (0..<4).reduce(0) { $0 | Int(file[8 + $1]) << (8 * $1) } : Int(file[8]) | Int(file[9]) << 8
         let start = wide ? 12 : 10
         guard start + length <= file.count else { throw refuse("ends inside its header") }
@@ -26,20 +27,25 @@ public struct NumpyArray: Sendable {
         func field(_ name: String) -> ArraySlice<UInt8>? {
             Self.find(Array("'\(name)':".utf8), in: header).map { header[$0...].drop { $0 == UInt8(ascii: " ") } }
         }
-        guard let type = field("descr"), ["'|b1'", "'|u1'", "'|i1'"].contains(where: { type.starts(with: $0.utf8) }) else {
+        guard let type = field("descr"), ["'|b1'", "'|u1'", "'|i1'"].contains(where: { type.starts(with: $0.utf8) })
+        else {
             throw refuse("holds other elements than bool, uint8 or int8; convert it with astype(bool)")
         }
         guard field("fortran_order")?.starts(with: "False".utf8) == true else {
             throw refuse("is in Fortran order; save numpy.ascontiguousarray of it")
         }
-        guard let dimensions = field("shape"), dimensions.first == UInt8(ascii: "("), let end = dimensions.firstIndex(of: UInt8(ascii: ")")) else {
+        guard let dimensions = field("shape"), dimensions.first == UInt8(ascii: "("),
+            let end = dimensions.firstIndex(of: UInt8(ascii: ")"))
+        else {
             throw refuse("has no shape in its header")
         }
         let words = dimensions[..<end].dropFirst().split(separator: UInt8(ascii: ",")).map { word in
             String(decoding: word.filter { $0 != UInt8(ascii: " ") }, as: UTF8.self)
         }.filter { !$0.isEmpty }
         let sizes = words.compactMap { Int($0) }
-        guard sizes.count == words.count, let count = elementCount(of: sizes), count > 0 || sizes.allSatisfy({ $0 <= Self.longestEmpty }) else {
+        guard sizes.count == words.count, let count = elementCount(of: sizes),
+            count > 0 || sizes.allSatisfy({ $0 <= Self.longestEmpty })
+        else {
             throw refuse("has an impossible shape")
         }
         guard file.count - start - length == count else {

@@ -3,12 +3,14 @@
 import CFiles
 import Synchronization
 
-/// Takes note of every file that is read whole, and of every tensor of a checkpoint that is read, while it is the current one:
+/// Takes note of every file that is read whole, and of every tensor of a checkpoint that is read, while it is the
+/// current one:
 ///
 ///     let notes = ReadNotes()
 ///     let model = try ReadNotes.$current.withValue(notes) { try load() }
 ///
-/// A tensor's digest is the sum of those of its parts, so what several readers take in turn adds up to what one would have.
+/// A tensor's digest is the sum of those of its parts, so what several readers take in turn adds up to what one would
+/// have.
 public final class ReadNotes: Sendable {
     /// Who takes note of what this thread reads.
     @TaskLocal public static var current: ReadNotes?
@@ -54,13 +56,17 @@ public final class ReadNotes: Sendable {
     public var openedFiles: UInt64 { state.withLock { $0.opened } }
 
     func add(opened identity: FileBytes.Identity) {
-        var values = [identity.number, UInt64(identity.byteCount), UInt64(bitPattern: Int64(identity.modified)), UInt64(bitPattern: Int64(identity.changed))]
+        var values = [
+            identity.number, UInt64(identity.byteCount), UInt64(bitPattern: Int64(identity.modified)),
+            UInt64(bitPattern: Int64(identity.changed)),
+        ]
         let digest = values.withUnsafeMutableBytes { WordDigest(UnsafeRawBufferPointer($0), first: 0).sum }
         state.withLock { $0.opened = $0.opened &* 0x100_0000_01B3 &+ digest }
     }
 
     func add(file path: String, _ bytes: [UInt8]) {
-        let digest = bytes.withUnsafeBytes { WordDigest($0, first: 0).sum } ^ UInt64(bytes.count) &* 0x9E37_79B9_7F4A_7C15
+        let digest =
+            bytes.withUnsafeBytes { WordDigest($0, first: 0).sum } ^ UInt64(bytes.count) &* 0x9E37_79B9_7F4A_7C15
         state.withLock { $0.files[path] = digest }
     }
 
@@ -92,7 +98,9 @@ struct WordDigest {
         add(bytes.baseAddress, words: whole, first: first)
         if bytes.count % 4 > 0 {
             var last: UInt32 = 0
-            withUnsafeMutableBytes(of: &last) { $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[(4 * whole)...])) }
+            withUnsafeMutableBytes(of: &last) {
+                $0.copyMemory(from: UnsafeRawBufferPointer(rebasing: bytes[(4 * whole)...]))
+            }
             add(&last, words: 1, first: first + whole)
         }
     }
@@ -109,8 +117,8 @@ struct WordDigest {
 package func areFinite(_ values: UnsafePointer<Float>, count: Int) -> Bool { annulus_any_special(values, count) == 0 }
 
 extension FileBytes {
-    /// What tells one file from another without reading it: two that agree in this are one, also on hosts that share a file
-    /// system, for a copy gets a place and a time of its own.
+    /// What tells one file from another without reading it: two that agree in this are one, also on hosts that share a
+    /// file system, for a copy gets a place and a time of its own.
     package struct Identity: Hashable, Sendable {
         package let number: UInt64
         package let byteCount: Int
@@ -129,7 +137,9 @@ extension FileBytes {
     package static func identity(path: String) throws(FileError) -> Identity { try ReadableFile(path: path).identity() }
 
     /// The digest of one of `count` equal parts of a file; that of the file is their sum.
-    package static func digest(path: String, part: Int, of count: Int, progressed: () -> Void = {}) throws(FileError) -> UInt64 {
+    package static func digest(path: String, part: Int, of count: Int, progressed: () -> Void = {}) throws(FileError)
+        -> UInt64
+    {
         let file = try ReadableFile(path: path)
         let words = (file.byteCount + 3) / 4
         let mine = part * words / count..<(part + 1) * words / count
@@ -161,7 +171,8 @@ package enum FileRoom {
         package let free: Int
     }
 
-    /// Makes sure that a file of so many bytes can be written, reserving them where the file system can: nothing is written.
+    /// Makes sure that a file of so many bytes can be written, reserving them where the file system can: nothing is
+    /// written.
     ///
     /// The corresponding C function is `fallocate`; where it is not supported, `statvfs`.
     package static func reserve(_ bytes: Int, in descriptor: Int32) -> Shortage? {

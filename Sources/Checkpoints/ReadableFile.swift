@@ -34,7 +34,9 @@ package final class ReadableFile: Sendable {
         guard fstat(descriptor, &status) == 0 else {
             let code = errno
             close(descriptor)
-            throw FileError(.inputOutput, path: path, "cannot be examined (\(systemMessage(code))); check the disk or mount it lies on")
+            throw FileError(
+                .inputOutput, path: path,
+                "cannot be examined (\(systemMessage(code))); check the disk or mount it lies on")
         }
         guard status.st_mode & S_IFMT != S_IFDIR else {
             close(descriptor)
@@ -59,7 +61,9 @@ package final class ReadableFile: Sendable {
         case EMFILE, ENFILE:
             FileError(.inputOutput, path: path, "too many files are open; raise `ulimit -n`")
         default:
-            FileError(.inputOutput, path: path, "cannot be opened (\(systemMessage(code))); check the disk or mount it lies on")
+            FileError(
+                .inputOutput, path: path,
+                "cannot be opened (\(systemMessage(code))); check the disk or mount it lies on")
         }
     }
 
@@ -67,7 +71,9 @@ package final class ReadableFile: Sendable {
     package func identity() throws(FileError) -> FileBytes.Identity {
         var status = stat()
         guard fstat(descriptor, &status) == 0 else {
-            throw FileError(.inputOutput, path: path, "cannot be examined (\(systemMessage(errno))); check the disk or mount it lies on")
+            throw FileError(
+                .inputOutput, path: path,
+                "cannot be examined (\(systemMessage(errno))); check the disk or mount it lies on")
         }
         func nanoseconds(_ time: timespec) -> Int { time.tv_sec &* 1_000_000_000 &+ time.tv_nsec }
         #if canImport(Darwin)
@@ -76,22 +82,28 @@ package final class ReadableFile: Sendable {
         let (modified, changed) = (status.st_mtim, status.st_ctim)
         #endif
         return FileBytes.Identity(
-            number: UInt64(status.st_ino), byteCount: Int(status.st_size), modified: nanoseconds(modified), changed: nanoseconds(changed))
+            number: UInt64(status.st_ino), byteCount: Int(status.st_size), modified: nanoseconds(modified),
+            changed: nanoseconds(changed))
     }
 
     /// Fills `buffer` with the bytes that start at `offset`. The corresponding C function is `pread`.
     package func read(at offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws(FileError) {
         var done = 0
         while done < buffer.count {
-            let count = pread(descriptor, buffer.baseAddress! + done, min(buffer.count - done, 1 << 30), off_t(offset + done))
+            let count = pread(
+                descriptor, buffer.baseAddress! + done, min(buffer.count - done, 1 << 30), off_t(offset + done))
             if count > 0 {
                 done += count
             } else if count == 0 {
                 throw FileError(
                     .malformed, path: path,
-                    "ends at byte \(offset + done), before the \(buffer.count) bytes that start at byte \(offset); the file shrank while it was read, fetch it again")
+                    "ends at byte \(offset + done), before the \(buffer.count) bytes that start at byte \(offset); the file shrank while it was read, fetch it again"
+                )
             } else if errno != EINTR {
-                throw FileError(.inputOutput, path: path, "cannot be read at byte \(offset + done) (\(systemMessage(errno))); check the disk or mount it lies on")
+                throw FileError(
+                    .inputOutput, path: path,
+                    "cannot be read at byte \(offset + done) (\(systemMessage(errno))); check the disk or mount it lies on"
+                )
             }
         }
     }
@@ -108,7 +120,9 @@ package final class ReadableFile: Sendable {
             } else if count == 0 {
                 break
             } else if errno != EINTR {
-                throw FileError(.inputOutput, path: path, "cannot be read at byte \(filled) (\(systemMessage(errno))); check the disk or mount it lies on")
+                throw FileError(
+                    .inputOutput, path: path,
+                    "cannot be read at byte \(filled) (\(systemMessage(errno))); check the disk or mount it lies on")
             }
         }
         bytes.removeLast(bytes.count - filled)
@@ -128,7 +142,9 @@ package final class ReadableFile: Sendable {
             let count = bytes.withUnsafeMutableBytes { Self.readOnce(descriptor, $0, from: 0) }
             if count >= 0 { return Array(bytes[..<count]) }
             if errno != EINTR {
-                throw FileError(.inputOutput, path: path, "cannot be read (\(systemMessage(errno))); check the disk or mount it lies on")
+                throw FileError(
+                    .inputOutput, path: path,
+                    "cannot be read (\(systemMessage(errno))); check the disk or mount it lies on")
             }
         }
     }

@@ -42,7 +42,9 @@ public struct SafetensorsFile: Sendable {
         var values = [Float](repeating: 0, count: tensor.elementCount)
         var failure: FileError?
         values.withUnsafeMutableBufferPointer { buffer in
-            do throws(FileError) { try readFloat32(name, range: 0 ..< buffer.count, into: buffer) } catch { failure = error }
+            do throws(FileError) { try readFloat32(name, range: 0..<buffer.count, into: buffer) } catch {
+                failure = error
+            }
         }
         if let failure { throw failure }
         return values
@@ -51,17 +53,24 @@ public struct SafetensorsFile: Sendable {
     /// Elements `range` of a tensor's row-major order as float32, written to the start of `buffer`.
     ///
     /// - Precondition: `buffer` holds at least `range.count` elements and `range` lies inside the tensor.
-    public func readFloat32(_ name: String, range: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>) throws(FileError) {
+    public func readFloat32(_ name: String, range: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>)
+        throws(FileError)
+    {
         let tensor = try tensor(name, expecting: nil)
-        precondition(range.lowerBound >= 0 && range.upperBound <= tensor.elementCount, "elements \(range) of a tensor of \(tensor.elementCount)")
+        precondition(
+            range.lowerBound >= 0 && range.upperBound <= tensor.elementCount,
+            "elements \(range) of a tensor of \(tensor.elementCount)")
         precondition(buffer.count >= range.count, "a buffer of \(buffer.count) for \(range.count) elements")
-        guard isNoted, let notes = ReadNotes.current else { return try readFloat32(tensor, name, range: range, into: buffer) }
+        guard isNoted, let notes = ReadNotes.current else {
+            return try readFloat32(tensor, name, range: range, into: buffer)
+        }
         // In pieces that are still in the cache when their digest is taken.
         var digest = WordDigest()
         for first in stride(from: 0, to: range.count, by: Self.pieceElements) {
             let count = min(Self.pieceElements, range.count - first)
             let piece = UnsafeMutableBufferPointer(rebasing: buffer[first..<first + count])
-            try readFloat32(tensor, name, range: range.lowerBound + first..<range.lowerBound + first + count, into: piece)
+            try readFloat32(
+                tensor, name, range: range.lowerBound + first..<range.lowerBound + first + count, into: piece)
             digest.add(piece.baseAddress, words: count, first: range.lowerBound + first)
         }
         notes.add(tensor: name, digest)
@@ -80,11 +89,16 @@ public struct SafetensorsFile: Sendable {
         case .float16:
             try convert(tensor, range) { (index: Int, bits: UInt16) in buffer[index] = float32(fromFloat16: bits) }
         case .bfloat16:
-            try convert(tensor, range) { (index: Int, bits: UInt16) in buffer[index] = Float(bitPattern: UInt32(bits) << 16) }
+            try convert(tensor, range) { (index: Int, bits: UInt16) in
+                buffer[index] = Float(bitPattern: UInt32(bits) << 16)
+            }
         case .float64:
             try convert(tensor, range) { (index: Int, bits: UInt64) in buffer[index] = Float(Double(bitPattern: bits)) }
         default:
-            throw FileError(.malformed, path: path, "tensor '\(name)': has dtype \(tensor.elementType.rawValue) where F32, F16, BF16 or F64 is needed; convert the file")
+            throw FileError(
+                .malformed, path: path,
+                "tensor '\(name)': has dtype \(tensor.elementType.rawValue) where F32, F16, BF16 or F64 is needed; convert the file"
+            )
         }
     }
 
@@ -94,11 +108,18 @@ public struct SafetensorsFile: Sendable {
         var values = [Int](repeating: 0, count: tensor.elementCount)
         switch tensor.elementType {
         case .int32:
-            try convert(tensor, 0 ..< values.count) { (index: Int, bits: UInt32) in values[index] = Int(Int32(bitPattern: bits)) }
+            try convert(tensor, 0..<values.count) { (index: Int, bits: UInt32) in
+                values[index] = Int(Int32(bitPattern: bits))
+            }
         case .int64:
-            try convert(tensor, 0 ..< values.count) { (index: Int, bits: UInt64) in values[index] = Int(Int64(bitPattern: bits)) }
+            try convert(tensor, 0..<values.count) { (index: Int, bits: UInt64) in
+                values[index] = Int(Int64(bitPattern: bits))
+            }
         default:
-            throw FileError(.malformed, path: path, "tensor '\(name)': has dtype \(tensor.elementType.rawValue) where I32 or I64 is needed; convert the file")
+            throw FileError(
+                .malformed, path: path,
+                "tensor '\(name)': has dtype \(tensor.elementType.rawValue) where I32 or I64 is needed; convert the file"
+            )
         }
         return values
     }
@@ -111,7 +132,10 @@ public struct SafetensorsFile: Sendable {
             throw FileError(.malformed, path: path, "tensor '\(name)' is missing (\(hint)); use a file that holds it")
         }
         if let shape, shape != tensor.shape {
-            throw FileError(.malformed, path: path, "tensor '\(name)': expected shape \(shape), found \(tensor.shape); the weights do not fit the model, use matching files")
+            throw FileError(
+                .malformed, path: path,
+                "tensor '\(name)': expected shape \(shape), found \(tensor.shape); the weights do not fit the model, use matching files"
+            )
         }
         return tensor
     }
@@ -133,8 +157,10 @@ public struct SafetensorsFile: Sendable {
                     try file.read(at: offset, into: UnsafeMutableRawBufferPointer(rebasing: bytes[..<(count * width)]))
                 } catch { failure = error }
                 guard failure == nil else { return }
-                for index in 0 ..< count {
-                    store(done + index, Bits(littleEndian: bytes.loadUnaligned(fromByteOffset: index * width, as: Bits.self)))
+                for index in 0..<count {
+                    store(
+                        done + index,
+                        Bits(littleEndian: bytes.loadUnaligned(fromByteOffset: index * width, as: Bits.self)))
                 }
             }
             if let failure { throw failure }

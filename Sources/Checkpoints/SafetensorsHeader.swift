@@ -29,24 +29,31 @@ struct SafetensorsHeader {
     init(of file: ReadableFile) throws(FileError) {
         let path = file.path
         guard file.byteCount >= 8 else {
-            throw FileError(.malformed, path: path, "has \(file.byteCount) bytes, too few for a safetensors header; fetch it again")
+            throw FileError(
+                .malformed, path: path, "has \(file.byteCount) bytes, too few for a safetensors header; fetch it again")
         }
-        let lengthBytes = try file.bytes(0 ..< 8)
+        let lengthBytes = try file.bytes(0..<8)
         let length = lengthBytes.reversed().reduce(UInt64(0)) { $0 << 8 | UInt64($1) }
         if lengthBytes.starts(with: Array("version ".utf8)) {
-            throw FileError(.malformed, path: path, "is a Git LFS pointer, not the weights themselves; run `git lfs pull` in its folder")
+            throw FileError(
+                .malformed, path: path,
+                "is a Git LFS pointer, not the weights themselves; run `git lfs pull` in its folder")
         }
         guard length <= UInt64(Self.lengthLimit), Int(length) <= file.byteCount - 8 else {
             throw FileError(
                 .malformed, path: path,
-                "byte 0: a header of \(length) bytes does not fit a file of \(file.byteCount); the file is truncated or not safetensors, fetch it again")
+                "byte 0: a header of \(length) bytes does not fit a file of \(file.byteCount); the file is truncated or not safetensors, fetch it again"
+            )
         }
         let dataStart = 8 + Int(length)
-        let headerBytes = try file.bytes(8 ..< dataStart)
+        let headerBytes = try file.bytes(8..<dataStart)
         guard headerBytes.first == UInt8(ascii: "{") else {
-            throw FileError(.malformed, path: path, "byte 8: the header does not begin with {; the file is not safetensors, fetch it again")
+            throw FileError(
+                .malformed, path: path,
+                "byte 8: the header does not begin with {; the file is not safetensors, fetch it again")
         }
-        let header = try JSON.parse(headerBytes, path: "\(path) (header, which starts at byte 8)", duplicateKeys: .refused)
+        let header = try JSON.parse(
+            headerBytes, path: "\(path) (header, which starts at byte 8)", duplicateKeys: .refused)
         guard case .object(let object) = header else {
             throw FileError(.malformed, path: path, "byte 8: the header is not an object; fetch the file again")
         }
@@ -60,42 +67,56 @@ struct SafetensorsHeader {
             }
             let tensor = try Self.tensor(named: member.key, member.value, dataStart: dataStart, path: path)
             guard tensors.updateValue(tensor, forKey: member.key) == nil else {
-                throw FileError(.malformed, path: path, "tensor '\(member.key)': the name stands twice; write the file again")
+                throw FileError(
+                    .malformed, path: path, "tensor '\(member.key)': the name stands twice; write the file again")
             }
         }
         let names = tensors.keys.sorted {
             let (left, right) = (tensors[$0]!.byteRange, tensors[$1]!.byteRange)
             return (left.lowerBound, left.upperBound, $0) < (right.lowerBound, right.upperBound, $1)
         }
-        try Self.checkCoverage(names.map { ($0, tensors[$0]!.byteRange) }, dataStart: dataStart, fileBytes: file.byteCount, path: path)
+        try Self.checkCoverage(
+            names.map { ($0, tensors[$0]!.byteRange) }, dataStart: dataStart, fileBytes: file.byteCount, path: path)
         self.tensors = tensors
         self.names = names
         self.metadata = metadata
     }
 
-    private static func tensor(named name: String, _ entry: JSON, dataStart: Int, path: String) throws(FileError) -> SafetensorsTensor {
+    private static func tensor(named name: String, _ entry: JSON, dataStart: Int, path: String) throws(FileError)
+        -> SafetensorsTensor
+    {
         func failure(_ what: String) -> FileError {
             FileError(.malformed, path: path, "tensor '\(name)': \(what); fetch or write the file again")
         }
         guard let typeName = entry["dtype"]?.string else { throw failure("has no dtype") }
-        guard let elementType = ElementType(rawValue: typeName) else { throw failure("has the unknown dtype \(typeName)") }
+        guard let elementType = ElementType(rawValue: typeName) else {
+            throw failure("has the unknown dtype \(typeName)")
+        }
         guard let dimensions = entry["shape"]?.array else { throw failure("has no shape") }
         var shape: [Int] = []
         for dimension in dimensions {
-            guard case .integer(let value) = dimension, value >= 0 else { throw failure("has a dimension that is not a whole number") }
+            guard case .integer(let value) = dimension, value >= 0 else {
+                throw failure("has a dimension that is not a whole number")
+            }
             shape.append(value)
         }
-        guard case .integer(let begin)? = entry["data_offsets"]?[0], case .integer(let end)? = entry["data_offsets"]?[1],
+        guard case .integer(let begin)? = entry["data_offsets"]?[0],
+            case .integer(let end)? = entry["data_offsets"]?[1],
             entry["data_offsets"]?.array?.count == 2
         else { throw failure("has no pair of data_offsets") }
-        guard begin >= 0, begin <= end, end <= Int.max - dataStart else { throw failure("has impossible data_offsets [\(begin), \(end)]") }
-        guard let count = Checkpoints.elementCount(of: shape), let byteCount = elementType.byteCount(elements: count) else {
+        guard begin >= 0, begin <= end, end <= Int.max - dataStart else {
+            throw failure("has impossible data_offsets [\(begin), \(end)]")
+        }
+        guard let count = Checkpoints.elementCount(of: shape), let byteCount = elementType.byteCount(elements: count)
+        else {
             throw failure("has shape \(shape), too large or not whole bytes as \(typeName)")
         }
         guard byteCount == end - begin else {
-            throw failure("\(typeName) of shape \(shape) needs \(byteCount) bytes, yet its data_offsets [\(begin), \(end)] span \(end - begin)")
+            throw failure(
+                "\(typeName) of shape \(shape) needs \(byteCount) bytes, yet its data_offsets [\(begin), \(end)] span \(end - begin)"
+            )
         }
-        return SafetensorsTensor(elementType: elementType, shape: shape, byteRange: dataStart + begin ..< dataStart + end)
+        return SafetensorsTensor(elementType: elementType, shape: shape, byteRange: dataStart + begin..<dataStart + end)
     }
 
     /// The tensors, in the order of their bytes, must follow each other from `dataStart` to the end of the file.
@@ -107,20 +128,25 @@ struct SafetensorsHeader {
             guard bytes.upperBound <= fileBytes else {
                 throw FileError(
                     .malformed, path: path,
-                    "tensor '\(name)': its bytes \(bytes.lowerBound)..<\(bytes.upperBound) go beyond the file's \(fileBytes); the file is truncated, fetch it again")
+                    "tensor '\(name)': its bytes \(bytes.lowerBound)..<\(bytes.upperBound) go beyond the file's \(fileBytes); the file is truncated, fetch it again"
+                )
             }
             guard bytes.lowerBound == end else {
-                let what = bytes.lowerBound < end ? "overlap the tensor before, which ends" : "leave a gap after the tensor before, which ends"
+                let what =
+                    bytes.lowerBound < end
+                    ? "overlap the tensor before, which ends" : "leave a gap after the tensor before, which ends"
                 throw FileError(
                     .malformed, path: path,
-                    "tensor '\(name)': its bytes \(bytes.lowerBound)..<\(bytes.upperBound) \(what) at byte \(end); fetch or write the file again")
+                    "tensor '\(name)': its bytes \(bytes.lowerBound)..<\(bytes.upperBound) \(what) at byte \(end); fetch or write the file again"
+                )
             }
             end = bytes.upperBound
         }
         guard end == fileBytes else {
             throw FileError(
                 .malformed, path: path,
-                "byte \(end): \(fileBytes - end) bytes belong to no tensor; the header and the data do not match, fetch or write the file again")
+                "byte \(end): \(fileBytes - end) bytes belong to no tensor; the header and the data do not match, fetch or write the file again"
+            )
         }
     }
 }

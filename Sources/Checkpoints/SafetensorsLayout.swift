@@ -25,22 +25,26 @@ public struct SafetensorsLayout: Sendable {
             guard let count = elementCount(of: shape), let bytes = elementType.byteCount(elements: count) else {
                 preconditionFailure("tensor \(name) of shape \(shape) has no whole number of bytes")
             }
-            let range = end ..< end + bytes
+            let range = end..<end + bytes
             end = range.upperBound
             ends.append((name, range))
             let dimensions = shape.map(String.init).joined(separator: ",")
             entries.append(
-                JSON.quoted(name) + ":{\"dtype\":\"\(elementType.rawValue)\",\"shape\":[\(dimensions)],\"data_offsets\":[\(range.lowerBound),\(range.upperBound)]}")
+                JSON.quoted(name)
+                    + ":{\"dtype\":\"\(elementType.rawValue)\",\"shape\":[\(dimensions)],\"data_offsets\":[\(range.lowerBound),\(range.upperBound)]}"
+            )
         }
         var header = Array(("{" + entries.joined(separator: ",") + "}").utf8)
         header.append(contentsOf: repeatElement(UInt8(ascii: " "), count: (8 - header.count % 8) % 8))
         let dataStart = 8 + header.count
-        headerBytes = (0 ..< 8).map { UInt8(truncatingIfNeeded: header.count >> (8 * $0)) } + header
+        headerBytes = (0..<8).map { UInt8(truncatingIfNeeded: header.count >> (8 * $0)) } + header
         totalBytes = dataStart + end
         var ranges: [String: Range<Int>] = [:]
         for (name, range) in ends {
-            let shifted = dataStart + range.lowerBound ..< dataStart + range.upperBound
-            precondition(name != "__metadata__" && ranges.updateValue(shifted, forKey: name) == nil, "tensor \(name) stands twice")
+            let shifted = dataStart + range.lowerBound..<dataStart + range.upperBound
+            precondition(
+                name != "__metadata__" && ranges.updateValue(shifted, forKey: name) == nil,
+                "tensor \(name) stands twice")
         }
         self.ranges = ranges
     }

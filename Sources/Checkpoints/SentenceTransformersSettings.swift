@@ -43,10 +43,13 @@ public struct SentenceTransformersSettings: Sendable {
         guard FileBytes.exists(modulesPath) else { return nil }
         let modules = try JSON.load(path: modulesPath)
         guard let list = modules.array else {
-            throw FileError(.malformed, path: modulesPath, "holds \(modules.kindName) where a list of modules is needed; fetch it again")
+            throw FileError(
+                .malformed, path: modulesPath,
+                "holds \(modules.kindName) where a list of modules is needed; fetch it again")
         }
         var settings = SentenceTransformersSettings(
-            pooling: .mean, normalize: false, includePrompt: true, prompts: [:], defaultPromptName: nil, maximumSequenceLength: nil, lowercase: false)
+            pooling: .mean, normalize: false, includePrompt: true, prompts: [:], defaultPromptName: nil,
+            maximumSequenceLength: nil, lowercase: false)
         var seen: [String] = []
         for (position, module) in list.enumerated() {
             guard let type = module["type"]?.string, let kind = type.split(separator: ".").last else {
@@ -59,18 +62,27 @@ public struct SentenceTransformersSettings: Sendable {
             }
             if !name.isEmpty { _ = try place() }
             switch (kind, seen.last) {
-            case ("Transformer", nil): try settings.readTransformer(name.isEmpty ? folder : place(), isRoot: name.isEmpty)
+            case ("Transformer", nil):
+                try settings.readTransformer(name.isEmpty ? folder : place(), isRoot: name.isEmpty)
             case ("Pooling", "Transformer"): try settings.readPooling(place() + "/config.json")
             case ("Normalize", "Pooling"): settings.normalize = true
             case ("Transformer", _), ("Pooling", _), ("Normalize", _):
-                throw FileError(.malformed, path: modulesPath, "module \(position), \(type), does not stand in the order Transformer, Pooling, Normalize; this pipeline is not supported")
+                throw FileError(
+                    .malformed, path: modulesPath,
+                    "module \(position), \(type), does not stand in the order Transformer, Pooling, Normalize; this pipeline is not supported"
+                )
             default:
-                throw FileError(.malformed, path: modulesPath, "module \(position), \(type), is not supported (only Transformer, Pooling and Normalize are); use a model without it")
+                throw FileError(
+                    .malformed, path: modulesPath,
+                    "module \(position), \(type), is not supported (only Transformer, Pooling and Normalize are); use a model without it"
+                )
             }
             seen.append(String(kind))
         }
         guard seen.count >= 2 else {
-            throw FileError(.malformed, path: modulesPath, "needs the modules Transformer and Pooling, has [\(seen.joined(separator: ", "))]; fetch it again")
+            throw FileError(
+                .malformed, path: modulesPath,
+                "needs the modules Transformer and Pooling, has [\(seen.joined(separator: ", "))]; fetch it again")
         }
         try settings.readPrompts(folder + "/config_sentence_transformers.json")
         return settings
@@ -78,7 +90,9 @@ public struct SentenceTransformersSettings: Sendable {
 
     private mutating func readTransformer(_ folder: String, isRoot: Bool) throws(FileError) {
         guard isRoot else {
-            throw FileError(.malformed, path: folder, "a transformer in a folder of its own is not supported; give that folder as the model")
+            throw FileError(
+                .malformed, path: folder,
+                "a transformer in a folder of its own is not supported; give that folder as the model")
         }
         let path = folder + "/sentence_bert_config.json"
         guard FileBytes.exists(path) else { return }
@@ -101,10 +115,15 @@ public struct SentenceTransformersSettings: Sendable {
             if names.isEmpty { names = ["mean"] }
         }
         guard names.count == 1, let name = names.first else {
-            throw FileError(.malformed, path: path, "asks for several pooling modes at once (\(names.joined(separator: ", "))), which is not supported; choose one with --pooling")
+            throw FileError(
+                .malformed, path: path,
+                "asks for several pooling modes at once (\(names.joined(separator: ", "))), which is not supported; choose one with --pooling"
+            )
         }
         guard let mode = Self.flags.first(where: { $0.name == name })?.mode else {
-            throw FileError(.malformed, path: path, "asks for the pooling mode '\(name)', which is not supported; choose another with --pooling")
+            throw FileError(
+                .malformed, path: path,
+                "asks for the pooling mode '\(name)', which is not supported; choose another with --pooling")
         }
         pooling = mode
     }
@@ -114,13 +133,17 @@ public struct SentenceTransformersSettings: Sendable {
         let config = try JSON.load(path: path)
         for member in config["prompts"]?.object?.members ?? [] {
             guard let prompt = member.value.string else {
-                throw FileError(.malformed, path: path, "prompt '\(member.key)' is \(member.value.kindName), not a string; fetch it again")
+                throw FileError(
+                    .malformed, path: path,
+                    "prompt '\(member.key)' is \(member.value.kindName), not a string; fetch it again")
             }
             prompts[member.key] = prompt
         }
         defaultPromptName = config["default_prompt_name"]?.string
         if let name = defaultPromptName, prompts[name] == nil {
-            throw FileError(.malformed, path: path, "names the default prompt '\(name)', which is not among its prompts; fetch it again")
+            throw FileError(
+                .malformed, path: path,
+                "names the default prompt '\(name)', which is not among its prompts; fetch it again")
         }
     }
 

@@ -33,7 +33,7 @@ public enum UTF8Validation {
             default: return index
             }
             guard index + length <= count, second.contains(bytes[index + 1]) else { return index }
-            for position in index + 2 ..< max(index + 2, index + length) where bytes[position] & 0xC0 != 0x80 {
+            for position in index + 2..<max(index + 2, index + length) where bytes[position] & 0xC0 != 0x80 {
                 return index
             }
             index += length

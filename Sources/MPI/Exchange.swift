@@ -8,7 +8,8 @@ extension Communicator {
     /// MPI libraries move them by themselves.
     /// The corresponding C functions are `MPI_Irecv` and `MPI_Isend` (MPI 3.1 §3.7.2).
     /// - Throws: `MPIError`, of class ``MPIError/Class/truncate`` where the message received is shorter than
-    ///   `incoming`, or longer and the library says so; whatever `body` throws, once the messages no longer use the buffers.
+    ///   `incoming`, or longer and the library says so; whatever `body` throws, once the messages no longer use the
+    ///   buffers.
     /// - Precondition: both ranks are this communicator's.
     public func exchange<Out: BitwiseCopyable, In: BitwiseCopyable>(
         sending outgoing: borrowing Buffer<Out>, to destination: Int,

@@ -35,8 +35,8 @@ public enum HostProcess {
         #endif
     }
 
-    /// The bytes that are free where the library keeps memory that processes share, which containers often limit to 64 MiB;
-    /// nil where there is no such place.
+    /// The bytes that are free where the library keeps memory that processes share, which containers often limit to 64
+    /// MiB; nil where there is no such place.
     ///
     /// The corresponding C function is `statvfs`, asked of `/dev/shm`.
     public static var freeSharedMemory: Int? {

@@ -73,7 +73,8 @@ public enum MPIEnvironment {
         return try body(world)
     }
 
-    /// Whether MPI was ever initialised in this process. The corresponding C function is `MPI_Initialized` (MPI 3.1 §8.7).
+    /// Whether MPI was ever initialised in this process. The corresponding C function is `MPI_Initialized` (MPI 3.1
+    /// §8.7).
     public static var wasInitialized: Bool {
         var flag: Int32 = 0
         return cmpi_initialized(&flag) == cmpi_success() && flag != 0

@@ -42,7 +42,8 @@ enum OpenHandles {
     /// Says on standard error how many are left, where `ANNULUS_SHOW_HANDLES` is set.
     static func show(rank: Int) {
         guard getenv("ANNULUS_SHOW_HANDLES") != nil else { return }
-        let line = "handles: rank \(rank) leaves \(communicators.description) communicators, \(windows.description) windows, "
+        let line =
+            "handles: rank \(rank) leaves \(communicators.description) communicators, \(windows.description) windows, "
             + "\(datatypes.description) datatypes, \(requests.description) requests\n"
         // One call, so that lines of several ranks do not mix.
         Array(line.utf8).withUnsafeBytes { bytes in _ = write(STDERR_FILENO, bytes.baseAddress, bytes.count) }

@@ -83,8 +83,8 @@ public struct PendingReceive<Element: BitwiseCopyable>: ~Copyable {
 
     /// Waits for the message and gives the buffer, filled, back.
     /// The corresponding C function is `MPI_Testsome` (MPI 3.1 §3.7.5), repeated.
-    /// - Throws: `MPIError` of class ``MPIError/Class/truncate`` where the message is shorter than the buffer, or longer
-    ///   and the library says so (see ``RequestSet/Arrival/bytes``).
+    /// - Throws: `MPIError` of class ``MPIError/Class/truncate`` where the message is shorter than the buffer, or
+    ///   longer and the library says so (see ``RequestSet/Arrival/bytes``).
     public consuming func wait() throws(MPIError) -> Buffer<Element> {
         while try !test() {
             if mismatch != nil { break }

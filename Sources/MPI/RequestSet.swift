@@ -54,7 +54,8 @@ public struct RequestSet: ~Copyable {
 
     /// - Parameter partLimit: the largest part of a message in bytes; both sides of a message must agree on it.
     public init(partLimit: Int = RequestSet.partLimit) {
-        precondition(partLimit > 0 && partLimit <= RequestSet.partLimit, "a part has 1 ... \(RequestSet.partLimit) bytes")
+        precondition(
+            partLimit > 0 && partLimit <= RequestSet.partLimit, "a part has 1 ... \(RequestSet.partLimit) bytes")
         self.partLimit = partLimit
     }
 

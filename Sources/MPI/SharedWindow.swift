@@ -8,12 +8,13 @@ import Musl
 import Darwin
 #endif
 
-/// A segment of memory for each rank of a communicator, which all of its ranks see; given back when they have let go of it.
+/// A segment of memory for each rank of a communicator, which all of its ranks see; given back when they have let go of
+/// it.
 ///
-/// A file in memory that every rank maps and that has no name any more: nothing is left of it, however the processes end. The
-/// library's own windows (MPI 3.1 §11.2.3) promise memory that may not be there: a process that touches a page which the file
-/// system cannot back is ended by SIGBUS, and where the library notices, only one rank is told. Here every page is touched by
-/// the kernel, which answers with an error instead, before anybody is given the memory.
+/// A file in memory that every rank maps and that has no name any more: nothing is left of it, however the processes
+/// end. The library's own windows (MPI 3.1 §11.2.3) promise memory that may not be there: a process that touches a page
+/// which the file system cannot back is ended by SIGBUS, and where the library notices, only one rank is told. Here
+/// every page is touched by the kernel, which answers with an error instead, before anybody is given the memory.
 ///
 /// Who writes where and when is the caller's to order: nothing here does.
 public final class SharedWindow: Sendable {
@@ -24,7 +25,10 @@ public final class SharedWindow: Sendable {
 
     /// Each rank's segment, on pages of its own and zero at first.
     public var segments: [UnsafeMutableRawBufferPointer] {
-        places.map { UnsafeMutableRawBufferPointer(start: UnsafeMutableRawPointer(bitPattern: address + UInt($0.lowerBound)), count: $0.count) }
+        places.map {
+            UnsafeMutableRawBufferPointer(
+                start: UnsafeMutableRawPointer(bitPattern: address + UInt($0.lowerBound)), count: $0.count)
+        }
     }
 
     /// Makes the segments, this rank's of so many bytes. Collective.
@@ -93,14 +97,15 @@ public final class SharedWindow: Sendable {
         OpenHandles.windows.free()
     }
 
-    /// What a rank touches, so that the memory lies near the rank that will fill it: its own segment; of the only large one, which
-    /// all fill together, an equal share.
+    /// What a rank touches, so that the memory lies near the rank that will fill it: its own segment; of the only large
+    /// one, which all fill together, an equal share.
     private static func pages(of rank: Int, _ places: [Range<Int>], _ page: Int) -> [Range<Int>] {
         let large = places.filter { $0.count > page }
         guard large.count == 1, places.count > 1 else { return [places[rank]] }
         let pages = (large[0].count + page - 1) / page
         let share = rank * pages / places.count * page..<min(large[0].count, (rank + 1) * pages / places.count * page)
-        let part = large[0].lowerBound + share.lowerBound..<large[0].lowerBound + max(share.lowerBound, share.upperBound)
+        let part =
+            large[0].lowerBound + share.lowerBound..<large[0].lowerBound + max(share.lowerBound, share.upperBound)
         return places[rank].count > page ? [part] : [places[rank], part]
     }
 

@@ -25,7 +25,8 @@ public final class AlignedBuffer {
 
     /// Makes a buffer of `count` floats; `count` may be 0.
     ///
-    /// Where the system refuses the memory the process ends as `MemoryRefusal` says: callers price a job before they allocate for it.
+    /// Where the system refuses the memory the process ends as `MemoryRefusal` says: callers price a job before they
+    /// allocate for it.
     public init(count: Int) {
         precondition(count >= 0, "a buffer holds at least 0 floats")
         self.count = count
@@ -34,8 +35,9 @@ public final class AlignedBuffer {
         if bytes >= SystemMemory.threshold {
             let memory = SystemMemory.map(bytes)
             #if canImport(Glibc) || canImport(Musl)
-            // Rows of a few lines each, far from each other: with small pages most of them cost a walk of the page tables
-            // (see the ladder in dispatch.c). A wish, not a need; it costs memory only where 2 MiB are touched in part.
+            // Rows of a few lines each, far from each other: with small pages most of them cost a walk of the page
+            // tables (see the ladder in dispatch.c). A wish, not a need; it costs memory only where 2 MiB are touched
+            // in part.
             if bytes >= Self.largePageThreshold { madvise(memory, SystemMemory.rounded(bytes), MADV_HUGEPAGE) }
             #endif
             pointer = memory.bindMemory(to: Float.self, capacity: count)

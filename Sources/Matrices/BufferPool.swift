@@ -1,6 +1,7 @@
 // Buffers that are used again once nobody holds them.
 
-/// Memory for work of the same kind that comes batch after batch: clearing pages anew for each costs as much as its norms.
+/// Memory for work of the same kind that comes batch after batch: clearing pages anew for each costs as much as its
+/// norms.
 ///
 /// A buffer is free when the pool alone refers to it; nobody gives anything back. Not `Sendable`: it is one rank's own.
 public final class BufferPool {
@@ -10,7 +11,9 @@ public final class BufferPool {
 
     /// A buffer of at least so many floats, whose contents are left from earlier use.
     public func buffer(count: Int) -> AlignedBuffer {
-        let free = buffers.indices.filter { isKnownUniquelyReferenced(&buffers[$0]) }.sorted { buffers[$0].count < buffers[$1].count }
+        let free = buffers.indices.filter { isKnownUniquelyReferenced(&buffers[$0]) }.sorted {
+            buffers[$0].count < buffers[$1].count
+        }
         if let smallest = free.first(where: { buffers[$0].count >= count }) { return buffers[smallest] }
         // A free one makes way, so that there are never more than were in use at a time.
         if let largest = free.last { buffers.remove(at: largest) }

@@ -32,14 +32,16 @@ public final class MemoryBlock: Sendable {
     }
 }
 
-/// Floats that are written while they are made, and only read from then on, by any thread and any rank that sees the memory.
+/// Floats that are written while they are made, and only read from then on, by any thread and any rank that sees the
+/// memory.
 public struct WeightBlock: Sendable {
     public let count: Int
     private let address: UInt
     private let owner: (any AnyObject & Sendable)?
 
     /// Memory of its own, zero but for what `fill` writes.
-    public init<Failure: Error>(count: Int, fill: (UnsafeMutablePointer<Float>) throws(Failure) -> Void) throws(Failure) {
+    public init<Failure: Error>(count: Int, fill: (UnsafeMutablePointer<Float>) throws(Failure) -> Void) throws(Failure)
+    {
         let memory = MemoryBlock(byteCount: max(1, count) * MemoryLayout<Float>.stride)
         let floats = memory.pointer.bindMemory(to: Float.self, capacity: max(1, count))
         try fill(floats)
@@ -62,7 +64,9 @@ public struct WeightBlock: Sendable {
 
     /// The first float, for as long as the block is held.
     public var pointer: UnsafePointer<Float> {
-        guard let pointer = UnsafePointer<Float>(bitPattern: address) else { preconditionFailure("these weights were only counted") }
+        guard let pointer = UnsafePointer<Float>(bitPattern: address) else {
+            preconditionFailure("these weights were only counted")
+        }
         return pointer
     }
 }

@@ -4,11 +4,12 @@ import CAttentionKernels
 
 /// A weight matrix W of `outputs` × `inputs`, stored as the panels of its transpose that `annulus_kernels.h` defines.
 ///
-/// An element of a product is a sum of chains of fused multiply-adds, each over `depthBlockBytes` of inputs in ascending order (in
-/// bfloat16, by pairs), and the chains are added in that order. So a row's bits depend on that row and the weights only: not
-/// on the other rows or the kernel set. Short chains make small errors: n terms in chains of b are off by at most (b + n/b)
-/// roundings where one chain has n (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.1). x and y are float32 for
-/// either kind of element; in bfloat16 the weights are rounded once and rows of x as they come.
+/// An element of a product is a sum of chains of fused multiply-adds, each over `depthBlockBytes` of inputs in
+/// ascending order (in bfloat16, by pairs), and the chains are added in that order. So a row's bits depend on that row
+/// and the weights only: not on the other rows or the kernel set. Short chains make small errors: n terms in chains of
+/// b are off by at most (b + n/b) roundings where one chain has n (Higham, *Accuracy and Stability of Numerical
+/// Algorithms*, §3.1). x and y are float32 for either kind of element; in bfloat16 the weights are rounded once and
+/// rows of x as they come.
 public struct PackedMatrix: Sendable {
     /// Columns of W, the length of a row of x.
     public let inputs: Int
@@ -29,7 +30,8 @@ public struct PackedMatrix: Sendable {
 
     /// Packs `weights`, row-major [outputs][inputs], as checkpoints store them, into memory of its own.
     public init(
-        weights: UnsafeBufferPointer<Float>, inputs: Int, outputs: Int, element: ElementKind = .float32, kernels: KernelSet
+        weights: UnsafeBufferPointer<Float>, inputs: Int, outputs: Int, element: ElementKind = .float32,
+        kernels: KernelSet
     ) {
         let panels = WeightBlock(count: Self.floats(inputs: inputs, outputs: outputs, element: element)) {
             Self.pack(weights, inputs: inputs, outputs: outputs, element: element, kernels: kernels, into: $0)
@@ -57,7 +59,8 @@ public struct PackedMatrix: Sendable {
         _ weights: UnsafeBufferPointer<Float>, inputs: Int, outputs: Int, element: ElementKind, kernels: KernelSet,
         into panels: UnsafeMutablePointer<Float>
     ) {
-        precondition(weights.count >= inputs * outputs, "a matrix of \(outputs) × \(inputs) has \(weights.count) weights")
+        precondition(
+            weights.count >= inputs * outputs, "a matrix of \(outputs) × \(inputs) has \(weights.count) weights")
         guard let source = weights.baseAddress else { return }
         switch element {
         case .float32: kernels.functions.pack_transposed(source, inputs, outputs, inputs, panels)
@@ -82,7 +85,8 @@ public struct PackedMatrix: Sendable {
             let source = x + firstRow * xStride
             let result = y + firstRow * yStride
             switch element {
-            case .float32: multiplyBlock(product, rows: blockRows, a: source, aStride: xStride, panels: base, y: result, yStride)
+            case .float32:
+                multiplyBlock(product, rows: blockRows, a: source, aStride: xStride, panels: base, y: result, yStride)
             case .bfloat16:
                 withUnsafeTemporaryAllocation(byteCount: blockRows * slots * 4, alignment: 64) { scratch in
                     let rounded = scratch.bindMemory(to: Float.self)
@@ -114,7 +118,8 @@ public struct PackedMatrix: Sendable {
                     product(block, aStride, rows, panel, terms, width, c, yStride, adds: firstTerm > 0)
                 } else {
                     // The padding columns of the last panel have no place in y.
-                    Self.multiplyPadded(product, block, aStride, rows, panel, terms, width, c, yStride, columns, firstTerm > 0)
+                    Self.multiplyPadded(
+                        product, block, aStride, rows, panel, terms, width, c, yStride, columns, firstTerm > 0)
                 }
             }
         }

@@ -4,8 +4,8 @@ import CAttentionKernels
 
 /// C[rows][width] = (adds ? C : 0) + A[rows][terms] · panel[terms][width], as `panel_product` of the C kernels.
 ///
-/// A and the panel are of the element's kind: pointers and strides count slots of four bytes, which hold a float or a pair
-/// of bfloat16 (`ElementKind.slots`); `terms` counts elements.
+/// A and the panel are of the element's kind: pointers and strides count slots of four bytes, which hold a float or a
+/// pair of bfloat16 (`ElementKind.slots`); `terms` counts elements.
 public struct PanelProduct {
     private let element: ElementKind
     private let float32: annulus_kernels
@@ -19,7 +19,8 @@ public struct PanelProduct {
 
     @inline(__always)
     public func callAsFunction(
-        _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int, _ panel: UnsafePointer<Float>, _ terms: Int, _ width: Int,
+        _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int, _ panel: UnsafePointer<Float>, _ terms: Int,
+        _ width: Int,
         _ c: UnsafeMutablePointer<Float>, _ cStride: Int, adds: Bool
     ) {
         let mode = Int32(adds ? ANNULUS_ADD : ANNULUS_START)

@@ -2,13 +2,15 @@
 
 import Synchronization
 
-/// The fused multiply-add peak of `kernels` for operands of kind `element` on each thread of `pool` while all of them run, in GFLOP/s.
+/// The fused multiply-add peak of `kernels` for operands of kind `element` on each thread of `pool` while all of them
+/// run, in GFLOP/s.
 ///
 /// Each thread runs independent chains out of registers for `seconds`, in rounds of about a millisecond, and reports
 /// its best round: what the core can reach, undisturbed. Without a pool, the calling thread alone is measured.
 /// - Parameter sustained: report the mean over all rounds instead: what the thread gets of a core that others use too.
 public func peak(
-    kernels: KernelSet, element: ElementKind = .float32, seconds: Double, pool: ThreadPool? = nil, sustained: Bool = false
+    kernels: KernelSet, element: ElementKind = .float32, seconds: Double, pool: ThreadPool? = nil,
+    sustained: Bool = false
 ) -> [Double] {
     let run = element == .float32 ? kernels.functions.peak : kernels.bfloat16Functions.peak
     let threads = pool?.threads ?? 1

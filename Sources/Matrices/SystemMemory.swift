@@ -9,8 +9,8 @@ import Musl
 import Darwin
 #endif
 
-/// What a process does where the system refuses it memory, though its job was priced and found to fit: others may have taken it,
-/// or a limit of the process is nearer than anybody could know.
+/// What a process does where the system refuses it memory, though its job was priced and found to fit: others may have
+/// taken it, or a limit of the process is nearer than anybody could know.
 public enum MemoryRefusal {
     private static let end = Mutex<(@Sendable (_ bytes: Int) -> Void)?>(nil)
 

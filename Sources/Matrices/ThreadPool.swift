@@ -46,16 +46,18 @@ public final class ThreadPool: @unchecked Sendable {
             #else
             var handle = pthread_t()
             #endif
-            let status = pthread_create(&handle, nil, { argument in
-                #if canImport(Darwin)
-                let raw = argument
-                #else
-                guard let raw = argument else { return nil }
-                #endif
-                let start = Unmanaged<Start>.fromOpaque(raw).takeRetainedValue()
-                start.state.serve(worker: start.worker)
-                return nil
-            }, start.toOpaque())
+            let status = pthread_create(
+                &handle, nil,
+                { argument in
+                    #if canImport(Darwin)
+                    let raw = argument
+                    #else
+                    guard let raw = argument else { return nil }
+                    #endif
+                    let start = Unmanaged<Start>.fromOpaque(raw).takeRetainedValue()
+                    start.state.serve(worker: start.worker)
+                    return nil
+                }, start.toOpaque())
             if status != 0 {
                 // Fewer threads change no result: units go to whoever asks.
                 start.release()

@@ -18,8 +18,8 @@ public struct AttentionJob: Sendable {
     public var operation: OperationShape
     /// What keys and values are stored in.
     public var element = ElementKind.float32
-    /// What keys and values travel in, if not in `element`. In bfloat16 those of a float32 job are rounded where they are
-    /// packed, also on one rank, so that the bits are the same however often they travel.
+    /// What keys and values travel in, if not in `element`. In bfloat16 those of a float32 job are rounded where they
+    /// are packed, also on one rank, so that the bits are the same however often they travel.
     public var wire: ElementKind?
 
     /// Whether keys and values travel in half of the bytes that they are attended in.
@@ -48,16 +48,21 @@ public struct AttentionJob: Sendable {
         shapes: [SequenceShape], mask: Mask, heads: HeadShape, layout: Layout, rankCount: Int,
         denseFlopPerToken: Double = 0, speeds: [Double]? = nil
     ) {
-        let costs = layout == .balanced
+        let costs =
+            layout == .balanced
             ? Self.costs(shapes: shapes, mask: mask, heads: heads, denseFlopPerToken: denseFlopPerToken) : nil
-        let queries = Sharding(lengths: shapes.map(\.queries), layout: layout, rankCount: rankCount, costs: costs, speeds: speeds)
+        let queries = Sharding(
+            lengths: shapes.map(\.queries), layout: layout, rankCount: rankCount, costs: costs, speeds: speeds)
         // Self-attention: a token's keys live where its queries do.
         let isSelf = shapes.allSatisfy { $0.queries == $0.keys }
-        let keys = isSelf ? queries : Sharding(lengths: shapes.map(\.keys), layout: layout, rankCount: rankCount, speeds: speeds)
+        let keys =
+            isSelf
+            ? queries : Sharding(lengths: shapes.map(\.keys), layout: layout, rankCount: rankCount, speeds: speeds)
         self.init(shapes: shapes, queries: queries, keys: keys, mask: mask, heads: heads)
     }
 
-    /// The modelled cost of every query tile: the operations of attention to its visible pairs and of its tokens' dense layers.
+    /// The modelled cost of every query tile: the operations of attention to its visible pairs and of its tokens' dense
+    /// layers.
     public static func costs(
         shapes: [SequenceShape], mask: Mask, heads: HeadShape, denseFlopPerToken: Double = 0
     ) -> [Double] {
@@ -65,7 +70,8 @@ public struct AttentionJob: Sendable {
         return shapes.flatMap { shape in
             (0..<TileGrid.count(length: shape.queries)).map { tile in
                 let tokens = TileGrid.tokens(of: tile, length: shape.queries).count
-                return Double(mask.visiblePairs(queryTile: tile, in: shape)) * flopPerPair + Double(tokens) * denseFlopPerToken
+                return Double(mask.visiblePairs(queryTile: tile, in: shape)) * flopPerPair + Double(tokens)
+                    * denseFlopPerToken
             }
         }
     }

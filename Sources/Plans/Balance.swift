@@ -2,8 +2,8 @@
 
 /// Loads being filled up, the costliest sequence first.
 ///
-/// Whole sequences need no exchange: each goes to the rank that stands lowest, as in Graham's longest-processing-time rule
-/// (1969). Where that leaves the ranks uneven, long ones are poured over the ranks up to a common level instead.
+/// Whole sequences need no exchange: each goes to the rank that stands lowest, as in Graham's longest-processing-time
+/// rule (1969). Where that leaves the ranks uneven, long ones are poured over the ranks up to a common level instead.
 struct Balance {
     private let speeds: [Double]
     private let tokens: [Int]
@@ -36,7 +36,9 @@ struct Balance {
     func owners(sequences: [Range<Int>]) -> [Int] {
         var whole = self
         let owners = whole.deal(sequences, wholeBelow: .infinity)
-        if zip(whole.loads, speeds).allSatisfy({ $0 / $1 <= (1 + Self.unevenness) * mean }), whole.held.allSatisfy({ Double($0) <= cap }) {
+        if zip(whole.loads, speeds).allSatisfy({ $0 / $1 <= (1 + Self.unevenness) * mean }),
+            whole.held.allSatisfy({ Double($0) <= cap })
+        {
             return owners
         }
         var poured = self
@@ -90,7 +92,9 @@ struct Balance {
         for place in places {
             // A tile goes where its middle falls; one that a rank has no room for goes on.
             let middle = before + weights[place] / 2
-            while rank + 1 < speeds.count, ends[rank] <= middle || Double(held[rank] + taken[rank] + tokens[place]) > cap { rank += 1 }
+            while rank + 1 < speeds.count,
+                ends[rank] <= middle || Double(held[rank] + taken[rank] + tokens[place]) > cap
+            { rank += 1 }
             owners[place] = rank
             taken[rank] += tokens[place]
             before += weights[place]

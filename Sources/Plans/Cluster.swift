@@ -101,8 +101,8 @@ public struct Cluster: Sendable, Hashable {
 
     func node(of rank: Rank) -> Node { nodes[ranks[rank.index].node] }
 
-    /// What a message from one rank to another costs the node's link that it takes, in seconds: `latency` for itself and
-    /// `perByte` while the other ranks of the node do the like.
+    /// What a message from one rank to another costs the node's link that it takes, in seconds: `latency` for itself
+    /// and `perByte` while the other ranks of the node do the like.
     ///
     /// Plans are alike from rank to rank: where one sends to the rank `d` places on, its neighbours do so too. So of a
     /// node's ranks, min(d, ranks of the node) share the link to the other nodes.
@@ -111,9 +111,12 @@ public struct Cluster: Sendable, Hashable {
         if here == there { return (true, nodes[here].inside.latency, 1 / nodes[here].inside.bandwidth) }
         let (mine, other) = (nodes[here].between, nodes[there].between)
         let distance = min(rank.distance(from: peer, count: rankCount), peer.distance(from: rank, count: rankCount))
-        func shared(_ node: Int) -> Double { Double(isInNodeOrder ? min(distance, ranksOfNode[node]) : ranksOfNode[node]) }
+        func shared(_ node: Int) -> Double {
+            Double(isInNodeOrder ? min(distance, ranksOfNode[node]) : ranksOfNode[node])
+        }
         return (
             false, max(mine.latency, other.latency),
-            max(shared(here) / mine.bandwidth, shared(there) / other.bandwidth))
+            max(shared(here) / mine.bandwidth, shared(there) / other.bandwidth)
+        )
     }
 }

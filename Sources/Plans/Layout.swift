@@ -29,8 +29,8 @@ public struct Sharding: Sendable, Equatable {
     /// The places of each rank.
     private let places: [Runs]
 
-    /// A balanced layout gives no rank more than this many times the mean of tokens, or one tile where that is more, which
-    /// bounds its memory.
+    /// A balanced layout gives no rank more than this many times the mean of tokens, or one tile where that is more,
+    /// which bounds its memory.
     public static let tokenCap = 2.0
 
     /// - Parameters:
@@ -40,7 +40,8 @@ public struct Sharding: Sendable, Equatable {
         precondition(rankCount > 0)
         let numbering = TileNumbering(lengths: lengths)
         precondition(costs.map { $0.count == numbering.tileCount } ?? true, "a cost for every tile")
-        precondition(speeds.map { $0.count == rankCount && $0.allSatisfy { $0 > 0 } } ?? true, "a positive speed for every rank")
+        precondition(
+            speeds.map { $0.count == rankCount && $0.allSatisfy { $0 > 0 } } ?? true, "a positive speed for every rank")
         self.numbering = numbering
         self.rankCount = rankCount
         self.layout = layout
@@ -52,12 +53,15 @@ public struct Sharding: Sendable, Equatable {
             for place in 0..<count {
                 let tile = layout.isFolded ? Self.unfolded(place, count: count) : place
                 tokens.append(TileGrid.tokens(of: tile, length: length).count)
-                if layout == .balanced { weights.append(costs?[numbering.firstTile[sequence] + tile] ?? Double(tokens[tokens.count - 1])) }
+                if layout == .balanced {
+                    weights.append(costs?[numbering.firstTile[sequence] + tile] ?? Double(tokens[tokens.count - 1]))
+                }
             }
         }
         let owner: [Int]
         if layout == .balanced {
-            let balance = Balance(speeds: speeds ?? Array(repeating: 1, count: rankCount), tokens: tokens, weights: weights)
+            let balance = Balance(
+                speeds: speeds ?? Array(repeating: 1, count: rankCount), tokens: tokens, weights: weights)
             owner = balance.owners(sequences: lengths.indices.map { numbering.tiles(of: $0) })
         } else {
             owner = Self.equalShares(tokens: tokens, ranks: rankCount)

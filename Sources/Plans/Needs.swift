@@ -53,15 +53,19 @@ public struct Needs: Sendable {
     /// The query tiles that see any key tile of each rank.
     func readers() -> [Runs] {
         var readers: [[Range<Int>]] = Array(repeating: [], count: job.rankCount)
-        Self.forEachReading(seen, keyTiles: job.keys.numbering.tileCount) { readers[job.keys.owner(of: $0).index].append($1) }
+        Self.forEachReading(seen, keyTiles: job.keys.numbering.tileCount) {
+            readers[job.keys.owner(of: $0).index].append($1)
+        }
         return readers.map { Runs($0) }
     }
 
     /// Calls `body` with every key tile and each run of query tiles that see it.
     ///
-    /// The mask gives runs of key tiles for a query tile; going through the query tiles, a key tile is noted where it comes
-    /// into sight and where it goes out of it, so what stays in sight costs nothing.
-    private static func forEachReading(_ seen: [Runs], keyTiles: Int, _ body: (_ keyTile: Int, _ queryTiles: Range<Int>) -> Void) {
+    /// The mask gives runs of key tiles for a query tile; going through the query tiles, a key tile is noted where it
+    /// comes into sight and where it goes out of it, so what stays in sight costs nothing.
+    private static func forEachReading(
+        _ seen: [Runs], keyTiles: Int, _ body: (_ keyTile: Int, _ queryTiles: Range<Int>) -> Void
+    ) {
         var since = Array(repeating: 0, count: keyTiles)
         var visible = Runs()
         for queryTile in 0...seen.count {
@@ -73,9 +77,9 @@ public struct Needs: Sendable {
         }
     }
 
-    /// The query heads that each of `ranks` ranks takes in each round: `[round][rank]`, all heads once. A rank takes whole
-    /// groups of heads that share keys, unless there are fewer than ranks and keys get nothing that the heads of a group sum up
-    /// to; where heads are fewer still, some take none.
+    /// The query heads that each of `ranks` ranks takes in each round: `[round][rank]`, all heads once. A rank takes
+    /// whole groups of heads that share keys, unless there are fewer than ranks and keys get nothing that the heads of
+    /// a group sum up to; where heads are fewer still, some take none.
     ///
     /// A round has as many heads as fit while what is in flight stays below a tenth of a rank's own keys and values, or
     /// below 4 MiB, whichever is more. Rounds also bound what waits for its siblings; heads are independent, so rounds
@@ -84,9 +88,11 @@ public struct Needs: Sendable {
     func headShares(ranks: Int, tokensArriving tokens: Int) -> [[Range<Int>]] {
         let heads = job.heads
         let (keyHeads, size) = (heads.keyValueHeads, heads.groupSize)
-        let keepsGroups = keyHeads >= ranks || !job.operation.columnResults.isEmpty && job.operation.columnResultHeads == .keyValue
+        let keepsGroups =
+            keyHeads >= ranks || !job.operation.columnResults.isEmpty && job.operation.columnResultHeads == .keyValue
         let shares = (0..<ranks).map { rank in
-            keepsGroups ? keyHeads * rank / ranks * size..<keyHeads * (rank + 1) / ranks * size
+            keepsGroups
+                ? keyHeads * rank / ranks * size..<keyHeads * (rank + 1) / ranks * size
                 : heads.queryHeads * rank / ranks..<heads.queryHeads * (rank + 1) / ranks
         }
         let most = shares.map { heads.keyValueHeads(of: $0).count }.max() ?? 1
@@ -105,7 +111,8 @@ public struct Needs: Sendable {
     private func headsAtATime(tokensArriving tokens: Int) -> Int {
         if job.rankCount == 1 { return job.heads.keyValueHeads }
         let mostOwn = ranks.map { job.keys.tokenCount(of: $0) }.max() ?? 0
-        let bytesPerToken = job.element.bytes
+        let bytesPerToken =
+            job.element.bytes
             * (job.heads.headDimension + (job.operation.columns == .keysAndValues ? job.heads.valueDimension : 0))
         let budget = max(4 << 20, mostOwn * bytesPerToken * job.heads.keyValueHeads / 10)
         // Two stages are in flight: the one attended and the one arriving.

@@ -13,7 +13,8 @@ public struct Plan: Sendable {
     public let job: AttentionJob
     public let strategy: Strategy
     public package(set) var steps: [Step]
-    /// The query tiles that see each key tile: the leaves of its fixed tree. Empty where the operation gives keys nothing.
+    /// The query tiles that see each key tile: the leaves of its fixed tree. Empty where the operation gives keys
+    /// nothing.
     public let readers: [Runs]
 
     init(_ needs: Needs, _ strategy: Strategy, rank: Rank, steps: [Step]) {
@@ -34,9 +35,9 @@ public struct Plan: Sendable {
 
     /// The bytes of what a message carries.
     ///
-    /// Columns: what the operation reads of the packed panels of each tile, once for each key/value head, in half of the bytes
-    /// where `narrowsWire`. Rows: 4 bytes a float that the operation's rows bring, a row and head. Results: 4 bytes a float of
-    /// the operation's results, a row or key, head and maximal subtree.
+    /// Columns: what the operation reads of the packed panels of each tile, once for each key/value head, in half of
+    /// the bytes where `narrowsWire`. Rows: 4 bytes a float that the operation's rows bring, a row and head. Results: 4
+    /// bytes a float of the operation's results, a row or key, head and maximal subtree.
     public func bytes(of payload: Payload) -> Int {
         switch payload {
         case .columns(let tiles, let heads):
@@ -55,8 +56,8 @@ public struct Plan: Sendable {
         }
     }
 
-    /// The maximal subtrees that some query tiles fill in the fixed tree of those that see a key tile, nodes counted within
-    /// its sequence.
+    /// The maximal subtrees that some query tiles fill in the fixed tree of those that see a key tile, nodes counted
+    /// within its sequence.
     public func subtrees(ofKeyTile keyTile: Int, in queryTiles: Runs) -> [TreeNode] {
         let first = job.queries.numbering.firstTile[job.keys.numbering.sequence(of: keyTile)]
         return TreeNode.maximal(in: queryTiles.shifted(by: -first), of: readers[keyTile].shifted(by: -first))

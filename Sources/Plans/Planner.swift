@@ -3,8 +3,8 @@
 import Attention
 import Tiles
 
-/// The plans of all ranks for one job and strategy: what they share is found once, and each is made when it is asked for,
-/// so that nobody ever lists the steps of all ranks.
+/// The plans of all ranks for one job and strategy: what they share is found once, and each is made when it is asked
+/// for, so that nobody ever lists the steps of all ranks.
 public struct Planner: Sendable {
     private let needs: Needs
     public let strategy: Strategy
@@ -28,7 +28,8 @@ public struct Planner: Sendable {
 
     /// - Parameter write: the schedule of a rank that goes through the first so many rounds only.
     init(
-        _ needs: Needs, _ strategy: Strategy, rounds: Rounds, takesHeads: @escaping @Sendable (Rank) -> Bool = { _ in true },
+        _ needs: Needs, _ strategy: Strategy, rounds: Rounds,
+        takesHeads: @escaping @Sendable (Rank) -> Bool = { _ in true },
         write: @escaping @Sendable (_ rank: Rank, _ rounds: Int) -> Schedule
     ) {
         self.needs = needs

@@ -34,9 +34,11 @@ public struct Surroundings: Sendable, Hashable {
 
     public init() {}
 
-    /// Bytes that a rank holds all the time: its share of the weights, its own tokens, and their packed keys and values.
+    /// Bytes that a rank holds all the time: its share of the weights, its own tokens, and their packed keys and
+    /// values.
     public func bytesHeld(of job: AttentionJob, by rank: Rank) -> Double {
-        bytesPerRank + bytesPerNode / Double(job.topology.mates(of: rank).count) + Double(job.queries.tokenCount(of: rank)) * bytesPerToken
+        bytesPerRank + bytesPerNode / Double(job.topology.mates(of: rank).count) + Double(
+            job.queries.tokenCount(of: rank)) * bytesPerToken
             + Double(job.packedBytes(of: job.keys.tiles(of: rank)) * job.heads.keyValueHeads)
     }
 }
@@ -77,8 +79,8 @@ public struct Pricing: Sendable {
     private let everyRound: Bool
 
     /// - Parameters:
-    ///   - mostRanks: with more ranks than this, the plans of about `sampledRanks` of each kind are priced, of one round of
-    ///     heads, and stand for the others: bytes, messages and balance are estimates then.
+    ///   - mostRanks: with more ranks than this, the plans of about `sampledRanks` of each kind are priced, of one
+    ///     round of heads, and stand for the others: bytes, messages and balance are estimates then.
     ///   - everyRound: whether all rounds of heads are priced where all ranks are; one stands for the others where not.
     ///   - job: the job under a layout; its ranks are those of the cluster.
     public init(
@@ -137,11 +139,13 @@ public struct Pricing: Sendable {
     private func price(strategy: Strategy, _ needs: [Needs], _ tables: [TileTable]) -> Price {
         let planners = needs.map { strategy.planner($0) }
         let job = needs[0].job
-        let sample = Sample(of: cluster, most: mostRanks, ofEachKind: sampledRanks, needs[0], takesHeads: planners[0].takesHeads)
+        let sample = Sample(
+            of: cluster, most: mostRanks, ofEachKind: sampledRanks, needs[0], takesHeads: planners[0].takesHeads)
         // Where rounds overlap, the last of these is like those that follow.
         let enough = planners.map { planner in
             let rounds = planner.rounds
-            return sample.isWhole && everyRound ? rounds.count : min(rounds.count, (rounds.drain + rounds.period - 1) / rounds.period + 1)
+            return sample.isWhole && everyRound
+                ? rounds.count : min(rounds.count, (rounds.drain + rounds.period - 1) / rounds.period + 1)
         }
         let layerCount = Double(surroundings.layers.reduce(0) { $0 + $1.count })
         var (slowest, exposed, bytes, messages, fullest, longest, all) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -152,11 +156,13 @@ public struct Pricing: Sendable {
             var one = RankPrice()
             for (kind, layers) in surroundings.layers.enumerated() {
                 let price = RankWalk.price(
-                    planners[kind], rank: rank, rounds: enough[kind], needs[kind], tables[kind], cluster, weighsMemory: weighsMemory)
+                    planners[kind], rank: rank, rounds: enough[kind], needs[kind], tables[kind], cluster,
+                    weighsMemory: weighsMemory)
                 one.add(price, times: Double(layers.count))
             }
             let speed = cluster.ranks[rank.index].flops
-            let dense = layerCount * Double(tables[0].rows(of: needs[0].queries[rank.index])) * surroundings.denseFlopPerToken
+            let dense =
+                layerCount * Double(tables[0].rows(of: needs[0].queries[rank.index])) * surroundings.denseFlopPerToken
             let flop = one.flop + dense
             slowest = max(slowest, one.seconds + dense / speed)
             exposed = max(exposed, one.exposed)
@@ -174,25 +180,31 @@ public struct Pricing: Sendable {
         }
         let least = all / cluster.ranks.reduce(0) { $0 + $1.flops }
         let full = nodes.map { node, held in
-            (node: node, bytes: held.bytes / Double(held.ranks) * Double(cluster.ranksOfNode[node]), limit: cluster.nodes[node].memory)
+            (
+                node: node, bytes: held.bytes / Double(held.ranks) * Double(cluster.ranksOfNode[node]),
+                limit: cluster.nodes[node].memory
+            )
         }.max { ($0.bytes / $0.limit, $1.node) < ($1.bytes / $1.limit, $0.node) }
         guard let full else { preconditionFailure("a cluster without ranks") }
         return Price(
-            strategy: strategy, layout: job.queries.layout, seconds: slowest, exposedSeconds: exposed, bytes: bytes.rounded(),
-            messages: messages.rounded(), memory: fullest, nodeMemory: full.bytes, nodeLimit: full.limit, fullestNode: full.node,
+            strategy: strategy, layout: job.queries.layout, seconds: slowest, exposedSeconds: exposed,
+            bytes: bytes.rounded(),
+            messages: messages.rounded(), memory: fullest, nodeMemory: full.bytes, nodeLimit: full.limit,
+            fullestNode: full.node,
             balance: least > 0 ? longest / least : 1, work: work)
     }
 }
 
-/// The ranks whose plans stand for all: of ranks that are alike in speed, in whether they take heads, and in how many tiles
-/// they have, evenly spaced ones with the first and the last. A rank without tiles does not stand for one that has some, nor
-/// one tile for two.
+/// The ranks whose plans stand for all: of ranks that are alike in speed, in whether they take heads, and in how many
+/// tiles they have, evenly spaced ones with the first and the last. A rank without tiles does not stand for one that
+/// has some, nor one tile for two.
 private struct Sample {
     /// Each with the number of ranks that it stands for.
     var ranks: [(rank: Rank, weight: Double)] = []
     /// Whether every rank is in it.
     let isWhole: Bool
-    /// The places in it of the ranks whose memory is weighed, if not all: a first, a middle and a last one of each group.
+    /// The places in it of the ranks whose memory is weighed, if not all: a first, a middle and a last one of each
+    /// group.
     private(set) var weighed: Set<Int> = []
 
     private struct Likeness: Hashable {
@@ -250,7 +262,9 @@ public struct Choice: Sendable {
         guard let least = fitting.map(\.seconds).min() else { return nil }
         let alike = fitting.filter { $0.seconds <= least * Self.likeness }
         // Of equals the first: strategies and layouts are listed from the plainest on.
-        guard let fewest = alike.map(\.bytes).min(), let best = alike.first(where: { $0.bytes <= fewest * Self.likeness }) else { return nil }
+        guard let fewest = alike.map(\.bytes).min(),
+            let best = alike.first(where: { $0.bytes <= fewest * Self.likeness })
+        else { return nil }
         self.init(best, among: prices)
     }
 
@@ -269,12 +283,15 @@ public struct Choice: Sendable {
             // Where nothing is attended nothing takes any time.
             let more = next.seconds > best.seconds ? next.seconds / best.seconds - 1 : 0
             if more <= Self.likeness - 1 {
-                parts.append(next.bytes > best.bytes * Self.likeness
-                    ? "as fast as \(name(next)), which sends \(best.bytes > 0 ? "\(Self.ratio(next.bytes, best.bytes)) the bytes" : "messages")"
-                    : "as fast as \(name(next)), and the plainer one")
+                parts.append(
+                    next.bytes > best.bytes * Self.likeness
+                        ? "as fast as \(name(next)), which sends \(best.bytes > 0 ? "\(Self.ratio(next.bytes, best.bytes)) the bytes" : "messages")"
+                        : "as fast as \(name(next)), and the plainer one")
             } else {
-                let why = next.exposedSeconds - best.exposedSeconds > 0.5 * (next.seconds - best.seconds)
-                    ? "waiting for messages" : "its work is less even, \(Self.decimals(next.balance)) against \(Self.decimals(best.balance))"
+                let why =
+                    next.exposedSeconds - best.exposedSeconds > 0.5 * (next.seconds - best.seconds)
+                    ? "waiting for messages"
+                    : "its work is less even, \(Self.decimals(next.balance)) against \(Self.decimals(best.balance))"
                 parts.append("the next, \(name(next)), takes \(Int((min(more, 1e6) * 100).rounded())) % longer: \(why)")
             }
         } else {
@@ -282,11 +299,15 @@ public struct Choice: Sendable {
         }
         let full = others.filter { !$0.fits && $0.seconds < best.seconds }
         if let faster = full.min(by: { $0.seconds < $1.seconds }) {
-            parts.append("\(name(faster)) would be faster, but needs \(Self.ratio(faster.nodeMemory, faster.nodeLimit)) a node's memory")
+            parts.append(
+                "\(name(faster)) would be faster, but needs \(Self.ratio(faster.nodeMemory, faster.nodeLimit)) a node's memory"
+            )
         }
         reason = parts.joined(separator: "; ")
     }
 
     private static func decimals(_ value: Double) -> String { "\((value * 100).rounded() / 100)" }
-    private static func ratio(_ value: Double, _ base: Double) -> String { base > 0 ? "\(decimals(value / base)) times" : "more than" }
+    private static func ratio(_ value: Double, _ base: Double) -> String {
+        base > 0 ? "\(decimals(value / base)) times" : "more than"
+    }
 }

@@ -4,12 +4,12 @@ import Attention
 import Tiles
 
 extension Planner {
-    /// `pass-q`: a unit runs where its keys live. A query tile travels from its owner along the ranks whose keys it sees, in
-    /// ring order, and each returns one partial for each maximal subtree of the fixed tree that its keys fill.
+    /// `pass-q`: a unit runs where its keys live. A query tile travels from its owner along the ranks whose keys it
+    /// sees, in ring order, and each returns one partial for each maximal subtree of the fixed tree that its keys fill.
     ///
-    /// Bytes: Σ over query tiles and ranks other than the owner that hold keys they see of the bytes of the rows, and of
-    /// a row result for each such subtree: few where a rank's keys are one run, at most about 2·log₂ of the tiles. Column
-    /// results stay where they are.
+    /// Bytes: Σ over query tiles and ranks other than the owner that hold keys they see of the bytes of the rows, and
+    /// of a row result for each such subtree: few where a rank's keys are one run, at most about 2·log₂ of the tiles.
+    /// Column results stay where they are.
     public static func passQueries(_ needs: Needs) -> Planner {
         let job = needs.job
         let route = RingRoute(
@@ -18,7 +18,8 @@ extension Planner {
         let shares = needs.headShares(ranks: 1, tokensArriving: mostRows).map { $0[0] }
         let count = job.rankCount
         let returnsRows = !job.operation.rowResults.isEmpty
-        return Planner(needs, .passQueries, rounds: .init(heads: shares.map { $0.count }, period: count, drain: 1)) { rank, rounds in
+        return Planner(needs, .passQueries, rounds: .init(heads: shares.map { $0.count }, period: count, drain: 1)) {
+            rank, rounds in
             let (arrivals, departures) = (route.arrivals(at: rank.index), route.departures(from: rank.index))
             let used = (0..<count).map { route.used(at: rank.index, stage: $0) }
             // Of this rank's queries, what the rank `stage` places downstream attends.
@@ -27,13 +28,18 @@ extension Planner {
             var schedule = Schedule(job, rank: rank, stepCount: rounds * count + 1)
             for (round, heads) in shares.prefix(rounds).enumerated() {
                 let first = round * count
-                for hop in departures { schedule.send(.rows(hop.tiles, heads: heads), to: Rank(hop.peer), at: first + hop.stage) }
-                for hop in arrivals { schedule.receive(.rows(hop.tiles, heads: heads), from: Rank(hop.peer), at: first + hop.stage) }
+                for hop in departures {
+                    schedule.send(.rows(hop.tiles, heads: heads), to: Rank(hop.peer), at: first + hop.stage)
+                }
+                for hop in arrivals {
+                    schedule.receive(.rows(hop.tiles, heads: heads), from: Rank(hop.peer), at: first + hop.stage)
+                }
                 for stage in 0..<count {
                     let units = Units(queries: used[stage], heads: heads, keys: needs.keys[rank.index])
                     schedule.attend(units, at: first + stage)
                     guard stage > 0, returnsRows else { continue }
-                    schedule.send(.rowResults(units), to: rank.advanced(by: -stage, count: count), at: first + stage + 1)
+                    schedule.send(
+                        .rowResults(units), to: rank.advanced(by: -stage, count: count), at: first + stage + 1)
                     let worker = rank.advanced(by: stage, count: count)
                     let returned = Units(queries: attended[stage], heads: heads, keys: needs.keys[worker.index])
                     schedule.receive(.rowResults(returned), from: worker, at: first + stage + 1)
@@ -43,18 +49,20 @@ extension Planner {
         }
     }
 
-    /// `tree`: a unit runs where its keys live. The queries of a rank go down a binomial tree of all ranks that has that rank
-    /// at its root, and partials merge on the way up, in about 2·log₂(ranks) steps whatever the length (Tree Attention,
-    /// Shyam and others 2024). For few queries: all of them are on their way at once.
+    /// `tree`: a unit runs where its keys live. The queries of a rank go down a binomial tree of all ranks that has
+    /// that rank at its root, and partials merge on the way up, in about 2·log₂(ranks) steps whatever the length (Tree
+    /// Attention, Shyam and others 2024). For few queries: all of them are on their way at once.
     ///
-    /// Bytes: Σ over query tiles and edges of their owner's tree below which there are keys they see of the bytes of the
-    /// rows, going down, and of a row result for each maximal subtree that the keys below the edge fill, going up. Column
-    /// results stay where they are.
+    /// Bytes: Σ over query tiles and edges of their owner's tree below which there are keys they see of the bytes of
+    /// the rows, going down, and of a row result for each maximal subtree that the keys below the edge fill, going up.
+    /// Column results stay where they are.
     public static func tree(_ needs: Needs) -> Planner {
         let job = needs.job
         let count = job.rankCount
         let levels = Int.bitWidth - (count - 1).leadingZeroBitCount
-        let shares = needs.headShares(ranks: 1, tokensArriving: job.queries.numbering.lengths.reduce(0, +)).map { $0[0] }
+        let shares = needs.headShares(ranks: 1, tokensArriving: job.queries.numbering.lengths.reduce(0, +)).map {
+            $0[0]
+        }
         let period = 2 * levels + 1
         let returnsRows = !job.operation.rowResults.isEmpty
         let keys = UnionTree(needs.keys)
@@ -63,11 +71,13 @@ extension Planner {
             let end = first.index + ranks
             return keys.union(first.index..<min(end, count)).union(keys.union(0..<max(0, end - count)))
         }
-        return Planner(needs, .tree, rounds: .init(heads: shares.map { $0.count }, period: period, drain: 0)) { rank, rounds in
+        return Planner(needs, .tree, rounds: .init(heads: shares.map { $0.count }, period: period, drain: 0)) {
+            rank, rounds in
             var schedule = Schedule(job, rank: rank, stepCount: rounds * period)
             for owner in needs.ranks where !needs.asking[owner.index].isEmpty {
                 let queries = needs.asking[owner.index]
-                // A rank's place is its distance from the root. Below place v lie v..<v + 2^k, where 2^k is its lowest bit.
+                // A rank's place is its distance from the root. Below place v lie v..<v + 2^k, where 2^k is its lowest
+                // bit.
                 let place = rank.distance(from: owner, count: count)
                 /// What crosses the edge between a place and the one above it.
                 func crossing(_ place: Int, level: Int) -> Units {
@@ -77,10 +87,15 @@ extension Planner {
                 let level = place == 0 ? levels : place.trailingZeroBitCount
                 var edges: [(units: Units, level: Int, peer: Rank, isUp: Bool)] = []
                 if place > 0 {
-                    edges.append((crossing(place, level: level), level, rank.advanced(by: -(1 << level), count: count), true))
+                    edges.append(
+                        (crossing(place, level: level), level, rank.advanced(by: -(1 << level), count: count), true))
                 }
                 for below in 0..<level where place + 1 << below < count {
-                    edges.append((crossing(place + 1 << below, level: below), below, rank.advanced(by: 1 << below, count: count), false))
+                    edges.append(
+                        (
+                            crossing(place + 1 << below, level: below), below,
+                            rank.advanced(by: 1 << below, count: count), false
+                        ))
                 }
                 let mine = needs.keys[rank.index]
                 let readers = needs.readers(of: mine, among: queries)
@@ -90,7 +105,9 @@ extension Planner {
                     schedule.attend(Units(queries: readers, heads: heads, keys: mine), at: first + levels - level)
                     for edge in edges {
                         let (down, up) = (first + levels - 1 - edge.level, first + levels + 1 + edge.level)
-                        let (rows, results) = (Payload.rows(edge.units.queries, heads: heads), Payload.rowResults(edge.units.of(heads)))
+                        let (rows, results) = (
+                            Payload.rows(edge.units.queries, heads: heads), Payload.rowResults(edge.units.of(heads))
+                        )
                         if edge.isUp {
                             schedule.receive(rows, from: edge.peer, at: down)
                             if returnsRows { schedule.send(results, to: edge.peer, at: up) }

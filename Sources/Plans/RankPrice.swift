@@ -30,9 +30,10 @@ struct RankPrice: Sendable, Hashable {
 
 /// Goes through one rank's steps.
 ///
-/// A step takes as long as the longest of its work and, inside its node and between nodes, its arrivals and its departures;
-/// the messages of one direction and level go one after another. That is the time of a rank whose neighbours keep up with
-/// it. Where one does not, the neighbour's own price is the job's, which is that of its slowest rank.
+/// A step takes as long as the longest of its work and, inside its node and between nodes, its arrivals and its
+/// departures; the messages of one direction and level go one after another. That is the time of a rank whose
+/// neighbours keep up with it. Where one does not, the neighbour's own price is the job's, which is that of its slowest
+/// rank.
 struct RankWalk {
     private let needs: Needs
     private let table: TileTable
@@ -54,16 +55,21 @@ struct RankWalk {
         self.rank = rank
         self.weighsMemory = weighsMemory
         own = needs.queries[rank.index]
-        if !needs.job.operation.rowResults.isEmpty { rowResults = WaitingResults(own: own, meets: needs.seen, first: table.firstKeyTile) }
+        if !needs.job.operation.rowResults.isEmpty {
+            rowResults = WaitingResults(own: own, meets: needs.seen, first: table.firstKeyTile)
+        }
         if !needs.job.operation.columnResults.isEmpty {
-            columnResults = WaitingResults(own: needs.keys[rank.index], meets: needs.readersOfTiles, first: table.firstQueryTile)
+            columnResults = WaitingResults(
+                own: needs.keys[rank.index], meets: needs.readersOfTiles, first: table.firstQueryTile)
         }
     }
 
-    /// The price of a plan of which `rounds` rounds are written down: the last of them stands for those that are left out.
+    /// The price of a plan of which `rounds` rounds are written down: the last of them stands for those that are left
+    /// out.
     /// - Parameter weighsMemory: whether `transient` is found, which takes longer than all else.
     static func price(
-        _ planner: Planner, rank: Rank, rounds: Int, _ needs: Needs, _ table: TileTable, _ cluster: Cluster, weighsMemory: Bool
+        _ planner: Planner, rank: Rank, rounds: Int, _ needs: Needs, _ table: TileTable, _ cluster: Cluster,
+        weighsMemory: Bool
     ) -> RankPrice {
         var walk = RankWalk(needs, table, cluster, rank: rank, weighsMemory: weighsMemory)
         let steps = planner.plan(rank, rounds: rounds).steps
@@ -106,17 +112,22 @@ struct RankWalk {
             rowResults?.count()
             columnResults?.count()
         }
-        price.transient = resident + arriving.kept + arriving.copied + departing.copied + arriving.blocks
+        price.transient =
+            resident + arriving.kept + arriving.copied + departing.copied + arriving.blocks
             + (rowResults?.waiting ?? 0) * table.rowBlockBytes + (columnResults?.waiting ?? 0) * table.columnBlockBytes
         resident += arriving.kept
         for payload in step.release { resident -= bytes(of: payload).memory }
         for payload in step.sends.flatMap(\.payloads) {
             if case .rowResults(let units) = payload { rowResults?.forget(units.queries, units.heads, units.keys) }
-            if case .columnResults(let units) = payload { columnResults?.forget(units.keys, job.columnResultHeads(of: units.heads), units.queries) }
+            if case .columnResults(let units) = payload {
+                columnResults?.forget(units.keys, job.columnResultHeads(of: units.heads), units.queries)
+            }
         }
         for payload in step.receives.flatMap(\.payloads) {
             if case .rowResults(let units) = payload { rowResults?.merge(units.queries, units.heads, units.keys) }
-            if case .columnResults(let units) = payload { columnResults?.merge(units.keys, job.columnResultHeads(of: units.heads), units.queries) }
+            if case .columnResults(let units) = payload {
+                columnResults?.merge(units.keys, job.columnResultHeads(of: units.heads), units.queries)
+            }
         }
         return price
     }
@@ -184,19 +195,28 @@ struct RankWalk {
             return (bytes, bytes, 0)
         case .rowResults(let units):
             var (rows, blocks) = (0, 0)
-            TileTable.forEachSubtreeCount(of: units.queries, in: units.keys, needs.seen, first: table.firstKeyTile) { tile, count in
+            TileTable.forEachSubtreeCount(of: units.queries, in: units.keys, needs.seen, first: table.firstKeyTile) {
+                tile, count in
                 rows += table.rows(of: tile) * count
                 blocks += count
             }
-            return (Double(rows * 4 * job.operation.rowResultFloats * units.heads.count), 0, Double(blocks * units.heads.count) * table.rowBlockBytes)
+            return (
+                Double(rows * 4 * job.operation.rowResultFloats * units.heads.count), 0,
+                Double(blocks * units.heads.count) * table.rowBlockBytes
+            )
         case .columnResults(let units):
             let heads = job.columnResultHeads(of: units.heads).count
             var (keys, blocks) = (0, 0)
-            TileTable.forEachSubtreeCount(of: units.keys, in: units.queries, needs.readersOfTiles, first: table.firstQueryTile) { tile, count in
+            TileTable.forEachSubtreeCount(
+                of: units.keys, in: units.queries, needs.readersOfTiles, first: table.firstQueryTile
+            ) { tile, count in
                 keys += table.keys(of: tile) * count
                 blocks += count
             }
-            return (Double(keys * 4 * job.operation.columnResultFloats * heads), 0, Double(blocks * heads) * table.columnBlockBytes)
+            return (
+                Double(keys * 4 * job.operation.columnResultFloats * heads), 0,
+                Double(blocks * heads) * table.columnBlockBytes
+            )
         }
     }
 }
@@ -224,7 +244,9 @@ private struct WaitingResults {
     }
 
     mutating func merge(_ tiles: Runs, _ heads: Range<Int>, _ others: Runs) {
-        for tile in tiles where meets[tile].intersects(others) { met[Unit(tile: tile, heads: heads), default: []] += others.ranges }
+        for tile in tiles where meets[tile].intersects(others) {
+            met[Unit(tile: tile, heads: heads), default: []] += others.ranges
+        }
     }
 
     mutating func forget(_ tiles: Runs, _ heads: Range<Int>, _ others: Runs) {
@@ -240,7 +262,8 @@ private struct WaitingResults {
                 met[unit] = nil
             } else {
                 met[unit] = others.ranges
-                total += TileTable.subtreeCount(of: meets[unit.tile], in: others, first: first[unit.tile]) * unit.heads.count
+                total +=
+                    TileTable.subtreeCount(of: meets[unit.tile], in: others, first: first[unit.tile]) * unit.heads.count
             }
         }
         waiting = Double(total)

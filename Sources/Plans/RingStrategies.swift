@@ -4,49 +4,53 @@ import Attention
 import Tiles
 
 extension Planner {
-    /// `pass-kv`: a unit runs where its queries live, and a key tile travels from its owner along the ranks that need it,
-    /// in ring order (Ring Attention, Liu and others 2023; zhuzilin's zigzag ring, with the folded layouts).
+    /// `pass-kv`: a unit runs where its queries live, and a key tile travels from its owner along the ranks that need
+    /// it, in ring order (Ring Attention, Liu and others 2023; zhuzilin's zigzag ring, with the folded layouts).
     ///
     /// Bytes: Σ over key tiles of bytes × (nodes other than the owner's with a rank that needs it), which is the least
-    /// possible. Where no ranks share memory, each is a node. For column results, Σ over key tiles and ranks other than the
-    /// owner with queries that see it of a result for each maximal subtree that these fill among all that see it.
+    /// possible. Where no ranks share memory, each is a node. For column results, Σ over key tiles and ranks other than
+    /// the owner with queries that see it of a result for each maximal subtree that these fill among all that see it.
     public static func passKeyValue(_ needs: Needs) -> Planner { headExchangeRing(needs, .passKeyValue, degree: 1) }
 
     /// `head-exchange`: each rank takes some heads and gets the queries, keys and values of all ranks for them
-    /// (DeepSpeed-Ulysses, Jacobs and others 2023). Heads need not divide evenly, and there may be more ranks than heads.
+    /// (DeepSpeed-Ulysses, Jacobs and others 2023). Heads need not divide evenly, and there may be more ranks than
+    /// heads.
     ///
     /// Bytes: Σ over ranks r of the bytes, for the heads that r takes, of the rows that see a key, other than r's own,
-    /// and the columns that are seen, other than those of r's node; and of one row result for each of these rows, and one
-    /// column result for each key that is seen and not r's own, on its way back.
-    public static func headExchange(_ needs: Needs) -> Planner { headExchangeRing(needs, .headExchange, degree: needs.job.rankCount) }
+    /// and the columns that are seen, other than those of r's node; and of one row result for each of these rows, and
+    /// one column result for each key that is seen and not r's own, on its way back.
+    public static func headExchange(_ needs: Needs) -> Planner {
+        headExchangeRing(needs, .headExchange, degree: needs.job.rankCount)
+    }
 
     /// `hybrid`: head exchange in groups of consecutive ranks, rings across the groups (USP, Fang and Zhao 2024).
     ///
-    /// Bytes: those of `head-exchange`, summed over the groups, each with its own queries and keys; and Σ over key tiles
-    /// of bytes × Σ over members of a group of the key/value heads that the member takes × (nodes of the ring of these
-    /// members, other than that of the owner's group, with a group that needs it). For column results, Σ over key tiles and
-    /// groups with queries that see it of a result for each maximal subtree that these fill, for the heads of all members
-    /// but, in the owner's group, the owner.
-    /// - Parameter degree: the ranks of a group, a divisor of the rank count; 1 is `pass-kv`, all ranks `head-exchange`.
-    ///   Nil takes `hybridDegree`.
+    /// Bytes: those of `head-exchange`, summed over the groups, each with its own queries and keys; and Σ over key
+    /// tiles of bytes × Σ over members of a group of the key/value heads that the member takes × (nodes of the ring of
+    /// these members, other than that of the owner's group, with a group that needs it). For column results, Σ over key
+    /// tiles and groups with queries that see it of a result for each maximal subtree that these fill, for the heads of
+    /// all members but, in the owner's group, the owner.
+    /// - Parameter degree: the ranks of a group, a divisor of the rank count; 1 is `pass-kv`, all ranks
+    ///   `head-exchange`. Nil takes `hybridDegree`.
     public static func hybrid(_ needs: Needs, degree: Int? = nil) -> Planner {
         let degree = degree ?? needs.job.hybridDegree
         precondition(needs.job.rankCount % degree == 0, "groups are equally large")
         return headExchangeRing(needs, .hybrid, degree: degree)
     }
 
-    /// `all-gather`: a unit runs where its queries live, and each key tile goes from its owner straight to every rank that
-    /// needs it, all at once; the heads of the next round arrive while those of the last are attended.
+    /// `all-gather`: a unit runs where its queries live, and each key tile goes from its owner straight to every rank
+    /// that needs it, all at once; the heads of the next round arrive while those of the last are attended.
     ///
-    /// Bytes: those of `pass-kv`. Messages: one a round for each pair of ranks of which one needs what the other has, and one
-    /// where column results return.
+    /// Bytes: those of `pass-kv`. Messages: one a round for each pair of ranks of which one needs what the other has,
+    /// and one where column results return.
     public static func allGather(_ needs: Needs) -> Planner {
         let job = needs.job
         let shares = needs.headShares(ranks: 1, tokensArriving: job.keys.numbering.lengths.reduce(0, +)).map { $0[0] }
         let entering = job.topology.entering(owned: needs.keys, needed: needs.needed)
         let returnsColumns = !job.operation.columnResults.isEmpty
         let drain = returnsColumns ? 2 : 1
-        return Planner(needs, .allGather, rounds: .init(heads: shares.map { $0.count }, period: 1, drain: drain)) { rank, rounds in
+        return Planner(needs, .allGather, rounds: .init(heads: shares.map { $0.count }, period: 1, drain: drain)) {
+            rank, rounds in
             let (own, needed) = (needs.keys[rank.index], needs.needed[rank.index])
             let mates = job.topology.mates(of: rank)
             // What is here when a round starts: what this rank or a mate has.
@@ -62,8 +66,12 @@ extension Planner {
                     schedule.send(.columns(sent, heads: keyHeads), to: peer, at: round)
                     schedule.receive(.columns(received, heads: keyHeads), from: peer, at: round)
                     guard returnsColumns else { continue }
-                    let mine = Units(queries: needs.asking[rank.index], heads: heads, keys: needed.intersection(needs.keys[peer.index]))
-                    let its = Units(queries: needs.asking[peer.index], heads: heads, keys: needs.needed[peer.index].intersection(own))
+                    let mine = Units(
+                        queries: needs.asking[rank.index], heads: heads,
+                        keys: needed.intersection(needs.keys[peer.index]))
+                    let its = Units(
+                        queries: needs.asking[peer.index], heads: heads,
+                        keys: needs.needed[peer.index].intersection(own))
                     schedule.send(.columnResults(mine), to: peer, at: round + 2)
                     schedule.receive(.columnResults(its), from: peer, at: round + 2)
                 }
@@ -94,8 +102,8 @@ extension Planner {
     /// heads and gets the group's queries, keys and values of them; keys and values then go round the ring of the ranks
     /// that take these heads in their groups; the whole of each query tile returns to its owner.
     ///
-    /// Heads go in rounds (`headShares`). A round's exchange leaves while the last stage of the round before is attended,
-    /// and its return while the first stage of the next one is.
+    /// Heads go in rounds (`headShares`). A round's exchange leaves while the last stage of the round before is
+    /// attended, and its return while the first stage of the next one is.
     private static func headExchangeRing(_ needs: Needs, _ strategy: Strategy, degree: Int) -> Planner {
         let job = needs.job
         let ranks = needs.ranks
@@ -104,7 +112,8 @@ extension Planner {
         // The ring of each member of a group: its own ranks, and the same tiles.
         let (owned, needed) = (
             groups.map { Runs($0.flatMap { needs.keys[$0.index].ranges }) },
-            groups.map { Runs($0.flatMap { needs.needed[$0.index].ranges }) })
+            groups.map { Runs($0.flatMap { needs.needed[$0.index].ranges }) }
+        )
         let routes = (0..<degree).map { member in
             RingRoute(owned: owned, needed: needed, topology: job.topology.ring(of: groups.map { $0[member] }))
         }
@@ -113,7 +122,8 @@ extension Planner {
         let exchanges = degree > 1 ? 1 : 0
         let (returnsRows, returnsColumns) = (!job.operation.rowResults.isEmpty, !job.operation.columnResults.isEmpty)
         let drain = max(2 * exchanges, returnsColumns ? 1 : 0)
-        let rounds = Planner.Rounds(heads: shares.map { $0.reduce(0) { $0 + $1.count } }, period: groups.count, drain: drain)
+        let rounds = Planner.Rounds(
+            heads: shares.map { $0.reduce(0) { $0 + $1.count } }, period: groups.count, drain: drain)
         let members = shares.first?.map { !$0.isEmpty } ?? []
         return Planner(needs, strategy, rounds: rounds, takesHeads: { members[$0.index % degree] }) { rank, rounds in
             let (group, member) = (rank.index / degree, rank.index % degree)
@@ -134,7 +144,8 @@ extension Planner {
                     // What anyone in any group sees.
                     func wanted(_ rank: Rank) -> Runs { needs.keys[rank.index].intersection(route.needed.whole) }
                     if !job.topology.areMates(rank, peer) {
-                        schedule.send(.columns(wanted(rank), heads: job.heads.keyValueHeads(of: theirs)), to: peer, at: start)
+                        schedule.send(
+                            .columns(wanted(rank), heads: job.heads.keyValueHeads(of: theirs)), to: peer, at: start)
                         schedule.receive(.columns(wanted(peer), heads: keyHeads), from: peer, at: start)
                         for reading in route.readings(at: group, of: needs.keys[peer.index], stage: 0) {
                             schedule.lend(.columns(reading.tiles, heads: keyHeads), at: first + reading.stage)
@@ -148,10 +159,12 @@ extension Planner {
                     schedule.receive(.rowResults(Units(queries: mine, heads: theirs, keys: keys)), from: peer, at: last)
                 }
                 for hop in departures {
-                    schedule.send(.columns(hop.tiles, heads: keyHeads), to: groups[hop.peer][member], at: first + hop.stage)
+                    schedule.send(
+                        .columns(hop.tiles, heads: keyHeads), to: groups[hop.peer][member], at: first + hop.stage)
                 }
                 for hop in arrivals {
-                    schedule.receive(.columns(hop.tiles, heads: keyHeads), from: groups[hop.peer][member], at: first + hop.stage)
+                    schedule.receive(
+                        .columns(hop.tiles, heads: keyHeads), from: groups[hop.peer][member], at: first + hop.stage)
                     for reading in route.readings(at: group, of: hop.tiles, stage: hop.stage + 1) {
                         schedule.lend(.columns(reading.tiles, heads: keyHeads), at: first + reading.stage)
                     }
@@ -165,12 +178,16 @@ extension Planner {
                     let (home, away) = ((group - stage + groups.count) % groups.count, (group + stage) % groups.count)
                     for other in 0..<degree {
                         let (owner, worker) = (groups[home][other], groups[away][other])
-                        let sent = Units(queries: asking[group], heads: heads, keys: used[stage].intersection(needs.keys[owner.index]))
+                        let sent = Units(
+                            queries: asking[group], heads: heads,
+                            keys: used[stage].intersection(needs.keys[owner.index]))
                         let received = Units(
                             queries: asking[away], heads: shares[other],
                             keys: routes[other].used(at: away, stage: stage).intersection(needs.keys[rank.index]))
                         if owner != rank { schedule.send(.columnResults(sent), to: owner, at: first + stage + 1) }
-                        if worker != rank { schedule.receive(.columnResults(received), from: worker, at: first + stage + 1) }
+                        if worker != rank {
+                            schedule.receive(.columnResults(received), from: worker, at: first + stage + 1)
+                        }
                     }
                 }
             }

@@ -3,9 +3,9 @@
 import Tiles
 
 /// Tiles on a ring of places (ranks, or groups of ranks): each leaves its owner and hops downstream from one place that
-/// needs it to the next, passing by those that do not. It reaches the place `d` downstream of its owner in stage `d − 1`
-/// and is used there in stage `d`, so it enters every place that needs it exactly once: Σ over tiles of the places other
-/// than the owner that need it is the least that can be sent.
+/// needs it to the next, passing by those that do not. It reaches the place `d` downstream of its owner in stage `d −
+/// 1` and is used there in stage `d`, so it enters every place that needs it exactly once: Σ over tiles of the places
+/// other than the owner that need it is the least that can be sent.
 ///
 /// Neighbouring places of one node share memory: a tile enters the node at the first of them that needs it, unless its
 /// owner is of the node, and the others read it there in their stages.
@@ -116,14 +116,17 @@ struct RingRoute: Sendable {
         let places = place + distances.lowerBound..<place + distances.upperBound
         return [
             (places.clamped(to: 0..<count), place),
-            (places.clamped(to: count..<2 * count).lowerBound - count..<places.clamped(to: count..<2 * count).upperBound - count, place - count),
+            (
+                places.clamped(to: count..<2 * count).lowerBound - count..<places.clamped(to: count..<2 * count)
+                    .upperBound - count, place - count
+            ),
         ].filter { !$0.places.isEmpty }
     }
 }
 
 extension Topology {
-    /// What comes to each place in messages: what it needs and nobody of its node has, but for what a place before it, in
-    /// the node, lets in.
+    /// What comes to each place in messages: what it needs and nobody of its node has, but for what a place before it,
+    /// in the node, lets in.
     func entering(owned: [Runs], needed: [Runs]) -> [Runs] {
         var result: [Runs] = []
         while result.count < needed.count {

@@ -40,7 +40,9 @@ struct Schedule {
     }
 
     /// Everything for one peer in one step is one message.
-    private static func add(_ payload: Payload, _ peer: Rank, _ transfers: inout [Transfer], _ places: inout [Rank: Int]) {
+    private static func add(
+        _ payload: Payload, _ peer: Rank, _ transfers: inout [Transfer], _ places: inout [Rank: Int]
+    ) {
         if let place = places[peer] {
             transfers[place].payloads.append(payload)
         } else {
@@ -54,13 +56,16 @@ struct Schedule {
         var steps = written
         for index in steps.indices {
             for place in steps[index].sends.indices { steps[index].sends[place].payloads.sort { $0.order < $1.order } }
-            for place in steps[index].receives.indices { steps[index].receives[place].payloads.sort { $0.order < $1.order } }
+            for place in steps[index].receives.indices {
+                steps[index].receives[place].payloads.sort { $0.order < $1.order }
+            }
         }
         var (receivedColumns, receivedRows): (ReceivedTiles, ReceivedTiles) = ([:], [:])
         for step in steps {
             for payload in step.receives.flatMap(\.payloads) {
                 switch payload {
-                case .columns(let tiles, let heads): for head in heads { receivedColumns[head, default: []] += tiles.ranges }
+                case .columns(let tiles, let heads):
+                    for head in heads { receivedColumns[head, default: []] += tiles.ranges }
                 case .rows(let tiles, let heads): for head in heads { receivedRows[head, default: []] += tiles.ranges }
                 case .rowResults, .columnResults: break
                 }
@@ -80,7 +85,8 @@ struct Schedule {
                 columns.use(units.keys, job.heads.keyValueHeads(of: units.heads))
                 rows.use(units.queries, units.heads)
             }
-            steps[index].release = columns.takeFresh().map { .columns($0.tiles, heads: $0.heads) }
+            steps[index].release =
+                columns.takeFresh().map { .columns($0.tiles, heads: $0.heads) }
                 + rows.takeFresh().map { .rows($0.tiles, heads: $0.heads) }
         }
         return steps
@@ -90,7 +96,8 @@ struct Schedule {
 /// The runs of tiles that a rank receives, of each head.
 private typealias ReceivedTiles = [Int: [Range<Int>]]
 
-/// Which received tiles of which heads a later step still uses, as the steps are gone through from the last to the first.
+/// Which received tiles of which heads a later step still uses, as the steps are gone through from the last to the
+/// first.
 private struct LastUses {
     private let received: [Int: Runs]
     private var later: [Int: Runs] = [:]

@@ -5,9 +5,9 @@ import Tiles
 
 /// Units of work: each query tile of `queries`, for each head of `heads`, with those key tiles of `keys` that it sees.
 ///
-/// Wherever a unit runs, what it gives is the same. Row results are those of the maximal subtrees that its key tiles fill in
-/// the fixed tree over all key tiles that its query tile sees, column results those of the maximal subtrees that its query
-/// tiles fill in the fixed tree over all query tiles that see its key tile.
+/// Wherever a unit runs, what it gives is the same. Row results are those of the maximal subtrees that its key tiles
+/// fill in the fixed tree over all key tiles that its query tile sees, column results those of the maximal subtrees
+/// that its query tiles fill in the fixed tree over all query tiles that see its key tile.
 public struct Units: Sendable, Hashable {
     /// Query tiles, by their number in the batch.
     public var queries: Runs
@@ -31,7 +31,8 @@ public enum Payload: Sendable, Hashable {
     case columns(Runs, heads: Range<Int>)
     /// What the rows of some query tiles bring, for some query heads, in float32.
     case rows(Runs, heads: Range<Int>)
-    /// What the rows of some units got, in float32, a result for each maximal subtree. It moves: the sender keeps nothing.
+    /// What the rows of some units got, in float32, a result for each maximal subtree. It moves: the sender keeps
+    /// nothing.
     case rowResults(Units)
     /// What the keys of some units got, likewise.
     case columnResults(Units)
@@ -54,7 +55,10 @@ public enum Payload: Sendable, Hashable {
     }
 
     private static func order(_ kind: Int, _ units: Units) -> (Int, Int, Int, Int) {
-        (kind, units.heads.lowerBound, units.queries.ranges.first?.lowerBound ?? 0, units.keys.ranges.first?.lowerBound ?? 0)
+        (
+            kind, units.heads.lowerBound, units.queries.ranges.first?.lowerBound ?? 0,
+            units.keys.ranges.first?.lowerBound ?? 0
+        )
     }
 }
 

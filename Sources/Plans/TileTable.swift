@@ -1,5 +1,5 @@
-// The visible pairs and the sizes of a job's tiles, summed up in advance so that units and messages are priced without a
-// look at each tile.
+// The visible pairs and the sizes of a job's tiles, summed up in advance so that units and messages are priced without
+// a look at each tile.
 
 import Attention
 import Tiles
@@ -19,7 +19,8 @@ struct TileTable: Sendable {
     private let all: [Runs]
     /// The part of the pairs that is visible in the other key tiles that a query tile sees.
     private let fill: [Double]
-    /// Sums over the tiles before one: keys, query rows, and bytes of what the operation reads of the packed tiles of one head.
+    /// Sums over the tiles before one: keys, query rows, and bytes of what the operation reads of the packed tiles of
+    /// one head.
     private let keysBefore: [Int]
     private let rowsBefore: [Int]
     private let bytesBefore: [Int]
@@ -29,8 +30,12 @@ struct TileTable: Sendable {
         flopPerPair = Double(job.operation.flopPerPair)
         rowBlockBytes = Double(ResultPool.blockBytes(job.operation.rowResults))
         columnBlockBytes = Double(ResultPool.blockBytes(job.operation.columnResults))
-        firstKeyTile = (0..<job.queries.numbering.tileCount).map { job.keys.numbering.firstTile[job.queries.numbering.sequence(of: $0)] }
-        firstQueryTile = (0..<job.keys.numbering.tileCount).map { job.queries.numbering.firstTile[job.keys.numbering.sequence(of: $0)] }
+        firstKeyTile = (0..<job.queries.numbering.tileCount).map {
+            job.keys.numbering.firstTile[job.queries.numbering.sequence(of: $0)]
+        }
+        firstQueryTile = (0..<job.keys.numbering.tileCount).map {
+            job.queries.numbering.firstTile[job.keys.numbering.sequence(of: $0)]
+        }
         let packed = PackedTile(job.heads, job.element)
         let keyTiles = (0..<job.keys.numbering.tileCount).map { job.keys.numbering.tokens(of: $0).count }
         let queryTiles = (0..<job.queries.numbering.tileCount).map { job.queries.numbering.tokens(of: $0).count }
@@ -38,7 +43,10 @@ struct TileTable: Sendable {
         let keysBefore = sums(keyTiles)
         self.keysBefore = keysBefore
         rowsBefore = sums(queryTiles)
-        bytesBefore = sums(keyTiles.indices.map { packed.floats(of: job.operation.columns, capacity: job.keys.numbering.capacity(of: $0)) * 4 })
+        bytesBefore = sums(
+            keyTiles.indices.map {
+                packed.floats(of: job.operation.columns, capacity: job.keys.numbering.capacity(of: $0)) * 4
+            })
         var all: [Runs] = []
         var fill: [Double] = []
         for (tile, rows) in queryTiles.enumerated() {
@@ -49,9 +57,12 @@ struct TileTable: Sendable {
                 fill.append(1)
                 continue
             }
-            func pairs(_ tiles: Runs) -> Int { tiles.ranges.reduce(0) { $0 + keysBefore[$1.upperBound] - keysBefore[$1.lowerBound] } * rows }
+            func pairs(_ tiles: Runs) -> Int {
+                tiles.ranges.reduce(0) { $0 + keysBefore[$1.upperBound] - keysBefore[$1.lowerBound] } * rows
+            }
             let whole = pairs(visible.all)
-            let seen = job.mask.visiblePairs(queryTile: tile - job.queries.numbering.firstTile[sequence], in: job.shapes[sequence])
+            let seen = job.mask.visiblePairs(
+                queryTile: tile - job.queries.numbering.firstTile[sequence], in: job.shapes[sequence])
             fill.append(Double(seen - whole) / Double(pairs(visible.any) - whole))
         }
         self.all = all
@@ -59,7 +70,9 @@ struct TileTable: Sendable {
     }
 
     /// The query rows of some tiles.
-    func rows(of tiles: Runs) -> Int { tiles.ranges.reduce(0) { $0 + rowsBefore[$1.upperBound] - rowsBefore[$1.lowerBound] } }
+    func rows(of tiles: Runs) -> Int {
+        tiles.ranges.reduce(0) { $0 + rowsBefore[$1.upperBound] - rowsBefore[$1.lowerBound] }
+    }
 
     /// The query rows of a tile.
     func rows(of tile: Int) -> Int { rowsBefore[tile + 1] - rowsBefore[tile] }
@@ -78,10 +91,13 @@ struct TileTable: Sendable {
     /// - Parameters:
     ///   - meets: the tiles of the other side that each tile meets.
     ///   - first: for each tile, the first tile of its sequence on the other side.
-    static func forEachSubtreeCount(of tiles: Runs, in others: Runs, _ meets: [Runs], first: [Int], _ body: (_ tile: Int, _ count: Int) -> Void) {
+    static func forEachSubtreeCount(
+        of tiles: Runs, in others: Runs, _ meets: [Runs], first: [Int], _ body: (_ tile: Int, _ count: Int) -> Void
+    ) {
         var last: (meets: Runs, count: Int)?
         for tile in tiles {
-            let count = last.flatMap { $0.meets == meets[tile] ? $0.count : nil }
+            let count =
+                last.flatMap { $0.meets == meets[tile] ? $0.count : nil }
                 ?? subtreeCount(of: meets[tile], in: others, first: first[tile])
             last = (meets[tile], count)
             if count > 0 { body(tile, count) }
@@ -93,8 +109,8 @@ struct TileTable: Sendable {
         tiles.ranges.reduce(0) { $0 + bytesBefore[$1.upperBound] - bytesBefore[$1.lowerBound] }
     }
 
-    /// The pairs of a query tile, of one head, that are visible among some key tiles. A tile that is seen in part counts as
-    /// the mean of those that this query tile sees in part.
+    /// The pairs of a query tile, of one head, that are visible among some key tiles. A tile that is seen in part
+    /// counts as the mean of those that this query tile sees in part.
     ///
     /// - Parameter seen: the key tiles that the query tile sees.
     func pairs(queryTile: Int, seen: Runs, keys: Runs) -> Double {

@@ -10,7 +10,10 @@ package struct UnionTree: Sendable {
     package init(_ sets: [Runs]) {
         var levels = [sets]
         while let last = levels.last, last.count > 1 {
-            levels.append(stride(from: 0, to: last.count, by: 2).map { $0 + 1 < last.count ? last[$0].union(last[$0 + 1]) : last[$0] })
+            levels.append(
+                stride(from: 0, to: last.count, by: 2).map {
+                    $0 + 1 < last.count ? last[$0].union(last[$0 + 1]) : last[$0]
+                })
         }
         self.levels = levels
     }

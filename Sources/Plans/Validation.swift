@@ -12,27 +12,32 @@ extension Plan {
         public var description: String { "\(rank), step \(step): \(reason)" }
     }
 
-    /// Checks the plans of all ranks together, whatever their strategy: every send has exactly one matching receive in the
-    /// same step; what is sent or attended is there by then, keys and values at the rank or at one that shares memory with
-    /// it; every query tile and head ends at its owner with the results of all key tiles that it sees, each computed once, and
-    /// every key tile with those of all query tiles that see it, where the operation gives such results; nothing is left behind.
+    /// Checks the plans of all ranks together, whatever their strategy: every send has exactly one matching receive in
+    /// the same step; what is sent or attended is there by then, keys and values at the rank or at one that shares
+    /// memory with it; every query tile and head ends at its owner with the results of all key tiles that it sees, each
+    /// computed once, and every key tile with those of all query tiles that see it, where the operation gives such
+    /// results; nothing is left behind.
     ///
     /// All ranks pass through the same steps; within one, receives are posted before sends, and nothing
-    /// waits for the computation of another rank's step: what is read in a mate's memory got there in an earlier one. So
-    /// matching sends are the absence of deadlock.
+    /// waits for the computation of another rank's step: what is read in a mate's memory got there in an earlier one.
+    /// So matching sends are the absence of deadlock.
     public static func validate(_ plans: [Plan]) throws(Violation) {
         guard let job = plans.first?.job else { return }
         let seen = Needs(job).seen
         for (index, plan) in plans.enumerated() {
             guard plan.rank.index == index, plan.job.rankCount == plans.count, plan.steps.count == plans[0].steps.count,
                 plan.job.topology == job.topology, plan.job.operation == job.operation
-            else { throw Violation(rank: plan.rank, step: 0, reason: "the ranks disagree on ranks, nodes, operation or steps") }
+            else {
+                throw Violation(
+                    rank: plan.rank, step: 0, reason: "the ranks disagree on ranks, nodes, operation or steps")
+            }
         }
         for plan in plans { try plan.checkMatches(plans) }
         var holdings = plans.map { Holdings($0, seen: seen) }
         var columns = plans.map { plan in
             ResidentTiles(
-                "key", own: job.keys.tiles(of: plan.rank), heads: job.heads.keyValueHeads, tileCount: job.keys.numbering.tileCount)
+                "key", own: job.keys.tiles(of: plan.rank), heads: job.heads.keyValueHeads,
+                tileCount: job.keys.numbering.tileCount)
         }
         for number in plans[0].steps.indices {
             func check(_ body: (Plan) throws(Fault) -> Void) throws(Violation) {
@@ -75,7 +80,9 @@ extension Plan {
                 for transfer in transfers {
                     try require(plans.indices.contains(transfer.peer.index), "\(verb) a rank that does not exist")
                     try require(transfer.peer != rank, "\(verb) itself")
-                    try require(!transfer.payloads.isEmpty && !transfer.payloads.contains(where: \.isEmpty), "\(verb) \(transfer.peer) nothing")
+                    try require(
+                        !transfer.payloads.isEmpty && !transfer.payloads.contains(where: \.isEmpty),
+                        "\(verb) \(transfer.peer) nothing")
                     let other = plans[transfer.peer.index].steps[number]
                     let matching = (isSend ? other.receives : other.sends).filter { $0.peer == rank }
                     try require(
@@ -97,13 +104,15 @@ extension Plan {
         init(_ plan: Plan, seen: [Runs]) {
             job = plan.job
             let own = job.queries.tiles(of: plan.rank)
-            rows = ResidentTiles("query", own: own, heads: job.heads.queryHeads, tileCount: job.queries.numbering.tileCount)
+            rows = ResidentTiles(
+                "query", own: own, heads: job.heads.queryHeads, tileCount: job.queries.numbering.tileCount)
             if !job.operation.rowResults.isEmpty {
                 rowResults = ResultParts("query", own: own, meets: seen, heads: job.heads.queryHeads)
             }
             if !job.operation.columnResults.isEmpty {
                 let heads = job.operation.columnResultHeads == .query ? job.heads.queryHeads : job.heads.keyValueHeads
-                columnResults = ResultParts("key", own: job.keys.tiles(of: plan.rank), meets: plan.readers, heads: heads)
+                columnResults = ResultParts(
+                    "key", own: job.keys.tiles(of: plan.rank), meets: plan.readers, heads: heads)
             }
         }
 
@@ -169,9 +178,15 @@ extension Plan {
         var leftover: String? { rowResults?.leftover ?? columnResults?.leftover ?? rows.leftover }
 
         private func check(_ units: Units) throws(Fault) {
-            guard (0..<job.heads.queryHeads).contains(units.heads) else { throw Fault("names a head that does not exist") }
-            guard Runs(0..<job.queries.numbering.tileCount).contains(units.queries) else { throw Fault("names a query tile that does not exist") }
-            guard Runs(0..<job.keys.numbering.tileCount).contains(units.keys) else { throw Fault("names a key tile that does not exist") }
+            guard (0..<job.heads.queryHeads).contains(units.heads) else {
+                throw Fault("names a head that does not exist")
+            }
+            guard Runs(0..<job.queries.numbering.tileCount).contains(units.queries) else {
+                throw Fault("names a query tile that does not exist")
+            }
+            guard Runs(0..<job.keys.numbering.tileCount).contains(units.keys) else {
+                throw Fault("names a key tile that does not exist")
+            }
             if columnResults != nil, job.operation.columnResultHeads == .keyValue {
                 let size = job.heads.groupSize
                 guard units.heads.lowerBound % size == 0, units.heads.upperBound % size == 0 else {
@@ -239,7 +254,9 @@ extension Plan {
 
         mutating func send(_ part: Part) throws(Fault) {
             for (unit, tiles) in expected(part) {
-                guard merged[unit] == tiles else { throw Fault("sends results that are not here, or leaves some behind") }
+                guard merged[unit] == tiles else {
+                    throw Fault("sends results that are not here, or leaves some behind")
+                }
                 guard leaving.insert(unit).inserted else { throw Fault("sends results twice") }
             }
         }
@@ -267,7 +284,9 @@ extension Plan {
         }
 
         var leftover: String? {
-            for (unit, tiles) in merged where !own.contains(unit.tile) && !tiles.isEmpty { return "keeps results of another rank's \(kind) tiles" }
+            for (unit, tiles) in merged where !own.contains(unit.tile) && !tiles.isEmpty {
+                return "keeps results of another rank's \(kind) tiles"
+            }
             for tile in own where !meets[tile].isEmpty {
                 for head in 0..<heads where merged[Unit(tile: tile, head: head)] != meets[tile] {
                     return "lacks results of tiles that its \(kind) tiles meet"

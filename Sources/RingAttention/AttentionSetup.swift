@@ -16,7 +16,8 @@ public struct AttentionSetup {
     /// The time so far in which this rank had nothing left to compute and waited for messages.
     public var exposed: Duration { executors.reduce(.zero) { $0 + $1.exposed } }
 
-    /// Plans some jobs over the same keys, with shared memory for those nodes of their topology that have room for it. Collective.
+    /// Plans some jobs over the same keys, with shared memory for those nodes of their topology that have room for it.
+    /// Collective.
     /// - Parameters:
     ///   - jobs: attentions to the same keys and values, which differ in their masks, queries or operations.
     ///   - operation: that of each job.
@@ -24,9 +25,12 @@ public struct AttentionSetup {
     ///   - progressed: called now and then, on any thread of the rank, while work gets done.
     public init(
         _ jobs: [AttentionJob], _ strategy: Strategy, transport: any Transport, threads: ThreadPool, kernels: KernelSet,
-        memory: BufferPool = BufferPool(), progressed: @escaping @Sendable () -> Void = {}, operation: (AttentionJob) -> TileOperation
+        memory: BufferPool = BufferPool(), progressed: @escaping @Sendable () -> Void = {},
+        operation: (AttentionJob) -> TileOperation
     ) throws {
-        precondition(!jobs.isEmpty && jobs.allSatisfy { $0.keys == jobs[0].keys && $0.topology == jobs[0].topology }, "jobs over the same keys")
+        precondition(
+            !jobs.isEmpty && jobs.allSatisfy { $0.keys == jobs[0].keys && $0.topology == jobs[0].topology },
+            "jobs over the same keys")
         let operations = jobs.map(operation)
         func plans(_ topology: Topology) -> [Plan] {
             zip(jobs, operations).map { job, operation in
@@ -40,13 +44,16 @@ public struct AttentionSetup {
         var planned: [Plan] = []
         let (made, shortages) = try jobs[0].topology.sharing(.keyValues, over: transport) { topology in
             planned = plans(topology)
-            return KeyValueTiles.floats(of: jobs[0], rank: transport.rank) + planned.reduce(0) { $0 + SegmentMap($1).floats }
+            return KeyValueTiles.floats(of: jobs[0], rank: transport.rank)
+                + planned.reduce(0) { $0 + SegmentMap($1).floats }
         } make: { topology in
             if planned.first?.job.topology != topology { planned = plans(topology) }
-            let keyValues = try KeyValueTiles(of: planned[0].job, sharedOver: transport, kernels: kernels, memory: memory)
+            let keyValues = try KeyValueTiles(
+                of: planned[0].job, sharedOver: transport, kernels: kernels, memory: memory)
             let executors = try zip(planned, operations).map { plan, operation in
                 try RingExecutor(
-                    plan: plan, operation: operation, transport: transport, threads: threads, kernels: kernels, progressed: progressed)
+                    plan: plan, operation: operation, transport: transport, threads: threads, kernels: kernels,
+                    progressed: progressed)
             }
             return (keyValues, executors)
         }
@@ -57,10 +64,14 @@ public struct AttentionSetup {
     /// Attention of one job.
     /// - Parameter modifiers: what is done to the scores; lists have an entry for each query head.
     public init(
-        _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport, threads: ThreadPool,
+        _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(),
+        transport: any Transport, threads: ThreadPool,
         kernels: KernelSet, memory: BufferPool = BufferPool(), progressed: @escaping @Sendable () -> Void = {}
     ) throws {
-        try self.init([job], strategy, transport: transport, threads: threads, kernels: kernels, memory: memory, progressed: progressed) {
+        try self.init(
+            [job], strategy, transport: transport, threads: threads, kernels: kernels, memory: memory,
+            progressed: progressed
+        ) {
             .attend(heads: $0.heads, element: $0.element, mask: $0.mask, modifiers: modifiers, kernels: kernels)
         }
     }
@@ -69,6 +80,7 @@ public struct AttentionSetup {
     public func attend(
         queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil, contents: PositionContents? = nil
     ) throws {
-        try executors[0].attend(queries: queries, to: keyValues, scale: scale, output: output, logSumExp: logSumExp, contents: contents)
+        try executors[0].attend(
+            queries: queries, to: keyValues, scale: scale, output: output, logSumExp: logSumExp, contents: contents)
     }
 }

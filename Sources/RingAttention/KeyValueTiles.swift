@@ -5,12 +5,12 @@ import Matrices
 import Plans
 import Tiles
 
-/// One rank's keys and values of the sequences of a batch, packed tile by tile, and what it takes for the other ranks of its
-/// node to read them where they are.
+/// One rank's keys and values of the sequences of a batch, packed tile by tile, and what it takes for the other ranks
+/// of its node to read them where they are.
 ///
-/// An attention's ``AttentionJob/keys`` are those of the tiles that it reads. One value may serve many attentions: of layers
-/// one after another, which pack it anew, of layers that see it through different masks, of queries of another sequence; and
-/// there may be many, where each layer keeps its own.
+/// An attention's ``AttentionJob/keys`` are those of the tiles that it reads. One value may serve many attentions: of
+/// layers one after another, which pack it anew, of layers that see it through different masks, of queries of another
+/// sequence; and there may be many, where each layer keeps its own.
 public final class KeyValueTiles {
     /// Which tiles each rank holds, the keys that are there, and those that there is room for.
     public private(set) var keys: Sharding
@@ -30,9 +30,9 @@ public final class KeyValueTiles {
 
     /// The tiles of a node, each rank's in its own segment of shared memory, and whose turn it is.
     ///
-    /// A rank's clock counts the calls that it has begun and ended. Tiles are read in a call that their owner has begun, and
-    /// packed anew when all ranks have ended the calls before. Waiting for an earlier moment only, no rank can wait for one
-    /// that waits for it.
+    /// A rank's clock counts the calls that it has begun and ended. Tiles are read in a call that their owner has
+    /// begun, and packed anew when all ranks have ended the calls before. Waiting for an earlier moment only, no rank
+    /// can wait for one that waits for it.
     private struct Node {
         let memory: SharedMemory
         let mates: [Rank]
@@ -46,13 +46,16 @@ public final class KeyValueTiles {
     ///   - job: whose keys they are: any attention to them.
     ///   - memory: where they are put.
     public convenience init(of job: AttentionJob, rank: Rank, kernels: KernelSet, memory: BufferPool = BufferPool()) {
-        let own = TileStore(packed: job.keys.tiles(of: rank), heads: 0..<job.heads.keyValueHeads, of: job, memory: memory.buffer)
+        let own = TileStore(
+            packed: job.keys.tiles(of: rank), heads: 0..<job.heads.keyValueHeads, of: job, memory: memory.buffer)
         self.init(of: job, rank: rank, kernels: kernels, own: own, node: nil)
     }
 
     /// Keys and values that the ranks of a node read in each other's memory, as the job's topology says. Collective.
     /// - Throws: ``SharedMemoryRefused`` where a node cannot have it; what the transport throws.
-    public convenience init(of job: AttentionJob, sharedOver transport: any Transport, kernels: KernelSet, memory: BufferPool = BufferPool()) throws {
+    public convenience init(
+        of job: AttentionJob, sharedOver transport: any Transport, kernels: KernelSet, memory: BufferPool = BufferPool()
+    ) throws {
         guard job.topology.isShared else {
             self.init(of: job, rank: transport.rank, kernels: kernels, memory: memory)
             return
@@ -67,7 +70,8 @@ public final class KeyValueTiles {
         let mates = ranks.map { Rank($0) }.filter { $0 != transport.rank }
         let tiles = Dictionary(uniqueKeysWithValues: mates.map { ($0, store($0)) })
         self.init(
-            of: job, rank: transport.rank, kernels: kernels, own: store(transport.rank), node: Node(memory: shared, mates: mates, tiles: tiles))
+            of: job, rank: transport.rank, kernels: kernels, own: store(transport.rank),
+            node: Node(memory: shared, mates: mates, tiles: tiles))
     }
 
     private init(of job: AttentionJob, rank: Rank, kernels: KernelSet, own: TileStore, node: Node?) {
@@ -97,17 +101,20 @@ public final class KeyValueTiles {
     /// Packs some rows of one of this rank's key tiles, all heads. Different rows may be packed by different threads.
     /// - Parameters:
     ///   - tile: the tile's number in the batch.
-    ///   - rows: which of its rows: from the start of a panel (``PackedTile/panelWidth``) on, to the start of another or to the
-    ///     tile's end.
+    ///   - rows: which of its rows: from the start of a panel (``PackedTile/panelWidth``) on, to the start of another
+    ///     or to the tile's end.
     ///   - keys, values: the first element of row `rows.lowerBound`, head 0.
     public func pack(tile: Int, rows: Range<Int>, keys: HeadRows, values: HeadRows) {
         // Where a reader has failed nobody reads any more, and the next call will throw.
         try? waitForReaders()
         let capacity = self.keys.numbering.capacity(of: tile)
         for head in own.heads {
-            func pack(_ keys: UnsafePointer<Float>, _ keyStride: Int, _ values: UnsafePointer<Float>, _ valueStride: Int) {
+            func pack(
+                _ keys: UnsafePointer<Float>, _ keyStride: Int, _ values: UnsafePointer<Float>, _ valueStride: Int
+            ) {
                 packed.pack(
-                    rows: rows, capacity: capacity, keys: keys, keyStride: keyStride, values: values, valueStride: valueStride,
+                    rows: rows, capacity: capacity, keys: keys, keyStride: keyStride, values: values,
+                    valueStride: valueStride,
                     into: own.tile(tile, head: head), kernels: kernels)
             }
             let (headKeys, headValues) = (keys.base + head * keys.headStride, values.base + head * values.headStride)
@@ -124,17 +131,21 @@ public final class KeyValueTiles {
         }
     }
 
-    /// Appends keys and values to a sequence that has room for them; what is packed already stays as it is. Every rank calls
-    /// it alike, and attends to them with a job of the new ``keys``.
+    /// Appends keys and values to a sequence that has room for them; what is packed already stays as it is. Every rank
+    /// calls it alike, and attends to them with a job of the new ``keys``.
     /// - Parameters:
-    ///   - count: how many. Full panels go first: the sequence's length before is a multiple of ``PackedTile/panelWidth``.
+    ///   - count: how many. Full panels go first: the sequence's length before is a multiple of
+    ///     ``PackedTile/panelWidth``.
     ///   - rows: gives the first of some new rows of one of this rank's tiles, which are to be packed.
     public func append(
-        _ count: Int, to sequence: Int, rows: (_ tile: Int, _ rows: Range<Int>) throws -> (keys: HeadRows, values: HeadRows)
+        _ count: Int, to sequence: Int,
+        rows: (_ tile: Int, _ rows: Range<Int>) throws -> (keys: HeadRows, values: HeadRows)
     ) rethrows {
         var lengths = keys.numbering.lengths
         let old = lengths[sequence]
-        precondition(count >= 0 && old + count <= keys.numbering.capacities[sequence], "the sequence has room for what is appended")
+        precondition(
+            count >= 0 && old + count <= keys.numbering.capacities[sequence],
+            "the sequence has room for what is appended")
         precondition(count == 0 || old % PackedTile.panelWidth == 0, "what is appended begins a panel")
         lengths[sequence] = old + count
         keys = keys.holding(lengths: lengths)

@@ -95,14 +95,18 @@ public final class MPITransport: Transport {
         // A node that has not got it leaves the others without theirs: all ranks plan anew.
         let mine = [window == nil ? 1 : 0, ranks.lowerBound, ranks.upperBound, byteCount, freeSharedMemory ?? 0]
         let all = try allGather(mine.withUnsafeBytes { Array($0) }).map { bytes in
-            bytes.withUnsafeBytes { bytes in mine.indices.map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Int.self) } }
+            bytes.withUnsafeBytes { bytes in
+                mine.indices.map { bytes.loadUnaligned(fromByteOffset: 8 * $0, as: Int.self) }
+            }
         }
         let refusals = all.indices.filter { all[$0][0] == 1 && all[$0][1] == $0 }.map { first in
             let node = all[first][1]..<all[first][2]
-            return SharedMemoryRefused.Node(ranks: node, needed: node.reduce(0) { $0 + all[$1][3] }, free: all[first][4])
+            return SharedMemoryRefused.Node(
+                ranks: node, needed: node.reduce(0) { $0 + all[$1][3] }, free: all[first][4])
         }
         guard refusals.isEmpty, let window else { throw SharedMemoryRefused(nodes: refusals) }
-        return SharedMemory(ranks: ranks, segments: window.segments.compactMap(\.baseAddress), owners: [window], pulse: yieldProcessor)
+        return SharedMemory(
+            ranks: ranks, segments: window.segments.compactMap(\.baseAddress), owners: [window], pulse: yieldProcessor)
     }
 
     /// Returns once every rank is done with its transport. Collective; call it last, before MPI ends.

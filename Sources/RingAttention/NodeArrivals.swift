@@ -59,7 +59,8 @@ final class NodeArrivals {
             }
             let tiles = job.keys.tiles(of: owner)
             owned[owner] = tiles
-            for (number, step) in plan.steps.enumerated() where step.reads(tiles, 0..<job.heads.keyValueHeads, of: job) {
+            for (number, step) in plan.steps.enumerated() where step.reads(tiles, 0..<job.heads.keyValueHeads, of: job)
+            {
                 readings[number].append(.own(owner))
             }
             for arrival in map.arrivals {
@@ -107,7 +108,9 @@ final class NodeArrivals {
         for reading in readings {
             switch reading {
             case .own(let mate):
-                guard sends.map({ $0.carry(owned[mate] ?? Runs(), 0..<job.heads.keyValueHeads) }) ?? true else { continue }
+                guard sends.map({ $0.carry(owned[mate] ?? Runs(), 0..<job.heads.keyValueHeads) }) ?? true else {
+                    continue
+                }
                 try keyValues.wait(for: mate, poll: poll)
             case .arrived(let store, let mate, let since):
                 guard sends.map({ $0.carry(store.tiles, store.heads) }) ?? true else { continue }
@@ -128,7 +131,11 @@ extension [Transfer] {
     /// Whether any of the messages carries some of these keys and values.
     fileprivate func carry(_ tiles: Runs, _ heads: Range<Int>) -> Bool {
         lazy.flatMap(\.payloads).contains {
-            if case .columns(let carried, let ofHeads) = $0 { carried.intersects(tiles) && ofHeads.overlaps(heads) } else { false }
+            if case .columns(let carried, let ofHeads) = $0 {
+                carried.intersects(tiles) && ofHeads.overlaps(heads)
+            } else {
+                false
+            }
         }
     }
 }

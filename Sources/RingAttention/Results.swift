@@ -19,7 +19,8 @@ struct SideTile {
     let count: Int
     /// Which of the rank's own rows, or keys, it holds; nil for a tile of another rank.
     let own: Range<Int>?
-    /// The tiles of the other side that it meets, by their number in the batch; for a query tile also those it sees entirely.
+    /// The tiles of the other side that it meets, by their number in the batch; for a query tile also those it sees
+    /// entirely.
     let meets: VisibleTiles
     /// The tiles of the other side that it meets, by their index in the sequence: the leaves of its fixed tree.
     let tree: Runs
@@ -33,7 +34,8 @@ struct SideTile {
         let count = job.queries.numbering.tokens(of: number).count
         let visible = job.visibleTiles(queryTile: number)
         return SideTile(
-            number: number, sequence: job.shapes[sequence], index: number - job.queries.numbering.firstTile[sequence], firstOther: first,
+            number: number, sequence: job.shapes[sequence], index: number - job.queries.numbering.firstTile[sequence],
+            firstOther: first,
             count: count, own: firstRow.map { $0..<$0 + count }, meets: visible, tree: visible.any.shifted(by: -first))
     }
 
@@ -44,7 +46,8 @@ struct SideTile {
         let count = job.keys.numbering.tokens(of: number).count
         let readers = plan.readers[number]
         return SideTile(
-            number: number, sequence: job.shapes[sequence], index: number - job.keys.numbering.firstTile[sequence], firstOther: first,
+            number: number, sequence: job.shapes[sequence], index: number - job.keys.numbering.firstTile[sequence],
+            firstOther: first,
             count: count, own: firstKey.map { $0..<$0 + count }, meets: VisibleTiles(any: readers, all: Runs()),
             tree: readers.shifted(by: -first))
     }
@@ -74,7 +77,9 @@ final class Reduction {
     }
 
     /// What waits, from left to right.
-    var parts: [PartialResult] { forest.parts.sorted { $0.node.tiles.lowerBound < $1.node.tiles.lowerBound }.map(\.value) }
+    var parts: [PartialResult] {
+        forest.parts.sorted { $0.node.tiles.lowerBound < $1.node.tiles.lowerBound }.map(\.value)
+    }
 }
 
 /// The results of one side that a rank has under way in one call.
@@ -106,9 +111,11 @@ final class SideResults {
         return new
     }
 
-    /// Calls `body` for some tiles and heads that meet tiles of the other side: head after head, so that a head's keys stay in
-    /// the cache while every query tile goes over them.
-    func forEach(_ numbers: Runs, _ heads: Range<Int>, meeting others: Runs, _ body: (_ tile: SideTile, _ head: Int) -> Void) {
+    /// Calls `body` for some tiles and heads that meet tiles of the other side: head after head, so that a head's keys
+    /// stay in the cache while every query tile goes over them.
+    func forEach(
+        _ numbers: Runs, _ heads: Range<Int>, meeting others: Runs, _ body: (_ tile: SideTile, _ head: Int) -> Void
+    ) {
         for head in heads {
             for number in numbers {
                 let tile = tile(number)

@@ -1,5 +1,5 @@
-// The executor: runs a tile operation over a plan and a transport. Start the next exchange, compute what is here, merge,
-// wait, swap.
+// The executor: runs a tile operation over a plan and a transport. Start the next exchange, compute what is here,
+// merge, wait, swap.
 
 import Attention
 import Matrices
@@ -8,9 +8,9 @@ import Tiles
 
 /// A tile operation on one rank's rows and the keys of all ranks, as its plan says: exact attention, or another.
 ///
-/// Made once for a job and run as often as there are layers, on any keys and values that the job fits. The bits of the results
-/// depend on the inputs and the kernel set alone: every unit (query tile, key tile, head) is a pure function of its operands,
-/// and the fixed trees say how the parts merge.
+/// Made once for a job and run as often as there are layers, on any keys and values that the job fits. The bits of the
+/// results depend on the inputs and the kernel set alone: every unit (query tile, key tile, head) is a pure function of
+/// its operands, and the fixed trees say how the parts merge.
 public final class RingExecutor {
     public let plan: Plan
     private let transport: any Transport
@@ -58,12 +58,16 @@ public final class RingExecutor {
     /// Attention with the job's mask.
     /// - Parameter modifiers: what is done to the scores; lists have an entry for each query head.
     public convenience init(
-        plan: Plan, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport, threads: ThreadPool, kernels: KernelSet,
+        plan: Plan, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport, threads: ThreadPool,
+        kernels: KernelSet,
         progressed: @escaping @Sendable () -> Void = {}
     ) throws {
         let operation = TileOperation.attend(
-            heads: plan.job.heads, element: plan.job.element, mask: plan.job.mask, modifiers: modifiers, kernels: kernels)
-        try self.init(plan: plan, operation: operation, transport: transport, threads: threads, kernels: kernels, progressed: progressed)
+            heads: plan.job.heads, element: plan.job.element, mask: plan.job.mask, modifiers: modifiers,
+            kernels: kernels)
+        try self.init(
+            plan: plan, operation: operation, transport: transport, threads: threads, kernels: kernels,
+            progressed: progressed)
     }
 
     /// Every query tile that the plan names, and all of the rank's own.
@@ -77,7 +81,9 @@ public final class RingExecutor {
             row += tile.count
         }
         plan.forEachUnits { units in
-            for number in units.queries where tiles[number] == nil { tiles[number] = .query(number, of: job, firstRow: nil) }
+            for number in units.queries where tiles[number] == nil {
+                tiles[number] = .query(number, of: job, firstRow: nil)
+            }
         }
         return tiles
     }
@@ -92,7 +98,9 @@ public final class RingExecutor {
             key += tile.count
         }
         plan.forEachUnits { units in
-            for number in units.keys where tiles[number] == nil { tiles[number] = .key(number, of: plan, firstKey: nil) }
+            for number in units.keys where tiles[number] == nil {
+                tiles[number] = .key(number, of: plan, firstKey: nil)
+            }
         }
         return tiles
     }
@@ -100,13 +108,16 @@ public final class RingExecutor {
     /// Attends this rank's queries to all keys they see. Collective: every rank calls it.
     /// - Parameters:
     ///   - keyValues: what they attend to, packed.
-    ///   - queries, scale, output, logSumExp, contents: see ``TileCall/attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:)``.
+    ///   - queries, scale, output, logSumExp, contents: see
+    ///     ``TileCall/attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:)``.
     /// - Throws: what the transport throws.
     public func attend(
         queries: HeadRows, to keyValues: KeyValueTiles, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil,
         contents: PositionContents? = nil
     ) throws {
-        try run(.attend(queries: queries, scale: scale, output: output, logSumExp: logSumExp, contents: contents), on: keyValues)
+        try run(
+            .attend(queries: queries, scale: scale, output: output, logSumExp: logSumExp, contents: contents),
+            on: keyValues)
     }
 
     /// Runs the operation. Collective: every rank calls it.
@@ -122,7 +133,9 @@ public final class RingExecutor {
             try node?.waitForRoom(number)
             let readings = node?.readings(number) ?? []
             // What is sent from a mate's memory must be there before the message starts.
-            if !step.sends.isEmpty { exposed += try node?.wait(for: readings, of: keyValues, sending: step.sends) ?? .zero }
+            if !step.sends.isEmpty {
+                exposed += try node?.wait(for: readings, of: keyValues, sending: step.sends) ?? .zero
+            }
             let borrowed = work.borrow(readings)
             let (arriving, leaving) = (work.room(for: step, number), work.messages(for: step.sends))
             var computed = ContinuousClock.now
@@ -187,10 +200,15 @@ public final class RingExecutor {
             self.job = job
             self.call = call
             self.keyValues = keyValues
-            rowResults = executor.rowPool.map { SideResults(tiles: executor.queryTiles, heads: job.heads.queryHeads, pool: $0) }
-            columnResults = executor.columnPool.map { SideResults(tiles: executor.keyTiles, heads: job.heads.queryHeads, pool: $0) }
+            rowResults = executor.rowPool.map {
+                SideResults(tiles: executor.queryTiles, heads: job.heads.queryHeads, pool: $0)
+            }
+            columnResults = executor.columnPool.map {
+                SideResults(tiles: executor.keyTiles, heads: job.heads.queryHeads, pool: $0)
+            }
             let packed = PackedTile(job.heads, job.element)
-            sentFloats = job.operation.columns == .keysAndValues
+            sentFloats =
+                job.operation.columns == .keysAndValues
                 ? nil : { packed.floats(of: job.operation.columns, capacity: job.keys.numbering.capacity(of: $0)) }
             columns.add(keyValues.own)
         }
@@ -214,9 +232,12 @@ public final class RingExecutor {
         /// Memory for what arrives, as its messages name it.
         func room(for step: Step, _ number: Int) -> Arrivals {
             var arrivals = Arrivals()
-            arrivals.columns = executor.node?.arriving(number) ?? step.arrivingColumns.map {
-                TileStore(packed: $0.tiles, job.operation.columns, heads: $0.heads, of: job, memory: executor.memory)
-            }
+            arrivals.columns =
+                executor.node?.arriving(number)
+                ?? step.arrivingColumns.map {
+                    TileStore(
+                        packed: $0.tiles, job.operation.columns, heads: $0.heads, of: job, memory: executor.memory)
+                }
             arrivals.rows = rowStores(step.receives.flatMap(\.payloads))
             for transfer in step.receives {
                 var message = MessagePieces()
@@ -234,10 +255,12 @@ public final class RingExecutor {
                         }
                     case .rows(let tiles, let heads): Self.append(tiles, heads, of: arrivals.rows, to: &message)
                     case .rowResults(let units):
-                        arrivals.rowResults += results(units.queries, units.heads, meeting: units.keys, of: rowResults, into: &message)
+                        arrivals.rowResults += results(
+                            units.queries, units.heads, meeting: units.keys, of: rowResults, into: &message)
                     case .columnResults(let units):
                         let heads = job.columnResultHeads(of: units.heads)
-                        arrivals.columnResults += results(units.keys, heads, meeting: units.queries, of: columnResults, into: &message)
+                        arrivals.columnResults += results(
+                            units.keys, heads, meeting: units.queries, of: columnResults, into: &message)
                     }
                 }
                 arrivals.messages.append(message.incoming(from: transfer.peer))
@@ -255,24 +278,30 @@ public final class RingExecutor {
         private func rowStore(_ tiles: Runs, _ heads: Range<Int>) -> TileStore {
             let floats = job.operation.rowOperandFloats
             return TileStore(
-                tiles: tiles, heads: heads, tileFloats: { job.queries.numbering.tokens(of: $0).count * floats }, memory: executor.memory)
+                tiles: tiles, heads: heads, tileFloats: { job.queries.numbering.tokens(of: $0).count * floats },
+                memory: executor.memory)
         }
 
         /// Memory for arriving results of one side.
         private func results(
-            _ tiles: Runs, _ heads: Range<Int>, meeting others: Runs, of side: SideResults?, into message: inout MessagePieces
+            _ tiles: Runs, _ heads: Range<Int>, meeting others: Runs, of side: SideResults?,
+            into message: inout MessagePieces
         ) -> [Arrivals.Arrived] {
             guard let side else { preconditionFailure("the operation has such results") }
             var arrived: [Arrivals.Arrived] = []
             side.forEach(tiles, heads, meeting: others) { tile, head in
-                let parts = tile.subtrees(in: others).map { (node: $0, value: PartialResult(rows: tile.count, from: side.pool)) }
+                let parts = tile.subtrees(in: others).map {
+                    (node: $0, value: PartialResult(rows: tile.count, from: side.pool))
+                }
                 for part in parts { part.value.append(to: &message) }
                 arrived.append((side.reduction(of: tile, head: head), parts))
             }
             return arrived
         }
 
-        private static func append(_ tiles: Runs, _ heads: Range<Int>, of stores: [TileStore], to message: inout MessagePieces) {
+        private static func append(
+            _ tiles: Runs, _ heads: Range<Int>, of stores: [TileStore], to message: inout MessagePieces
+        ) {
             guard let store = stores.first(where: { $0.heads == heads }) else { return }
             for head in heads {
                 for run in tiles.ranges { store.append(run, head: head, to: &message) }
@@ -305,9 +334,11 @@ public final class RingExecutor {
                             sources.add(departures.gathered[departures.gathered.count - 1])
                         }
                         sources.append(tiles, heads: heads, to: &message)
-                    case .rowResults(let units): rowResults?.take(units.queries, units.heads, meeting: units.keys, into: &message)
+                    case .rowResults(let units):
+                        rowResults?.take(units.queries, units.heads, meeting: units.keys, into: &message)
                     case .columnResults(let units):
-                        columnResults?.take(units.keys, job.columnResultHeads(of: units.heads), meeting: units.queries, into: &message)
+                        columnResults?.take(
+                            units.keys, job.columnResultHeads(of: units.heads), meeting: units.queries, into: &message)
                     }
                 }
                 departures.messages.append(message.outgoing(to: transfer.peer))
@@ -325,7 +356,9 @@ public final class RingExecutor {
                 // Disjoint: each index writes its own tile and head.
                 var target = store.tile(tile.number, head: head)
                 for (plane, width) in zip(rows.planes, job.operation.rowOperands) {
-                    for row in 0..<tile.count { (target + row * width).update(from: plane.rows + row * plane.stride, count: width) }
+                    for row in 0..<tile.count {
+                        (target + row * width).update(from: plane.rows + row * plane.stride, count: width)
+                    }
                     target += tile.count * width
                 }
             }
@@ -335,19 +368,28 @@ public final class RingExecutor {
         /// What the rows of a query tile bring, wherever it lies.
         private func rows(of tile: SideTile, head: Int) -> TileRows {
             if let own = tile.own {
-                return TileRows(count: tile.count, head: head, planes: call.rowOperands.map { rows in
-                    (UnsafePointer(rows.base + own.lowerBound * rows.tokenStride + head * rows.headStride), rows.tokenStride)
-                })
+                return TileRows(
+                    count: tile.count, head: head,
+                    planes: call.rowOperands.map { rows in
+                        (
+                            UnsafePointer(rows.base + own.lowerBound * rows.tokenStride + head * rows.headStride),
+                            rows.tokenStride
+                        )
+                    })
             }
             var next = foreignRows.tile(tile.number, head: head)
-            return TileRows(count: tile.count, head: head, planes: job.operation.rowOperands.map { width in
-                defer { next += tile.count * width }
-                return (next, width)
-            })
+            return TileRows(
+                count: tile.count, head: head,
+                planes: job.operation.rowOperands.map { width in
+                    defer { next += tile.count * width }
+                    return (next, width)
+                })
         }
 
         private func queryTile(_ number: Int) -> SideTile {
-            guard let tile = executor.queryTiles[number] else { preconditionFailure("query tile \(number) is not in the plan") }
+            guard let tile = executor.queryTiles[number] else {
+                preconditionFailure("query tile \(number) is not in the plan")
+            }
             return tile
         }
 
@@ -355,7 +397,8 @@ public final class RingExecutor {
         func release(_ payloads: [Payload], and departures: Departures) {
             for payload in payloads {
                 switch payload {
-                case .columns(let tiles, let heads): executor.spare += columns.release(tiles, heads: heads).filter { !$0.isBorrowed }
+                case .columns(let tiles, let heads):
+                    executor.spare += columns.release(tiles, heads: heads).filter { !$0.isBorrowed }
                 case .rows(let tiles, let heads): executor.spare += foreignRows.release(tiles, heads: heads)
                 case .rowResults, .columnResults: break
                 }
@@ -386,7 +429,9 @@ public final class RingExecutor {
                     // Disjoint: each index has one reduction to itself, and its tile and head of the results.
                     for (reduction, parts) in byReduction[index] {
                         for part in parts {
-                            reduction.insert(part.value, at: part.node) { finish(reduction, $0, executor.workers[worker]) }
+                            reduction.insert(part.value, at: part.node) {
+                                finish(reduction, $0, executor.workers[worker])
+                            }
                         }
                     }
                     executor.progressed()
@@ -414,7 +459,9 @@ public final class RingExecutor {
             withoutActuallyEscaping(poll) { poll in
                 executor.threads.forEach(work.count, poll: poll) { index, worker in
                     // Disjoint: each index has its own reduction, and its rows and head of the results.
-                    compute(work[index].reduction, with: work[index].keys, executor.workers[worker], poll: worker == 0 ? poll : {})
+                    compute(
+                        work[index].reduction, with: work[index].keys, executor.workers[worker],
+                        poll: worker == 0 ? poll : {})
                 }
             }
         }
@@ -427,7 +474,8 @@ public final class RingExecutor {
             let numbers = Array(tile.meets.any.intersection(keyTiles))
             for (place, number) in numbers.enumerated() {
                 let result = PartialResult(rows: tile.count, from: pool)
-                // A head's tiles come from the third-level cache, again for each query tile. Another query tile comes after the last.
+                // A head's tiles come from the third-level cache, again for each query tile. Another query tile comes
+                // after the last.
                 let next = columns.tile(numbers[place + 1 < numbers.count ? place + 1 : 0], head: keyHead)
                 worker.run(pair(tile, number, keyHead: keyHead, next: next), rows: result, columns: nil, adds: false)
                 insert(result, of: reduction, at: number - tile.firstOther, worker)
@@ -436,10 +484,13 @@ public final class RingExecutor {
             }
         }
 
-        private func pair(_ tile: SideTile, _ keyTile: Int, keyHead: Int, next: UnsafePointer<Float>? = nil) -> TilePair {
+        private func pair(_ tile: SideTile, _ keyTile: Int, keyHead: Int, next: UnsafePointer<Float>? = nil) -> TilePair
+        {
             TilePair(
-                queryTile: tile.index, keyTile: keyTile - tile.firstOther, in: tile.sequence, isWhole: tile.meets.all.contains(keyTile),
-                columns: columns.tile(keyTile, head: keyHead), capacity: job.keys.numbering.capacity(of: keyTile), next: next)
+                queryTile: tile.index, keyTile: keyTile - tile.firstOther, in: tile.sequence,
+                isWhole: tile.meets.all.contains(keyTile),
+                columns: columns.tile(keyTile, head: keyHead), capacity: job.keys.numbering.capacity(of: keyTile),
+                next: next)
         }
 
         private func insert(_ result: PartialResult, of reduction: Reduction, at keyTile: Int, _ worker: TileWorker) {
@@ -448,7 +499,8 @@ public final class RingExecutor {
             }
         }
 
-        /// What a thread computes by columns: a key tile, a head of its results, and query tiles, with the reductions of their rows.
+        /// What a thread computes by columns: a key tile, a head of its results, and query tiles, with the reductions
+        /// of their rows.
         private struct ColumnWork {
             let reduction: Reduction
             let queryHeads: Range<Int>
@@ -462,13 +514,19 @@ public final class RingExecutor {
             guard let columnResults else { return }
             var work: [ColumnWork] = []
             for units in units {
-                columnResults.forEach(units.keys, job.columnResultHeads(of: units.heads), meeting: units.queries) { tile, head in
+                columnResults.forEach(units.keys, job.columnResultHeads(of: units.heads), meeting: units.queries) {
+                    tile, head in
                     let size = job.heads.groupSize
-                    let queryHeads = job.operation.columnResultHeads == .query ? head..<head + 1 : head * size..<(head + 1) * size
+                    let queryHeads =
+                        job.operation.columnResultHeads == .query ? head..<head + 1 : head * size..<(head + 1) * size
                     let queries = tile.meets.any.intersection(units.queries).map { queryTile($0) }
-                    let rows = rowResults.map { results in queryHeads.map { head in queries.map { results.reduction(of: $0, head: head) } } }
-                    work.append(ColumnWork(
-                        reduction: columnResults.reduction(of: tile, head: head), queryHeads: queryHeads, queries: queries, rows: rows ?? []))
+                    let rows = rowResults.map { results in
+                        queryHeads.map { head in queries.map { results.reduction(of: $0, head: head) } }
+                    }
+                    work.append(
+                        ColumnWork(
+                            reduction: columnResults.reduction(of: tile, head: head), queryHeads: queryHeads,
+                            queries: queries, rows: rows ?? []))
                 }
             }
             if work.isEmpty { return }
@@ -488,7 +546,8 @@ public final class RingExecutor {
                 for (offset, head) in work.queryHeads.enumerated() {
                     worker.load(rows(of: query, head: head), of: call)
                     let rowResult = executor.rowPool.map { PartialResult(rows: query.count, from: $0) }
-                    worker.run(pair(query, tile.number, keyHead: keyHead), rows: rowResult, columns: result, adds: offset > 0)
+                    worker.run(
+                        pair(query, tile.number, keyHead: keyHead), rows: rowResult, columns: result, adds: offset > 0)
                     if let rowResult { insert(rowResult, of: work.rows[offset][place], at: tile.index, worker) }
                 }
                 work.reduction.insert(result, at: TreeNode(tile: query.index)) {
@@ -511,7 +570,9 @@ public final class RingExecutor {
             if columnResults != nil {
                 for tile in executor.keyTiles.values where tile.tree.isEmpty {
                     guard let keys = tile.own else { continue }
-                    for head in job.columnResultHeads(of: 0..<job.heads.queryHeads) { worker.finishUnseen(keys: keys, head: head, of: call) }
+                    for head in job.columnResultHeads(of: 0..<job.heads.queryHeads) {
+                        worker.finishUnseen(keys: keys, head: head, of: call)
+                    }
                 }
             }
         }

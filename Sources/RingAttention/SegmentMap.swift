@@ -46,7 +46,8 @@ package struct SegmentMap {
             for (tiles, heads) in step.arrivingColumns {
                 here.append((arrivals.count, tiles.count * heads.count))
                 let floats = job.packedBytes(of: tiles, job.operation.columns) / 4 * heads.count
-                arrivals.append(Arrival(tiles: tiles, heads: heads, step: number, lastStep: plan.steps.count, floats: floats))
+                arrivals.append(
+                    Arrival(tiles: tiles, heads: heads, step: number, lastStep: plan.steps.count, floats: floats))
             }
         }
         place()
@@ -57,7 +58,9 @@ package struct SegmentMap {
         for index in arrivals.indices {
             let taken = arrivals.prefix(index).filter { $0.overlaps(arrivals[index]) }.sorted { $0.offset < $1.offset }
             var offset = 0
-            for other in taken where other.offset < offset + arrivals[index].floats { offset = max(offset, other.offset + other.floats) }
+            for other in taken where other.offset < offset + arrivals[index].floats {
+                offset = max(offset, other.offset + other.floats)
+            }
             arrivals[index].offset = offset
             floats = max(floats, offset + arrivals[index].floats)
         }
@@ -68,7 +71,11 @@ extension Step {
     /// What key and value tiles arrive, those of the same heads together.
     var arrivingColumns: [(tiles: Runs, heads: Range<Int>)] {
         var byHeads: [Range<Int>: [Range<Int>]] = [:]
-        for case .columns(let tiles, let heads) in receives.flatMap(\.payloads) { byHeads[heads, default: []] += tiles.ranges }
-        return byHeads.map { (Runs($1), $0) }.sorted { ($0.1.lowerBound, $0.1.upperBound) < ($1.1.lowerBound, $1.1.upperBound) }
+        for case .columns(let tiles, let heads) in receives.flatMap(\.payloads) {
+            byHeads[heads, default: []] += tiles.ranges
+        }
+        return byHeads.map { (Runs($1), $0) }.sorted {
+            ($0.1.lowerBound, $0.1.upperBound) < ($1.1.lowerBound, $1.1.upperBound)
+        }
     }
 }

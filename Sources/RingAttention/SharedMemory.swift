@@ -6,8 +6,8 @@ import Tiles
 
 /// A segment for each rank of a node, which its rank writes and all of them read.
 ///
-/// Each segment begins with its rank's clock: what the rank has written before it set the clock to a time is seen by those
-/// that have seen the time.
+/// Each segment begins with its rank's clock: what the rank has written before it set the clock to a time is seen by
+/// those that have seen the time.
 public final class SharedMemory: Sendable {
     /// The ranks of the node.
     public let ranks: Range<Int>
@@ -25,8 +25,12 @@ public final class SharedMemory: Sendable {
     /// - Parameters:
     ///   - segments: the memory of each rank, aligned to 64 bytes and zero.
     ///   - owners: what keeps it.
-    ///   - pulse: called again and again while a rank waits for another: lets others run, and throws where it waits in vain.
-    init(ranks: Range<Int>, segments: [UnsafeMutableRawPointer], owners: [any AnyObject & Sendable], pulse: @escaping @Sendable () throws -> Void) {
+    ///   - pulse: called again and again while a rank waits for another: lets others run, and throws where it waits in
+    ///     vain.
+    init(
+        ranks: Range<Int>, segments: [UnsafeMutableRawPointer], owners: [any AnyObject & Sendable],
+        pulse: @escaping @Sendable () throws -> Void
+    ) {
         precondition(ranks.count == segments.count)
         self.ranks = ranks
         self.segments = segments.map { UInt(bitPattern: $0) }
@@ -39,7 +43,9 @@ public final class SharedMemory: Sendable {
         (segment(of: rank) + Self.header).assumingMemoryBound(to: Float.self)
     }
 
-    private func clock(of rank: Rank) -> UnsafeMutablePointer<Atomic<Int>> { segment(of: rank).assumingMemoryBound(to: Atomic<Int>.self) }
+    private func clock(of rank: Rank) -> UnsafeMutablePointer<Atomic<Int>> {
+        segment(of: rank).assumingMemoryBound(to: Atomic<Int>.self)
+    }
 
     private func segment(of rank: Rank) -> UnsafeMutableRawPointer {
         // It came from a pointer and is never zero.
@@ -73,17 +79,19 @@ public struct SharedMemoryShortage: Sendable, Hashable, CustomStringConvertible 
     public let free: Int
 
     public var description: String {
-        let instead = switch use {
-        case .keyValues: "send each other their keys and values, since sharing them"
-        case .weights: "keep a copy of the weights each, since sharing one"
-        }
-        return "ranks \(ranks.lowerBound) to \(ranks.upperBound - 1) \(instead) would take \(needed >> 20) MiB and /dev/shm has "
+        let instead =
+            switch use {
+            case .keyValues: "send each other their keys and values, since sharing them"
+            case .weights: "keep a copy of the weights each, since sharing one"
+            }
+        return
+            "ranks \(ranks.lowerBound) to \(ranks.upperBound - 1) \(instead) would take \(needed >> 20) MiB and /dev/shm has "
             + "\(free >> 20); enlarge it (Docker: --shm-size) to save the \(use == .weights ? "memory" : "messages")"
     }
 }
 
-/// The nodes whose ranks could not have the memory that they were to share, though there seemed to be room: others took it
-/// meanwhile. Every rank of the job knows of it.
+/// The nodes whose ranks could not have the memory that they were to share, though there seemed to be room: others took
+/// it meanwhile. Every rank of the job knows of it.
 public struct SharedMemoryRefused: Error, CustomStringConvertible {
     struct Node {
         let ranks: Range<Int>
@@ -95,18 +103,21 @@ public struct SharedMemoryRefused: Error, CustomStringConvertible {
     let nodes: [Node]
 
     public var description: String {
-        nodes.map { "ranks \($0.ranks.lowerBound) to \($0.ranks.upperBound - 1) cannot share \($0.needed) bytes of memory" }.joined(separator: "; ")
+        nodes.map {
+            "ranks \($0.ranks.lowerBound) to \($0.ranks.upperBound - 1) cannot share \($0.needed) bytes of memory"
+        }.joined(separator: "; ")
     }
 }
 
 extension Topology {
-    /// What `make` makes with as many nodes sharing memory as have it: those that turn out not to share nothing, and it is made
-    /// anew. Collective.
+    /// What `make` makes with as many nodes sharing memory as have it: those that turn out not to share nothing, and it
+    /// is made anew. Collective.
     /// - Parameters:
     ///   - floats: what this rank's segment takes with some nodes.
     ///   - make: makes it with those nodes; calls `Transport.shareMemory` for it.
     package func sharing<Made>(
-        _ use: SharedUse, over transport: any Transport, floats: (Topology) throws -> Int, make: (Topology) throws -> Made
+        _ use: SharedUse, over transport: any Transport, floats: (Topology) throws -> Int,
+        make: (Topology) throws -> Made
     ) throws -> (made: Made, shortages: [SharedMemoryShortage]) {
         var topology = self
         var shortages: [SharedMemoryShortage] = []
@@ -119,7 +130,9 @@ extension Topology {
             do {
                 return (try make(topology), shortages)
             } catch let refused as SharedMemoryRefused {
-                shortages += refused.nodes.map { SharedMemoryShortage(use: use, ranks: $0.ranks, needed: $0.needed, free: $0.free) }
+                shortages += refused.nodes.map {
+                    SharedMemoryShortage(use: use, ranks: $0.ranks, needed: $0.needed, free: $0.free)
+                }
                 topology = topology.separating(refused.nodes.map(\.ranks))
             }
         }
@@ -134,10 +147,14 @@ extension Topology {
 
     /// The same nodes, but for those that have not the memory for it: their ranks share nothing. Collective.
     /// - Parameter floats: what this rank's segment takes.
-    package func withRoom(_ floats: Int, for use: SharedUse, over transport: any Transport) throws -> (topology: Topology, shortages: [SharedMemoryShortage]) {
+    package func withRoom(_ floats: Int, for use: SharedUse, over transport: any Transport) throws -> (
+        topology: Topology, shortages: [SharedMemoryShortage]
+    ) {
         let mine = [SharedMemory.byteCount(floats: floats), transport.freeSharedMemory ?? .max]
         let all = try transport.allGather(mine.withUnsafeBytes { Array($0) }).map { bytes in
-            bytes.withUnsafeBytes { ($0.loadUnaligned(as: Int.self), $0.loadUnaligned(fromByteOffset: 8, as: Int.self)) }
+            bytes.withUnsafeBytes {
+                ($0.loadUnaligned(as: Int.self), $0.loadUnaligned(fromByteOffset: 8, as: Int.self))
+            }
         }
         var shortages: [SharedMemoryShortage] = []
         var hosts: [[Int]] = []
@@ -147,7 +164,9 @@ extension Topology {
             // Other programs may take some meanwhile.
             let hasRoom = node.count == 1 || needed <= free - free / 16
             hosts.append(hasRoom ? [node.lowerBound] : [node.lowerBound, rank])
-            if !hasRoom, rank == node.lowerBound { shortages.append(SharedMemoryShortage(use: use, ranks: node, needed: needed, free: free)) }
+            if !hasRoom, rank == node.lowerBound {
+                shortages.append(SharedMemoryShortage(use: use, ranks: node, needed: needed, free: free))
+            }
         }
         return (Topology(ranks: hosts.count) { hosts[$0] == hosts[$1] }, shortages)
     }

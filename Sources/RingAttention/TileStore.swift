@@ -45,7 +45,8 @@ final class TileStore {
     ) {
         let packed = PackedTile(job.heads, job.element)
         self.init(
-            tiles: tiles, heads: heads, tileFloats: { packed.floats(of: columns, capacity: job.keys.numbering.capacity(of: $0)) }, memory: memory)
+            tiles: tiles, heads: heads,
+            tileFloats: { packed.floats(of: columns, capacity: job.keys.numbering.capacity(of: $0)) }, memory: memory)
     }
 
     private func place(of tile: Int) -> Int {
@@ -55,11 +56,15 @@ final class TileStore {
         preconditionFailure("tile \(tile) is not in this store")
     }
 
-    private func start(place: Int, head: Int) -> Int { (head - heads.lowerBound) * starts[starts.count - 1] + starts[place] }
+    private func start(place: Int, head: Int) -> Int {
+        (head - heads.lowerBound) * starts[starts.count - 1] + starts[place]
+    }
 
     func contains(_ tile: Int, head: Int) -> Bool { heads.contains(head) && tiles.contains(tile) }
 
-    func tile(_ tile: Int, head: Int) -> UnsafeMutablePointer<Float> { storage.pointer + start(place: place(of: tile), head: head) }
+    func tile(_ tile: Int, head: Int) -> UnsafeMutablePointer<Float> {
+        storage.pointer + start(place: place(of: tile), head: head)
+    }
 
     /// Appends a run of tiles of one head to a message: of each tile its first floats, or all.
     /// - Parameter floats: how many of a tile; nil: all.
@@ -67,7 +72,9 @@ final class TileStore {
         let first = place(of: run.lowerBound)
         func append(place: Int, floats: Int) {
             let start = storage.pointer + start(place: place, head: head)
-            message.append(UnsafeMutableRawBufferPointer(start: start, count: floats * MemoryLayout<Float>.stride), keeping: storage)
+            message.append(
+                UnsafeMutableRawBufferPointer(start: start, count: floats * MemoryLayout<Float>.stride),
+                keeping: storage)
         }
         if let floats {
             for (offset, tile) in run.enumerated() { append(place: first + offset, floats: floats(tile)) }
@@ -101,13 +108,17 @@ struct ResidentTiles {
     }
 
     func tile(_ tile: Int, head: Int) -> UnsafePointer<Float> {
-        for store in stores where store.contains(tile, head: head) { return UnsafePointer(store.tile(tile, head: head)) }
+        for store in stores where store.contains(tile, head: head) {
+            return UnsafePointer(store.tile(tile, head: head))
+        }
         preconditionFailure("tile \(tile) of head \(head) is not resident")
     }
 
     /// Appends tiles of some heads to a message, wherever they lie.
     /// - Parameter floats: the first floats of a tile that are sent; nil: all.
-    func append(_ tiles: Runs, heads: Range<Int>, floats: ((_ tile: Int) -> Int)? = nil, to message: inout MessagePieces) {
+    func append(
+        _ tiles: Runs, heads: Range<Int>, floats: ((_ tile: Int) -> Int)? = nil, to message: inout MessagePieces
+    ) {
         for head in heads {
             for run in tiles.ranges {
                 var next = run.lowerBound
@@ -132,8 +143,10 @@ struct MessagePieces {
     mutating func append(_ piece: UnsafeMutableRawBufferPointer, keeping owner: AnyObject) {
         if owners.last !== owner { owners.append(owner) }
         if let last = pieces.last, let end = last.baseAddress.map({ $0 + last.count }), end == piece.baseAddress,
-            owners.count == 1 || owners[owners.count - 1] === owner {
-            pieces[pieces.count - 1] = UnsafeMutableRawBufferPointer(start: last.baseAddress, count: last.count + piece.count)
+            owners.count == 1 || owners[owners.count - 1] === owner
+        {
+            pieces[pieces.count - 1] = UnsafeMutableRawBufferPointer(
+                start: last.baseAddress, count: last.count + piece.count)
         } else {
             pieces.append(piece)
         }

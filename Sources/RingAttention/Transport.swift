@@ -84,9 +84,10 @@ public protocol Transport: AnyObject {
     /// What this rank sent so far.
     var traffic: Traffic { get }
 
-    /// Memory in which the ranks of a node see what each other writes: so many floats of this rank's. Collective over all
-    /// ranks, each naming the ranks of its own node.
-    /// - Throws: ``SharedMemoryRefused`` on all ranks, where the ranks of a node cannot have it; the carrier's own error.
+    /// Memory in which the ranks of a node see what each other writes: so many floats of this rank's. Collective over
+    /// all ranks, each naming the ranks of its own node.
+    /// - Throws: ``SharedMemoryRefused`` on all ranks, where the ranks of a node cannot have it; the carrier's own
+    ///   error.
     func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory
 
     /// What tells the hosts apart that the ranks run on, in rank order. Collective.

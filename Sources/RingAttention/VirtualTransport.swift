@@ -76,7 +76,9 @@ public final class VirtualTransport: Transport {
     }
 
     public func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory {
-        let all = try mailboxes.share(MemoryBlock(byteCount: SharedMemory.byteCount(floats: floats)), of: rank) { try barrier() }
+        let all = try mailboxes.share(MemoryBlock(byteCount: SharedMemory.byteCount(floats: floats)), of: rank) {
+            try barrier()
+        }
         let node = Array(all[ranks])
         return SharedMemory(
             ranks: ranks, segments: node.map(\.pointer), owners: node,

@@ -1,5 +1,5 @@
-// Keys and values of a float32 job that travel in bfloat16: half the bytes, and no bit less, since they are rounded where
-// they are packed.
+// Keys and values of a float32 job that travel in bfloat16: half the bytes, and no bit less, since they are rounded
+// where they are packed.
 
 import Attention
 import Matrices
@@ -38,7 +38,8 @@ struct Wire {
 
     /// Rows of the width of a head, rounded to bfloat16 and dense.
     static func rounded(
-        _ source: UnsafePointer<Float>, stride: Int, rows: Int, width: Int, _ kernels: KernelSet, _ body: (UnsafePointer<Float>) -> Void
+        _ source: UnsafePointer<Float>, stride: Int, rows: Int, width: Int, _ kernels: KernelSet,
+        _ body: (UnsafePointer<Float>) -> Void
     ) {
         let slots = ElementKind.bfloat16.slots(width)
         withUnsafeTemporaryAllocation(byteCount: 4 * rows * (width + slots), alignment: 64) { memory in

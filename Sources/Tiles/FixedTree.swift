@@ -28,8 +28,8 @@ public struct TreeNode: Hashable, Sendable {
         return level
     }
 
-    /// The maximal subtrees that some of a tree's tiles fill: where a ``MergeForest`` over `tiles` stands once the parts
-    /// of `arrived` are in, from left to right. Tiles of `arrived` that are not in `tiles` do not count.
+    /// The maximal subtrees that some of a tree's tiles fill: where a ``MergeForest`` over `tiles` stands once the
+    /// parts of `arrived` are in, from left to right. Tiles of `arrived` that are not in `tiles` do not count.
     public static func maximal(in arrived: Runs, of tiles: Runs) -> [TreeNode] {
         let arrived = arrived.intersection(tiles)
         var nodes: [TreeNode] = []

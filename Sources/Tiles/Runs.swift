@@ -1,11 +1,12 @@
 // Sorted, disjoint runs of integers: the set of tiles that somebody owns, needs or sees.
 
-/// A set of integers kept as sorted, disjoint, non-adjacent, non-empty half-open runs; gone through, its integers ascending.
+/// A set of integers kept as sorted, disjoint, non-adjacent, non-empty half-open runs; gone through, its integers
+/// ascending.
 ///
-/// Ranks and threads of a process plan at the same moment, so nothing here is generic, and what is written with it should
-/// not be either: `runs.lazy.filter { … }` or `runs.ranges.joined()` handed to a generic function of another module is
-/// metadata that several threads would make at its first use, and Swift's compilers (6.3 still) let one of them take it
-/// before it is complete. `Tests/Stress/check-generics` looks for it.
+/// Ranks and threads of a process plan at the same moment, so nothing here is generic, and what is written with it
+/// should not be either: `runs.lazy.filter { … }` or `runs.ranges.joined()` handed to a generic function of another
+/// module is metadata that several threads would make at its first use, and Swift's compilers (6.3 still) let one of
+/// them take it before it is complete. `Tests/Stress/check-generics` looks for it.
 public struct Runs: Hashable, Sendable, Sequence {
     public private(set) var ranges: [Range<Int>]
 
@@ -19,7 +20,11 @@ public struct Runs: Hashable, Sendable, Sequence {
         // Mostly they come in order, and sorting takes longer than all else.
         var rest: [Range<Int>] = []
         for range in unsorted {
-            if rest.isEmpty, ranges.last.map({ $0.lowerBound <= range.lowerBound }) ?? true { append(range) } else { rest.append(range) }
+            if rest.isEmpty, ranges.last.map({ $0.lowerBound <= range.lowerBound }) ?? true {
+                append(range)
+            } else {
+                rest.append(range)
+            }
         }
         if rest.isEmpty { return }
         let sorted = (ranges + rest).sorted { $0.lowerBound < $1.lowerBound }
@@ -141,7 +146,8 @@ public struct Runs: Hashable, Sendable, Sequence {
         var left = 0
         var right = 0
         while left < ranges.count || right < other.ranges.count {
-            let takeLeft = right == other.ranges.count
+            let takeLeft =
+                right == other.ranges.count
                 || (left < ranges.count && ranges[left].lowerBound <= other.ranges[right].lowerBound)
             if takeLeft {
                 result.append(ranges[left])

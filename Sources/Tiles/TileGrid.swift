@@ -31,8 +31,8 @@ public enum TileGrid {
 /// The tiles of several sequences (the documents of a batch), numbered one after another. The grid
 /// restarts at every sequence, so no tile spans two.
 ///
-/// A sequence that is to grow has numbers for all tokens that it has room for: its tiles keep their numbers, and those that
-/// have no tokens yet are empty.
+/// A sequence that is to grow has numbers for all tokens that it has room for: its tiles keep their numbers, and those
+/// that have no tokens yet are empty.
 public struct TileNumbering: Sendable, Equatable {
     /// The token counts of the sequences.
     public let lengths: [Int]
@@ -44,14 +44,18 @@ public struct TileNumbering: Sendable, Equatable {
     /// - Parameter capacities: the tokens that each sequence has room for, at least its length; nil: just its length.
     public init(lengths: [Int], capacities: [Int]? = nil) {
         let capacities = capacities ?? lengths
-        precondition(capacities.count == lengths.count && zip(lengths, capacities).allSatisfy { $0 <= $1 }, "room for every token")
+        precondition(
+            capacities.count == lengths.count && zip(lengths, capacities).allSatisfy { $0 <= $1 },
+            "room for every token")
         self.lengths = lengths
         self.capacities = capacities
         var next = 0
-        firstTile = [0] + capacities.map { length in
-            next += TileGrid.count(length: length)
-            return next
-        }
+        firstTile =
+            [0]
+            + capacities.map { length in
+                next += TileGrid.count(length: length)
+                return next
+            }
     }
 
     /// The number of tiles of all sequences together.

@@ -54,7 +54,7 @@ struct AddedTokenMatcher: Sendable {
 
     /// The text cut at every match.
     func segments(of text: [UInt32]) -> [Segment] {
-        guard !tokens.isEmpty else { return text.isEmpty ? [] : [Segment(range: 0 ..< text.count, id: nil)] }
+        guard !tokens.isEmpty else { return text.isEmpty ? [] : [Segment(range: 0..<text.count, id: nil)] }
         var segments: [Segment] = []
         var done = 0
         var position = 0
@@ -68,7 +68,10 @@ struct AddedTokenMatcher: Sendable {
             var start = position
             var end = position + length
             position = end
-            if token.isSingleWord, start > 0 && has(.word, text[start - 1]) || end < text.count && has(.word, text[end]) { continue }
+            if token.isSingleWord, start > 0 && has(.word, text[start - 1]) || end < text.count && has(.word, text[end])
+            {
+                continue
+            }
             if token.stripsLeft {
                 while start > done, has(.whitespace, text[start - 1]) { start -= 1 }
             }
@@ -79,11 +82,11 @@ struct AddedTokenMatcher: Sendable {
                 }
                 end = max(end, spaceEnd)
             }
-            if done < start { segments.append(Segment(range: done ..< start, id: nil)) }
-            segments.append(Segment(range: start ..< end, id: token.id))
+            if done < start { segments.append(Segment(range: done..<start, id: nil)) }
+            segments.append(Segment(range: start..<end, id: token.id))
             done = end
         }
-        if done < text.count { segments.append(Segment(range: done ..< text.count, id: nil)) }
+        if done < text.count { segments.append(Segment(range: done..<text.count, id: nil)) }
         return segments
     }
 

@@ -22,7 +22,10 @@ struct Component {
 
     /// The error for a component that this package does not implement.
     func unsupported(_ name: String, supported: [String]) -> FileError {
-        FileError(.malformed, path: path, "\(place): \(name) is not supported (supported: \(supported.joined(separator: ", "))); use a model with one of these")
+        FileError(
+            .malformed, path: path,
+            "\(place): \(name) is not supported (supported: \(supported.joined(separator: ", "))); use a model with one of these"
+        )
     }
 
     func member(_ key: String) -> Component? {
@@ -62,7 +65,8 @@ struct Component {
 
     /// A single character under `key`.
     func scalar(_ key: String) throws(FileError) -> UInt32 {
-        guard let text = json[key]?.string, text.unicodeScalars.count == 1, let scalar = text.unicodeScalars.first else {
+        guard let text = json[key]?.string, text.unicodeScalars.count == 1, let scalar = text.unicodeScalars.first
+        else {
             throw malformed("has no single character '\(key)'")
         }
         return scalar.value
@@ -70,7 +74,9 @@ struct Component {
 
     /// A token id under `key`: a whole number that fits 32 bits.
     func id(_ key: String) throws(FileError) -> Int32 {
-        guard let value = json[key]?.int, let id = Int32(exactly: value), id >= 0 else { throw malformed("has no token id '\(key)'") }
+        guard let value = json[key]?.int, let id = Int32(exactly: value), id >= 0 else {
+            throw malformed("has no token id '\(key)'")
+        }
         return id
     }
 }

@@ -77,10 +77,10 @@ struct PostProcessor: Sendable, Equatable {
     init(_ component: Component?) throws(FileError) {
         let processors = if let component { try Processor.list(component) } else { [Processor]() }
         var layouts: [[Layout]] = []
-        for texts in 1 ... 2 {
+        for texts in 1...2 {
             var pair: [Layout] = []
             for addSpecialTokens in [false, true] {
-                var encodings: [[Part]] = (0 ..< texts).map { [.text($0, typeId: Int32($0), trimmings: [])] }
+                var encodings: [[Part]] = (0..<texts).map { [.text($0, typeId: Int32($0), trimmings: [])] }
                 for processor in processors {
                     encodings = try processor.apply(to: encodings, addSpecialTokens: addSpecialTokens)
                 }
@@ -97,14 +97,15 @@ struct PostProcessor: Sendable, Equatable {
 
     /// One text must keep its place between prefix and suffix, and no text may be dropped.
     private func check(_ component: Component) throws(FileError) {
-        for texts in 1 ... 2 {
-            for text in 0 ..< texts {
+        for texts in 1...2 {
+            for text in 0..<texts {
                 let uses = layout(texts: texts, addSpecialTokens: true).parts.count {
                     if case .text(text, _, _) = $0 { true } else { false }
                 }
                 guard uses == 1 else {
                     let name = texts == 1 ? "single" : "pair"
-                    throw component.malformed("the template '\(name)' names sequence \(text == 0 ? "A" : "B") \(uses) times, not once")
+                    throw component.malformed(
+                        "the template '\(name)' names sequence \(text == 0 ? "A" : "B") \(uses) times, not once")
                 }
             }
         }
@@ -128,7 +129,9 @@ private struct Processor {
     private let kind: Kind
     private let component: Component
 
-    private static let supported = ["BertProcessing", "ByteLevel", "RobertaProcessing", "Sequence", "TemplateProcessing"]
+    private static let supported = [
+        "BertProcessing", "ByteLevel", "RobertaProcessing", "Sequence", "TemplateProcessing",
+    ]
 
     /// The processors of a component, sequences laid flat.
     static func list(_ component: Component) throws(FileError) -> [Processor] {
@@ -145,7 +148,8 @@ private struct Processor {
             kind = .template([
                 try Self.template(component, "single", texts: ["A"]),
                 component.json["pair"] == nil
-                    ? [.text(0, typeId: 0), .text(1, typeId: 1)] : try Self.template(component, "pair", texts: ["A", "B"]),
+                    ? [.text(0, typeId: 0), .text(1, typeId: 1)]
+                    : try Self.template(component, "pair", texts: ["A", "B"]),
             ])
         case "BertProcessing":
             kind = .bert(cls: try Self.pairedId(component, "cls"), sep: try Self.pairedId(component, "sep"))
@@ -192,9 +196,12 @@ private struct Processor {
                 pieces.append(.specials(tokens))
                 count += tokens.count
                 guard count <= mostSpecialTokens else {
-                    throw component.malformed("the template '\(key)' puts more than \(mostSpecialTokens) special tokens around a text")
+                    throw component.malformed(
+                        "the template '\(key)' puts more than \(mostSpecialTokens) special tokens around a text")
                 }
-            } else if let sequence = piece.member("Sequence"), let text = texts.firstIndex(of: try sequence.string("id")) {
+            } else if let sequence = piece.member("Sequence"),
+                let text = texts.firstIndex(of: try sequence.string("id"))
+            {
                 pieces.append(.text(text, typeId: try sequence.id("type_id")))
             } else {
                 throw piece.malformed("is neither a special token nor sequence \(texts.joined(separator: " or "))")
@@ -205,7 +212,8 @@ private struct Processor {
 
     /// Rearranges encodings, as the reference implementation does even where no model asks for it: what a processor
     /// takes for a text may be a special token that one before it put in.
-    func apply(to encodings: [[PostProcessor.Part]], addSpecialTokens: Bool) throws(FileError) -> [[PostProcessor.Part]] {
+    func apply(to encodings: [[PostProcessor.Part]], addSpecialTokens: Bool) throws(FileError) -> [[PostProcessor.Part]]
+    {
         switch kind {
         case .byteLevel(let trims, let keepsPrefixSpace):
             return trims ? encodings.map { Self.trimmed($0, keepsPrefixSpace) } : encodings
@@ -219,7 +227,8 @@ private struct Processor {
             return encodings.enumerated().map { index, encoding in
                 var encoding = trims ? Self.trimmed(encoding, keepsPrefixSpace) : encoding
                 for position in encoding.indices { encoding[position] = Self.typed(encoding[position], 0) }
-                return addSpecialTokens ? [Self.special(index == 0 ? cls : sep, 0)] + encoding + [Self.special(sep, 0)] : encoding
+                return addSpecialTokens
+                    ? [Self.special(index == 0 ? cls : sep, 0)] + encoding + [Self.special(sep, 0)] : encoding
             }
         case .template(let templates):
             guard templates.indices.contains(encodings.count - 1) else {
@@ -234,7 +243,9 @@ private struct Processor {
         }
     }
 
-    private static func special(_ id: Int32, _ typeId: Int32) -> PostProcessor.Part { .special(.init(id: id, typeId: typeId)) }
+    private static func special(_ id: Int32, _ typeId: Int32) -> PostProcessor.Part {
+        .special(.init(id: id, typeId: typeId))
+    }
 
     private static func typed(_ part: PostProcessor.Part, _ typeId: Int32) -> PostProcessor.Part {
         switch part {

@@ -42,7 +42,9 @@ struct TextTokens {
         for margin in margins {
             let token = margin.token
             var leading = margin.leading
-            if trimming.keepsPrefixSpace, leading == 1, starts[token] == 0 || token == 0 && trimming.startsEncoding { leading = 0 }
+            if trimming.keepsPrefixSpace, leading == 1, starts[token] == 0 || token == 0 && trimming.startsEncoding {
+                leading = 0
+            }
             starts[token] = min(starts[token] + leading, ends[token])
             if ends[token] >= margin.trailing { ends[token] = max(ends[token] - margin.trailing, starts[token]) }
         }

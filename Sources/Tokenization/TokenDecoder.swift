@@ -38,11 +38,14 @@ public struct TokenDecoder: Sendable {
             return
         }
         steps = try Self.steps(decoder, path: path)
-        let growth = steps.reduce(1.0) { if case .replace(_, let to) = $1 { $0 * Double(max(1, to.utf8.count)) } else { $0 } }
+        let growth = steps.reduce(1.0) {
+            if case .replace(_, let to) = $1 { $0 * Double(max(1, to.utf8.count)) } else { $0 }
+        }
         guard growth <= Tokenizer.mostGrowth else {
             throw FileError(
                 .malformed, path: path,
-                "decoder: its steps one after another could make a text more than \(Int(Tokenizer.mostGrowth)) times as long; fetch the file again")
+                "decoder: its steps one after another could make a text more than \(Int(Tokenizer.mostGrowth)) times as long; fetch the file again"
+            )
         }
     }
 
@@ -59,10 +62,12 @@ public struct TokenDecoder: Sendable {
             var steps: [Step] = []
             for part in json["decoders"]?.array ?? [] { steps += try Self.steps(part, path: path) }
             return steps
-        case "WordPiece": return [.wordPiece(prefix: json["prefix"]?.string ?? "##", cleanup: json["cleanup"]?.bool ?? true)]
+        case "WordPiece":
+            return [.wordPiece(prefix: json["prefix"]?.string ?? "##", cleanup: json["cleanup"]?.bool ?? true)]
         case "ByteLevel": return [.byteLevel]
         case "Metaspace":
-            let scheme = json["prepend_scheme"]?.string ?? (json["add_prefix_space"]?.bool == false ? "never" : "always")
+            let scheme =
+                json["prepend_scheme"]?.string ?? (json["add_prefix_space"]?.bool == false ? "never" : "always")
             return [.metaspace(json["replacement"]?.string ?? "▁", dropsFirst: scheme != "never")]
         case "BPEDecoder": return [.wordEnds(json["suffix"]?.string ?? "</w>")]
         case "Replace":
@@ -75,7 +80,10 @@ public struct TokenDecoder: Sendable {
             return [.strip(only, start: json["start"]?.int ?? 0, stop: json["stop"]?.int ?? 0)]
         default: break
         }
-        throw FileError(.malformed, path: path, "decoder: '\(json["type"]?.string ?? json.kindName)' is not supported; supported: BPEDecoder, ByteFallback, ByteLevel, Fuse, Metaspace, Replace of a string, Sequence, Strip, WordPiece")
+        throw FileError(
+            .malformed, path: path,
+            "decoder: '\(json["type"]?.string ?? json.kindName)' is not supported; supported: BPEDecoder, ByteFallback, ByteLevel, Fuse, Metaspace, Replace of a string, Sequence, Strip, WordPiece"
+        )
     }
 
     /// The text of some tokens; without a decoder they are joined by spaces.
@@ -129,7 +137,9 @@ public struct TokenDecoder: Sendable {
             bytes = []
         }
         for token in tokens {
-            if token.utf8.count == 6, token.hasPrefix("<0x"), token.hasSuffix(">"), let byte = UInt8(token.dropFirst(3).dropLast(), radix: 16) {
+            if token.utf8.count == 6, token.hasPrefix("<0x"), token.hasSuffix(">"),
+                let byte = UInt8(token.dropFirst(3).dropLast(), radix: 16)
+            {
                 bytes.append(byte)
             } else {
                 flush()
@@ -156,10 +166,12 @@ public struct TokenDecoder: Sendable {
         return String(decoding: result, as: UTF8.self)
     }
 
-    /// English punctuation and contractions without the space before them, in the order in which `tokenizers` goes over them.
+    /// English punctuation and contractions without the space before them, in the order in which `tokenizers` goes over
+    /// them.
     private static func closedUp(_ text: String) -> String {
         let pairs = [
-            (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"), (" do not", " don't"),
+            (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
+            (" do not", " don't"),
             (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
         ]
         return pairs.reduce(text) { replacing($0, $1.0, $1.1) }
@@ -168,7 +180,9 @@ public struct TokenDecoder: Sendable {
     /// The byte that a character of GPT-2's alphabet stands for; other characters stand for themselves.
     private static func bytes(_ scalar: Unicode.Scalar) -> [UInt8] {
         let value = scalar.value
-        if (0x21...0x7E).contains(value) || (0xA1...0xAC).contains(value) || (0xAE...0xFF).contains(value) { return [UInt8(value)] }
+        if (0x21...0x7E).contains(value) || (0xA1...0xAC).contains(value) || (0xAE...0xFF).contains(value) {
+            return [UInt8(value)]
+        }
         // The other bytes, in ascending order, are the characters from U+0100 on.
         if (0x100..<0x144).contains(value) {
             let place = Int(value - 0x100)

@@ -44,8 +44,9 @@ public struct Tokenizer: Sendable {
     public static func exists(folder: String) -> Bool { TokenizerFile.path(folder: folder) != nil }
 
     /// Reads a tokenizer from the contents of a `tokenizer.json`; `path` names the file in errors.
-    /// - Parameter lowercase: lowercase text before the file's own normalizer, unless that lowercases, as sentence-transformers does
-    ///   for its `do_lower_case`. Text must not be lowercased by itself: what grows by it has offsets of its own then.
+    /// - Parameter lowercase: lowercase text before the file's own normalizer, unless that lowercases, as
+    ///   sentence-transformers does for its `do_lower_case`. Text must not be lowercased by itself: what grows by it
+    ///   has offsets of its own then.
     public init(json: JSON, path: String, lowercase: Bool = false) throws(FileError) {
         func component(_ key: String) -> Component? {
             guard let value = json[key], !value.isNull else { return nil }
@@ -60,7 +61,8 @@ public struct Tokenizer: Sendable {
         if let part = component("pre_tokenizer") { preTokenizer = try PreTokenizer(part) } else { preTokenizer = nil }
         let growth = (normalizer?.growth ?? 1) * (preTokenizer?.growth ?? 1)
         guard growth <= Self.mostGrowth else {
-            throw root.malformed("its stages one after another could make a text more than \(Int(Self.mostGrowth)) times as long")
+            throw root.malformed(
+                "its stages one after another could make a text more than \(Int(Self.mostGrowth)) times as long")
         }
         postProcessor = try PostProcessor(component("post_processor"))
 
@@ -163,7 +165,7 @@ public struct Tokenizer: Sendable {
             switch part {
             case .special(let token):
                 encoding.ids.append(token.id)
-                encoding.offsets.append(0 ..< 0)
+                encoding.offsets.append(0..<0)
                 encoding.specialTokensMask.append(true)
                 encoding.typeIds.append(token.typeId)
                 encoding.words.append(-1)
@@ -172,7 +174,7 @@ public struct Tokenizer: Sendable {
                 var tokens = texts[text]
                 for trimming in trimmings { tokens.trim(trimming) }
                 encoding.ids += tokens.ids
-                encoding.offsets += zip(tokens.starts, tokens.ends).lazy.map { Int($0) ..< Int($1) }
+                encoding.offsets += zip(tokens.starts, tokens.ends).lazy.map { Int($0)..<Int($1) }
                 encoding.specialTokensMask += repeatElement(false, count: tokens.count)
                 encoding.typeIds += repeatElement(typeId, count: tokens.count)
                 encoding.words += tokens.words
@@ -214,7 +216,8 @@ public struct Tokenizer: Sendable {
                 tokens.append(id, words.text.offsets(of: range), word: word + Int32(number))
                 if postProcessor.trims {
                     tokens.addMargins(
-                        model.standsForText(id) ? NormalizedText.margins(of: words.text.scalars[range]) : model.vocabulary.margins(of: id))
+                        model.standsForText(id)
+                            ? NormalizedText.margins(of: words.text.scalars[range]) : model.vocabulary.margins(of: id))
                 }
             }
             word += Int32(words.ranges.count)
@@ -222,7 +225,9 @@ public struct Tokenizer: Sendable {
     }
 
     /// Appends an added token found in the text.
-    private func append(_ id: Int32, _ range: Range<Int>, of text: NormalizedText, word: Int32, to tokens: inout TextTokens) {
+    private func append(
+        _ id: Int32, _ range: Range<Int>, of text: NormalizedText, word: Int32, to tokens: inout TextTokens
+    ) {
         tokens.append(id, text.offsets(of: range), word: word)
         if postProcessor.trims {
             tokens.addMargins(NormalizedText.margins(of: text.scalars[range]))

@@ -14,7 +14,8 @@ struct TokenizerFile {
         guard let path = Self.path(folder: folder) else {
             throw FileError(
                 .missing, path: folder + "/tokenizer.json",
-                "no such file; save the model's fast tokenizer there (transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…))")
+                "no such file; save the model's fast tokenizer there (transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…))"
+            )
         }
         self.path = path
         json = path.hasSuffix(".json") ? try JSON.load(path: path) : try ESMVocabulary(path: path).json
@@ -68,17 +69,25 @@ struct ESMVocabulary {
         func id(_ token: String) -> JSON { ids[token] ?? .null }
         let added = ids.members.map { token in
             object([
-                "id": token.value, "content": .string(token.key), "special": .bool(Self.special.contains(token.key)), "normalized": .bool(false),
+                "id": token.value, "content": .string(token.key), "special": .bool(Self.special.contains(token.key)),
+                "normalized": .bool(false),
             ])
         }
-        func around(_ token: String) -> JSON { object(["SpecialToken": object(["id": .string(token), "type_id": .integer(0)])]) }
-        func text(_ name: String) -> JSON { object(["Sequence": object(["id": .string(name), "type_id": .integer(0)])]) }
-        func named(_ token: String) -> JSON { object(["id": .string(token), "ids": .array([id(token)]), "tokens": .array([.string(token)])]) }
+        func around(_ token: String) -> JSON {
+            object(["SpecialToken": object(["id": .string(token), "type_id": .integer(0)])])
+        }
+        func text(_ name: String) -> JSON {
+            object(["Sequence": object(["id": .string(name), "type_id": .integer(0)])])
+        }
+        func named(_ token: String) -> JSON {
+            object(["id": .string(token), "ids": .array([id(token)]), "tokens": .array([.string(token)])])
+        }
         return object([
             "added_tokens": .array(added),
             // What Python calls whitespace: Unicode's, and four separators among the controls.
             "pre_tokenizer": object([
-                "type": .string("Split"), "pattern": object(["Regex": .string(#"[\s\x1c-\x1f]+"#)]), "behavior": .string("Removed"),
+                "type": .string("Split"), "pattern": object(["Regex": .string(#"[\s\x1c-\x1f]+"#)]),
+                "behavior": .string("Removed"),
                 "invert": .bool(false),
             ]),
             "model": object(["type": .string("WordLevel"), "vocab": .object(ids), "unk_token": .string("<unk>")]),

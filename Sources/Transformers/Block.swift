@@ -4,8 +4,8 @@ import Attention
 import Checkpoints
 import Matrices
 
-/// What attention needs of each row, and what becomes of its result: the dense layers around it. Attention itself, which alone
-/// meets other rows, is the executor's.
+/// What attention needs of each row, and what becomes of its result: the dense layers around it. Attention itself,
+/// which alone meets other rows, is the executor's.
 struct SelfAttention: Sendable {
     let query: Dense
     let key: Dense
@@ -23,20 +23,26 @@ struct SelfAttention: Sendable {
     let contents: PositionContents?
 
     init(
-        _ path: ParameterPath, _ pattern: AttentionPattern, _ configuration: EncoderConfiguration, _ names: ParameterNames,
+        _ path: ParameterPath, _ pattern: AttentionPattern, _ configuration: EncoderConfiguration,
+        _ names: ParameterNames,
         positions: PositionEmbeddings?, _ element: ElementKind, _ kernels: KernelSet
     ) throws(FileError) {
         let (hidden, hasBias, heads) = (configuration.hiddenSize, configuration.biases.attention, pattern.heads)
         let outputs = [
-            heads.queryHeads * heads.headDimension, heads.keyValueHeads * heads.headDimension, heads.keyValueHeads * heads.valueDimension,
+            heads.queryHeads * heads.headDimension, heads.keyValueHeads * heads.headDimension,
+            heads.keyValueHeads * heads.valueDimension,
         ]
         var projections: [Dense] = []
         if names.projections.count == 1 {
             projections = try Dense.split(
-                path[names.projections[0]], into: outputs, inputs: hidden, hasBias: hasBias, element: element, kernels: kernels)
+                path[names.projections[0]], into: outputs, inputs: hidden, hasBias: hasBias, element: element,
+                kernels: kernels)
         } else {
             for (name, count) in zip(names.projections, outputs) {
-                projections.append(try Dense(path[name], inputs: hidden, outputs: count, hasBias: hasBias, element: element, kernels: kernels))
+                projections.append(
+                    try Dense(
+                        path[name], inputs: hidden, outputs: count, hasBias: hasBias, element: element, kernels: kernels
+                    ))
             }
         }
         (query, key, value) = (projections[0], projections[1], projections[2])
@@ -51,7 +57,8 @@ struct SelfAttention: Sendable {
         keyNorm = try norm(names.keyNorm, outputs[1])
         contents = try positions?.contents(path, query: query, key: key, heads, configuration, names, element, kernels)
         output = try Dense(
-            path[names.attentionOutput], inputs: heads.queryHeads * heads.valueDimension, outputs: hidden, hasBias: hasBias, element: element,
+            path[names.attentionOutput], inputs: heads.queryHeads * heads.valueDimension, outputs: hidden,
+            hasBias: hasBias, element: element,
             kernels: kernels)
         self.heads = heads
         scale = configuration.scoreScale(heads)
@@ -113,12 +120,15 @@ struct Block: Sendable {
     }
 
     init(
-        _ path: ParameterPath, _ pattern: AttentionPattern, _ configuration: EncoderConfiguration, _ names: ParameterNames, isFirst: Bool,
+        _ path: ParameterPath, _ pattern: AttentionPattern, _ configuration: EncoderConfiguration,
+        _ names: ParameterNames, isFirst: Bool,
         positions: PositionEmbeddings?, _ element: ElementKind, _ kernels: KernelSet
     ) throws(FileError) {
         let width = configuration.hiddenSize
         attention = try SelfAttention(path, pattern, configuration, names, positions: positions, element, kernels)
-        attentionNorm = isFirst && configuration.skipsFirstNorm ? nil : try Norm(path[names.attentionNorm], width: width, configuration)
+        attentionNorm =
+            isFirst && configuration.skipsFirstNorm
+            ? nil : try Norm(path[names.attentionNorm], width: width, configuration)
         feedForward = try FeedForward(path, configuration, names, element, kernels)
         outputNorm = try Norm(path[names.outputNorm], width: width, configuration)
         norms = configuration.norms
@@ -129,7 +139,8 @@ struct Block: Sendable {
     ///   - x: (rows, hiddenSize), only read.
     ///   - rotation, queries: see ``SelfAttention/project(rows:_:rotation:queries:keys:values:kernels:)``.
     func project(
-        rows: Int, _ x: UnsafePointer<Float>, rotation: UnsafePointer<Float>?, queries: UnsafeMutablePointer<Float>, _ memory: Memory,
+        rows: Int, _ x: UnsafePointer<Float>, rotation: UnsafePointer<Float>?, queries: UnsafeMutablePointer<Float>,
+        _ memory: Memory,
         kernels: KernelSet
     ) {
         var input = x
@@ -138,7 +149,8 @@ struct Block: Sendable {
             input = UnsafePointer(memory.normed.pointer)
         }
         attention.project(
-            rows: rows, input, rotation: rotation, queries: queries, keys: memory.first.pointer, values: memory.second.pointer, kernels: kernels)
+            rows: rows, input, rotation: rotation, queries: queries, keys: memory.first.pointer,
+            values: memory.second.pointer, kernels: kernels)
     }
 
     /// The way from attention: x becomes the block's result.
@@ -146,19 +158,23 @@ struct Block: Sendable {
     ///   - attended: (rows, query heads, value width), attention's result.
     ///   - x: (rows, hiddenSize), the block's input; overwritten.
     func finish(
-        rows: Int, attended: UnsafePointer<Float>, _ x: UnsafeMutablePointer<Float>, _ memory: Memory, kernels: KernelSet
+        rows: Int, attended: UnsafePointer<Float>, _ x: UnsafeMutablePointer<Float>, _ memory: Memory,
+        kernels: KernelSet
     ) {
         let result = memory.first.pointer
         attention.output.product(rows: rows, attended, into: result, kernels: kernels)
         switch norms {
         case .afterResidual:
-            attentionNorm?.forward(rows: rows, result, bias: attention.output.bias, residual: x, into: x, kernels: kernels)
+            attentionNorm?.forward(
+                rows: rows, result, bias: attention.output.bias, residual: x, into: x, kernels: kernels)
             feedForward.forward(rows: rows, x, into: result, memory: memory.inner.pointer, kernels: kernels)
-            outputNorm.forward(rows: rows, result, bias: feedForward.output.bias, residual: x, into: x, kernels: kernels)
+            outputNorm.forward(
+                rows: rows, result, bias: feedForward.output.bias, residual: x, into: x, kernels: kernels)
         case .beforeSublayer:
             attention.output.add(result, rows: rows, to: x, kernels: kernels)
             outputNorm.forward(rows: rows, x, into: memory.normed.pointer, kernels: kernels)
-            feedForward.forward(rows: rows, memory.normed.pointer, into: result, memory: memory.inner.pointer, kernels: kernels)
+            feedForward.forward(
+                rows: rows, memory.normed.pointer, into: result, memory: memory.inner.pointer, kernels: kernels)
             feedForward.output.add(result, rows: rows, to: x, kernels: kernels)
         }
     }
@@ -167,7 +183,9 @@ struct Block: Sendable {
 extension Dense {
     /// x += product + bias.
     /// - Parameter product: (rows, outputs), that of this layer; overwritten.
-    fileprivate func add(_ product: UnsafeMutablePointer<Float>, rows: Int, to x: UnsafeMutablePointer<Float>, kernels: KernelSet) {
+    fileprivate func add(
+        _ product: UnsafeMutablePointer<Float>, rows: Int, to x: UnsafeMutablePointer<Float>, kernels: KernelSet
+    ) {
         let width = weight.outputs
         if let bias { kernels.functions.add_bias(rows, width, product, width, bias) }
         for index in 0..<rows * width { x[index] += product[index] }

@@ -47,7 +47,9 @@ struct ConfigurationReader {
             throw refuse("'\(keys[0])' is missing; is this the config.json of an encoder?")
         }
         guard let number = value.int, number > 0 else { throw refuse("'\(key)' must be a positive integer") }
-        guard number <= limit else { throw refuse("'\(key)' is \(number), and at most \(limit) is supported; the file is damaged or edited") }
+        guard number <= limit else {
+            throw refuse("'\(key)' is \(number), and at most \(limit) is supported; the file is damaged or edited")
+        }
         return number
     }
 
@@ -65,7 +67,9 @@ struct ConfigurationReader {
 
     func number(_ keys: String..., default standard: Double) throws(FileError) -> Double {
         guard let (key, value) = find(keys) else { return standard }
-        guard let number = value.double, number.isFinite else { throw refuse("'\(key)' must be a number, not \(value.kindName)") }
+        guard let number = value.double, number.isFinite else {
+            throw refuse("'\(key)' must be a number, not \(value.kindName)")
+        }
         return number
     }
 
@@ -83,7 +87,9 @@ struct ConfigurationReader {
 
     func epsilon(_ keys: String..., default standard: Double) throws(FileError) -> Float {
         guard let (key, value) = find(keys) else { return Float(standard) }
-        guard let epsilon = value.double, epsilon >= 0, epsilon < 1 else { throw refuse("'\(key)' must be a small number") }
+        guard let epsilon = value.double, epsilon >= 0, epsilon < 1 else {
+            throw refuse("'\(key)' must be a small number")
+        }
         return Float(epsilon)
     }
 
@@ -104,9 +110,13 @@ struct ConfigurationReader {
     /// Refuses a key that is there and is neither null nor one of the values.
     func refuse(_ key: String, unless supported: [JSON]) throws(FileError) {
         guard let (_, value) = find([key]), !supported.contains(value) else { return }
-        let shown = value.string.map { "'\($0)'" } ?? value.int.map(String.init) ?? value.double.map { "\($0)" } ?? value.bool.map { "\($0)" } ?? value.kindName
+        let shown =
+            value.string.map { "'\($0)'" } ?? value.int.map(String.init) ?? value.double.map { "\($0)" } ?? value.bool
+            .map { "\($0)" } ?? value.kindName
         let names = supported.map { $0.string ?? $0.int.map(String.init) ?? $0.bool.map { "\($0)" } ?? $0.kindName }
-        throw refuse("\(key) \(shown) is not supported; supported: " + (names.isEmpty ? "models without it" : names.joined(separator: ", ")))
+        throw refuse(
+            "\(key) \(shown) is not supported; supported: "
+                + (names.isEmpty ? "models without it" : names.joined(separator: ", ")))
     }
 
     /// The base of rotary positions, if it can be one.

@@ -20,7 +20,8 @@ extension EncoderConfiguration {
     var widestAttended: Int { attention.map { $0.heads.queryHeads * $0.heads.valueDimension }.max() ?? 0 }
     /// The floats of a row of keys, of values, of hidden states or of embeddings, whichever has most.
     var widestProjection: Int {
-        attention.map { $0.heads.keyValueHeads * max($0.heads.headDimension, $0.heads.valueDimension) }.reduce(max(hiddenSize, embeddingSize), max)
+        attention.map { $0.heads.keyValueHeads * max($0.heads.headDimension, $0.heads.valueDimension) }.reduce(
+            max(hiddenSize, embeddingSize), max)
     }
 
     /// Floating-point operations of one token in the dense layers of one block; the mean of all.
@@ -44,16 +45,17 @@ extension EncoderRun {
             let count = configuration.attention.count { $0.kind == kind }
             let ofKind = AttentionJob.costs(
                 shapes: shapes, mask: kind.mask, heads: kind.heads, denseFlopPerToken: configuration.denseFlopPerToken)
-            costs = costs.isEmpty ? ofKind.map { $0 * Double(count) } : zip(costs, ofKind).map { $0 + $1 * Double(count) }
+            costs =
+                costs.isEmpty ? ofKind.map { $0 * Double(count) } : zip(costs, ofKind).map { $0 + $1 * Double(count) }
         }
         return costs
     }
 
     /// Deals documents out to ranks.
     /// - Parameters:
-    ///   - layout: nil: `contiguous`, unless its largest modelled cost of a rank is more than a twentieth above the mean and that
-    ///     of `balanced` is smaller; where `balanced` keeps documents whole, it is taken unless `contiguous` does so too and
-    ///     is as even.
+    ///   - layout: nil: `contiguous`, unless its largest modelled cost of a rank is more than a twentieth above the
+    ///     mean and that of `balanced` is smaller; where `balanced` keeps documents whole, it is taken unless
+    ///     `contiguous` does so too and is as even.
     ///   - speeds: the ranks' relative speeds, for `balanced`.
     public static func sharding(
         lengths: [Int], configuration: EncoderConfiguration, layout: Layout?, rankCount: Int, speeds: [Double]? = nil
@@ -61,14 +63,18 @@ extension EncoderRun {
         func sharding(_ layout: Layout, _ costs: [Double]?) -> Sharding {
             Sharding(lengths: lengths, layout: layout, rankCount: rankCount, costs: costs, speeds: speeds)
         }
-        if let layout { return sharding(layout, layout == .balanced ? costs(lengths: lengths, configuration: configuration) : nil) }
+        if let layout {
+            return sharding(layout, layout == .balanced ? costs(lengths: lengths, configuration: configuration) : nil)
+        }
         let contiguous = sharding(.contiguous, nil)
         if rankCount == 1 { return contiguous }
         let costs = costs(lengths: lengths, configuration: configuration)
         let largest = contiguous.largest(of: costs)
         let balanced = sharding(.balanced, costs)
         let itsLargest = balanced.largest(of: costs)
-        if balanced.keepsSequencesWhole { return contiguous.keepsSequencesWhole && largest <= 1.001 * itsLargest ? contiguous : balanced }
+        if balanced.keepsSequencesWhole {
+            return contiguous.keepsSequencesWhole && largest <= 1.001 * itsLargest ? contiguous : balanced
+        }
         if largest <= 1.05 * costs.reduce(0, +) / Double(rankCount) { return contiguous }
         return itsLargest < largest ? balanced : contiguous
     }
@@ -78,7 +84,9 @@ extension EncoderRun {
     public static func sharding(
         lengths: [Int], encoder: Encoder, layout: Layout?, rankCount: Int, speeds: [Double]? = nil
     ) -> Sharding {
-        sharding(lengths: lengths, configuration: encoder.configuration, layout: layout, rankCount: rankCount, speeds: speeds)
+        sharding(
+            lengths: lengths, configuration: encoder.configuration, layout: layout, rankCount: rankCount, speeds: speeds
+        )
     }
 
     /// The attention of the layers that see most, over a batch of documents; what the others see is in
@@ -88,7 +96,8 @@ extension EncoderRun {
         lengths: [Int], configuration: EncoderConfiguration, element: ElementKind, layout: Layout?, rankCount: Int,
         speeds: [Double]? = nil
     ) -> AttentionJob {
-        let sharding = sharding(lengths: lengths, configuration: configuration, layout: layout, rankCount: rankCount, speeds: speeds)
+        let sharding = sharding(
+            lengths: lengths, configuration: configuration, layout: layout, rankCount: rankCount, speeds: speeds)
         let shapes = lengths.map { SequenceShape(length: $0) }
         // Of a long document: what is the most of it is the most of any.
         let longest = shapes.max { $0.keys < $1.keys } ?? SequenceShape(length: 0)

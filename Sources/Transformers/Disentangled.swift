@@ -19,7 +19,8 @@ extension DisentangledPositions {
             let half = buckets / 2
             if abs(distance) > half {
                 // In float32, as transformers computes it: at a bucket's edge the rounding decides.
-                let ratio = logf(Float(abs(distance)) / Float(half)) / logf(Float(Double(maximumDistance - 1) / Double(half)))
+                let ratio =
+                    logf(Float(abs(distance)) / Float(half)) / logf(Float(Double(maximumDistance - 1) / Double(half)))
                 place = (Int((ratio * Float(half - 1)).rounded(.up)) + half) * distance.signum()
             }
         }
@@ -41,7 +42,10 @@ struct PositionEmbeddings: Sendable {
     /// (2·span, hiddenSize), the norm applied.
     private let rows: [Float]
 
-    init(_ root: ParameterPath, _ shape: DisentangledPositions, _ configuration: EncoderConfiguration, _ names: ParameterNames, _ kernels: KernelSet) throws(FileError) {
+    init(
+        _ root: ParameterPath, _ shape: DisentangledPositions, _ configuration: EncoderConfiguration,
+        _ names: ParameterNames, _ kernels: KernelSet
+    ) throws(FileError) {
         let width = configuration.hiddenSize
         self.shape = shape
         positions = shape.positions
@@ -58,11 +62,14 @@ struct PositionEmbeddings: Sendable {
 
     /// What the positions are to the layer at `path`.
     func contents(
-        _ path: ParameterPath, query: Dense, key: Dense, _ heads: HeadShape, _ configuration: EncoderConfiguration, _ names: ParameterNames,
+        _ path: ParameterPath, query: Dense, key: Dense, _ heads: HeadShape, _ configuration: EncoderConfiguration,
+        _ names: ParameterNames,
         _ element: ElementKind, _ kernels: KernelSet
     ) throws(FileError) -> PositionContents {
         let width = configuration.hiddenSize
-        func projection(_ shared: Dense, _ own: String, if wanted: Bool) throws(FileError) -> (() throws(FileError) -> [Float])? {
+        func projection(_ shared: Dense, _ own: String, if wanted: Bool) throws(FileError) -> (
+            () throws(FileError) -> [Float]
+        )? {
             if !wanted { return nil }
             // Needed for this alone, so not in the storage.
             let own = ParameterPath(source: path.source, storage: WeightStorage(), name: path[own].name)
@@ -71,7 +78,8 @@ struct PositionEmbeddings: Sendable {
                 try own["bias"].check(shape: [width])
             }
             return { () throws(FileError) -> [Float] in
-                let dense = shape.sharesProjections
+                let dense =
+                    shape.sharesProjections
                     ? shared : try Dense(own, inputs: width, outputs: width, element: element, kernels: kernels)
                 var result = [Float](repeating: 0, count: rows.count)
                 rows.withUnsafeBufferPointer { source in
@@ -86,7 +94,8 @@ struct PositionEmbeddings: Sendable {
         return try PositionContents(
             keys: try projection(key, names.positionKey, if: shape.hasKeys),
             queries: try projection(query, names.positionQuery, if: shape.hasQueries),
-            positions: positions, heads: heads, scale: configuration.scoreScale(heads), element: element, kernels: kernels
+            positions: positions, heads: heads, scale: configuration.scoreScale(heads), element: element,
+            kernels: kernels
         ) { (floats: Int, fill: (UnsafeMutablePointer<Float>) throws(FileError) -> Void) throws(FileError) in
             try path.storage.block(floats, fill: fill)
         }

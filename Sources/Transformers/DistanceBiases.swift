@@ -19,7 +19,8 @@ extension ScoreModifiers {
         case .alibi: alibiSlopes = Self.alibiSlopes(heads: configuration.headCount)
         case .buckets(let count, let maximumDistance):
             let table = try path["weight"].read(shape: [count, configuration.headCount])
-            relativeBias = Self.bucketBias(table: table, heads: configuration.headCount, buckets: count, maximumDistance: maximumDistance)
+            relativeBias = Self.bucketBias(
+                table: table, heads: configuration.headCount, buckets: count, maximumDistance: maximumDistance)
         }
     }
 
@@ -44,14 +45,15 @@ extension ScoreModifiers {
         var rows: [Float] = []
         for head in 0..<heads {
             for distance in -reach...reach {
-                rows.append(table[bucket(of: distance, buckets: buckets, maximumDistance: maximumDistance) * heads + head])
+                rows.append(
+                    table[bucket(of: distance, buckets: buckets, maximumDistance: maximumDistance) * heads + head])
             }
         }
         return RelativeBias(table: rows, reach: reach)
     }
 
-    /// The bucket of the distance j − i: one each for small ones, then logarithmically wider ones; those of keys after the
-    /// query in the second half.
+    /// The bucket of the distance j − i: one each for small ones, then logarithmically wider ones; those of keys after
+    /// the query in the second half.
     static func bucket(of distance: Int, buckets: Int, maximumDistance: Int) -> Int {
         let half = buckets / 2
         let exact = half / 2

@@ -36,7 +36,8 @@ public struct Encoder: Sendable {
     /// - Parameter storage: where they are put.
     /// - Throws: `FileError` naming the file and tensor.
     public init(
-        _ checkpoint: Checkpoint, storage: WeightStorage = WeightStorage(), element: ElementKind = .float32, kernels: KernelSet
+        _ checkpoint: Checkpoint, storage: WeightStorage = WeightStorage(), element: ElementKind = .float32,
+        kernels: KernelSet
     ) throws(FileError) {
         let configuration = try EncoderConfiguration(checkpoint.config, path: checkpoint.folder + "/config.json")
         try self.init(configuration, parameters: checkpoint, storage: storage, element: element, kernels: kernels)
@@ -45,7 +46,8 @@ public struct Encoder: Sendable {
     /// Takes the parameters under the names that Hugging Face publishes.
     /// - Throws: what the source throws.
     public init(
-        _ configuration: EncoderConfiguration, parameters: any ParameterSource, storage: WeightStorage = WeightStorage(),
+        _ configuration: EncoderConfiguration, parameters: any ParameterSource,
+        storage: WeightStorage = WeightStorage(),
         element: ElementKind = .float32, kernels: KernelSet
     ) throws(FileError) {
         let names = configuration.names
@@ -55,7 +57,9 @@ public struct Encoder: Sendable {
         self.element = element
         embeddings = try Embeddings(root, configuration, names, element, kernels)
         var positions: PositionEmbeddings?
-        if let shape = configuration.disentangled { positions = try PositionEmbeddings(root, shape, configuration, names, kernels) }
+        if let shape = configuration.disentangled {
+            positions = try PositionEmbeddings(root, shape, configuration, names, kernels)
+        }
         var distinct: [Int: Block] = [:]
         var layers: [Block] = []
         for (index, source) in configuration.layerSources.enumerated() {
@@ -65,13 +69,16 @@ public struct Encoder: Sendable {
             }
             storage.beginPart()
             let layer = try Block(
-                root[names.layer(source, configuration)], configuration.attention[index], configuration, names, isFirst: index == 0,
+                root[names.layer(source, configuration)], configuration.attention[index], configuration, names,
+                isFirst: index == 0,
                 positions: positions, element, kernels)
             distinct[source] = layer
             layers.append(layer)
         }
         self.layers = layers
-        finalNorm = configuration.hasFinalNorm ? try Norm(root[names.finalNorm], width: configuration.hiddenSize, configuration) : nil
+        finalNorm =
+            configuration.hasFinalNorm
+            ? try Norm(root[names.finalNorm], width: configuration.hiddenSize, configuration) : nil
         var modifiers = try ScoreModifiers(configuration, root[names.distanceBias])
         modifiers.relativePositions = positions?.positions
         self.modifiers = modifiers
@@ -81,19 +88,25 @@ public struct Encoder: Sendable {
 
 extension Encoder.Embeddings {
     init(
-        _ root: ParameterPath, _ configuration: EncoderConfiguration, _ names: ParameterNames, _ element: ElementKind, _ kernels: KernelSet
+        _ root: ParameterPath, _ configuration: EncoderConfiguration, _ names: ParameterNames, _ element: ElementKind,
+        _ kernels: KernelSet
     ) throws(FileError) {
         let width = configuration.embeddingSize
         words = try root[names.words]["weight"].table(shape: [configuration.vocabularySize, width])
-        positions = configuration.positions == .none
+        positions =
+            configuration.positions == .none
             ? nil : try root[names.positions]["weight"].table(shape: [configuration.positionRows, width])
-        tokenTypes = configuration.tokenTypeCount == 0
+        tokenTypes =
+            configuration.tokenTypeCount == 0
             ? nil : try root[names.tokenTypes]["weight"].table(shape: [configuration.tokenTypeCount, width])
-        norm = configuration.hasEmbeddingNorm
+        norm =
+            configuration.hasEmbeddingNorm
             ? try Norm(
-                root[names.embeddingNorm], width: configuration.normsProjectedEmbeddings ? configuration.hiddenSize : width, configuration) : nil
+                root[names.embeddingNorm],
+                width: configuration.normsProjectedEmbeddings ? configuration.hiddenSize : width, configuration) : nil
         normIsLast = configuration.normsProjectedEmbeddings
-        projection = configuration.hasEmbeddingProjection
+        projection =
+            configuration.hasEmbeddingProjection
             ? try Dense(
                 root[names.embeddingProjection], inputs: width, outputs: configuration.hiddenSize,
                 hasBias: !configuration.normsProjectedEmbeddings, element: element, kernels: kernels) : nil

@@ -83,7 +83,8 @@ public struct EncoderConfiguration: Sendable, Hashable {
 
     /// An encoder of which only the shape is given: the rest is that of BERT without its embedding tables.
     public init(
-        family: ModelFamily, hiddenSize: Int, layerCount: Int, headCount: Int, intermediateSize: Int, vocabularySize: Int,
+        family: ModelFamily, hiddenSize: Int, layerCount: Int, headCount: Int, intermediateSize: Int,
+        vocabularySize: Int,
         positionCount: Int, layerNormEpsilon: Float = 1e-12
     ) {
         self.family = family
@@ -186,7 +187,8 @@ public enum DistanceBias: Sendable, Hashable {
 public struct DisentangledPositions: Sendable, Hashable {
     /// Half the rows of the table: one for each position on either side.
     public var span: Int
-    /// Up to half of these many distances have a position of their own, the others share by their logarithm; nil: all have.
+    /// Up to half of these many distances have a position of their own, the others share by their logarithm; nil: all
+    /// have.
     public var buckets: Int?
     /// The distance at which the last position begins.
     public var maximumDistance: Int

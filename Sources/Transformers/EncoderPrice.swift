@@ -11,7 +11,9 @@ extension EncoderConfiguration {
     ///
     /// A token has its hidden state and its query, which the output replaces; a thread has room for a block of rows.
     /// - Parameter weights: whether the weights count, or are there already.
-    public func surroundings(_ element: ElementKind, threads: Int = 1, weights: Bool = true) throws(FileError) -> Surroundings {
+    public func surroundings(_ element: ElementKind, threads: Int = 1, weights: Bool = true) throws(FileError)
+        -> Surroundings
+    {
         var result = Surroundings()
         result.layers = kinds.map { kind in
             Surroundings.Layers(mask: kind.mask, heads: kind.heads, count: attention.count { $0.kind == kind })
@@ -19,7 +21,8 @@ extension EncoderConfiguration {
         result.denseFlopPerToken = denseFlopPerToken
         result.bytesPerToken = Double(4 * (hiddenSize + widestQueries))
         result.bytesPerNode = weights ? try weightBytes(element) : 0
-        result.bytesPerRank = Double(threads) * Double(TileGrid.tileSize) * 4 * (3 * Double(hiddenSize) + Double(innerWidth))
+        result.bytesPerRank =
+            Double(threads) * Double(TileGrid.tileSize) * 4 * (3 * Double(hiddenSize) + Double(innerWidth))
         return result
     }
 }

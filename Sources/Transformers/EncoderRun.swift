@@ -33,8 +33,8 @@ public final class EncoderRun {
     private let attention: LayerAttention?
     /// (rows of the largest group, widest queries)
     private let queries: AlignedBuffer
-    /// (rows of the largest group, widest attention): the memory of the queries, which attention is through with, where each
-    /// head's values are as wide as its queries.
+    /// (rows of the largest group, widest attention): the memory of the queries, which attention is through with, where
+    /// each head's values are as wide as its queries.
     private let attended: AlignedBuffer
     /// By base of rotary positions: (rows of this rank, 2, pairs).
     private let rotations: [Double: AlignedBuffer]
@@ -65,7 +65,8 @@ public final class EncoderRun {
     ///   - topology: which ranks share memory; none do by default. Collective where some do.
     ///   - memory: what runs before this one have left, if they are gone.
     public init(
-        encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil, wire: ElementKind? = nil,
+        encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil,
+        wire: ElementKind? = nil,
         transport: any Transport, threads: ThreadPool, memory: BufferPool = BufferPool(),
         progressed: @escaping @Sendable () -> Void = {}
     ) throws {
@@ -86,7 +87,9 @@ public final class EncoderRun {
         queries = memory.buffer(count: mostRows * configuration.widestQueries)
         let areAsWide = configuration.kinds.allSatisfy { $0.heads.headDimension == $0.heads.valueDimension }
         attended = areAsWide ? queries : memory.buffer(count: mostRows * configuration.widestAttended)
-        blockMemory = (0..<threads.threads).map { _ in Block.Memory(configuration, rows: layout.mostBlockRows, memory: memory) }
+        blockMemory = (0..<threads.threads).map { _ in
+            Block.Memory(configuration, rows: layout.mostBlockRows, memory: memory)
+        }
         rotations = Self.rotations(encoder, layout, threads: threads)
         guard !isLocal else {
             attention = nil
@@ -94,7 +97,8 @@ public final class EncoderRun {
             return
         }
         let made = try LayerAttention.make(
-            encoder, sharding, strategy, topology: topology, wire: wire, transport: transport, threads: threads, memory: memory,
+            encoder, sharding, strategy, topology: topology, wire: wire, transport: transport, threads: threads,
+            memory: memory,
             progressed: progressed)
         attention = made.attention
         shortages = made.shortages
@@ -109,7 +113,8 @@ public final class EncoderRun {
             lengths.append(sharding.numbering.lengths[sequence])
         }
         return try LayerAttention(
-            encoder, Sharding(lengths: lengths, layout: .contiguous, rankCount: 1), strategy, wire: wire, transport: transport, threads: threads,
+            encoder, Sharding(lengths: lengths, layout: .contiguous, rankCount: 1), strategy, wire: wire,
+            transport: transport, threads: threads,
             memory: memory, progressed: progressed)
     }
 
@@ -119,12 +124,15 @@ public final class EncoderRun {
     /// Runs all layers; `hidden` then holds this rank's rows of the last one. Collective.
     /// - Parameters:
     ///   - ids: the token ids of every document of the batch.
-    ///   - typeIds: which of two texts each token is of, 0 or 1; all 0 where nil, and where the model has one type or none.
+    ///   - typeIds: which of two texts each token is of, 0 or 1; all 0 where nil, and where the model has one type or
+    ///     none.
     ///   - layerDone: told the number of a layer that is done, and the part of all work that is, for progress.
-    /// - Throws: ``TokenError`` for a token that has no row in a table of embeddings, before anything is read or sent, so on every
-    ///   rank; what the transport throws.
+    /// - Throws: ``TokenError`` for a token that has no row in a table of embeddings, before anything is read or sent,
+    ///   so on every rank; what the transport throws.
     /// - Precondition: the documents are of the sharding's lengths, and have a type for each id.
-    public func run(ids: [[Int32]], typeIds: [[Int32]]? = nil, layerDone: (_ layer: Int, _ done: Double) -> Void = { _, _ in }) throws {
+    public func run(
+        ids: [[Int32]], typeIds: [[Int32]]? = nil, layerDone: (_ layer: Int, _ done: Double) -> Void = { _, _ in }
+    ) throws {
         precondition(ids.map(\.count) == sharding.numbering.lengths, "documents of other lengths than were planned")
         precondition(typeIds.map { $0.map(\.count) == ids.map(\.count) } ?? true, "a type for each id")
         try encoder.configuration.check(ids: ids, typeIds: typeIds)
@@ -139,14 +147,17 @@ public final class EncoderRun {
                 layerDone(index + 1, part / Double(layout.groups.count))
             }
             guard let norm = encoder.finalNorm else { continue }
-            forEachBlock(of: group) { block, rows, _ in norm.forward(rows: block.count, rows, into: rows, kernels: encoder.kernels) }
+            forEachBlock(of: group) { block, rows, _ in
+                norm.forward(rows: block.count, rows, into: rows, kernels: encoder.kernels)
+            }
         }
     }
 
     /// The logits that a head gives for some of this rank's rows, by tile and in ascending order.
     /// - Parameter wanted: the rows of a tile, counted from its first token.
     /// - Returns: (number of the tile, row, outputs values).
-    public func logits(_ head: TaskHead, wanted: (LocalTile) -> [Int]) -> [(tile: LocalTile, row: Int, values: [Float])] {
+    public func logits(_ head: TaskHead, wanted: (LocalTile) -> [Int]) -> [(tile: LocalTile, row: Int, values: [Float])]
+    {
         let width = encoder.configuration.hiddenSize
         var rows: [(tile: LocalTile, row: Int)] = []
         for tile in tiles { rows += wanted(tile).map { (tile, $0) } }
@@ -166,7 +177,10 @@ public final class EncoderRun {
 
     /// Calls `body` for each block of rows of a group, on all threads.
     /// - Parameter body: is given the block's hidden states and the thread's memory.
-    private func forEachBlock(of group: RowGroup, _ body: (_ block: RowBlock, _ rows: UnsafeMutablePointer<Float>, _ memory: Block.Memory) -> Void) {
+    private func forEachBlock(
+        of group: RowGroup,
+        _ body: (_ block: RowBlock, _ rows: UnsafeMutablePointer<Float>, _ memory: Block.Memory) -> Void
+    ) {
         threads.forEach(group.blocks.count) { index, worker in
             let block = group.blocks[index]
             // Disjoint: each index has its own rows, each worker its own memory.
@@ -179,30 +193,41 @@ public final class EncoderRun {
         _ block: Block, number: Int, _ pattern: AttentionPattern, _ group: RowGroup, _ attention: LayerAttention
     ) throws {
         let (heads, kernels) = (pattern.heads, encoder.kernels)
-        let (queryWidth, attendedWidth) = (heads.queryHeads * heads.headDimension, heads.queryHeads * heads.valueDimension)
-        let (keyWidth, valueWidth) = (heads.keyValueHeads * heads.headDimension, heads.keyValueHeads * heads.valueDimension)
+        let (queryWidth, attendedWidth) = (
+            heads.queryHeads * heads.headDimension, heads.queryHeads * heads.valueDimension
+        )
+        let (keyWidth, valueWidth) = (
+            heads.keyValueHeads * heads.headDimension, heads.keyValueHeads * heads.valueDimension
+        )
         let rotation = pattern.rotaryBase.flatMap { rotations[$0] }
         let (executor, keyValues) = attention.layer(pattern.kind)
         forEachBlock(of: group) { part, rows, memory in
             let first = part.firstRow - group.rows.lowerBound
             block.project(
-                rows: part.count, rows, rotation: rotation.map { $0.pointer + part.firstRow * 2 * block.attention.rotaryPairs },
+                rows: part.count, rows,
+                rotation: rotation.map { $0.pointer + part.firstRow * 2 * block.attention.rotaryPairs },
                 queries: queries.pointer + first * queryWidth, memory, kernels: kernels)
             for piece in part.parts {
                 let row = piece.tile.firstRow + piece.rows.lowerBound - part.firstRow
                 keyValues.pack(
                     tile: isLocal ? piece.tile.place - group.tiles.lowerBound : piece.tile.number, rows: piece.rows,
-                    keys: HeadRows(memory.first, offset: row * keyWidth, tokenStride: keyWidth, headStride: heads.headDimension),
-                    values: HeadRows(memory.second, offset: row * valueWidth, tokenStride: valueWidth, headStride: heads.valueDimension))
+                    keys: HeadRows(
+                        memory.first, offset: row * keyWidth, tokenStride: keyWidth, headStride: heads.headDimension),
+                    values: HeadRows(
+                        memory.second, offset: row * valueWidth, tokenStride: valueWidth,
+                        headStride: heads.valueDimension))
             }
             progressed()
         }
         try executor.attend(
-            queries: HeadRows(queries, tokenStride: queryWidth, headStride: heads.headDimension), to: keyValues, scale: block.attention.scale,
-            output: HeadRows(attended, tokenStride: attendedWidth, headStride: heads.valueDimension), contents: block.attention.contents)
+            queries: HeadRows(queries, tokenStride: queryWidth, headStride: heads.headDimension), to: keyValues,
+            scale: block.attention.scale,
+            output: HeadRows(attended, tokenStride: attendedWidth, headStride: heads.valueDimension),
+            contents: block.attention.contents)
         forEachBlock(of: group) { part, rows, memory in
             let first = part.firstRow - group.rows.lowerBound
-            block.finish(rows: part.count, attended: attended.pointer + first * attendedWidth, rows, memory, kernels: kernels)
+            block.finish(
+                rows: part.count, attended: attended.pointer + first * attendedWidth, rows, memory, kernels: kernels)
             lookForNotFinite(part, layer: number)
             progressed()
         }
@@ -226,11 +251,17 @@ public final class EncoderRun {
                         let factor = id == Int32(rule.maskId) ? 0 : scale
                         for column in 0..<width { sum[column] *= factor }
                     }
-                    if let types = tables.tokenTypes { Self.add(types, row: Int(typeIds?[sequence][position] ?? 0), width, to: sum) }
-                    if let table = tables.positions { Self.add(table, row: positions.row(of: position, in: sequence), width, to: sum) }
+                    if let types = tables.tokenTypes {
+                        Self.add(types, row: Int(typeIds?[sequence][position] ?? 0), width, to: sum)
+                    }
+                    if let table = tables.positions {
+                        Self.add(table, row: positions.row(of: position, in: sequence), width, to: sum)
+                    }
                 }
             }
-            if !tables.normIsLast { tables.norm?.forward(rows: block.count, target, into: target, kernels: encoder.kernels) }
+            if !tables.normIsLast {
+                tables.norm?.forward(rows: block.count, target, into: target, kernels: encoder.kernels)
+            }
             tables.projection?.forward(rows: block.count, target, into: rows, kernels: encoder.kernels)
             if tables.normIsLast { tables.norm?.forward(rows: block.count, rows, into: rows, kernels: encoder.kernels) }
             lookForNotFinite(block, layer: 0)
@@ -242,21 +273,24 @@ public final class EncoderRun {
         for column in 0..<width { sum[column] += values[column] }
     }
 
-    /// Keeps the first tile of a block whose rows are not finite, if it is the first of all: a pass over rows that are in the
-    /// cache, beside products that take a thousand times as long.
+    /// Keeps the first tile of a block whose rows are not finite, if it is the first of all: a pass over rows that are
+    /// in the cache, beside products that take a thousand times as long.
     private func lookForNotFinite(_ block: RowBlock, layer: Int) {
         let width = encoder.configuration.hiddenSize
         if areFinite(hidden.pointer + block.firstRow * width, count: block.count * width) { return }
         for part in block.parts {
             let rows = hidden.pointer + (part.tile.firstRow + part.rows.lowerBound) * width
             if areFinite(rows, count: part.rows.count * width) { continue }
-            let found = NotFinite(layer: layer, sequence: part.tile.sequence, tile: part.tile.tokens.lowerBound / TileGrid.tileSize)
+            let found = NotFinite(
+                layer: layer, sequence: part.tile.sequence, tile: part.tile.tokens.lowerBound / TileGrid.tileSize)
             firstNotFinite.withLock { $0 = min($0 ?? found, found) }
         }
     }
 
     /// Cosines and sines of this rank's rows.
-    private static func rotations(_ encoder: Encoder, _ layout: RowLayout, threads: ThreadPool) -> [Double: AlignedBuffer] {
+    private static func rotations(_ encoder: Encoder, _ layout: RowLayout, threads: ThreadPool) -> [Double:
+        AlignedBuffer]
+    {
         let width = encoder.configuration.rotaryDimension
         var rotations: [Double: AlignedBuffer] = [:]
         for base in Set(encoder.configuration.attention.compactMap(\.rotaryBase)) {

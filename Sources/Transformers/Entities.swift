@@ -55,7 +55,9 @@ public func entities(
     case .none, .simple:
         single = tokens.map { token in
             let best = argmax(token.scores)
-            return Entity(label: labels[best], score: token.scores[best], word: token.word, offsets: token.offsets, index: token.index)
+            return Entity(
+                label: labels[best], score: token.scores[best], word: token.word, offsets: token.offsets,
+                index: token.index)
         }
     case .first, .average, .max:
         var words: [[ScoredToken]] = []
@@ -83,7 +85,8 @@ private func entity(
     let best = argmax(scores)
     return Entity(
         label: labels[best], score: scores[best], word: text(tokens.map(\.word)),
-        offsets: tokens[0].offsets.lowerBound..<max(tokens[0].offsets.lowerBound, tokens[tokens.count - 1].offsets.upperBound))
+        offsets: tokens[0].offsets
+            .lowerBound..<max(tokens[0].offsets.lowerBound, tokens[tokens.count - 1].offsets.upperBound))
 }
 
 /// Adjacent entities of one tag; a tag that begins (`B-`) starts a group of its own.
@@ -107,10 +110,12 @@ private func groups(_ entities: [Entity]) -> [[Entity]] {
 private func group(_ entities: [Entity], text: ([String]) -> String) -> Entity {
     let first = entities[0]
     // The name is what follows the first hyphen, if there is one.
-    let name = first.label.firstIndex(of: "-").map { String(first.label[first.label.index(after: $0)...]) } ?? first.label
+    let name =
+        first.label.firstIndex(of: "-").map { String(first.label[first.label.index(after: $0)...]) } ?? first.label
     return Entity(
         label: name, score: mean(entities.map(\.score)), word: text(entities.map(\.word)),
-        offsets: first.offsets.lowerBound..<max(first.offsets.lowerBound, entities[entities.count - 1].offsets.upperBound))
+        offsets: first.offsets
+            .lowerBound..<max(first.offsets.lowerBound, entities[entities.count - 1].offsets.upperBound))
 }
 
 private func mean(_ values: [Float]) -> Float { Float(values.reduce(0.0) { $0 + Double($1) } / Double(values.count)) }

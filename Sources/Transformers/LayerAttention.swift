@@ -6,8 +6,8 @@ import Plans
 import RingAttention
 import Tiles
 
-/// An executor for each kind of attention among the layers, and packed keys and values for each shape of heads, which all
-/// layers of that shape use one after another.
+/// An executor for each kind of attention among the layers, and packed keys and values for each shape of heads, which
+/// all layers of that shape use one after another.
 struct LayerAttention {
     private let executors: [AttentionKind: RingExecutor]
     private let keyValues: [HeadShape: KeyValueTiles]
@@ -17,14 +17,17 @@ struct LayerAttention {
 
     /// What a layer of some kind attends with.
     func layer(_ kind: AttentionKind) -> (executor: RingExecutor, keyValues: KeyValueTiles) {
-        guard let executor = executors[kind], let keyValues = keyValues[kind.heads] else { preconditionFailure("no executor for a layer's attention") }
+        guard let executor = executors[kind], let keyValues = keyValues[kind.heads] else {
+            preconditionFailure("no executor for a layer's attention")
+        }
         return (executor, keyValues)
     }
 
     /// Over all ranks. Collective.
     /// - Parameter topology: which ranks share memory; none do where nil.
     static func make(
-        _ encoder: Encoder, _ sharding: Sharding, _ strategy: Strategy, topology: Topology?, wire: ElementKind?, transport: any Transport,
+        _ encoder: Encoder, _ sharding: Sharding, _ strategy: Strategy, topology: Topology?, wire: ElementKind?,
+        transport: any Transport,
         threads: ThreadPool, memory: BufferPool, progressed: @escaping @Sendable () -> Void
     ) throws -> (attention: LayerAttention, shortages: [SharedMemoryShortage]) {
         var executors: [AttentionKind: RingExecutor] = [:]
@@ -37,7 +40,8 @@ struct LayerAttention {
                 return job
             }
             let setup = try AttentionSetup(
-                jobs, strategy, transport: transport, threads: threads, kernels: encoder.kernels, memory: memory, progressed: progressed,
+                jobs, strategy, transport: transport, threads: threads, kernels: encoder.kernels, memory: memory,
+                progressed: progressed,
                 operation: { operation(encoder, $0) })
             for (kind, executor) in zip(kinds, setup.executors) { executors[kind] = executor }
             keyValues[heads] = setup.keyValues
@@ -53,7 +57,8 @@ struct LayerAttention {
 
     /// Of documents that are a batch of this rank's alone.
     init(
-        _ encoder: Encoder, _ sharding: Sharding, _ strategy: Strategy, wire: ElementKind?, transport: any Transport, threads: ThreadPool,
+        _ encoder: Encoder, _ sharding: Sharding, _ strategy: Strategy, wire: ElementKind?, transport: any Transport,
+        threads: ThreadPool,
         memory: BufferPool, progressed: @escaping @Sendable () -> Void
     ) throws {
         var executors: [AttentionKind: RingExecutor] = [:]
@@ -62,9 +67,11 @@ struct LayerAttention {
             for kind in kinds {
                 let job = Self.job(encoder, sharding, kind, wire)
                 executors[kind] = try RingExecutor(
-                    plan: strategy.plan(job, rank: Rank(0)), operation: Self.operation(encoder, job), transport: transport, threads: threads,
+                    plan: strategy.plan(job, rank: Rank(0)), operation: Self.operation(encoder, job),
+                    transport: transport, threads: threads,
                     kernels: encoder.kernels, progressed: progressed)
-                keyValues[heads] = keyValues[heads] ?? KeyValueTiles(of: job, rank: Rank(0), kernels: encoder.kernels, memory: memory)
+                keyValues[heads] =
+                    keyValues[heads] ?? KeyValueTiles(of: job, rank: Rank(0), kernels: encoder.kernels, memory: memory)
             }
         }
         self.init(executors: executors, keyValues: keyValues)
@@ -81,9 +88,12 @@ struct LayerAttention {
         }
     }
 
-    private static func job(_ encoder: Encoder, _ sharding: Sharding, _ kind: AttentionKind, _ wire: ElementKind?) -> AttentionJob {
+    private static func job(_ encoder: Encoder, _ sharding: Sharding, _ kind: AttentionKind, _ wire: ElementKind?)
+        -> AttentionJob
+    {
         var job = AttentionJob(
-            shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding, mask: kind.mask,
+            shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding,
+            mask: kind.mask,
             heads: kind.heads)
         job.element = encoder.element
         job.wire = wire
@@ -91,6 +101,8 @@ struct LayerAttention {
     }
 
     private static func operation(_ encoder: Encoder, _ job: AttentionJob) -> TileOperation {
-        .attend(heads: job.heads, element: job.element, mask: job.mask, modifiers: encoder.modifiers, kernels: encoder.kernels)
+        .attend(
+            heads: job.heads, element: job.element, mask: job.mask, modifiers: encoder.modifiers,
+            kernels: encoder.kernels)
     }
 }

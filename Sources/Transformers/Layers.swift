@@ -1,5 +1,5 @@
-// The row-wise layers that every family is made of: norms, dense layers, the feed-forward network. A row's result needs that
-// row alone.
+// The row-wise layers that every family is made of: norms, dense layers, the feed-forward network. A row's result needs
+// that row alone.
 
 import Attention
 import Checkpoints
@@ -14,7 +14,9 @@ struct Norm: Sendable {
     let bias: [Float]?
     let epsilon: Float
 
-    init(_ path: ParameterPath, width: Int, _ configuration: EncoderConfiguration, hasBias: Bool? = nil) throws(FileError) {
+    init(_ path: ParameterPath, width: Int, _ configuration: EncoderConfiguration, hasBias: Bool? = nil)
+        throws(FileError)
+    {
         kind = configuration.normKind
         weight = try path["weight"].read(shape: [width])
         bias = hasBias ?? configuration.biases.norms ? try path["bias"].read(shape: [width]) : nil
@@ -33,7 +35,9 @@ struct Norm: Sendable {
         let width = weight.count
         let norm = kind == .layer ? kernels.functions.layer_norm : kernels.functions.rms_norm
         withPointer(dense) { dense in
-            withPointer(bias) { beta in norm?(rows, width, x, width, dense, residual, width, weight, beta, epsilon, y, width) }
+            withPointer(bias) { beta in
+                norm?(rows, width, x, width, dense, residual, width, weight, beta, epsilon, y, width)
+            }
         }
     }
 }
@@ -61,12 +65,14 @@ struct Dense: Sendable {
             var first = 0
             for part in parts {
                 try part.path.source.read(
-                    part.path.name, shape: [part.all, inputs], range: part.range.lowerBound * inputs..<part.range.upperBound * inputs,
+                    part.path.name, shape: [part.all, inputs],
+                    range: part.range.lowerBound * inputs..<part.range.upperBound * inputs,
                     into: rows.pointer + first * inputs)
                 first += part.range.count
             }
             PackedMatrix.pack(
-                UnsafeBufferPointer(start: rows.pointer, count: rows.count), inputs: inputs, outputs: outputs, element: element,
+                UnsafeBufferPointer(start: rows.pointer, count: rows.count), inputs: inputs, outputs: outputs,
+                element: element,
                 kernels: kernels, into: target)
         }
         weight = PackedMatrix(panels: panels, inputs: inputs, outputs: outputs, element: element)
@@ -76,12 +82,14 @@ struct Dense: Sendable {
     init(
         _ path: ParameterPath, inputs: Int, outputs: Int, hasBias: Bool = true, element: ElementKind, kernels: KernelSet
     ) throws(FileError) {
-        try self.init(joined: [path], inputs: inputs, outputs: outputs, hasBias: hasBias, element: element, kernels: kernels)
+        try self.init(
+            joined: [path], inputs: inputs, outputs: outputs, hasBias: hasBias, element: element, kernels: kernels)
     }
 
     /// One layer whose outputs are those of several parameters, one after the other.
     init(
-        joined paths: [ParameterPath], inputs: Int, outputs: Int, hasBias: Bool, element: ElementKind, kernels: KernelSet
+        joined paths: [ParameterPath], inputs: Int, outputs: Int, hasBias: Bool, element: ElementKind,
+        kernels: KernelSet
     ) throws(FileError) {
         let each = outputs / paths.count
         var bias: [Float] = []
@@ -91,7 +99,8 @@ struct Dense: Sendable {
             if hasBias { bias += try path["bias"].read(shape: [each]) }
         }
         try self.init(
-            parts: paths.map { Rows(path: $0["weight"], range: 0..<each, all: each) }, bias: hasBias ? bias : nil, inputs: inputs,
+            parts: paths.map { Rows(path: $0["weight"], range: 0..<each, all: each) }, bias: hasBias ? bias : nil,
+            inputs: inputs,
             element: element, kernels: kernels)
     }
 
@@ -107,9 +116,11 @@ struct Dense: Sendable {
         var first = 0
         for count in outputs {
             let rows = first..<first + count
-            layers.append(try Dense(
-                parts: [Rows(path: weight, range: rows, all: all)], bias: bias.map { Array($0[rows]) }, inputs: inputs,
-                element: element, kernels: kernels))
+            layers.append(
+                try Dense(
+                    parts: [Rows(path: weight, range: rows, all: all)], bias: bias.map { Array($0[rows]) },
+                    inputs: inputs,
+                    element: element, kernels: kernels))
             first += count
         }
         return layers
@@ -135,7 +146,10 @@ struct Dense: Sendable {
 
 extension Activation {
     /// x = f(x + bias) in place, for `columns` of each row.
-    func forward(rows: Int, columns: Int, _ x: UnsafeMutablePointer<Float>, stride: Int, bias: UnsafePointer<Float>?, kernels: KernelSet) {
+    func forward(
+        rows: Int, columns: Int, _ x: UnsafeMutablePointer<Float>, stride: Int, bias: UnsafePointer<Float>?,
+        kernels: KernelSet
+    ) {
         let functions = kernels.functions
         switch self {
         case .gelu: functions.gelu_bias(rows, columns, x, stride, bias)
@@ -162,26 +176,29 @@ struct FeedForward: Sendable {
     let isGated: Bool
 
     init(
-        _ path: ParameterPath, _ configuration: EncoderConfiguration, _ names: ParameterNames, _ element: ElementKind, _ kernels: KernelSet
+        _ path: ParameterPath, _ configuration: EncoderConfiguration, _ names: ParameterNames, _ element: ElementKind,
+        _ kernels: KernelSet
     ) throws(FileError) {
         inner = try Dense(
             joined: names.inner.map { path[$0] }, inputs: configuration.hiddenSize, outputs: configuration.innerWidth,
             hasBias: configuration.biases.inner, element: element, kernels: kernels)
         output = try Dense(
-            path[names.output], inputs: configuration.intermediateSize, outputs: configuration.hiddenSize, hasBias: configuration.biases.output,
+            path[names.output], inputs: configuration.intermediateSize, outputs: configuration.hiddenSize,
+            hasBias: configuration.biases.output,
             element: element, kernels: kernels)
         activation = configuration.activation
         isGated = configuration.isGated
     }
 
-    /// y = f(x·W₁ᵀ + b₁)·W₂ᵀ, or with a gate f(a)·b in its place, (a, b) = x·W₁ᵀ + b₁. The bias of the second layer is left to
-    /// what follows, which adds it together with the residual.
+    /// y = f(x·W₁ᵀ + b₁)·W₂ᵀ, or with a gate f(a)·b in its place, (a, b) = x·W₁ᵀ + b₁. The bias of the second layer is
+    /// left to what follows, which adds it together with the residual.
     /// - Parameters:
     ///   - x: (rows, hiddenSize)
     ///   - y: (rows, hiddenSize)
     ///   - memory: (rows, outputs of the inner layer), overwritten.
     func forward(
-        rows: Int, _ x: UnsafePointer<Float>, into y: UnsafeMutablePointer<Float>, memory: UnsafeMutablePointer<Float>, kernels: KernelSet
+        rows: Int, _ x: UnsafePointer<Float>, into y: UnsafeMutablePointer<Float>, memory: UnsafeMutablePointer<Float>,
+        kernels: KernelSet
     ) {
         let (width, stride) = (output.weight.inputs, inner.weight.outputs)
         inner.product(rows: rows, x, into: memory, kernels: kernels)
@@ -191,6 +208,7 @@ struct FeedForward: Sendable {
             if let bias { kernels.functions.add_bias(rows, width, memory + width, stride, bias + width) }
             kernels.functions.gate_rows(rows, width, memory, memory + width, stride, memory, stride)
         }
-        output.weight.multiply(rows: rows, x: memory, xStride: stride, y: y, yStride: output.weight.outputs, kernels: kernels)
+        output.weight.multiply(
+            rows: rows, x: memory, xStride: stride, y: y, yStride: output.weight.outputs, kernels: kernels)
     }
 }

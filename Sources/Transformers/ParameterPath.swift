@@ -7,7 +7,8 @@ import Matrices
 public protocol ParameterSource: Sendable {
     /// Elements `range` of the parameter of that name, in row-major order, into memory for them.
     /// - Throws: `FileError` where it is missing or has another shape.
-    func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>) throws(FileError)
+    func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>)
+        throws(FileError)
 
     /// Whether there is a parameter of that name, for those that a checkpoint may leave out.
     func has(_ name: String) -> Bool
@@ -25,7 +26,9 @@ extension ParameterSource {
         var failure: FileError?
         values.withUnsafeMutableBufferPointer { floats in
             guard let start = floats.baseAddress else { return }
-            do throws(FileError) { try read(name, shape: shape, range: 0..<floats.count, into: start) } catch { failure = error }
+            do throws(FileError) { try read(name, shape: shape, range: 0..<floats.count, into: start) } catch {
+                failure = error
+            }
         }
         if let failure { throw failure }
         return values
@@ -33,8 +36,11 @@ extension ParameterSource {
 }
 
 extension Checkpoint: ParameterSource {
-    public func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>) throws(FileError) {
-        try self[name].read(shape: shape, range: range, into: UnsafeMutableBufferPointer(start: floats, count: range.count))
+    public func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>)
+        throws(FileError)
+    {
+        try self[name].read(
+            shape: shape, range: range, into: UnsafeMutableBufferPointer(start: floats, count: range.count))
     }
 
     public func has(_ name: String) -> Bool { self[name].exists }

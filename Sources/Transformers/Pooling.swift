@@ -38,7 +38,9 @@ extension EncoderRun {
     /// Pools every span; the vector of a span is returned on the rank that holds its first token. Collective.
     /// - Returns: (index of the span, hiddenSize values), in ascending order of the spans.
     /// - Throws: what the transport throws.
-    public func pool(_ spans: [Span], mode: PoolingMode, transport: any Transport) throws -> [(span: Int, vector: [Float])] {
+    public func pool(_ spans: [Span], mode: PoolingMode, transport: any Transport) throws -> [(
+        span: Int, vector: [Float]
+    )] {
         let width = encoder.configuration.hiddenSize
         let mine = transport.rank
         let localTiles = Dictionary(uniqueKeysWithValues: tiles.map { ($0.number, $0) })
@@ -76,7 +78,9 @@ extension EncoderRun {
         }
         try transport.exchange(
             receive: zip(sources, inbox).map { Incoming(from: $0, pieces: [$1.bytes], keeping: [$1]) },
-            send: zip(targets, outbox).map { Outgoing(to: $0, pieces: [UnsafeRawBufferPointer($1.bytes)], keeping: [$1]) })
+            send: zip(targets, outbox).map {
+                Outgoing(to: $0, pieces: [UnsafeRawBufferPointer($1.bytes)], keeping: [$1])
+            })
         for (source, buffer) in zip(sources, inbox) {
             for (place, leaf) in (arriving[source] ?? []).enumerated() {
                 let values = withExtendedLifetime(buffer) {

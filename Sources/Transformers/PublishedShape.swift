@@ -28,7 +28,8 @@ public struct PublishedShape: Sendable {
     /// `config.json`, for documents of so many tokens; the published number where nil.
     public func config(positions: Int? = nil) -> String {
         let count = positions.map { $0 + firstRow } ?? self.positions
-        return "{\n" + (members.split(separator: "\n").joined(separator: ",\n") + ",\n\"\(positionKey)\": \(count)")
+        return "{\n"
+            + (members.split(separator: "\n").joined(separator: ",\n") + ",\n\"\(positionKey)\": \(count)")
             .split(separator: "\n").map { "  " + $0 }.joined(separator: "\n") + "\n}\n"
     }
 
@@ -49,7 +50,8 @@ public struct PublishedShape: Sendable {
 
     /// The members that most families share.
     static func layers(
-        _ type: String, _ architecture: String, _ hidden: Int, _ layers: Int, _ heads: Int, _ inner: Int, vocabulary: Int, epsilon: String
+        _ type: String, _ architecture: String, _ hidden: Int, _ layers: Int, _ heads: Int, _ inner: Int,
+        vocabulary: Int, epsilon: String
     ) -> String {
         """
         "model_type": "\(type)"

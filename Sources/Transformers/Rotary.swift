@@ -19,16 +19,20 @@ struct RotaryFrequencies: Sendable {
         let pairs = configuration.rotaryDimension / 2
         var frequencies: [Double: [Float]] = [:]
         for base in Set(configuration.attention.compactMap(\.rotaryBase)) {
-            frequencies[base] = try Self.stored(configuration, root, pairs: pairs) ?? (0..<pairs).map { pair in
-                // θ^(2k/d) rounded to float32, and so its inverse.
-                1 / Float(pow(base, Double(Float(2 * pair) / Float(2 * pairs))))
-            }
+            frequencies[base] =
+                try Self.stored(configuration, root, pairs: pairs)
+                ?? (0..<pairs).map { pair in
+                    // θ^(2k/d) rounded to float32, and so its inverse.
+                    1 / Float(pow(base, Double(Float(2 * pair) / Float(2 * pairs))))
+                }
         }
         self.frequencies = frequencies
     }
 
     /// Those that the checkpoint keeps, which count.
-    private static func stored(_ configuration: EncoderConfiguration, _ root: ParameterPath, pairs: Int) throws(FileError) -> [Float]? {
+    private static func stored(_ configuration: EncoderConfiguration, _ root: ParameterPath, pairs: Int)
+        throws(FileError) -> [Float]?
+    {
         for name in configuration.storedFrequencies where root.source.has(name) {
             return try root[name].read(shape: [pairs])
         }
@@ -58,10 +62,12 @@ struct RotaryFrequencies: Sendable {
     }
 }
 
-/// Turns the first `2·pairs` channels of each head of some rows, channel k with channel k + pairs (the order of GPT-NeoX).
+/// Turns the first `2·pairs` channels of each head of some rows, channel k with channel k + pairs (the order of
+/// GPT-NeoX).
 /// - Parameter table: (rows, 2, pairs), cosines and sines.
 func rotate(
-    rows: Int, heads: Int, headDimension: Int, pairs: Int, table: UnsafePointer<Float>, _ x: UnsafeMutablePointer<Float>, stride: Int
+    rows: Int, heads: Int, headDimension: Int, pairs: Int, table: UnsafePointer<Float>,
+    _ x: UnsafeMutablePointer<Float>, stride: Int
 ) {
     for row in 0..<rows {
         let cosines = table + row * 2 * pairs

@@ -1,4 +1,5 @@
-// How a rank's rows lie in memory: tile after tile, in blocks for threads and in groups that go through all layers together.
+// How a rank's rows lie in memory: tile after tile, in blocks for threads and in groups that go through all layers
+// together.
 
 import Attention
 import Plans
@@ -57,16 +58,20 @@ struct RowLayout {
         for run in sharding.tiles(of: rank).ranges {
             for tile in run {
                 let tokens = sharding.numbering.tokens(of: tile)
-                tiles.append(LocalTile(
-                    number: tile, sequence: sharding.numbering.sequence(of: tile), tokens: tokens, firstRow: row, place: tiles.count))
+                tiles.append(
+                    LocalTile(
+                        number: tile, sequence: sharding.numbering.sequence(of: tile), tokens: tokens, firstRow: row,
+                        place: tiles.count))
                 row += tokens.count
             }
         }
         self.tiles = tiles
         rowCount = row
         // Where ranks meet, one without rows of its own meets them too.
-        groups = isLocal
-            ? Self.groups(tiles, rows: Self.rowsPerThread * threads, threads: threads) : [RowGroup(tiles, tiles: 0..<tiles.count, threads: threads)]
+        groups =
+            isLocal
+            ? Self.groups(tiles, rows: Self.rowsPerThread * threads, threads: threads)
+            : [RowGroup(tiles, tiles: 0..<tiles.count, threads: threads)]
     }
 
     /// The rows of the largest block.

@@ -37,17 +37,19 @@ public struct TaskHead: Sendable {
     ///   - config: the model's `config.json`; `labels` how many outputs it asks for.
     /// - Throws: `FileError` naming the tensor that is missing, which tells a model that was not trained for the task.
     public init(
-        _ task: Task, labels: Int, config: JSON, path: String, configuration: EncoderConfiguration, parameters: any ParameterSource,
+        _ task: Task, labels: Int, config: JSON, path: String, configuration: EncoderConfiguration,
+        parameters: any ParameterSource,
         storage: WeightStorage = WeightStorage(), element: ElementKind = .float32, kernels: KernelSet
     ) throws(FileError) {
         let reader = ConfigurationReader(config: config, path: path)
         let plan = try configuration.family.heads.names(
             task, HeadSource(configuration: configuration, reader: reader, parameters: parameters))
-        let outputs = switch task {
-        case .maskedLanguage: configuration.vocabularySize
-        case .questionAnswering: 2
-        case .sequenceClassification, .tokenClassification: labels
-        }
+        let outputs =
+            switch task {
+            case .maskedLanguage: configuration.vocabularySize
+            case .questionAnswering: 2
+            case .sequenceClassification, .tokenClassification: labels
+            }
         let root = ParameterPath(source: parameters, storage: storage)
         var steps: [Step] = []
         var width = configuration.hiddenSize
@@ -57,20 +59,27 @@ public struct TaskHead: Sendable {
             switch step {
             case .dense(let name, let size, let hasBias):
                 let next = size ?? width
-                steps.append(.dense(try Dense(
-                    root[name], inputs: width, outputs: next, hasBias: hasBias, element: element, kernels: kernels)))
+                steps.append(
+                    .dense(
+                        try Dense(
+                            root[name], inputs: width, outputs: next, hasBias: hasBias, element: element,
+                            kernels: kernels)))
                 width = next
             case .activation(let activation): steps.append(.activation(activation))
             case .norm(let name, let hasBias):
                 steps.append(.norm(try Norm(root[name], width: width, configuration, hasBias: hasBias)))
             case .decoder(let weight, let bias):
                 let bias = try bias.map { (name: String) throws(FileError) in try root[name].read(shape: [outputs]) }
-                steps.append(.dense(try Dense(
-                    parts: [Dense.Rows(path: root[weight], range: 0..<outputs, all: outputs)], bias: bias, inputs: width, element: element,
-                    kernels: kernels)))
+                steps.append(
+                    .dense(
+                        try Dense(
+                            parts: [Dense.Rows(path: root[weight], range: 0..<outputs, all: outputs)], bias: bias,
+                            inputs: width, element: element,
+                            kernels: kernels)))
                 width = outputs
             case .labels(let name):
-                steps.append(.dense(try Dense(root[name], inputs: width, outputs: outputs, element: element, kernels: kernels)))
+                steps.append(
+                    .dense(try Dense(root[name], inputs: width, outputs: outputs, element: element, kernels: kernels)))
                 width = outputs
             }
             widest = max(widest, width)
@@ -138,7 +147,8 @@ struct HeadSource {
     let reader: ConfigurationReader
     let parameters: any ParameterSource
 
-    /// The last dense layer of a language model. The stored one counts where it is not tied; a tied one may be stored or not.
+    /// The last dense layer of a language model. The stored one counts where it is not tied; a tied one may be stored
+    /// or not.
     func decoder(_ name: String, bias: String?) throws(FileError) -> HeadNames.Step {
         let isTied = try reader.flag("tie_word_embeddings", default: true)
         return .decoder(weight: (isTied ? configuration.names.words : name) + ".weight", bias: bias)
@@ -193,7 +203,9 @@ public struct LabelSet: Sendable {
             }
             let all = names.compactMap { $0 }
             // Keys as 1 and 01 are one number.
-            guard all.count == names.count else { throw reader.refuse("'id2label' must name the labels 0 to \(map.count - 1)") }
+            guard all.count == names.count else {
+                throw reader.refuse("'id2label' must name the labels 0 to \(map.count - 1)")
+            }
             self.names = all
         } else {
             names = (0..<(try reader.width("num_labels", default: 2))).map { "LABEL_\($0)" }
@@ -203,8 +215,8 @@ public struct LabelSet: Sendable {
         if problem == nil, !text.isEmpty { throw reader.refuse("problem_type '\(text)' is not supported") }
     }
 
-    /// The scores of a row of logits: as they are for a regression, each by itself for several labels or one, else shares
-    /// that sum to one. Computed in double precision, rounded once.
+    /// The scores of a row of logits: as they are for a regression, each by itself for several labels or one, else
+    /// shares that sum to one. Computed in double precision, rounded once.
     public func scores(_ logits: [Float]) -> [Float] {
         switch problem {
         case .regression: logits
@@ -222,11 +234,12 @@ public enum Label: Sendable, Equatable {
 }
 
 extension LabelSet {
-    /// The loss of a row of logits: cross entropy, binary cross entropy or mean squared error, by the problem; where the
-    /// model does not tell, one label is a regression, an index a single label, numbers several.
+    /// The loss of a row of logits: cross entropy, binary cross entropy or mean squared error, by the problem; where
+    /// the model does not tell, one label is a regression, an index a single label, numbers several.
     /// - Returns: nil where the label does not fit the problem.
     public func loss(_ logits: [Float], _ label: Label) -> Float? {
-        let kind = problem ?? (logits.count == 1 ? .regression : { if case .index = label { .single } else { .multiple } }())
+        let kind =
+            problem ?? (logits.count == 1 ? .regression : { if case .index = label { .single } else { .multiple } }())
         var values: [Double]
         switch label {
         case .index(let index): values = [Double(index)]
@@ -238,15 +251,18 @@ extension LabelSet {
             return Float(logSumExp(logits) - Double(logits[index]))
         case .regression:
             guard values.count == logits.count else { return nil }
-            return Float(zip(logits, values).reduce(0.0) { $0 + (Double($1.0) - $1.1) * (Double($1.0) - $1.1) } / Double(values.count))
+            return Float(
+                zip(logits, values).reduce(0.0) { $0 + (Double($1.0) - $1.1) * (Double($1.0) - $1.1) }
+                    / Double(values.count))
         case .multiple:
             if case .index = label { values = [] }
             guard values.count == logits.count else { return nil }
             // max(x, 0) − x·y + ln(1 + e^(−|x|))
-            return Float(zip(logits, values).reduce(0.0) { sum, pair in
-                let x = Double(pair.0)
-                return sum + max(x, 0) - x * pair.1 + log1p(exp(-abs(x)))
-            } / Double(values.count))
+            return Float(
+                zip(logits, values).reduce(0.0) { sum, pair in
+                    let x = Double(pair.0)
+                    return sum + max(x, 0) - x * pair.1 + log1p(exp(-abs(x)))
+                } / Double(values.count))
         }
     }
 }

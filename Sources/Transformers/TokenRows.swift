@@ -43,11 +43,12 @@ public struct TokenError: Error, Sendable, Hashable, CustomStringConvertible {
 }
 
 extension EncoderConfiguration {
-    /// Whether the types of tokens count: a model with one type, or none, gives all tokens the same, whatever its tokenizer says.
+    /// Whether the types of tokens count: a model with one type, or none, gives all tokens the same, whatever its
+    /// tokenizer says.
     public var distinguishesTypes: Bool { tokenTypeCount > 1 }
 
-    /// Checks that every token of a batch has its rows in the embedding tables. The one place where it is checked: nothing
-    /// behind it looks again.
+    /// Checks that every token of a batch has its rows in the embedding tables. The one place where it is checked:
+    /// nothing behind it looks again.
     /// - Parameter typeIds: looked at only where the model ``distinguishesTypes``.
     /// - Throws: the first token that has none.
     public func check(ids: [[Int32]], typeIds: [[Int32]]? = nil) throws(TokenError) {
@@ -56,13 +57,16 @@ extension EncoderConfiguration {
                 throw TokenError(sequence: sequence, token: token, table: .words, value: Int(id), rows: vocabularySize)
             }
             if positions != .none, document.count > positionCount {
-                throw TokenError(sequence: sequence, token: positionCount, table: .positions, value: positionCount, rows: positionCount)
+                throw TokenError(
+                    sequence: sequence, token: positionCount, table: .positions, value: positionCount,
+                    rows: positionCount)
             }
         }
         guard distinguishesTypes, let typeIds else { return }
         for (sequence, document) in typeIds.enumerated() {
             for (token, type) in document.enumerated() where type < 0 || Int(type) >= tokenTypeCount {
-                throw TokenError(sequence: sequence, token: token, table: .types, value: Int(type), rows: tokenTypeCount)
+                throw TokenError(
+                    sequence: sequence, token: token, table: .types, value: Int(type), rows: tokenTypeCount)
             }
         }
     }

@@ -8,9 +8,10 @@ import Tiles
 
 /// Hands out memory for weights, block after block, while a model is loaded.
 ///
-/// The ranks of a node that share weights load in step: all go through the same blocks, and each fills those of the parts
-/// that are its turn, and its share of every table, so that a node reads and packs every matrix once. How much memory that
-/// takes is known from a loading that only counts: it reads no matrix, and throws where one is missing or has another shape.
+/// The ranks of a node that share weights load in step: all go through the same blocks, and each fills those of the
+/// parts that are its turn, and its share of every table, so that a node reads and packs every matrix once. How much
+/// memory that takes is known from a loading that only counts: it reads no matrix, and throws where one is missing or
+/// has another shape.
 public final class WeightStorage {
     private enum Place {
         case own
@@ -36,13 +37,16 @@ public final class WeightStorage {
     ///   - floats: as many as a loading has counted.
     ///   - nodes: which ranks share a copy.
     /// - Throws: what the transport throws.
-    public static func shared(floats: Int, over transport: any Transport, among nodes: Topology) throws -> WeightStorage {
+    public static func shared(floats: Int, over transport: any Transport, among nodes: Topology) throws -> WeightStorage
+    {
         let ranks = nodes.mates(of: transport.rank)
-        let memory = try transport.shareMemory(floats: transport.rank.index == ranks.lowerBound ? floats : 0, among: ranks)
+        let memory = try transport.shareMemory(
+            floats: transport.rank.index == ranks.lowerBound ? floats : 0, among: ranks)
         return WeightStorage(.shared(memory, transport.rank))
     }
 
-    /// Returns once the weights of all ranks of the node can be read. To be called where all of them have loaded without error.
+    /// Returns once the weights of all ranks of the node can be read. To be called where all of them have loaded
+    /// without error.
     public func publish() throws {
         guard case .shared(let memory, let rank) = place else { return }
         memory.setClock(of: rank, to: 1)
@@ -53,14 +57,18 @@ public final class WeightStorage {
     func beginPart() { part += 1 }
 
     /// Memory for so many floats, zero but for what `fill` writes.
-    func block(_ count: Int, fill: (UnsafeMutablePointer<Float>) throws(FileError) -> Void) throws(FileError) -> WeightBlock {
+    func block(_ count: Int, fill: (UnsafeMutablePointer<Float>) throws(FileError) -> Void) throws(FileError)
+        -> WeightBlock
+    {
         let part = part
-        return try reserve(count, share: { rank, ranks in part % ranks == rank ? 0..<count : 0..<0 }) { target, _ throws(FileError) in
+        return try reserve(count, share: { rank, ranks in part % ranks == rank ? 0..<count : 0..<0 }) {
+            target, _ throws(FileError) in
             try fill(target)
         }
     }
 
-    /// Memory for a table of so many floats, every rank filling an equal run of them: a vocabulary may be most of a model.
+    /// Memory for a table of so many floats, every rank filling an equal run of them: a vocabulary may be most of a
+    /// model.
     /// - Parameter fill: writes the floats of a range to memory for them. What fills a block cannot read the table.
     func table(
         _ count: Int, fill: (UnsafeMutablePointer<Float>, Range<Int>) throws(FileError) -> Void

@@ -21,7 +21,8 @@ struct Annulus: ParsableCommand {
             """,
         version: version,
         subcommands: [
-            Embed.self, Search.self, Classify.self, NER.self, FillMask.self, Answer.self, Tokenize.self, Attend.self, Init.self,
+            Embed.self, Search.self, Classify.self, NER.self, FillMask.self, Answer.self, Tokenize.self, Attend.self,
+            Init.self,
             Inspect.self, Verify.self, Doctor.self, PlanCommand.self, Bench.self,
         ])
 
@@ -71,7 +72,8 @@ struct Annulus: ParsableCommand {
         let caret = lines.firstIndex { $0.hasSuffix("^") }
         let message = lines[..<(caret.map { $0 - 1 } ?? lines.count)].filter { !$0.isEmpty }.joined(separator: " ")
         let picture = caret.map { lines[$0 - 1] + "\n" + lines[$0] + "\n" } ?? ""
-        StandardError.writeFailure("\(message); see `annulus --help`" + (picture.isEmpty ? "" : "\n" + picture.dropLast()))
+        StandardError.writeFailure(
+            "\(message); see `annulus --help`" + (picture.isEmpty ? "" : "\n" + picture.dropLast()))
         return EX_USAGE
     }
 }

@@ -32,15 +32,21 @@ struct AttentionOptions: ParsableArguments {
         try MaskInput.check(mask)
         // Sizes whose products stay far below the largest integer.
         for (name, value, most) in [
-            ("--length", length, 1_000_000_000), ("--query-length", queryLength ?? 1, 1_000_000_000), ("--heads", heads, 4096), ("--kv-heads", kvHeads ?? 1, 4096), ("--head-dim", headDim, 16_384), ("--value-dim", valueDim ?? 1, 16_384),
+            ("--length", length, 1_000_000_000), ("--query-length", queryLength ?? 1, 1_000_000_000),
+            ("--heads", heads, 4096), ("--kv-heads", kvHeads ?? 1, 4096), ("--head-dim", headDim, 16_384),
+            ("--value-dim", valueDim ?? 1, 16_384),
         ] where !(1...most).contains(value) {
             throw ValidationError("\(name) takes 1 to \(most), not \(value)")
         }
-        if heads % (kvHeads ?? heads) != 0 { throw ValidationError("--heads \(heads) is no multiple of --kv-heads \(kvHeads ?? heads)") }
+        if heads % (kvHeads ?? heads) != 0 {
+            throw ValidationError("--heads \(heads) is no multiple of --kv-heads \(kvHeads ?? heads)")
+        }
     }
 
     var shape: HeadShape {
-        HeadShape(queryHeads: heads, keyValueHeads: kvHeads ?? heads, headDimension: headDim, valueDimension: valueDim ?? headDim)
+        HeadShape(
+            queryHeads: heads, keyValueHeads: kvHeads ?? heads, headDimension: headDim,
+            valueDimension: valueDim ?? headDim)
     }
 
     /// The sequence as it is attended: a packed one falls apart into its documents.
@@ -77,7 +83,8 @@ struct AttentionOptions: ParsableArguments {
     var fields: [(name: String, value: BenchValue)] {
         [
             ("length", .integer(length)), ("query_length", .integer(queryLength ?? length)), ("heads", .integer(heads)),
-            ("kv_heads", .integer(kvHeads ?? heads)), ("head_dim", .integer(headDim)), ("value_dim", .integer(valueDim ?? headDim)),
+            ("kv_heads", .integer(kvHeads ?? heads)), ("head_dim", .integer(headDim)),
+            ("value_dim", .integer(valueDim ?? headDim)),
             ("mask", .text(mask)),
         ]
     }

@@ -7,7 +7,8 @@ import RingAttention
 import Tiles
 import Transformers
 
-/// Random inputs that depend on a seed and the position in the whole, so that ranks, layouts and masks do not change them.
+/// Random inputs that depend on a seed and the position in the whole, so that ranks, layouts and masks do not change
+/// them.
 struct RandomInput {
     let seed: UInt64
 
@@ -38,7 +39,8 @@ final class AttentionRun {
 
     /// Collective.
     init(
-        _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), seed: UInt64, _ session: Session
+        _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), seed: UInt64,
+        _ session: Session
     ) throws {
         let watchdog = session.watchdog
         self.session = session
@@ -90,7 +92,8 @@ final class AttentionRun {
             row += tokens.count
             session.watchdog.progress()
         }
-        wireError?.add(queries: HeadRows(queries, tokenStride: queryWidth, headStride: job.heads.headDimension), rows: row)
+        wireError?.add(
+            queries: HeadRows(queries, tokenStride: queryWidth, headStride: job.heads.headDimension), rows: row)
         let keyWidth = job.heads.keyValueHeads * job.heads.headDimension
         let valueWidth = job.heads.keyValueHeads * job.heads.valueDimension
         let keys = AlignedBuffer(count: TileGrid.tileSize * keyWidth)

@@ -23,7 +23,8 @@ struct LoadedModel: Sendable {
         let checkpoint = try Checkpoint(folder: folder)
         return LoadedModel(
             folder: folder, checkpoint: checkpoint,
-            encoder: try Encoder(checkpoint, storage: storage, element: element, kernels: kernels), settings: try SentenceTransformersSettings.load(folder: folder))
+            encoder: try Encoder(checkpoint, storage: storage, element: element, kernels: kernels),
+            settings: try SentenceTransformersSettings.load(folder: folder))
     }
 
     /// The model's tokenizer; nil where the folder has none.
@@ -59,10 +60,11 @@ struct BatchPlanning {
 }
 
 extension Session {
-    /// Loads weights, one copy for the ranks that share memory, and refuses what the hosts cannot hold before anything is
-    /// read. Collective.
+    /// Loads weights, one copy for the ranks that share memory, and refuses what the hosts cannot hold before anything
+    /// is read. Collective.
     /// - Parameter load: loads them into a storage; called once more beforehand, to count.
-    /// - Throws: `AgreedFailure`, also with status 71, and with 65 where the copies of the ranks differ; what the transport throws.
+    /// - Throws: `AgreedFailure`, also with status 71, and with 65 where the copies of the ranks differ; what the
+    ///   transport throws.
     func loadWeights<Model>(_ load: (WeightStorage) throws -> Model) throws -> Model {
         let counting = WeightStorage.counting
         let notes = ReadNotes()
@@ -78,7 +80,11 @@ extension Session {
             isFirst ? counting.floats : 0
         } make: { nodes -> (Topology, WeightStorage) in
             try refuseWeights(bytesPerCopy: Double(counting.floats * MemoryLayout<Float>.stride), nodes)
-            return (nodes, nodes.isShared ? try WeightStorage.shared(floats: counting.floats, over: transport, among: nodes) : WeightStorage())
+            return (
+                nodes,
+                nodes.isShared
+                    ? try WeightStorage.shared(floats: counting.floats, over: transport, among: nodes) : WeightStorage()
+            )
         }
         warn(shortages)
         let model = try agreeReading(among: nodes) { try load(storage) }
@@ -126,7 +132,8 @@ extension Session {
             let watchdog = watchdog
             let run = try EncoderRun(
                 encoder: encoder, sharding: sharding, strategy: strategy, topology: topology, wire: options.wire,
-                transport: transport, threads: threads, memory: plannedSoFar.memory, progressed: { watchdog.progress() })
+                transport: transport, threads: threads, memory: plannedSoFar.memory, progressed: { watchdog.progress() }
+            )
             warn(run.shortages)
             let layers = configuration.layerCount
             watchdog.progress(.encoding, layer: 1)
@@ -135,9 +142,12 @@ extension Session {
                 watchdog.progress(.encoding, layer: layer % layers + 1)
                 line.advance(to: Int((done + batch * part) * 1e-9))
             }
-            notFinite = notFinite ?? run.notFinite.map {
-                NotFiniteStates(document: corpus.items[items.lowerBound + $0.sequence].document, layer: $0.layer, tile: $0.tile)
-            }
+            notFinite =
+                notFinite
+                ?? run.notFinite.map {
+                    NotFiniteStates(
+                        document: corpus.items[items.lowerBound + $0.sequence].document, layer: $0.layer, tile: $0.tile)
+                }
             watchdog.progress(.pooling)
             try body(run, items)
             done += batch
@@ -151,33 +161,45 @@ extension Session {
     private func warn(of mine: NotFiniteStates?, sources: [String]) throws {
         var message = Message()
         if let mine { for value in [mine.document, mine.layer, mine.tile] { message.write(value) } }
-        let all = try transport.allGather(message.bytes).enumerated().compactMap { rank, bytes -> (found: NotFiniteStates, rank: Int)? in
+        let all = try transport.allGather(message.bytes).enumerated().compactMap {
+            rank, bytes -> (found: NotFiniteStates, rank: Int)? in
             var told = Message(bytes)
-            return told.isAtEnd ? nil : (NotFiniteStates(document: told.readInt(), layer: told.readInt(), tile: told.readInt()), rank)
+            return told.isAtEnd
+                ? nil : (NotFiniteStates(document: told.readInt(), layer: told.readInt(), tile: told.readInt()), rank)
         }
-        guard !plannedSoFar.hasWarnedOfStates, let first = all.min(by: { $0.found.order < $1.found.order }) else { return }
+        guard !plannedSoFar.hasWarnedOfStates, let first = all.min(by: { $0.found.order < $1.found.order }) else {
+            return
+        }
         plannedSoFar.hasWarnedOfStates = true
         let found = first.found
-        let document = sources.indices.contains(found.document) ? sources[found.document] : "document \(plannedSoFar.documents + found.document)"
-        log.warning("""
+        let document =
+            sources.indices.contains(found.document)
+            ? sources[found.document] : "document \(plannedSoFar.documents + found.document)"
+        log.warning(
+            """
             infinities or NaN came out of \(found.layer == 0 ? "the embeddings" : "layer \(found.layer)") for tile \(found.tile) of \
             \(document) (rank \(first.rank)), and are in the results; `annulus verify` tells whether the model is at fault
             """)
     }
 
-    /// Refuses tokens for which the model has no row, wherever they come from: given ids, or what a tokenizer made of a text.
+    /// Refuses tokens for which the model has no row, wherever they come from: given ids, or what a tokenizer made of a
+    /// text.
     private func check(_ corpus: Corpus, _ configuration: EncoderConfiguration) throws {
         for item in corpus.items {
             do throws(TokenError) {
                 try configuration.check(ids: [item.ids], typeIds: item.typeIds.map { [$0] })
             } catch {
-                throw FileError(.malformed, path: corpus.source(of: item), "\(error.reason); use this model's tokenizer")
+                throw FileError(
+                    .malformed, path: corpus.source(of: item), "\(error.reason); use this model's tokenizer")
             }
         }
     }
 
-    /// The strategy of some batches, given the costliest: that of earlier ones, unless these cost twice as much. Collective.
-    private func decide(_ job: AttentionJob, flop: Double, _ configuration: EncoderConfiguration, _ element: ElementKind) throws -> Strategy {
+    /// The strategy of some batches, given the costliest: that of earlier ones, unless these cost twice as much.
+    /// Collective.
+    private func decide(
+        _ job: AttentionJob, flop: Double, _ configuration: EncoderConfiguration, _ element: ElementKind
+    ) throws -> Strategy {
         let surroundings = try configuration.surroundings(element, threads: context.threads, weights: false)
         let earlier = plannedSoFar.strategy.flatMap { flop <= 2 * $0.flop ? $0 : nil }
         // Also where nothing is chosen, memory is looked at, and whether all ranks plan the same.
@@ -193,7 +215,9 @@ extension Session {
         while first < corpus.items.count {
             var last = first
             var tokens = 0
-            while last < corpus.items.count, last == first || tokens + corpus.items[last].ids.count <= 16_384 * transport.size {
+            while last < corpus.items.count,
+                last == first || tokens + corpus.items[last].ids.count <= 16_384 * transport.size
+            {
                 tokens += corpus.items[last].ids.count
                 last += 1
             }

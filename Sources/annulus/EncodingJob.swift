@@ -29,7 +29,9 @@ struct EncodingJob {
             try LoadedModel.load(options.model, storage: storage, element: element, kernels: kernels)
         }
         self.model = model
-        (tokenizer, self.prompt) = try session.agreeReading { (try model.tokenizer(obeysSettings: obeysSettings), try prompt(model.settings)) }
+        (tokenizer, self.prompt) = try session.agreeReading {
+            (try model.tokenizer(obeysSettings: obeysSettings), try prompt(model.settings))
+        }
         stream = DocumentStream(input, session)
     }
 

@@ -8,14 +8,17 @@ struct OpenBLAS: Sendable {
     static let variable = "ANNULUS_OPENBLAS"
 
     /// How to come by it.
-    static let advice = "install it (Debian, Ubuntu: apt-get install libopenblas0; macOS: brew install openblas), or name its file in \(variable)"
+    static let advice =
+        "install it (Debian, Ubuntu: apt-get install libopenblas0; macOS: brew install openblas), or name its file in \(variable)"
 
     /// C(m, n) = alpha·A(m, k)·B + beta·C in CBLAS's terms; its integers have 32 bits.
-    private typealias Multiply = @Sendable @convention(c) (
-        _ order: Int32, _ transposeA: Int32, _ transposeB: Int32, _ m: Int32, _ n: Int32, _ k: Int32, _ alpha: Float,
-        _ a: UnsafePointer<Float>, _ strideA: Int32, _ b: UnsafePointer<Float>, _ strideB: Int32, _ beta: Float,
-        _ c: UnsafeMutablePointer<Float>, _ strideC: Int32
-    ) -> Void
+    private typealias Multiply =
+        @Sendable @convention(c) (
+            _ order: Int32, _ transposeA: Int32, _ transposeB: Int32, _ m: Int32, _ n: Int32, _ k: Int32,
+            _ alpha: Float,
+            _ a: UnsafePointer<Float>, _ strideA: Int32, _ b: UnsafePointer<Float>, _ strideB: Int32, _ beta: Float,
+            _ c: UnsafeMutablePointer<Float>, _ strideC: Int32
+        ) -> Void
     private typealias Tell = @convention(c) () -> UnsafePointer<CChar>?
     private typealias SetThreads = @Sendable @convention(c) (Int32) -> Void
 
@@ -30,7 +33,9 @@ struct OpenBLAS: Sendable {
     /// - Throws: `JobError` with status `environment` where there is one that cannot be used.
     static func load() throws(JobError) -> OpenBLAS? { try loaded.get() }
 
-    private static let loaded = Result { () throws(JobError) in try OpenBLAS(ProcessInfo.processInfo.environment[variable]) }
+    private static let loaded = Result { () throws(JobError) in
+        try OpenBLAS(ProcessInfo.processInfo.environment[variable])
+    }
 
     /// - Parameter named: the file to load; nil or empty: where the loader finds it.
     private init?(_ named: String?) throws(JobError) {
@@ -46,12 +51,16 @@ struct OpenBLAS: Sendable {
         guard let library else {
             guard let name else { return nil }
             let reason = dlerror().map { String(cString: $0) } ?? "for a reason that the loader does not tell"
-            throw JobError(.environment, "\(Self.variable) is '\(name)', which cannot be loaded (\(reason)); name a libopenblas, or unset it")
+            throw JobError(
+                .environment,
+                "\(Self.variable) is '\(name)', which cannot be loaded (\(reason)); name a libopenblas, or unset it")
         }
         let place = name ?? "the OpenBLAS that the loader finds"
         func symbol<Function>(_ name: String, as type: Function.Type) throws(JobError) -> Function {
             guard let address = dlsym(library, name) else {
-                throw JobError(.environment, "\(place) has no function '\(name)'; name an OpenBLAS with its C interface in \(Self.variable)")
+                throw JobError(
+                    .environment,
+                    "\(place) has no function '\(name)'; name an OpenBLAS with its C interface in \(Self.variable)")
             }
             return unsafeBitCast(address, to: type)
         }
@@ -61,32 +70,38 @@ struct OpenBLAS: Sendable {
         multiplyFunction = try symbol("cblas_sgemm", as: Multiply.self)
         setThreadsFunction = try symbol("openblas_set_num_threads", as: SetThreads.self)
         if configuration.contains("USE64BITINT") {
-            throw JobError(.environment, "\(place) was built with integers of 64 bits; name one of 32 bits in \(Self.variable)")
+            throw JobError(
+                .environment, "\(place) was built with integers of 64 bits; name one of 32 bits in \(Self.variable)")
         }
     }
 
     private static var usualNames: [String] {
         #if canImport(Darwin)
         ["libopenblas.0.dylib", "libopenblas.dylib"]
-            + ["/opt/homebrew", "/usr/local", "/opt/local"].flatMap { [$0 + "/opt/openblas/lib/libopenblas.dylib", $0 + "/lib/libopenblas.dylib"] }
+            + ["/opt/homebrew", "/usr/local", "/opt/local"].flatMap {
+                [$0 + "/opt/openblas/lib/libopenblas.dylib", $0 + "/lib/libopenblas.dylib"]
+            }
         #else
         ["libopenblas.so.0", "libopenblas.so"]
         #endif
     }
 
-    /// How many threads its products use, this one included. The corresponding C function is `openblas_set_num_threads`.
+    /// How many threads its products use, this one included. The corresponding C function is
+    /// `openblas_set_num_threads`.
     func setThreads(_ count: Int) {
         Self.withSignalsBlocked { setThreadsFunction(Int32(count)) }
     }
 
-    /// y = x·Wᵀ with x (rows, inputs), W (outputs, inputs), y (rows, outputs), all row-major. The corresponding C function is
-    /// `cblas_sgemm`.
+    /// y = x·Wᵀ with x (rows, inputs), W (outputs, inputs), y (rows, outputs), all row-major. The corresponding C
+    /// function is `cblas_sgemm`.
     func multiply(
-        rows: Int, inputs: Int, outputs: Int, x: UnsafePointer<Float>, weights: UnsafePointer<Float>, y: UnsafeMutablePointer<Float>
+        rows: Int, inputs: Int, outputs: Int, x: UnsafePointer<Float>, weights: UnsafePointer<Float>,
+        y: UnsafeMutablePointer<Float>
     ) {
         let (rowMajor, plain, transposed): (Int32, Int32, Int32) = (101, 111, 112)
         multiplyFunction(
-            rowMajor, plain, transposed, Int32(rows), Int32(outputs), Int32(inputs), 1, x, Int32(inputs), weights, Int32(inputs), 0, y,
+            rowMajor, plain, transposed, Int32(rows), Int32(outputs), Int32(inputs), 1, x, Int32(inputs), weights,
+            Int32(inputs), 0, y,
             Int32(outputs))
     }
 

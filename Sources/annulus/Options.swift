@@ -7,39 +7,49 @@ import Plans
 
 /// How a job is spread over ranks and threads, watched and reported.
 struct RunOptions: ParsableArguments {
-    @Option(help: "Threads of each rank. Default: OMP_NUM_THREADS, else the rank's share of the cores that it may run on and its cgroup's quota allows.")
+    @Option(
+        help:
+            "Threads of each rank. Default: OMP_NUM_THREADS, else the rank's share of the cores that it may run on and its cgroup's quota allows."
+    )
     var threads: Int?
 
     @Option(help: "Run P ranks inside this process instead of under mpirun.")
     var virtualRanks: Int?
 
-    @Option(help: """
-        Let at most so many neighbouring ranks of a host share memory, which saves them messages; 1: none. Default: all ranks \
-        of a host, and virtual ranks none.
-        """)
+    @Option(
+        help: """
+            Let at most so many neighbouring ranks of a host share memory, which saves them messages; 1: none. Default: all ranks \
+            of a host, and virtual ranks none.
+            """)
     var ranksPerNode: Int?
 
-    @Option(name: .customLong("layout"), help: """
-        How tiles are dealt out to ranks: contiguous, zigzag, or balanced (equal modelled cost, ranks weighted by measured speed). \
-        Default: contiguous; for batches of documents, balanced with equal speeds where that is more even or keeps them whole.
-        """)
+    @Option(
+        name: .customLong("layout"),
+        help: """
+            How tiles are dealt out to ranks: contiguous, zigzag, or balanced (equal modelled cost, ranks weighted by measured speed). \
+            Default: contiguous; for batches of documents, balanced with equal speeds where that is more even or keeps them whole.
+            """)
     var askedLayout: Layout?
 
-    @Option(help: """
-        Who computes what: pass-kv (keys and values go round the ring), pass-q (queries do, partials return), all-gather (keys \
-        and values at once), head-exchange (each rank some heads), hybrid (head exchange in groups, rings across them), tree \
-        (few queries; partials merge up a tree of ranks), or auto: the one that is predicted to be fastest and fits into memory, from \
-        the speeds of ranks and links, which are measured in some tenths of a second and kept for a day. The bits are the same.
-        """)
+    @Option(
+        help: """
+            Who computes what: pass-kv (keys and values go round the ring), pass-q (queries do, partials return), all-gather (keys \
+            and values at once), head-exchange (each rank some heads), hybrid (head exchange in groups, rings across them), tree \
+            (few queries; partials merge up a tree of ranks), or auto: the one that is predicted to be fastest and fits into memory, from \
+            the speeds of ranks and links, which are measured in some tenths of a second and kept for a day. The bits are the same.
+            """)
     var strategy: StrategyName = .auto
 
-    @Option(help: "Storage type of weights, keys and values: float32 or bfloat16. Sums, statistics and results are float32.")
+    @Option(
+        help: "Storage type of weights, keys and values: float32 or bfloat16. Sums, statistics and results are float32."
+    )
     var dtype: ElementKind = .float32
 
-    @Option(help: """
-        Type in which keys and values travel. Default: that of --dtype. bfloat16 with --dtype float32 halves their bytes: they are \
-        rounded where they are made, on any number of ranks, so the bits stay the same; all else is float32.
-        """)
+    @Option(
+        help: """
+            Type in which keys and values travel. Default: that of --dtype. bfloat16 with --dtype float32 halves their bytes: they are \
+            rounded where they are made, on any number of ranks, so the bits stay the same; all else is float32.
+            """)
     var wire: ElementKind?
 
     @Option(help: "End the job when a rank is silent, or nothing moves anywhere, for this many seconds; 0 never.")
@@ -52,15 +62,22 @@ struct RunOptions: ParsableArguments {
     var quiet = false
 
     mutating func validate() throws {
-        if let threads, !(1...1024).contains(threads) { throw ValidationError("--threads takes 1 to 1024, not \(threads)") }
+        if let threads, !(1...1024).contains(threads) {
+            throw ValidationError("--threads takes 1 to 1024, not \(threads)")
+        }
         if let virtualRanks, !(1...1024).contains(virtualRanks) {
             throw ValidationError("--virtual-ranks takes 1 to 1024, not \(virtualRanks)")
         }
-        if let ranksPerNode, ranksPerNode < 1 { throw ValidationError("--ranks-per-node takes a positive number, not \(ranksPerNode)") }
-        if wire == .float32, dtype == .bfloat16 {
-            throw ValidationError("--wire float32 with --dtype bfloat16: there is no more to send than is stored; leave --wire out")
+        if let ranksPerNode, ranksPerNode < 1 {
+            throw ValidationError("--ranks-per-node takes a positive number, not \(ranksPerNode)")
         }
-        if !(0...1e9).contains(watchdog) { throw ValidationError("--watchdog takes seconds, 0 for never, not \(watchdog)") }
+        if wire == .float32, dtype == .bfloat16 {
+            throw ValidationError(
+                "--wire float32 with --dtype bfloat16: there is no more to send than is stored; leave --wire out")
+        }
+        if !(0...1e9).contains(watchdog) {
+            throw ValidationError("--watchdog takes seconds, 0 for never, not \(watchdog)")
+        }
     }
 
     /// The layout of what is one sequence, or of equal ones.
@@ -68,7 +85,8 @@ struct RunOptions: ParsableArguments {
 
     /// How the job runs, in the words of the job.
     var job: JobOptions {
-        JobOptions(virtualRanks: virtualRanks, threads: threads, watchdogSeconds: watchdog, progress: progress, isQuiet: quiet)
+        JobOptions(
+            virtualRanks: virtualRanks, threads: threads, watchdogSeconds: watchdog, progress: progress, isQuiet: quiet)
     }
 }
 
@@ -104,16 +122,24 @@ extension ProgressMode: ExpressibleByArgument {}
 
 /// Which model.
 struct ModelOptions: ParsableArguments {
-    @Option(name: [.short, .long], help: "A folder with config.json, model.safetensors and tokenizer.json (ESM: vocab.txt), or org/name in the Hugging Face cache.")
+    @Option(
+        name: [.short, .long],
+        help:
+            "A folder with config.json, model.safetensors and tokenizer.json (ESM: vocab.txt), or org/name in the Hugging Face cache."
+    )
     var model: String
 }
 
 /// Where results go.
 struct OutputOptions: ParsableArguments {
     /// What help says of standard output, which `mpirun` reads and hands on without looking whether that succeeds.
-    static let underMPIRun = "Under mpirun name a file: mpirun hands standard output on, and ends with 0 even where a full disk cut it."
+    static let underMPIRun =
+        "Under mpirun name a file: mpirun hands standard output on, and ends with 0 even where a full disk cut it."
 
-    @Option(name: [.short, .long], help: ArgumentHelp("Output file: .npy, .safetensors or .jsonl. Default: JSON lines on standard output. \(underMPIRun)"))
+    @Option(
+        name: [.short, .long],
+        help: ArgumentHelp(
+            "Output file: .npy, .safetensors or .jsonl. Default: JSON lines on standard output. \(underMPIRun)"))
     var output: String?
 
     @Flag(help: "Overwrite an output that exists.")
@@ -151,24 +177,30 @@ struct InputOptions: ParsableArguments {
     @Option(name: [.short, .long], parsing: .upToNextOption, help: "Input files; - is standard input.")
     var input: [String] = ["-"]
 
-    @Option(help: """
-        text (a file is a document), lines, jsonl, ids (each line a JSON array of token ids, special tokens in place) or fasta \
-        (a record is a document: its lines joined, in capitals, without a `*` at the end). Default: by suffix (.jsonl, .ids, .fasta, \
-        .fa, .faa, .fas, else text); standard input is lines.
-        """)
+    @Option(
+        help: """
+            text (a file is a document), lines, jsonl, ids (each line a JSON array of token ids, special tokens in place) or fasta \
+            (a record is a document: its lines joined, in capitals, without a `*` at the end). Default: by suffix (.jsonl, .ids, .fasta, \
+            .fa, .faa, .fas, else text); standard input is lines.
+            """)
     var inputFormat: InputFormat?
 
     @Option(help: "The field of a jsonl object that holds the text.")
     var textField: String = "text"
 
-    @Option(help: "Refuse documents of more tokens than this, or cut them with --truncate right. Default: the model's positions.")
+    @Option(
+        help:
+            "Refuse documents of more tokens than this, or cut them with --truncate right. Default: the model's positions."
+    )
     var maxLength: Int?
 
     @Option(help: "What happens to a document over the limit: error, or right, which cuts it and says so.")
     var truncate: Truncation = .error
 
     mutating func validate() throws {
-        if let maxLength, maxLength < 1 { throw ValidationError("--max-length takes a positive number, not \(maxLength)") }
+        if let maxLength, maxLength < 1 {
+            throw ValidationError("--max-length takes a positive number, not \(maxLength)")
+        }
     }
 
     /// The standard streams that documents come from.

@@ -29,7 +29,9 @@ final class Session {
     var watchdog: Watchdog { context.watchdog }
     var isRoot: Bool { context.isRoot }
 
-    private init(_ context: JobContext, _ options: RunOptions, _ kernels: KernelSet, _ topology: Topology, weightNodes: Topology) {
+    private init(
+        _ context: JobContext, _ options: RunOptions, _ kernels: KernelSet, _ topology: Topology, weightNodes: Topology
+    ) {
         self.context = context
         self.topology = topology
         self.weightNodes = weightNodes
@@ -51,7 +53,9 @@ final class Session {
     ) throws {
         let asked = AskedOptions(command)
         let status = Job.run(options.job) { context in
-            let place = context.size == 1 || context.options.virtualRanks != nil ? "" : " to rank \(context.rank.index) on \(LocalHost.name)"
+            let place =
+                context.size == 1 || context.options.virtualRanks != nil
+                ? "" : " to rank \(context.rank.index) on \(LocalHost.name)"
             let ending = context.watchdog.ending
             MemoryRefusal.whenRefused { bytes in
                 ending.end(
@@ -102,7 +106,8 @@ final class Session {
             if let asked {
                 guard let set = KernelSet.named(asked), common.contains(asked) else {
                     throw JobError(
-                        .environment, "ANNULUS_KERNEL is '\(asked)', and every rank can run: \(common.joined(separator: ", "))")
+                        .environment,
+                        "ANNULUS_KERNEL is '\(asked)', and every rank can run: \(common.joined(separator: ", "))")
                 }
                 return set
             }
@@ -116,21 +121,28 @@ final class Session {
     /// One line on how the job runs.
     /// - Parameter encodes: whether it encodes documents, whose batches may be laid out each in its way.
     func logHeader(_ what: String, encodes: Bool = false) {
-        let ranks = transport.size == 1 ? "1 rank" : "\(transport.size) ranks"
-            + (topology.isShared ? " on \(topology.nodeCount) node\(topology.nodeCount == 1 ? "" : "s")" : "")
+        let ranks =
+            transport.size == 1
+            ? "1 rank"
+            : "\(transport.size) ranks"
+                + (topology.isShared ? " on \(topology.nodeCount) node\(topology.nodeCount == 1 ? "" : "s")" : "")
         let threads = context.threads == 1 ? "1 thread" : "\(context.threads) threads"
-        log.notice("""
+        log.notice(
+            """
             \(what): \(ranks) of \(threads), kernel \(kernels.name), \(options.dtype.rawValue), strategy \(options.strategy.name), \
             layout \(options.askedLayout?.rawValue ?? (encodes ? "by batch" : options.layout.rawValue))
             """)
         if options.dtype == .float32, options.wire == .bfloat16 {
-            log.notice("""
+            log.notice(
+                """
                 wire bfloat16: keys and values are rounded to it, which changes an attention output by at most \
                 (e^2δ·(1 + 2⁻⁸) − 1)·max|v|, δ = 2⁻⁸·|scale|·‖q‖·‖k‖
                 """)
         }
         if options.dtype == .bfloat16, !kernels.hasNativeBFloat16 {
-            log.warning("kernel \(kernels.name) has no bfloat16 instructions here: the bits are the same, but float32 would be faster")
+            log.warning(
+                "kernel \(kernels.name) has no bfloat16 instructions here: the bits are the same, but float32 would be faster"
+            )
         }
     }
 

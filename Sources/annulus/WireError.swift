@@ -25,7 +25,9 @@ struct WireError {
 
     mutating func add(keys: HeadRows, values rowsOfValues: HeadRows, rows: Int) {
         Self.raise(&keyNorms, keys, rows: rows, width: heads.headDimension, size: Self.norm)
-        Self.raise(&values, rowsOfValues, rows: rows, width: heads.valueDimension) { $0.reduce(0) { Double.maximum($0, Double($1).magnitude) } }
+        Self.raise(&values, rowsOfValues, rows: rows, width: heads.valueDimension) {
+            $0.reduce(0) { Double.maximum($0, Double($1).magnitude) }
+        }
     }
 
     private static func norm(_ row: UnsafeBufferPointer<Float>) -> Double {
@@ -34,7 +36,8 @@ struct WireError {
 
     /// Raises each head's largest size to that of its rows.
     private static func raise(
-        _ largest: inout [Double], _ source: HeadRows, rows: Int, width: Int, size: (UnsafeBufferPointer<Float>) -> Double
+        _ largest: inout [Double], _ source: HeadRows, rows: Int, width: Int,
+        size: (UnsafeBufferPointer<Float>) -> Double
     ) {
         for head in largest.indices {
             for row in 0..<rows {
@@ -46,13 +49,15 @@ struct WireError {
         withExtendedLifetime(source) {}
     }
 
-    /// No output differs by more than this from that of a wire of float32, but for what float32 itself rounds: the largest of
-    /// `Oracle.bfloat16WireBound` times the largest value, head by head. Collective: the inputs are those of all ranks.
+    /// No output differs by more than this from that of a wire of float32, but for what float32 itself rounds: the
+    /// largest of `Oracle.bfloat16WireBound` times the largest value, head by head. Collective: the inputs are those of
+    /// all ranks.
     func bound(scale: Float, _ session: Session) throws -> Double {
         let everyone = try session.transport.allGather((queryNorms + keyNorms + values).withUnsafeBytes { Array($0) })
         let count = queryNorms.count + keyNorms.count + values.count
         let largest = (0..<count).map { place in
-            everyone.map { $0.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 8 * place, as: Double.self) } }.max() ?? 0
+            everyone.map { $0.withUnsafeBytes { $0.loadUnaligned(fromByteOffset: 8 * place, as: Double.self) } }.max()
+                ?? 0
         }
         return (0..<heads.queryHeads).map { head in
             let keyHead = heads.queryHeads + head / heads.groupSize

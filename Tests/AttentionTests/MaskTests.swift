@@ -24,11 +24,18 @@ import Tiles
                         let keys = TileGrid.tokens(of: keyTile, length: shape.keys)
                         var pairs = 0
                         for row in rows {
-                            for key in keys where mask.sees(row: row + shape.firstQuery, key: key + shape.firstKey, in: whole) { pairs += 1 }
+                            for key in keys
+                            where mask.sees(row: row + shape.firstQuery, key: key + shape.firstKey, in: whole) {
+                                pairs += 1
+                            }
                         }
                         total += pairs
-                        #expect(visible.any.contains(keyTile) == (pairs > 0), "any: \(mask), \(shape), tiles \(queryTile), \(keyTile), seed \(seed)")
-                        #expect(visible.all.contains(keyTile) == (pairs == rows.count * keys.count), "all: \(mask), \(shape), tiles \(queryTile), \(keyTile), seed \(seed)")
+                        #expect(
+                            visible.any.contains(keyTile) == (pairs > 0),
+                            "any: \(mask), \(shape), tiles \(queryTile), \(keyTile), seed \(seed)")
+                        #expect(
+                            visible.all.contains(keyTile) == (pairs == rows.count * keys.count),
+                            "all: \(mask), \(shape), tiles \(queryTile), \(keyTile), seed \(seed)")
                     }
                 }
                 #expect(within.visiblePairs(in: shape) == total, "\(mask), \(shape), seed \(seed)")
@@ -36,7 +43,8 @@ import Tiles
         }
     }
 
-    /// A document that ends where a tile does takes nothing of the next one, also where it is not cut out of its sequence.
+    /// A document that ends where a tile does takes nothing of the next one, also where it is not cut out of its
+    /// sequence.
     @Test func documentsThatEndWithATile() {
         let lengths = [256, 512, 0, 300, 212, 100]
         let mask = Mask.documents(DocumentMask(queries: lengths, keys: lengths))
@@ -48,11 +56,13 @@ import Tiles
 
     /// A window by its definition: so many keys to the left and to the right of the query's own, −1: all.
     @Test func aWindowIsWhatItSays() {
-        let shape = SequenceShape(queries: 5, keys: 9) // aligned at the end: row r stands at key r + 4
+        let shape = SequenceShape(queries: 5, keys: 9)  // aligned at the end: row r stands at key r + 4
         for left in -1...3 {
             for right in -1...3 {
                 for row in 0..<5 {
-                    let seen = (0..<9).filter { Mask.window(left: left, right: right).sees(row: row, key: $0, in: shape) }
+                    let seen = (0..<9).filter {
+                        Mask.window(left: left, right: right).sees(row: row, key: $0, in: shape)
+                    }
                     let first = left == -1 ? 0 : row + 4 - left
                     let last = right == -1 ? 8 : min(8, row + 4 + right)
                     #expect(seen == Array(first...last), "window(\(left),\(right)), row \(row)")
@@ -64,11 +74,14 @@ import Tiles
     /// What does not fit says so, and that two lists are needed only where queries and keys differ.
     @Test func whatDoesNotFitSaysWhy() {
         let documents = Mask.documents(DocumentMask(queries: [10, 10], keys: [10, 10]))
-        #expect(documents.misfit(SequenceShape(length: 30)) == "the documents' lengths sum to 20, and there are 30 queries")
-        #expect(documents.misfit(SequenceShape(queries: 30, keys: 20))
-            == "the documents' lengths sum to 20, and there are 30 queries; give two lists, documents(q…;k…)")
-        #expect(documents.misfit(SequenceShape(queries: 20, keys: 30))
-            == "the documents' lengths sum to 20, and there are 30 keys; give two lists, documents(q…;k…)")
+        #expect(
+            documents.misfit(SequenceShape(length: 30)) == "the documents' lengths sum to 20, and there are 30 queries")
+        #expect(
+            documents.misfit(SequenceShape(queries: 30, keys: 20))
+                == "the documents' lengths sum to 20, and there are 30 queries; give two lists, documents(q…;k…)")
+        #expect(
+            documents.misfit(SequenceShape(queries: 20, keys: 30))
+                == "the documents' lengths sum to 20, and there are 30 keys; give two lists, documents(q…;k…)")
         #expect(documents.misfit(SequenceShape(length: 20)) == nil)
     }
 
@@ -86,17 +99,24 @@ import Tiles
 
     /// What goes over a mask recurses once for each that is joined to another; so does its own end.
     @Test func masksOfManyPartsAreRefused() throws {
-        func joined(_ count: Int, _ sign: String) -> String { Array(repeating: "causal", count: count).joined(separator: sign) }
+        func joined(_ count: Int, _ sign: String) -> String {
+            Array(repeating: "causal", count: count).joined(separator: sign)
+        }
         for sign in ["|", "&", " and not "] {
             #expect(throws: MaskSyntaxError.self) { _ = try parse(joined(100_000, sign)) }
             let mask = try parse(joined(1000, sign))
             let shape = SequenceShape(length: 3)
-            #expect((0..<9).map { mask.sees(row: $0 / 3, key: $0 % 3, in: shape) } == (0..<9).map { sign != " and not " && $0 / 3 >= $0 % 3 })
+            #expect(
+                (0..<9).map { mask.sees(row: $0 / 3, key: $0 % 3, in: shape) }
+                    == (0..<9).map { sign != " and not " && $0 / 3 >= $0 % 3 })
         }
     }
 
     @Test func lengthsThatWouldOverflowAreRefused() {
-        #expect(throws: MaskSyntaxError.self) { _ = try parse("documents(" + Array(repeating: "281474976710656", count: 40_000).joined(separator: ",") + ")") }
+        #expect(throws: MaskSyntaxError.self) {
+            _ = try parse(
+                "documents(" + Array(repeating: "281474976710656", count: 40_000).joined(separator: ",") + ")")
+        }
     }
 
     @Test func expressionsMeanWhatTheySay() throws {
@@ -113,14 +133,18 @@ import Tiles
         #expect(try parse("documents(3,4;5,6)") == .documents(DocumentMask(queries: [3, 4], keys: [5, 6])))
         #expect(try parse("prefix(7)") == .prefix(7))
         #expect(try parse("global(5, 2,3)") == .global(Runs([2..<4, 5..<6])))
-        #expect(try parse("blocks(some file.npy, 64)") == .blocks(BlockMask(size: 64, rows: 1, columns: 1, cells: [true])))
+        #expect(
+            try parse("blocks(some file.npy, 64)") == .blocks(BlockMask(size: 64, rows: 1, columns: 1, cells: [true])))
     }
 
     @Test(arguments: [
-        ("", 0, "expected a mask"), ("causl", 0, "'causl'"), ("causal &", 8, "expected a mask"), ("causal full", 7, "expected '&'"),
-        ("window(3)", 8, "expected ','"), ("window(1-2,3)", 8, "expected ','"), ("prefix(x1)", 7, "whole number"), ("window(3,-2)", 9, "at least -1"), ("(causal", 7, "expected ')'"), ("prefix(-1)", 7, "at least 0"),
+        ("", 0, "expected a mask"), ("causl", 0, "'causl'"), ("causal &", 8, "expected a mask"),
+        ("causal full", 7, "expected '&'"),
+        ("window(3)", 8, "expected ','"), ("window(1-2,3)", 8, "expected ','"), ("prefix(x1)", 7, "whole number"),
+        ("window(3,-2)", 9, "at least -1"), ("(causal", 7, "expected ')'"), ("prefix(-1)", 7, "at least 0"),
         ("documents(1,2;3)", 15, "2 documents"), ("global()", 7, "whole number"), ("blocks(f.npy,0)", 13, "at least 1"),
-        ("blocks(,4)", 7, "file name"), ("causal)", 6, "expected '&'"), ("window(99999999999999999999,0)", 7, "whole number"),
+        ("blocks(,4)", 7, "file name"), ("causal)", 6, "expected '&'"),
+        ("window(99999999999999999999,0)", 7, "whole number"),
         (String(repeating: "!", count: 100_000) + "causal", 200, "too deep"),
     ])
     func faultsAreShownWhereTheyStand(text: String, place: Int, reason: String) {

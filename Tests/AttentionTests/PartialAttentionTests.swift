@@ -27,21 +27,28 @@ import Tiles
             packed.pack(
                 rows: 0..<11, capacity: 11, keys: keys.pointer, keyStride: 20, values: values.pointer, valueStride: 20,
                 into: tile.pointer, kernels: kernels)
-            let worker = TileOperation.attend(heads: heads, element: element, mask: .causal, kernels: kernels).makeWorker()
+            let worker = TileOperation.attend(heads: heads, element: element, mask: .causal, kernels: kernels)
+                .makeWorker()
             worker.load(
-                TileRows(count: 20, head: 0, planes: [(UnsafePointer(queries.pointer), 20)]), of: TileCall(scale: 1, rowOperands: []))
+                TileRows(count: 20, head: 0, planes: [(UnsafePointer(queries.pointer), 20)]),
+                of: TileCall(scale: 1, rowOperands: []))
             let partial = PartialAttention(PartialResult(rows: 20, from: pool))
             partial.rowMax.update(repeating: .nan, count: 20)
             partial.rowSum.update(repeating: .nan, count: 20)
             partial.output.update(repeating: .nan, count: 20 * partial.outputStride)
-            let pair = TilePair(queryTile: 0, keyTile: 0, in: shape, isWhole: false, columns: tile.pointer, capacity: 11)
+            let pair = TilePair(
+                queryTile: 0, keyTile: 0, in: shape, isWhole: false, columns: tile.pointer, capacity: 11)
             worker.run(pair, rows: partial.result, columns: nil, adds: false)
             for row in 0..<20 {
                 let output = (0..<partial.outputStride).map { partial.output[row * partial.outputStride + $0] }
                 if row < 9 {
-                    #expect(partial.rowMax[row] == -.infinity && partial.rowSum[row] == 0 && output.allSatisfy { $0 == 0 }, "row \(row)")
+                    #expect(
+                        partial.rowMax[row] == -.infinity && partial.rowSum[row] == 0 && output.allSatisfy { $0 == 0 },
+                        "row \(row)")
                 } else {
-                    #expect(partial.rowMax[row].isFinite && partial.rowSum[row] >= 1 && output.allSatisfy(\.isFinite), "row \(row)")
+                    #expect(
+                        partial.rowMax[row].isFinite && partial.rowSum[row] >= 1 && output.allSatisfy(\.isFinite),
+                        "row \(row)")
                 }
             }
         }

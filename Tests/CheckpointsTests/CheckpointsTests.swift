@@ -20,29 +20,46 @@ import Testing
         let prefixed = try Checkpoint(folder: Self.prefixed)
         #expect(prefixed.prefix == "bert.")
         let norm = prefixed["encoder"]["layer"][1]["output"]["LayerNorm"]
-        #expect(try norm["weight"].read(shape: [32]) == prefixed.files[0].readFloat32("bert.encoder.layer.1.output.LayerNorm.gamma"))
-        #expect(try norm["bias"].read(shape: [32]) == prefixed.files[0].readFloat32("bert.encoder.layer.1.output.LayerNorm.beta"))
-        #expect(try prefixed["bert"]["pooler"]["dense"]["bias"].read(shape: [32]) == prefixed["pooler"]["dense"]["bias"].read(shape: [32]))
-        #expect(prefixed.parameterCount == prefixed.names.reduce(0) { $0 + (prefixed.tensor(named: $1)?.elementCount ?? 0) })
+        #expect(
+            try norm["weight"].read(shape: [32])
+                == prefixed.files[0].readFloat32("bert.encoder.layer.1.output.LayerNorm.gamma"))
+        #expect(
+            try norm["bias"].read(shape: [32])
+                == prefixed.files[0].readFloat32("bert.encoder.layer.1.output.LayerNorm.beta"))
+        #expect(
+            try prefixed["bert"]["pooler"]["dense"]["bias"].read(shape: [32])
+                == prefixed["pooler"]["dense"]["bias"].read(shape: [32]))
+        #expect(
+            prefixed.parameterCount == prefixed.names.reduce(0) { $0 + (prefixed.tensor(named: $1)?.elementCount ?? 0) }
+        )
     }
 
     @Test func slicesOfWeightsAreParts() throws {
         let weight = try Checkpoint(folder: Self.plain)["embeddings"]["word_embeddings"]["weight"]
         let whole = try weight.read(shape: [640, 48])
         var part = [Float](repeating: 0, count: 96)
-        try part.withUnsafeMutableBufferPointer { try weight.read(shape: [640, 48], range: 480 ..< 576, into: $0) }
-        #expect(part == Array(whole[480 ..< 576]))
+        try part.withUnsafeMutableBufferPointer { try weight.read(shape: [640, 48], range: 480..<576, into: $0) }
+        #expect(part == Array(whole[480..<576]))
     }
 
     @Test func missingAndMisshapenWeightsAreNamed() throws {
         let prefixed = try Checkpoint(folder: Self.prefixed)
-        let missing = try #require(throws: FileError.self) { try prefixed["encoder"]["layer"][7]["attention"]["self"]["query"]["weight"].read(shape: [32, 32]) }
+        let missing = try #require(throws: FileError.self) {
+            try prefixed["encoder"]["layer"][7]["attention"]["self"]["query"]["weight"].read(shape: [32, 32])
+        }
         #expect(missing.kind == .malformed)
-        for words in ["'encoder.layer.7.attention.self.query.weight'", "'bert.encoder.layer.7.", "similar: bert.encoder.layer.0.attention.self.query.weight", "model.safetensors"] {
+        for words in [
+            "'encoder.layer.7.attention.self.query.weight'", "'bert.encoder.layer.7.",
+            "similar: bert.encoder.layer.0.attention.self.query.weight", "model.safetensors",
+        ] {
             #expect(missing.description.contains(words), "\(missing)")
         }
-        let shape = try #require(throws: FileError.self) { try prefixed["pooler"]["dense"]["weight"].check(shape: [48, 48]) }
-        #expect(shape.description.contains("bert.pooler.dense.weight") && shape.description.contains("[48, 48]") && shape.description.contains("[32, 32]"))
+        let shape = try #require(throws: FileError.self) {
+            try prefixed["pooler"]["dense"]["weight"].check(shape: [48, 48])
+        }
+        #expect(
+            shape.description.contains("bert.pooler.dense.weight") && shape.description.contains("[48, 48]")
+                && shape.description.contains("[32, 32]"))
         try prefixed["pooler"]["dense"]["weight"].check(shape: [32, 32])
     }
 
@@ -57,7 +74,8 @@ import Testing
         try folder.write("config.json", "{}")
         try folder.write("one.safetensors", weights(["model.embeddings.a", "model.b"]))
         try folder.write("two.safetensors", weights(["model.c"]))
-        let map = #"{"weight_map":{"model.embeddings.a":"one.safetensors","model.b":"one.safetensors","model.c":"two.safetensors"}}"#
+        let map =
+            #"{"weight_map":{"model.embeddings.a":"one.safetensors","model.b":"one.safetensors","model.c":"two.safetensors"}}"#
         try folder.write("model.safetensors.index.json", map)
         let checkpoint = try Checkpoint(folder: folder.path)
         #expect(checkpoint.prefix == "model." && checkpoint.files.count == 2)
@@ -65,7 +83,8 @@ import Testing
         #expect(try checkpoint["c"].read(shape: [2]) == [0, 0])
 
         for (bad, words) in [
-            (map.replacing("\"model.c\"", with: "\"model.d\""), "model.d"), (map.replacing("two.safe", with: "../two.safe"), "'../two.safetensors' leads outside"),
+            (map.replacing("\"model.c\"", with: "\"model.d\""), "model.d"),
+            (map.replacing("two.safe", with: "../two.safe"), "'../two.safetensors' leads outside"),
             (map.replacing("two.safe", with: "three.safe"), "three.safetensors"), ("{}", "weight_map"),
         ] {
             try folder.write("model.safetensors.index.json", bad)
@@ -81,7 +100,9 @@ import Testing
         try folder.write("config.json", "{}")
         try folder.write("pytorch_model.bin", "x")
         let weights = try #require(throws: FileError.self) { try Checkpoint(folder: folder.path) }
-        #expect(weights.kind == .missing && weights.description.contains("model.safetensors") && weights.description.contains("pytorch_model.bin"))
+        #expect(
+            weights.kind == .missing && weights.description.contains("model.safetensors")
+                && weights.description.contains("pytorch_model.bin"))
         try folder.write("config.json", "[]")
         #expect(throws: FileError.self) { try Checkpoint(folder: folder.path) }
         let nowhere = try #require(throws: FileError.self) { try Checkpoint(folder: folder.path + "/none") }
@@ -107,12 +128,15 @@ import Testing
         try folder.write("hub/models--org--name/refs/main", "abc123")
         let expected = folder.path + "/hub/" + snapshot
         for environment in [
-            ["HF_HUB_CACHE": folder.path + "/hub"], ["HF_HOME": folder.path], ["HF_HUB_CACHE": "/nowhere", "HF_HOME": folder.path],
+            ["HF_HUB_CACHE": folder.path + "/hub"], ["HF_HOME": folder.path],
+            ["HF_HUB_CACHE": "/nowhere", "HF_HOME": folder.path],
         ] {
             #expect(try Checkpoint.resolve("org/name", environment: environment) == expected)
         }
         try folder.write("home/.cache/huggingface/hub/models--bert/snapshots/1/config.json", "{}")
-        #expect(try Checkpoint.resolve("bert", environment: ["HOME": folder.path + "/home"]).hasSuffix("models--bert/snapshots/1"))
+        #expect(
+            try Checkpoint.resolve("bert", environment: ["HOME": folder.path + "/home"]).hasSuffix(
+                "models--bert/snapshots/1"))
         #expect(try Checkpoint.resolve(folder.path, environment: [:]) == folder.path)
 
         // Of two revisions, only a reference can choose.
@@ -126,12 +150,18 @@ import Testing
             try Checkpoint.resolve("org/none", environment: ["HF_HUB_CACHE": "/x", "HF_HOME": "/y", "HOME": "/z"])
         }
         #expect(missing.kind == .missing)
-        for place in ["org/none", "/x/models--org--none", "/y/hub/models--org--none", "/z/.cache/huggingface/hub/models--org--none"] {
+        for place in [
+            "org/none", "/x/models--org--none", "/y/hub/models--org--none",
+            "/z/.cache/huggingface/hub/models--org--none",
+        ] {
             #expect(missing.description.contains(place), "\(missing)")
         }
         let file = try folder.write("file", "")
-        #expect(try #require(throws: FileError.self) { try Checkpoint.resolve(file, environment: [:]) }.kind == .malformed)
-        #expect(throws: FileError.self) { try Checkpoint.resolve("../no such/folder", environment: ["HF_HOME": folder.path]) }
+        #expect(
+            try #require(throws: FileError.self) { try Checkpoint.resolve(file, environment: [:]) }.kind == .malformed)
+        #expect(throws: FileError.self) {
+            try Checkpoint.resolve("../no such/folder", environment: ["HF_HOME": folder.path])
+        }
     }
 
     @Test func sentenceSettingsAreRead() throws {
@@ -144,12 +174,20 @@ import Testing
 
     @Test(arguments: ["..", "../x", "a/../../x", "a/..", "/", "/etc/hostname", "//x", "", "x\0", "\0", "a/..\0"])
     func namesInAFolderDoNotLeadOutOfIt(_ name: String) throws {
-        let error = try #require(throws: FileError.self) { try FileBytes.path(named: name, inFolder: "model", by: "model/index.json", "shard 3") }
-        #expect(error.kind == .malformed && error.path == "model/index.json" && error.message.hasPrefix("shard 3: its name '\(name)' "), "\(error)")
+        let error = try #require(throws: FileError.self) {
+            try FileBytes.path(named: name, inFolder: "model", by: "model/index.json", "shard 3")
+        }
+        #expect(
+            error.kind == .malformed && error.path == "model/index.json"
+                && error.message.hasPrefix("shard 3: its name '\(name)' "), "\(error)")
     }
 
-    @Test(arguments: ["x", "a/b/c", "..x", "x..", ".../x", ".", "./x", "a//b", "é ü"]) func namesInAFolderStayAsTheyAre(_ name: String) throws {
-        #expect(try FileBytes.path(named: name, inFolder: "/some/../model", by: "index.json", "shard 3") == "/some/../model/" + name)
+    @Test(arguments: ["x", "a/b/c", "..x", "x..", ".../x", ".", "./x", "a//b", "é ü"]) func namesInAFolderStayAsTheyAre(
+        _ name: String
+    ) throws {
+        #expect(
+            try FileBytes.path(named: name, inFolder: "/some/../model", by: "index.json", "shard 3")
+                == "/some/../model/" + name)
     }
 
     /// A shard and a pooling that lie beside the model's folder, named from within, and by a link of the user's.
@@ -160,7 +198,8 @@ import Testing
         try folder.write("outside/config.json", #"{"pooling_mode_cls_token":true}"#)
         try folder.write("model/config.json", "{}")
         func write(_ name: String) throws {
-            try folder.write("model/model.safetensors.index.json", #"{"weight_map":{"embeddings.a":"\#(name)/one.safetensors"}}"#)
+            try folder.write(
+                "model/model.safetensors.index.json", #"{"weight_map":{"embeddings.a":"\#(name)/one.safetensors"}}"#)
             try folder.write(
                 "model/modules.json",
                 #"[{"path":"","type":"a.Transformer"},{"path":"\#(name)","type":"a.Pooling"}]"#)
@@ -171,7 +210,9 @@ import Testing
                 try #require(throws: FileError.self) { try Checkpoint(folder: model) },
                 try #require(throws: FileError.self) { try SentenceTransformersSettings.load(folder: model) },
             ] {
-                #expect(error.exitStatus == 65 && error.description.contains("'\(name)") && error.description.contains("outside the model's"), "\(error)")
+                #expect(
+                    error.exitStatus == 65 && error.description.contains("'\(name)")
+                        && error.description.contains("outside the model's"), "\(error)")
             }
         }
         try FileManager.default.createSymbolicLink(atPath: model + "/linked", withDestinationPath: "../outside")
@@ -180,10 +221,14 @@ import Testing
         #expect(try SentenceTransformersSettings.load(folder: model)?.pooling == .cls)
         // A pooling in the model's own folder would read the model's configuration as its own.
         try write("")
-        #expect(try #require(throws: FileError.self) { try SentenceTransformersSettings.load(folder: model) }.description.contains("module 1, a.Pooling: its name '' is empty"))
+        #expect(
+            try #require(throws: FileError.self) { try SentenceTransformersSettings.load(folder: model) }.description
+                .contains("module 1, a.Pooling: its name '' is empty"))
     }
 
-    private func settings(_ types: [String], pooling: String, prompts: String? = nil) throws -> SentenceTransformersSettings? {
+    private func settings(_ types: [String], pooling: String, prompts: String? = nil) throws
+        -> SentenceTransformersSettings?
+    {
         let folder = try Scratch()
         let modules = types.enumerated().map { index, type in
             #"{"idx":\#(index),"name":"\#(index)","path":"\#(index == 0 ? "" : "\(index)_\(type)")","type":"sentence_transformers.models.\#(type)"}"#
@@ -195,9 +240,12 @@ import Testing
     }
 
     @Test(arguments: [
-        (#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false}"#, PoolingMode.cls), (#"{"pooling_mode_mean_tokens":true}"#, .mean),
-        (#"{"pooling_mode_max_tokens":true}"#, .max), (#"{"pooling_mode_mean_sqrt_len_tokens":true}"#, .meanSquareRootLength),
-        (#"{"pooling_mode_weightedmean_tokens":true}"#, .weightedMean), (#"{"pooling_mode_lasttoken":true}"#, .lastToken), ("{}", .mean),
+        (#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false}"#, PoolingMode.cls),
+        (#"{"pooling_mode_mean_tokens":true}"#, .mean),
+        (#"{"pooling_mode_max_tokens":true}"#, .max),
+        (#"{"pooling_mode_mean_sqrt_len_tokens":true}"#, .meanSquareRootLength),
+        (#"{"pooling_mode_weightedmean_tokens":true}"#, .weightedMean),
+        (#"{"pooling_mode_lasttoken":true}"#, .lastToken), ("{}", .mean),
         (#"{"pooling_mode":"lasttoken"}"#, .lastToken), (#"{"pooling_mode":["cls"]}"#, .cls),
     ])
     func poolingModesAreRead(_ config: String, _ mode: PoolingMode) throws {
@@ -207,17 +255,24 @@ import Testing
 
     @Test func pipelinesThatAreNotSupportedAreRefusedByName() throws {
         for (types, pooling, words) in [
-            (["Transformer", "Pooling", "Dense"], "{}", "models.Dense"), (["Pooling"], "{}", "order"), (["Transformer"], "{}", "Pooling"),
+            (["Transformer", "Pooling", "Dense"], "{}", "models.Dense"), (["Pooling"], "{}", "order"),
+            (["Transformer"], "{}", "Pooling"),
             (["Transformer", "Pooling", "Normalize", "Pooling"], "{}", "order"), ([], "{}", "needs"),
-            (["Transformer", "Pooling"], #"{"pooling_mode_cls_token":true,"pooling_mode_max_tokens":true}"#, "cls, max"),
+            (
+                ["Transformer", "Pooling"], #"{"pooling_mode_cls_token":true,"pooling_mode_max_tokens":true}"#,
+                "cls, max"
+            ),
             (["Transformer", "Pooling"], #"{"pooling_mode":"sideways"}"#, "sideways"),
         ] {
             let error = try #require(throws: FileError.self) { try self.settings(types, pooling: pooling) }
             #expect(error.kind == .malformed && error.description.contains(words), "\(error)")
         }
         let prompts = #"{"prompts":{"query":"q: "},"default_prompt_name":"PLACE"}"#
-        let read = try self.settings(["Transformer", "Pooling"], pooling: "{}", prompts: prompts.replacing("PLACE", with: "query"))
+        let read = try self.settings(
+            ["Transformer", "Pooling"], pooling: "{}", prompts: prompts.replacing("PLACE", with: "query"))
         #expect(read?.defaultPromptName == "query")
-        #expect(throws: FileError.self) { try self.settings(["Transformer", "Pooling"], pooling: "{}", prompts: prompts) }
+        #expect(throws: FileError.self) {
+            try self.settings(["Transformer", "Pooling"], pooling: "{}", prompts: prompts)
+        }
     }
 }

@@ -10,10 +10,13 @@ import Testing
         let scratch = try Scratch()
         var random = SeededGenerator(state: 3)
         for count in [0, 1, 3, 4, 5, 4096, 4097, 9999, 600_001] {
-            let path = try scratch.write("file-\(count)", (0..<count).map { _ in UInt8.random(in: 0...255, using: &random) })
+            let path = try scratch.write(
+                "file-\(count)", (0..<count).map { _ in UInt8.random(in: 0...255, using: &random) })
             let whole = try FileBytes.digest(path: path, part: 0, of: 1)
             for parts in [2, 3, 7, 64] {
-                let sum = try (0..<parts).reduce(UInt64(0)) { $0 &+ (try FileBytes.digest(path: path, part: $1, of: parts)) }
+                let sum = try (0..<parts).reduce(UInt64(0)) {
+                    $0 &+ (try FileBytes.digest(path: path, part: $1, of: parts))
+                }
                 #expect(sum == whole, "\(count) bytes in \(parts) parts")
             }
         }
@@ -49,7 +52,9 @@ import Testing
             try ReadNotes.$current.withValue(notes) {
                 var values = [Float](repeating: 0, count: count)
                 for (first, end) in zip([0] + cuts, cuts + [count]) {
-                    try values.withUnsafeMutableBufferPointer { try checkpoint[name].read(shape: shape, range: first..<end, into: $0) }
+                    try values.withUnsafeMutableBufferPointer {
+                        try checkpoint[name].read(shape: shape, range: first..<end, into: $0)
+                    }
                 }
             }
             return notes

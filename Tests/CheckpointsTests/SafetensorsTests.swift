@@ -6,7 +6,7 @@ import Testing
 
 @Suite struct SafetensorsTests {
     private static let referencePath = Goldens.folder + "/formats/reference.safetensors"
-    /// What `scripts/goldens formats` put into the file, exact in every type there.
+    /// What `scripts/goldens/make.py formats` put into the file, exact in every type there.
     private static let values: [Double] = [0, -0.0, 1, -1.5, 65504, 0x1p-14, 0x1p-24, .infinity, -.infinity, 3.140625]
 
     private func bits(_ values: [Float]) -> [UInt32] { values.map(\.bitPattern) }
@@ -20,7 +20,9 @@ import Testing
         #expect(bits(try file.readFloat32("float", expecting: [3, 4])) == bits(exact + [0.1, 0x1p-149]))
         #expect(bits(try file.readFloat32("double", expecting: [13])) == bits(exact + [0.1, .infinity, -0.0]))
         // bfloat16 keeps 8 bits: the values that need more are rounded to even.
-        #expect(bits(try file.readFloat32("brain")) == bits([0, -0.0, 1, -1.5, 65536, 0x1p-14, 0x1p-24, .infinity, -.infinity, 3.140625]))
+        #expect(
+            bits(try file.readFloat32("brain"))
+                == bits([0, -0.0, 1, -1.5, 65536, 0x1p-14, 0x1p-24, .infinity, -.infinity, 3.140625]))
         #expect(try file.readFloat32("scalar", expecting: []) == [2.5])
         #expect(try file.readFloat32("empty", expecting: [0, 3]) == [])
         #expect(try file.readIntegers("int", expecting: [3]) == [Int(Int32.max), Int(Int32.min), 0])
@@ -31,13 +33,13 @@ import Testing
         let file = try SafetensorsFile(path: Self.referencePath)
         for name in ["half", "float", "double", "brain"] {
             let whole = try file.readFloat32(name)
-            for start in 0 ... whole.count {
-                for end in start ... whole.count {
+            for start in 0...whole.count {
+                for end in start...whole.count {
                     let buffer = UnsafeMutableBufferPointer<Float>.allocate(capacity: end - start + 1)
                     defer { buffer.deallocate() }
                     buffer.initialize(repeating: 42)
-                    try file.readFloat32(name, range: start ..< end, into: buffer)
-                    #expect(bits(Array(buffer)) == bits(Array(whole[start ..< end]) + [42]), "\(name) \(start)..<\(end)")
+                    try file.readFloat32(name, range: start..<end, into: buffer)
+                    #expect(bits(Array(buffer)) == bits(Array(whole[start..<end]) + [42]), "\(name) \(start)..<\(end)")
                 }
             }
         }
@@ -47,7 +49,7 @@ import Testing
         let folder = try Scratch()
         let count = 1_200_001  // more than one piece of 2¹⁹ bfloat16
         let layout = SafetensorsLayout(tensors: [("t", .bfloat16, [count])])
-        let data = (0 ..< count).flatMap { [UInt8(truncatingIfNeeded: $0), UInt8(truncatingIfNeeded: $0 >> 8) & 0x3F] }
+        let data = (0..<count).flatMap { [UInt8(truncatingIfNeeded: $0), UInt8(truncatingIfNeeded: $0 >> 8) & 0x3F] }
         let file = try SafetensorsFile(path: try folder.write("long.safetensors", layout.headerBytes + data))
         let read = try file.readFloat32("t")
         #expect(read.indices.allSatisfy { read[$0].bitPattern == (UInt32($0) & 0x3FFF) << 16 })
@@ -57,11 +59,14 @@ import Testing
     @Test func everyHalfConvertsAsTheHardwareDoes() throws {
         let folder = try Scratch()
         let layout = SafetensorsLayout(tensors: [("t", .float16, [65536])])
-        let data = (0 ..< 65536).flatMap { [UInt8($0 & 0xFF), UInt8($0 >> 8)] }
-        let read = try SafetensorsFile(path: try folder.write("half.safetensors", layout.headerBytes + data)).readFloat32("t")
-        for pattern in 0 ..< 65536 {
+        let data = (0..<65536).flatMap { [UInt8($0 & 0xFF), UInt8($0 >> 8)] }
+        let read = try SafetensorsFile(path: try folder.write("half.safetensors", layout.headerBytes + data))
+            .readFloat32("t")
+        for pattern in 0..<65536 {
             let expected = Float(Float16(bitPattern: UInt16(pattern)))
-            #expect(expected.isNaN ? read[pattern].isNaN : read[pattern].bitPattern == expected.bitPattern, "pattern \(pattern)")
+            #expect(
+                expected.isNaN ? read[pattern].isNaN : read[pattern].bitPattern == expected.bitPattern,
+                "pattern \(pattern)")
         }
     }
     #endif
@@ -71,13 +76,22 @@ import Testing
         let file = try SafetensorsFile(path: Self.referencePath)
         let tensors = file.names.compactMap { name in file.tensors[name].map { (name, $0.elementType, $0.shape) } }
         let layout = SafetensorsLayout(tensors: tensors, metadata: file.metadata)
-        // The reference writes metadata in the order of a hash table, which differs from run to run: byte for byte but that.
+        // The reference writes metadata in the order of a hash table, which differs from run to run: byte for byte but
+        // that.
         let expected = Array(reference[..<layout.headerBytes.count])
         #expect(Array(layout.headerBytes[..<8]) == Array(expected[..<8]))
-        let tensorsStart = try #require(expected.indices.dropFirst().first { expected[$0 - 1] == UInt8(ascii: "}") && expected[$0] == UInt8(ascii: ",") })
+        let tensorsStart = try #require(
+            expected.indices.dropFirst().first {
+                expected[$0 - 1] == UInt8(ascii: "}") && expected[$0] == UInt8(ascii: ",")
+            })
         #expect(Array(layout.headerBytes[tensorsStart...]) == Array(expected[tensorsStart...]))
-        let (mine, theirs) = (try JSON.parse(Array(layout.headerBytes[8...]), path: "mine"), try JSON.parse(Array(expected[8...]), path: "theirs"))
-        for key in file.metadata.keys { #expect(mine["__metadata__"]?[key] == theirs["__metadata__"]?[key] && mine["__metadata__"]?[key] != nil) }
+        let (mine, theirs) = (
+            try JSON.parse(Array(layout.headerBytes[8...]), path: "mine"),
+            try JSON.parse(Array(expected[8...]), path: "theirs")
+        )
+        for key in file.metadata.keys {
+            #expect(mine["__metadata__"]?[key] == theirs["__metadata__"]?[key] && mine["__metadata__"]?[key] != nil)
+        }
         #expect(layout.headerBytes.count % 8 == 0)
         #expect(layout.totalBytes == reference.count)
         for (name, tensor) in file.tensors {
@@ -97,7 +111,8 @@ import Testing
         let folder = try Scratch()
         let names = ["10", "2", "a\"\\\u{1}é"]
         let layout = SafetensorsLayout(tensors: names.map { ($0, .float32, [1]) })
-        let file = try SafetensorsFile(path: try folder.write("order.safetensors", layout.headerBytes + [UInt8](repeating: 0, count: 12)))
+        let file = try SafetensorsFile(
+            path: try folder.write("order.safetensors", layout.headerBytes + [UInt8](repeating: 0, count: 12)))
         #expect(file.names == names)
     }
 
@@ -106,7 +121,9 @@ import Testing
         #expect(golden.count >= 8)
         for member in golden.members {
             let header = NumpyHeader.float32(shape: member.key.split(separator: ",").compactMap { Int($0) })
-            #expect(header.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() == member.value.string, "shape (\(member.key))")
+            #expect(
+                header.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined() == member.value.string,
+                "shape (\(member.key))")
             #expect(header.count % 64 == 0)
         }
     }
@@ -114,7 +131,8 @@ import Testing
     /// The bytes of a file with that header and as many zero bytes of data.
     private func file(_ header: String, data: Int) -> [UInt8] {
         let bytes = Array(header.utf8)
-        return (0 ..< 8).map { UInt8(truncatingIfNeeded: bytes.count >> (8 * $0)) } + bytes + [UInt8](repeating: 0, count: data)
+        return (0..<8).map { UInt8(truncatingIfNeeded: bytes.count >> (8 * $0)) } + bytes
+            + [UInt8](repeating: 0, count: data)
     }
 
     @Test(arguments: [
@@ -134,10 +152,19 @@ import Testing
         (#"{"w":{"shape":[2],"data_offsets":[0,8]}}"#, 8, "no dtype"),
         (#"{"w":{"dtype":"F32","data_offsets":[0,8]}}"#, 8, "no shape"),
         (#"{"w":7}"#, 8, "no dtype"),
-        (#"{"v":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#, 12, "overlap"),
-        (#"{"v":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}}"#, 16, "gap"),
+        (
+            #"{"v":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}"#,
+            12, "overlap"
+        ),
+        (
+            #"{"v":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"w":{"dtype":"F32","shape":[1],"data_offsets":[12,16]}}"#,
+            16, "gap"
+        ),
         (#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, 8, "gap"),
-        (#"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#, 8, "twice"),
+        (
+            #"{"w":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"w":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}"#,
+            8, "twice"
+        ),
         (#"{"w":{"dtype":"F4","shape":[3],"data_offsets":[0,1]}}"#, 1, "not whole bytes"),
     ])
     func badHeadersAreRefusedByTensor(_ header: String, _ data: Int, _ words: String) throws {
@@ -152,7 +179,8 @@ import Testing
 
     @Test(arguments: [
         (Array("".utf8), "too few"), (Array("1234567".utf8), "too few"),
-        ([0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF], "does not fit"), ([3, 0, 0, 0, 0, 0, 0, 0, 0x7B, 0x7D], "does not fit"),
+        ([0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF], "does not fit"),
+        ([3, 0, 0, 0, 0, 0, 0, 0, 0x7B, 0x7D], "does not fit"),
         (Array("version https://git-lfs.github.com/spec/v1\noid sha256:0\n".utf8), "git lfs pull"),
         ([2, 0, 0, 0, 0, 0, 0, 0, 0x5B, 0x5D], "does not begin with {"),
         ([5, 0, 0, 0, 0, 0, 0, 0, 0x7B, 0x22, 0x80, 0x22, 0x7D], "byte 2"),
@@ -179,17 +207,21 @@ import Testing
 
     @Test func damagedHeadersNeverBringTheReaderDown() throws {
         let folder = try Scratch()
-        var generator = SeededGenerator(state: UInt64.random(in: 0 ... UInt64.max))
+        var generator = SeededGenerator(state: UInt64.random(in: 0...UInt64.max))
         let seed = generator.state
         let whole = try FileBytes.read(path: Self.referencePath)
         let header = 8 + Int(whole[0]) + Int(whole[1]) << 8
-        for _ in 0 ..< 600 {
+        for _ in 0..<600 {
             var bytes = whole
-            for _ in 0 ..< Int.random(in: 1 ... 4, using: &generator) {
-                let place = Int.random(in: 0 ..< header, using: &generator)
-                bytes[place] = Bool.random(using: &generator) ? UInt8.random(in: 0 ... 255, using: &generator) : UInt8.random(in: 0x30 ... 0x39, using: &generator)
+            for _ in 0..<Int.random(in: 1...4, using: &generator) {
+                let place = Int.random(in: 0..<header, using: &generator)
+                bytes[place] =
+                    Bool.random(using: &generator)
+                    ? UInt8.random(in: 0...255, using: &generator) : UInt8.random(in: 0x30...0x39, using: &generator)
             }
-            guard let file = try? SafetensorsFile(path: try folder.write("damaged.safetensors", bytes)) else { continue }
+            guard let file = try? SafetensorsFile(path: try folder.write("damaged.safetensors", bytes)) else {
+                continue
+            }
             for (name, tensor) in file.tensors {
                 #expect(tensor.byteRange.upperBound <= bytes.count, "seed \(seed)")
                 _ = try? file.readFloat32(name)
@@ -201,7 +233,9 @@ import Testing
     @Test func askingForTheWrongThingNamesIt() throws {
         let file = try SafetensorsFile(path: Self.referencePath)
         let shape = try #require(throws: FileError.self) { try file.readFloat32("half", expecting: [5, 2]) }
-        #expect(shape.description.contains("'half'") && shape.description.contains("[5, 2]") && shape.description.contains("[2, 5]"))
+        #expect(
+            shape.description.contains("'half'") && shape.description.contains("[5, 2]")
+                && shape.description.contains("[2, 5]"))
         let type = try #require(throws: FileError.self) { try file.readFloat32("byte") }
         #expect(type.description.contains("'byte'") && type.description.contains("U8"))
         let integers = try #require(throws: FileError.self) { try file.readIntegers("half") }
@@ -222,7 +256,7 @@ import Testing
             let locked = try #require(throws: FileError.self) { try FileBytes.read(path: path) }
             #expect(locked.description.contains("permissions"))
         }
-        let random = [UInt8]((0 ..< 200_000).map { UInt8(truncatingIfNeeded: $0 &* 31) })
+        let random = [UInt8]((0..<200_000).map { UInt8(truncatingIfNeeded: $0 &* 31) })
         #expect(try FileBytes.read(path: try folder.write("bytes", random)) == random)
         #expect(try FileBytes.read(path: try folder.write("empty", [])) == [])
     }

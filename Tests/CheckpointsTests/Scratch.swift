@@ -27,7 +27,7 @@ final class Scratch {
 }
 
 enum Goldens {
-    /// Made by `scripts/goldens`; the encoders' tests use the same models.
+    /// Made by `scripts/goldens/make.py`; the encoders' tests use the same models.
     static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
         .deletingLastPathComponent().appendingPathComponent("TransformersTests/Goldens").path
 }

@@ -8,7 +8,9 @@ import Testing
 
 @Suite(.serialized) struct AttendTests {
     /// Writes q, k and v from a seed and returns them.
-    private func write(_ heads: HeadShape, _ shape: SequenceShape, to path: String, seed: UInt64) throws -> [String: [Float]] {
+    private func write(_ heads: HeadShape, _ shape: SequenceShape, to path: String, seed: UInt64) throws -> [String:
+        [Float]]
+    {
         var generator = SplitMix(seed: seed)
         let shapes: [(name: String, elementType: ElementType, shape: [Int])] = [
             ("q", .float32, [heads.queryHeads, shape.queries, heads.headDimension]),
@@ -34,7 +36,10 @@ import Testing
             var first: Data?
             for spread: Spread in [.alone, .mpirun(3), .virtual(7)] {
                 let run = try CommandRun.annulus(
-                    ["attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors"), "--force", "--mask", "\(mask)", "--scale", "0.3"],
+                    [
+                        "attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors"), "--force",
+                        "--mask", "\(mask)", "--scale", "0.3",
+                    ],
                     spread)
                 try #require(run.status == 0, "\(run.errors)")
                 let bytes = try Data(contentsOf: URL(fileURLWithPath: folder.path("out.safetensors")))
@@ -50,11 +55,14 @@ import Testing
                 }
                 let oracle = Oracle.attend(
                     queries: part("q", head, shape.queries, 24), keys: part("k", head / 2, shape.keys, 24),
-                    values: part("v", head / 2, shape.keys, 40), headDimension: 24, valueDimension: 40, shape: shape, mask: mask,
+                    values: part("v", head / 2, shape.keys, 40), headDimension: 24, valueDimension: 40, shape: shape,
+                    mask: mask,
                     scale: Double(Float(0.3)))
                 for (place, exact) in oracle.output.enumerated() {
                     let value = Double(output[head * shape.queries * 40 + place])
-                    if abs(value - exact) > oracle.outputBound[place] { Issue.record("head \(head), element \(place): \(value), \(exact)") }
+                    if abs(value - exact) > oracle.outputBound[place] {
+                        Issue.record("head \(head), element \(place): \(value), \(exact)")
+                    }
                 }
                 for (row, exact) in oracle.logSumExp.enumerated() {
                     let value = Double(sums[head * shape.queries + row])
@@ -68,21 +76,29 @@ import Testing
 
     /// Nothing visible, nobody who asks, nobody who answers: zeros and −∞ on any ranks, whatever the strategy would be.
     @Test(arguments: [
-        (SequenceShape(length: 300), "!full"), (SequenceShape(queries: 0, keys: 300), "full"), (SequenceShape(queries: 300, keys: 0), "causal"),
+        (SequenceShape(length: 300), "!full"), (SequenceShape(queries: 0, keys: 300), "full"),
+        (SequenceShape(queries: 300, keys: 0), "causal"),
         (SequenceShape(length: 0), "full"), (SequenceShape(queries: 700, keys: 40), "!window(-1,-1)"),
     ]) func nothingToAttendIsZerosAndMinusInfinity(shape: SequenceShape, mask: String) throws {
         let folder = try TemporaryFolder()
         let heads = HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 8, valueDimension: 12)
         _ = try write(heads, shape, to: folder.path("in.safetensors"), seed: 5)
         let spreads: [Spread] = [.alone, .virtual(2), .virtual(3), .mpirun(2), .mpirun(3)]
-        for (spread, layout) in spreads.map({ ($0, "contiguous") }) + [(.virtual(3), "zigzag"), (.virtual(3), "balanced")] {
+        for (spread, layout) in spreads.map({ ($0, "contiguous") }) + [
+            (.virtual(3), "zigzag"), (.virtual(3), "balanced"),
+        ] {
             let run = try CommandRun.annulus(
-                ["attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors"), "--force", "--mask", mask, "--layout", layout, "--threads", "1"],
+                [
+                    "attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors"), "--force",
+                    "--mask", mask, "--layout", layout, "--threads", "1",
+                ],
                 spread)
             try #require(run.status == 0 && run.errorLines.isEmpty, "\(spread): \(run.errors)")
             let file = try SafetensorsFile(path: folder.path("out.safetensors"))
-            #expect(try file.readFloat32("output", expecting: [4, shape.queries, 12]).allSatisfy { $0 == 0 }, "\(spread)")
-            #expect(try file.readFloat32("lse", expecting: [4, shape.queries]).allSatisfy { $0 == -.infinity }, "\(spread)")
+            #expect(
+                try file.readFloat32("output", expecting: [4, shape.queries, 12]).allSatisfy { $0 == 0 }, "\(spread)")
+            #expect(
+                try file.readFloat32("lse", expecting: [4, shape.queries]).allSatisfy { $0 == -.infinity }, "\(spread)")
         }
     }
 
@@ -159,7 +175,8 @@ import Testing
             try writeZeros(refused.tensors, to: folder.path("in.safetensors"))
             let before = folder.names
             let run = try CommandRun.annulus(
-                ["attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors")] + refused.arguments,
+                ["attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors")]
+                    + refused.arguments,
                 ranks == 1 ? .alone : .mpirun(ranks))
             #expect(run.status == refused.status, "\(refused.arguments): \(run.errors)")
             #expect(run.errorLines.count == 1 && run.errors.contains(refused.named), "\(refused.named): \(run.errors)")
@@ -185,21 +202,30 @@ import Testing
         }.max()!
         func output(_ spread: Spread, _ arguments: [String]) throws -> (values: [Float], run: CommandRun) {
             let run = try CommandRun.annulus(
-                ["attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors"), "--force", "--scale", "0.3"] + arguments, spread)
+                [
+                    "attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors"), "--force",
+                    "--scale", "0.3",
+                ] + arguments, spread)
             try #require(run.status == 0, "\(run.errors)")
-            return (try SafetensorsFile(path: folder.path("out.safetensors")).readFloat32("output", expecting: [4, 300, 40]), run)
+            return (
+                try SafetensorsFile(path: folder.path("out.safetensors")).readFloat32(
+                    "output", expecting: [4, 300, 40]), run
+            )
         }
         let exact = try output(.alone, []).values
         for spread: Spread in [.alone, .mpirun(3), .virtual(7)] {
             let (values, run) = try output(spread, ["--wire", "bfloat16"])
-            #expect(run.errors.contains("no output changes by more than \(String(format: "%.3g", bound))\n"), "\(run.errors)")
+            #expect(
+                run.errors.contains("no output changes by more than \(String(format: "%.3g", bound))\n"),
+                "\(run.errors)")
             let change = zip(exact, values).map { Double(abs($0 - $1)) }.max()!
             #expect(change > 1e-5 && change <= bound, "\(change), \(bound)")
         }
     }
 
     @Test func aFaultInAMaskGetsACaret() throws {
-        let run = try CommandRun.annulus(["attend", "-i", "in.safetensors", "-o", "out.safetensors", "--mask", "causal & sliding(3)"], .mpirun(2))
+        let run = try CommandRun.annulus(
+            ["attend", "-i", "in.safetensors", "-o", "out.safetensors", "--mask", "causal & sliding(3)"], .mpirun(2))
         let lines = run.errors.split(separator: "\n").map(String.init)
         let first = try #require(lines.firstIndex { $0.hasPrefix("annulus:") })
         #expect(Array(lines[(first + 1)...(first + 2)]) == ["  causal & sliding(3)", "           ^"], "\(run.errors)")
@@ -227,26 +253,37 @@ import Testing
             var first: Data?
             let ways: [(spread: Spread, order: String, strategy: String)] = [
                 (.alone, "contiguous", "auto"), (.mpirun(3), "balanced", "pass-kv"), (.virtual(5), "zigzag", "pass-q"),
-                (.virtual(3), "contiguous", "all-gather"), (.mpirun(2), "zigzag", "head-exchange"), (.virtual(4), "balanced", "hybrid"),
+                (.virtual(3), "contiguous", "all-gather"), (.mpirun(2), "zigzag", "head-exchange"),
+                (.virtual(4), "balanced", "hybrid"),
                 (.virtual(6), "contiguous", "tree"),
             ]
             for (spread, order, strategy) in ways {
                 let run = try CommandRun.annulus(
-                    ["attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors"), "--force", "--mask", expression,
-                        "--softcap", "2", "--layout", order, "--strategy", strategy], spread)
+                    [
+                        "attend", "-i", folder.path("in.safetensors"), "-o", folder.path("out.safetensors"), "--force",
+                        "--mask", expression,
+                        "--softcap", "2", "--layout", order, "--strategy", strategy,
+                    ], spread)
                 try #require(run.status == 0, "\(run.errors)")
                 let bytes = try Data(contentsOf: URL(fileURLWithPath: folder.path("out.safetensors")))
                 first = first ?? bytes
                 #expect(bytes == first, "\(expression), \(spread), \(strategy)")
             }
             let mask = try Mask(parsing: expression) { _, _ in throw CancellationError() }
-            let output = try SafetensorsFile(path: folder.path("out.safetensors")).readFloat32("output", expecting: [4, 400, 16])
+            let output = try SafetensorsFile(path: folder.path("out.safetensors")).readFloat32(
+                "output", expecting: [4, 400, 16])
             for head in 0..<4 {
-                func part(_ place: Int, _ head: Int, _ width: Int) -> [Float] { Array(tensors[place].values[head * 400 * width..<(head + 1) * 400 * width]) }
+                func part(_ place: Int, _ head: Int, _ width: Int) -> [Float] {
+                    Array(tensors[place].values[head * 400 * width..<(head + 1) * 400 * width])
+                }
                 let oracle = Oracle.attend(
-                    queries: part(0, head, 12), keys: part(1, head / 2, 12), values: part(2, head / 2, 16), headDimension: 12,
-                    valueDimension: 16, shape: shape, mask: mask, scale: Double(1 / Float(12).squareRoot()), modifiers: modifiers, head: head)
-                let wrong = oracle.output.indices.first { abs(Double(output[head * 400 * 16 + $0]) - oracle.output[$0]) > oracle.outputBound[$0] }
+                    queries: part(0, head, 12), keys: part(1, head / 2, 12), values: part(2, head / 2, 16),
+                    headDimension: 12,
+                    valueDimension: 16, shape: shape, mask: mask, scale: Double(1 / Float(12).squareRoot()),
+                    modifiers: modifiers, head: head)
+                let wrong = oracle.output.indices.first {
+                    abs(Double(output[head * 400 * 16 + $0]) - oracle.output[$0]) > oracle.outputBound[$0]
+                }
                 #expect(wrong == nil, "\(expression), head \(head)")
             }
         }

@@ -6,8 +6,11 @@ import Testing
 @Suite(.serialized) struct BalanceTests {
     private func bench(_ spread: Spread) throws -> (tokens: [Double], sha256: String) {
         let run = try CommandRun.annulus(
-            ["bench", "attention", "--length", "9000", "--heads", "2", "--head-dim", "16", "--mask", "causal", "--layout", "balanced",
-                "--repetitions", "1", "--threads", "1", "--format", "json"], spread)
+            [
+                "bench", "attention", "--length", "9000", "--heads", "2", "--head-dim", "16", "--mask", "causal",
+                "--layout", "balanced",
+                "--repetitions", "1", "--threads", "1", "--format", "json",
+            ], spread)
         try #require(run.status == 0, "\(run.errors)")
         let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
         return (try #require(row["rank_tokens"] as? [Double]), try #require(row["sha256"] as? String))

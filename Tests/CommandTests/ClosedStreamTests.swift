@@ -1,4 +1,5 @@
-// Standard streams that are closed when the command starts: who needs one says so, before any work; nobody else notices.
+// Standard streams that are closed when the command starts: who needs one says so, before any work; nobody else
+// notices.
 
 import Foundation
 import Testing
@@ -13,7 +14,9 @@ import Testing
         let errors: String
 
         /// - Parameter prefix: what the command is started by.
-        init(_ arguments: [String], closed: [Int], input: String = "A text of the input.\n", by prefix: [String] = []) throws {
+        init(_ arguments: [String], closed: [Int], input: String = "A text of the input.\n", by prefix: [String] = [])
+            throws
+        {
             let folder = try TemporaryFolder()
             let process = CommandRun.process(arguments, .alone, folder: folder)
             let redirections = closed.map { $0 == 0 ? "<&-" : "\($0)>&-" }.joined(separator: " ")
@@ -35,7 +38,9 @@ import Testing
     }
 
     /// Every set of closed descriptors, with and without files in the place of the streams.
-    @Test(arguments: [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]]) func onlyWhoNeedsAStreamMissesIt(closed: [Int]) throws {
+    @Test(arguments: [[0], [1], [2], [0, 1], [0, 2], [1, 2], [0, 1, 2]]) func onlyWhoNeedsAStreamMissesIt(closed: [Int])
+        throws
+    {
         let folder = try TemporaryFolder()
         let (text, lines) = (folder.path("text.txt"), folder.path("lines.jsonl"))
         try "A text in a file.".write(toFile: text, atomically: false, encoding: .utf8)
@@ -45,12 +50,17 @@ import Testing
         for (hasInput, hasOutput) in [(false, false), (false, true), (true, false), (true, true)] {
             let run = try ClosedRun(
                 embed + (hasInput ? ["-i", text] : []) + (hasOutput ? ["-o", lines, "--force"] : []), closed: closed)
-            let missing: (status: Int32, name: String)? = !hasInput && closed.contains(0) ? (66, "standard input")
+            let missing: (status: Int32, name: String)? =
+                !hasInput && closed.contains(0)
+                ? (66, "standard input")
                 : !hasOutput && closed.contains(1) ? (74, "standard output") : nil
             let what = "closed \(closed), input \(hasInput), output \(hasOutput): status \(run.status), \(run.errors)"
             #expect(run.status == missing?.status ?? 0, "\(what)")
             if let missing {
-                #expect(closed.contains(2) ? run.errors.isEmpty : run.errorLines.count == 1 && run.errors.contains(missing.name), "\(what)")
+                #expect(
+                    closed.contains(2)
+                        ? run.errors.isEmpty : run.errorLines.count == 1 && run.errors.contains(missing.name), "\(what)"
+                )
                 #expect(run.output.isEmpty, "\(what)")
             } else {
                 #expect(run.errors.isEmpty, "\(what)")
@@ -64,11 +74,14 @@ import Testing
 
     /// Before it is begun: none of these would end within a test's time.
     @Test(arguments: [
-        ["bench", "attention", "--length", "4000000"], ["bench", "gemm", "--repetitions", "1000000"], ["bench", "peak", "--repetitions", "1000000"],
+        ["bench", "attention", "--length", "4000000"], ["bench", "gemm", "--repetitions", "1000000"],
+        ["bench", "peak", "--repetitions", "1000000"],
     ]) func aLongJobThatCouldNotPrintIsNotBegun(arguments: [String]) throws {
         for prefix in [[], ["mpirun", "--allow-run-as-root", "--oversubscribe", "-np", "2"]] {
             let run = try ClosedRun(arguments, closed: [1], by: prefix)
-            #expect(run.status == 74 && run.errorLines.count == 1 && run.errors.contains("standard output is closed"), "\(run.status): \(run.errors)")
+            #expect(
+                run.status == 74 && run.errorLines.count == 1 && run.errors.contains("standard output is closed"),
+                "\(run.status): \(run.errors)")
         }
     }
 
@@ -93,7 +106,9 @@ import Testing
         ] as [(String, [String], Int32)] {
             let run = try ClosedRun(arguments, closed: [], by: ["sh", "-c", "exec \"$@\" " + redirection, "sh"])
             #expect(run.status == status, "\(arguments): \(run.status): \(run.errors)")
-            if status == 74 { #expect(run.errorLines.count == 1 && run.errors.contains("disk is full"), "\(run.errors)") }
+            if status == 74 {
+                #expect(run.errorLines.count == 1 && run.errors.contains("disk is full"), "\(run.errors)")
+            }
         }
     }
     #endif

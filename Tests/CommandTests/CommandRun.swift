@@ -37,14 +37,16 @@ struct CommandRun {
     var errorLines: [String] { errors.split(separator: "\n").map(String.init).filter { $0.hasPrefix("annulus:") } }
 
     /// The folder of the test's own executable, where `annulus` is built too.
-    static let products = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath().deletingLastPathComponent()
+    static let products = URL(fileURLWithPath: CommandLine.arguments[0]).resolvingSymlinksInPath()
+        .deletingLastPathComponent()
 
     /// The command, ready to run but for its standard streams.
     /// - Parameters:
     ///   - script: what a shell does with the command, `"$@"`, instead of running it.
     ///   - mounts: whether the shell may mount file systems, which nobody else sees.
     static func process(
-        _ arguments: [String], _ spread: Spread, environment: [String: String] = [:], folder: TemporaryFolder, script: String? = nil,
+        _ arguments: [String], _ spread: Spread, environment: [String: String] = [:], folder: TemporaryFolder,
+        script: String? = nil,
         mounts: Bool = false
     ) -> Process {
         let process = Process()
@@ -56,16 +58,26 @@ struct CommandRun {
         case .mpirun(let ranks):
             words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks)"] + words
         case .lastWith(let more, let ranks):
-            words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks - 1)"] + words + [":", "-np", "1"] + words + more
+            words =
+                ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks - 1)"] + words + [":", "-np", "1"]
+                + words + more
         case .lastBeing(let program, let ranks):
-            words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks - 1)"] + words + [":", "-np", "1", program] + arguments
+            words =
+                ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks - 1)"] + words + [
+                    ":", "-np", "1", program,
+                ] + arguments
         case .lastSlowed(let ranks):
-            let slowly = #""$@" & while kill -STOP $! 2>/dev/null; do sleep 0.03; kill -CONT $!; sleep 0.01; done; wait $!"#
-            words = ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks - 1)"] + words
+            let slowly =
+                #""$@" & while kill -STOP $! 2>/dev/null; do sleep 0.03; kill -CONT $!; sleep 0.01; done; wait $!"#
+            words =
+                ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", "\(ranks - 1)"] + words
                 + [":", "-np", "1", "sh", "-c", slowly, "slowly"] + words
         }
         if let script {
-            words = (mounts ? ["unshare", "-m"] : []) + ["sh", "-c", (mounts ? "mount --make-rprivate /\n" : "") + script, "script"] + words
+            words =
+                (mounts ? ["unshare", "-m"] : []) + [
+                    "sh", "-c", (mounts ? "mount --make-rprivate /\n" : "") + script, "script",
+                ] + words
         }
         process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
         process.arguments = words
@@ -81,11 +93,13 @@ struct CommandRun {
     }
 
     static func annulus(
-        _ arguments: [String], _ spread: Spread = .alone, input: String? = nil, environment: [String: String] = [:], script: String? = nil,
+        _ arguments: [String], _ spread: Spread = .alone, input: String? = nil, environment: [String: String] = [:],
+        script: String? = nil,
         mounts: Bool = false
     ) throws -> CommandRun {
         let folder = try TemporaryFolder()
-        let process = process(arguments, spread, environment: environment, folder: folder, script: script, mounts: mounts)
+        let process = process(
+            arguments, spread, environment: environment, folder: folder, script: script, mounts: mounts)
         // Files, not pipes: nothing can block on a full one.
         func file(_ name: String, _ content: String = "") throws -> FileHandle {
             let path = folder.path(name)

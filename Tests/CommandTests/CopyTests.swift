@@ -26,21 +26,29 @@ import Testing
     }
 
     private func refuse(
-        _ last: [String], status: Int32, naming names: [String], verb: [String] = ["embed"], ranks: Int = 3, sourceLocation: SourceLocation = #_sourceLocation
+        _ last: [String], status: Int32, naming names: [String], verb: [String] = ["embed"], ranks: Int = 3,
+        sourceLocation: SourceLocation = #_sourceLocation
     ) throws {
         let folder = try TemporaryFolder()
-        let arguments = verb + ["-m", checkpoint("tiny-bert")] + (verb[0] == "embed" ? ["-o", folder.path("out.npy")] : [])
+        let arguments =
+            verb + ["-m", checkpoint("tiny-bert")] + (verb[0] == "embed" ? ["-o", folder.path("out.npy")] : [])
         let run = try CommandRun.annulus(arguments, .lastWith(last, ranks: ranks), input: "one line\nand another\n")
         #expect(run.status == status, "\(run.errors)", sourceLocation: sourceLocation)
         #expect(run.errorLines.count == 1, "\(run.errors)", sourceLocation: sourceLocation)
         for name in names + ["rank \(ranks - 1) on"] {
-            #expect(run.errorLines.first?.contains(name) == true, "'\(name)' is missing in: \(run.errors)", sourceLocation: sourceLocation)
+            #expect(
+                run.errorLines.first?.contains(name) == true, "'\(name)' is missing in: \(run.errors)",
+                sourceLocation: sourceLocation)
         }
         #expect(folder.names.isEmpty && run.output.isEmpty, sourceLocation: sourceLocation)
     }
 
-    /// One bit of one number: of a table that ranks read in shares, of a matrix that one of them packs, of a vector that all read.
-    @Test(arguments: ["word_embeddings.weight", "layer.1.output.dense.weight", "layer.0.attention.output.LayerNorm.bias"], [2, 3])
+    /// One bit of one number: of a table that ranks read in shares, of a matrix that one of them packs, of a vector
+    /// that all read.
+    @Test(
+        arguments: [
+            "word_embeddings.weight", "layer.1.output.dense.weight", "layer.0.attention.output.LayerNorm.bias",
+        ], [2, 3])
     func oneBitOfAWeightIsNoticed(tensor: String, ranks: Int) throws {
         let folder = try TemporaryFolder()
         var name = ""
@@ -50,7 +58,8 @@ import Testing
 
     @Test func filesThatAreReadAreCompared() throws {
         for (file, old, new) in [
-            ("tokenizer.json", "\"max_input_chars_per_word\":100", "\"max_input_chars_per_word\":101"), ("config.json", "\"layer_norm_eps\": 1e-12", "\"layer_norm_eps\": 1e-11"),
+            ("tokenizer.json", "\"max_input_chars_per_word\":100", "\"max_input_chars_per_word\":101"),
+            ("config.json", "\"layer_norm_eps\": 1e-12", "\"layer_norm_eps\": 1e-11"),
         ] {
             let folder = try TemporaryFolder()
             let model = try copy(folder) { try replace(file, old, new)($0) }
@@ -59,15 +68,22 @@ import Testing
         // A file that only one rank has changes what it computes too.
         let folder = try TemporaryFolder()
         let model = try copy(folder) { model in
-            try Data("[{\"type\": \"a.Transformer\", \"path\": \"\"}, {\"type\": \"a.Pooling\", \"path\": \"1_Pooling\"}]".utf8)
-                .write(to: URL(fileURLWithPath: model + "/modules.json"))
+            try Data(
+                "[{\"type\": \"a.Transformer\", \"path\": \"\"}, {\"type\": \"a.Pooling\", \"path\": \"1_Pooling\"}]"
+                    .utf8
+            )
+            .write(to: URL(fileURLWithPath: model + "/modules.json"))
             try FileManager.default.createDirectory(atPath: model + "/1_Pooling", withIntermediateDirectories: true)
-            try Data("{\"pooling_mode_cls_token\": true}".utf8).write(to: URL(fileURLWithPath: model + "/1_Pooling/config.json"))
+            try Data("{\"pooling_mode_cls_token\": true}".utf8).write(
+                to: URL(fileURLWithPath: model + "/1_Pooling/config.json"))
         }
         try refuse(["-m", model], status: 65, naming: ["1_Pooling/config.json"])
     }
 
-    @Test(arguments: [["--pooling", "cls"], ["--strategy", "tree"], ["--dtype", "bfloat16"], ["--max-length", "7"], ["--truncate-dim", "3"]])
+    @Test(arguments: [
+        ["--pooling", "cls"], ["--strategy", "tree"], ["--dtype", "bfloat16"], ["--max-length", "7"],
+        ["--truncate-dim", "3"],
+    ])
     func optionsThatChangeBitsOrPlansAreCompared(option: [String]) throws {
         try refuse(option, status: 78, naming: ["\(option[0]) is '\(option[1])'"])
     }
@@ -75,7 +91,8 @@ import Testing
     @Test func flagsAndVerbsAreComparedToo() throws {
         try refuse(["--normalize"], status: 78, naming: ["--normalize is 'true'", "not given on rank 0"])
         try refuse(["--seed", "9"], status: 78, naming: ["--seed is '9'", "'0' on rank 0"], verb: ["verify"])
-        let run = try CommandRun.annulus(["bench", "peak", "--repetitions", "1"], .lastWith(["--seed", "1"], ranks: 2))
+        let run = try CommandRun.annulus(
+            ["bench", "peak", "--repetitions", "1"], .lastWith(["--seed", "1"], ranks: 2))
         #expect(run.status == 78 && run.errorLines.count == 1 && run.errors.contains("--seed"), "\(run.errors)")
     }
 
@@ -86,7 +103,9 @@ import Testing
         let arguments = ["embed", "-m", checkpoint("tiny-bert")]
         let alone = try CommandRun.annulus(arguments, input: "one line\nand another\n")
         let run = try CommandRun.annulus(
-            arguments, .lastWith(["-m", model, "--threads", "2", "--watchdog", "100", "--quiet", "--progress", "never"], ranks: 3),
+            arguments,
+            .lastWith(
+                ["-m", model, "--threads", "2", "--watchdog", "100", "--quiet", "--progress", "never"], ranks: 3),
             input: "one line\nand another\n")
         #expect(run.status == 0 && run.output == alone.output && !alone.output.isEmpty, "\(run.errors)")
     }
@@ -137,7 +156,8 @@ import Testing
             name = try edit(model, "layer.1.output.dense.weight", byte: 3) { $0 = 0x7F }
             _ = try edit(model, "layer.1.output.dense.weight", byte: 2) { $0 = 0xC0 }
         }
-        let run = try CommandRun.annulus(["embed", "-m", model], spread, input: String(repeating: "a b c ", count: 200) + "\nand another\n")
+        let run = try CommandRun.annulus(
+            ["embed", "-m", model], spread, input: String(repeating: "a b c ", count: 200) + "\nand another\n")
         #expect(run.status == 0 && run.output.count > 100, "\(run.errors)")
         let warnings = run.errors.split(separator: "\n").filter { $0.hasPrefix("warning:") }
         #expect(warnings.count { $0.contains("tensor '\(name)'") } == 1, "\(run.errors)")
@@ -145,7 +165,10 @@ import Testing
         #expect(warnings.count == 2, "\(run.errors)")
         if case .alone = spread {
             let verified = try CommandRun.annulus(["verify", "-m", model, "--ranks", "1", "--lengths", "5"])
-            #expect(verified.status == 65 && String(decoding: verified.output, as: UTF8.self).contains("'\(name)' holds 1 that"), "\(verified.errors)")
+            #expect(
+                verified.status == 65
+                    && String(decoding: verified.output, as: UTF8.self).contains("'\(name)' holds 1 that"),
+                "\(verified.errors)")
         }
     }
 
@@ -156,7 +179,8 @@ import Testing
             // 2¹²⁷ and more times what a norm gives.
             let path = model + "/model.safetensors"
             let file = try SafetensorsFile(path: path)
-            let tensor = try #require(file.names.first { $0.hasSuffix("layer.0.output.dense.bias") }.flatMap { file.tensors[$0] })
+            let tensor = try #require(
+                file.names.first { $0.hasSuffix("layer.0.output.dense.bias") }.flatMap { file.tensors[$0] })
             var data = try Data(contentsOf: URL(fileURLWithPath: path))
             for place in stride(from: tensor.byteRange.lowerBound, to: tensor.byteRange.upperBound, by: 4) {
                 withUnsafeBytes(of: Float.greatestFiniteMagnitude) { data.replaceSubrange(place..<place + 4, with: $0) }
@@ -169,6 +193,8 @@ import Testing
         #expect(warnings.count == 1 && warnings[0].contains("layer 1 for tile 0 of standard input:1"), "\(run.errors)")
         let verified = try CommandRun.annulus(["verify", "-m", model, "--ranks", "1", "--lengths", "5"])
         #expect(verified.status == 65, "\(verified.errors)")
-        #expect(String(decoding: verified.output, as: UTF8.self).contains("not finite from layer 1 on"), "\(verified.errors)")
+        #expect(
+            String(decoding: verified.output, as: UTF8.self).contains("not finite from layer 1 on"),
+            "\(verified.errors)")
     }
 }

@@ -5,7 +5,8 @@ import Testing
 
 @Suite(.serialized) struct DecisionTests {
     private static let attention = [
-        "bench", "attention", "--length", "3000", "--heads", "4", "--head-dim", "16", "--repetitions", "1", "--threads", "1", "--format", "json",
+        "bench", "attention", "--length", "3000", "--heads", "4", "--head-dim", "16", "--repetitions", "1", "--threads",
+        "1", "--format", "json",
     ]
 
     /// What a host's memory does not hold is refused on every rank, with the figures, and nothing is written.
@@ -14,19 +15,22 @@ import Testing
         let model = checkpoint("tiny-bert")
         try Data("[2, 3, 4]\n".utf8).write(to: URL(fileURLWithPath: folder.path("in.ids")))
         for (arguments, named) in [
-            (Self.attention, "GiB"), (["bench", "encoder", "--shape", "minilm", "--length", "2000", "--repetitions", "1"], "GiB"),
+            (Self.attention, "GiB"),
+            (["bench", "encoder", "--shape", "minilm", "--length", "2000", "--repetitions", "1"], "GiB"),
             (["embed", "-m", model, "-i", folder.path("in.ids"), "-o", folder.path("out.npy")], "weights"),
         ] {
             let run = try CommandRun.annulus(arguments, spread, environment: ["ANNULUS_MEMORY_GIB": "0.00001"])
             #expect(run.status == 71, "\(arguments): \(run.errors)")
-            #expect(run.errorLines.count == 1 && run.errors.contains("free") && run.errors.contains(named), "\(run.errors)")
+            #expect(
+                run.errorLines.count == 1 && run.errors.contains("free") && run.errors.contains(named), "\(run.errors)")
             #expect(run.output.isEmpty && folder.names == ["in.ids"])
         }
     }
 
     /// Without a limit of our own: a job beyond any machine's memory.
     @Test func aJobBeyondTheMachineIsRefused() throws {
-        let run = try CommandRun.annulus(["bench", "attention", "--length", "100000000", "--heads", "512", "--repetitions", "1"], .mpirun(2))
+        let run = try CommandRun.annulus(
+            ["bench", "attention", "--length", "100000000", "--heads", "512", "--repetitions", "1"], .mpirun(2))
         #expect(run.status == 71 && run.errorLines.count == 1, "\(run.errors)")
     }
 
@@ -38,10 +42,14 @@ import Testing
     /// Memory decides too: where only the strategy of least memory fits, it is taken.
     @Test func aStrategyThatFitsIsChosen() throws {
         let cluster = try TemporaryFolder()
-        try Data(#"{"kinds": [{"nodes": 1, "ranks_per_node": 4, "gflops_per_rank": 100, "memory_gib": 1, "inside": {"latency_us": 5, "gbit_per_s": 32}}]}"#.utf8)
-            .write(to: URL(fileURLWithPath: cluster.path("c.json")))
+        try Data(
+            #"{"kinds": [{"nodes": 1, "ranks_per_node": 4, "gflops_per_rank": 100, "memory_gib": 1, "inside": {"latency_us": 5, "gbit_per_s": 32}}]}"#
+                .utf8
+        )
+        .write(to: URL(fileURLWithPath: cluster.path("c.json")))
         let plan = try CommandRun.annulus([
-            "plan", "--cluster", cluster.path("c.json"), "--length", "3000", "--heads", "4", "--head-dim", "16", "--layout", "contiguous", "--format", "json",
+            "plan", "--cluster", cluster.path("c.json"), "--length", "3000", "--heads", "4", "--head-dim", "16",
+            "--layout", "contiguous", "--format", "json",
         ])
         let memory = try plan.output.split(separator: UInt8(ascii: "\n")).map { line -> (String, Double) in
             let row = try #require(try JSONSerialization.jsonObject(with: Data(line)) as? [String: Any])
@@ -54,7 +62,8 @@ import Testing
         let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
         #expect(row["strategy"] as? String == memory[0].0)
         // The others, asked for by name, are refused.
-        let named = try CommandRun.annulus(Self.attention + ["--strategy", memory[5].0], .mpirun(4), environment: ["ANNULUS_MEMORY_GIB": "\(limit)"])
+        let named = try CommandRun.annulus(
+            Self.attention + ["--strategy", memory[5].0], .mpirun(4), environment: ["ANNULUS_MEMORY_GIB": "\(limit)"])
         #expect(named.status == 71 && named.errors.contains(memory[5].0), "\(named.errors)")
     }
 
@@ -73,13 +82,16 @@ import Testing
         let names = try FileManager.default.contentsOfDirectory(atPath: folder.path)
         try #require(names.count == 1)
         let file = folder.appendingPathComponent(names[0])
-        // To a hundredth, or what changes from run to run would change the plan: two or three digits, the last of them even, or
-        // five, or none, as the first is 1, below 5, or more.
-        let numbers = try String(decoding: Data(contentsOf: file), as: UTF8.self).split { !"0123456789.e-+".contains($0) }.compactMap { Double($0) }
+        // To a hundredth, or what changes from run to run would change the plan: two or three digits, the last of them
+        // even, or five, or none, as the first is 1, below 5, or more.
+        let numbers = try String(decoding: Data(contentsOf: file), as: UTF8.self).split {
+            !"0123456789.e-+".contains($0)
+        }.compactMap { Double($0) }
         #expect(numbers.count == 4)
         for number in numbers {
             let digits = Int(String(format: "%.5e", number).prefix { $0 != "e" }.filter(\.isNumber)) ?? 0
-            #expect(digits > 0 && digits % (digits < 200_000 ? 2_000 : digits < 500_000 ? 5_000 : 10_000) == 0, "\(number)")
+            #expect(
+                digits > 0 && digits % (digits < 200_000 ? 2_000 : digits < 500_000 ? 5_000 : 10_000) == 0, "\(number)")
         }
         // Ranks a thousand times slower than any: the prediction follows the file.
         try Data(#"{"flops": [1e6, 1e6], "inside": {"latency": 1e-6, "bandwidth": 1e9}}"#.utf8).write(to: file)
@@ -94,13 +106,15 @@ import Testing
         #expect(first.errors.isEmpty || first.errors.contains("strategy"))
     }
 
-    /// Messages over TCP go outright, unless somebody chose otherwise: two ranks that send to each other lose a third otherwise.
+    /// Messages over TCP go outright, unless somebody chose otherwise: two ranks that send to each other lose a third
+    /// otherwise.
     @Test(arguments: [nil, "send"]) func whatIsSentOverTCPIsSentOutright(chosen: String?) throws {
         let name = "OMPI_MCA_btl_tcp_flags"
         let run = try CommandRun.annulus(["doctor"], .mpirun(2), environment: chosen.map { [name: $0] } ?? [:])
         #expect(run.status == 0, "\(run.errors)")
         let line = String(decoding: run.output, as: UTF8.self).split(separator: "\n").first { $0.contains(name) }
-        #expect(line?.hasSuffix("\(name)=\(chosen ?? "send,inplace,need-ack,need-csum")") ?? false, "\(line ?? "no line")")
+        #expect(
+            line?.hasSuffix("\(name)=\(chosen ?? "send,inplace,need-ack,need-csum")") ?? false, "\(line ?? "no line")")
     }
 
     @Test func theChoiceIsLogged() throws {
@@ -109,9 +123,12 @@ import Testing
     }
 
     /// Ranks that were started with different jobs end with a line instead of waiting for each other.
-    @Test(arguments: [["--length", "3001"], ["--mask", "causal"], ["--layout", "zigzag"]]) func ranksThatPlanDifferentlyAreRefused(other: [String]) throws {
+    @Test(arguments: [["--length", "3001"], ["--mask", "causal"], ["--layout", "zigzag"]])
+    func ranksThatPlanDifferentlyAreRefused(other: [String]) throws {
         let run = try CommandRun.annulus(Self.attention, .lastWith(other, ranks: 3))
         #expect(run.status == 78, "\(run.errors)")
-        #expect(run.errorLines.count == 1 && run.errorLines[0].contains("\(other[0]) is '\(other[1])' on rank 2"), "\(run.errors)")
+        #expect(
+            run.errorLines.count == 1 && run.errorLines[0].contains("\(other[0]) is '\(other[1])' on rank 2"),
+            "\(run.errors)")
     }
 }

@@ -1,5 +1,5 @@
-// The real binary with a model, met by a signal in the middle of its work: it ends in time, says why in one line, and leaves
-// nothing. Tests/Faults/trials.py does the same at random moments.
+// The real binary with a model, met by a signal in the middle of its work: it ends in time, says why in one line, and
+// leaves nothing. Tests/Faults/trials.py does the same at random moments.
 
 #if os(Linux)
 import Foundation
@@ -9,7 +9,9 @@ import Testing
     /// Seconds without a sign of life; larger than a busy machine needs, since other tests run meanwhile.
     private static let watchdog = 4
 
-    @Test(arguments: [SIGKILL, SIGSTOP, SIGSEGV, SIGTERM, SIGUSR1], [2, 3]) func aSignalToARankEndsTheJob(signal: Int32, ranks: Int) throws {
+    @Test(arguments: [SIGKILL, SIGSTOP, SIGSEGV, SIGTERM, SIGUSR1], [2, 3]) func aSignalToARankEndsTheJob(
+        signal: Int32, ranks: Int
+    ) throws {
         let job = try FaultJob(.mpirun(ranks), watchdog: Self.watchdog)
         defer { job.endByForce() }
         // Rank 0 of two, and one that is not rank 0 of three.
@@ -18,7 +20,9 @@ import Testing
         let target = try #require(job.ranks[rank])
         let start = ContinuousClock.now
         kill(target, signal)
-        #expect(job.waitForEnd(seconds: Self.watchdog + 5), "after \(ContinuousClock.now - start) still there: \(job.living)")
+        #expect(
+            job.waitForEnd(seconds: Self.watchdog + 5),
+            "after \(ContinuousClock.now - start) still there: \(job.living)")
         let errors = try job.errors
         let lines = errors.split(separator: "\n").filter { $0.hasPrefix("annulus:") }
         try #require(lines.count == 1, "\(errors)")
@@ -30,7 +34,9 @@ import Testing
             #expect(lines[0].contains("rank \(rank) ") && lines[0].contains("not been heard of"), "\(errors)")
             #expect(job.status == 70)
         case SIGSEGV:
-            #expect(lines[0].contains("rank \(rank) ") && lines[0].contains("crashed") && lines[0].contains("SIGSEGV"), "\(errors)")
+            #expect(
+                lines[0].contains("rank \(rank) ") && lines[0].contains("crashed") && lines[0].contains("SIGSEGV"),
+                "\(errors)")
             #expect(job.status == 139)
         case SIGTERM:
             #expect(lines[0].contains("interrupted by SIGTERM"), "\(errors)")
@@ -56,7 +62,8 @@ import Testing
             if signal == SIGSEGV {
                 // It dies of the signal, and behind the line is the call stack.
                 #expect(job.status == 139)
-                let first = try #require(lines.firstIndex { $0.hasPrefix("annulus:") && $0.contains("crashed: SIGSEGV") }, "\(errors)")
+                let first = try #require(
+                    lines.firstIndex { $0.hasPrefix("annulus:") && $0.contains("crashed: SIGSEGV") }, "\(errors)")
                 #expect(lines[first...].filter { $0.contains("0x") }.count >= 3, "\(errors)")
             } else {
                 #expect(job.status == 75)
@@ -107,7 +114,8 @@ private final class FaultJob {
         try documents.joined().write(toFile: folder.path("documents"), atomically: false, encoding: .utf8)
         process = CommandRun.process(
             [
-                "embed", "-m", checkpoint("tiny-bert"), "-i", folder.path("documents"), "--input-format", "lines", "--quiet",
+                "embed", "-m", checkpoint("tiny-bert"), "-i", folder.path("documents"), "--input-format", "lines",
+                "--quiet",
                 "--watchdog", "\(watchdog)", "-o", folder.path("out/vectors.npy"),
             ],
             spread, environment: ["ANNULUS_FAULT_TEST": token, "TMPDIR": folder.path("temporary")], folder: folder)
@@ -122,13 +130,16 @@ private final class FaultJob {
     var errors: String { get throws { try String(contentsOfFile: folder.path("errors"), encoding: .utf8) } }
 
     /// As a shell shows it.
-    var status: Int32 { process.isRunning ? -1 : process.terminationStatus + (process.terminationReason == .uncaughtSignal ? 128 : 0) }
+    var status: Int32 {
+        process.isRunning ? -1 : process.terminationStatus + (process.terminationReason == .uncaughtSignal ? 128 : 0)
+    }
 
     /// The processes of the job, and their ranks where a launcher told them.
     var living: [(identifier: Int32, rank: Int?)] {
         let names = (try? FileManager.default.contentsOfDirectory(atPath: "/proc")) ?? []
         return names.compactMap { name in
-            guard let identifier = Int32(name), let data = FileManager.default.contents(atPath: "/proc/\(name)/environ") else { return nil }
+            guard let identifier = Int32(name), let data = FileManager.default.contents(atPath: "/proc/\(name)/environ")
+            else { return nil }
             let variables = data.split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
             guard variables.contains("ANNULUS_FAULT_TEST=\(token)") else { return nil }
             let rank = variables.first { $0.hasPrefix("OMPI_COMM_WORLD_RANK=") }.flatMap { Int($0.dropFirst(21)) }
@@ -137,14 +148,19 @@ private final class FaultJob {
     }
 
     var ranks: [Int: Int32] {
-        Dictionary(living.compactMap { one in one.rank.map { ($0, one.identifier) } }, uniquingKeysWith: { first, _ in first })
+        Dictionary(
+            living.compactMap { one in one.rank.map { ($0, one.identifier) } }, uniquingKeysWith: { first, _ in first })
     }
 
     /// What is in the output's folder.
-    var outputs: [String] { ((try? FileManager.default.contentsOfDirectory(atPath: folder.path("out"))) ?? []).sorted() }
+    var outputs: [String] {
+        ((try? FileManager.default.contentsOfDirectory(atPath: folder.path("out"))) ?? []).sorted()
+    }
 
     /// What a job that failed must not leave: outputs, and anything in the folder for temporary files.
-    var left: [String] { outputs + ((try? FileManager.default.contentsOfDirectory(atPath: folder.path("temporary"))) ?? []) }
+    var left: [String] {
+        outputs + ((try? FileManager.default.contentsOfDirectory(atPath: folder.path("temporary"))) ?? [])
+    }
 
     /// Waits until the unfinished output is there: the work has begun.
     func waitForPartial() throws {

@@ -1,4 +1,5 @@
-// What a job leaves behind: no handles of MPI, no shared segments, no temporary files or folders; however it is spread and ends.
+// What a job leaves behind: no handles of MPI, no shared segments, no temporary files or folders; however it is spread
+// and ends.
 
 import Foundation
 import Testing
@@ -15,7 +16,9 @@ import Testing
         init() throws {
             folder = try TemporaryFolder()
             (temporary, shared, output) = (folder.path("temporary"), folder.path("shared"), folder.path("output"))
-            for path in [temporary, shared, output] { try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true) }
+            for path in [temporary, shared, output] {
+                try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+            }
         }
 
         var environment: [String: String] {
@@ -25,7 +28,9 @@ import Testing
             ]
         }
 
-        func names(_ path: String) -> [String] { ((try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []).sorted() }
+        func names(_ path: String) -> [String] {
+            ((try? FileManager.default.contentsOfDirectory(atPath: path)) ?? []).sorted()
+        }
     }
 
     /// The numbers of a line of `ANNULUS_SHOW_HANDLES`: handles left and made, kind by kind.
@@ -43,7 +48,8 @@ import Testing
     func nothingIsLeft(_ spread: Spread, _ end: End) throws {
         let places = try Places()
         let input = places.folder.path("input.txt")
-        try (Data("one line\nand another\n".utf8) + (end == .good ? Data() : Data([0xFF]))).write(to: URL(fileURLWithPath: input))
+        try (Data("one line\nand another\n".utf8) + (end == .good ? Data() : Data([0xFF]))).write(
+            to: URL(fileURLWithPath: input))
         let run = try CommandRun.annulus(
             ["embed", "-m", checkpoint("tiny-bert"), "-i", input, "-o", places.output + "/out.npy", "--quiet"], spread,
             environment: places.environment)
@@ -63,8 +69,12 @@ import Testing
     /// A rank that fails by itself ends the job at once, and MPI's own files go all the same.
     @Test(arguments: [2, 3]) func nothingIsLeftWhereOneRankFails(_ ranks: Int) throws {
         let places = try Places()
-        let process = CommandRun.process(["--scenario", "failsLater", places.output], .mpirun(ranks), environment: places.environment, folder: places.folder)
-        process.arguments = (process.arguments ?? []).map { $0.hasSuffix("/annulus") ? String($0.dropLast("annulus".count)) + "distributed-tests" : $0 }
+        let process = CommandRun.process(
+            ["--scenario", "failsLater", places.output], .mpirun(ranks), environment: places.environment,
+            folder: places.folder)
+        process.arguments = (process.arguments ?? []).map {
+            $0.hasSuffix("/annulus") ? String($0.dropLast("annulus".count)) + "distributed-tests" : $0
+        }
         process.standardOutput = FileHandle.nullDevice
         process.standardError = FileHandle.nullDevice
         try process.run()

@@ -4,7 +4,9 @@ import Foundation
 import Testing
 
 @Suite struct OpenBLASTests {
-    private static let gemm = ["bench", "gemm", "--tokens", "300", "--inputs", "40", "--outputs", "50", "--repetitions", "1", "--threads", "1"]
+    private static let gemm = [
+        "bench", "gemm", "--tokens", "300", "--inputs", "40", "--outputs", "50", "--repetitions", "1", "--threads", "1",
+    ]
 
     /// Whether the loader finds it here.
     private static let isInstalled = (try? CommandRun.annulus(gemm).errors.isEmpty) ?? false
@@ -16,7 +18,9 @@ import Testing
     /// A folder that the loader searches first, where files of its names are no libraries.
     private func without() throws -> (folder: TemporaryFolder, environment: [String: String]) {
         let folder = try TemporaryFolder()
-        for name in ["libopenblas.so.0", "libopenblas.so"] { try "none".write(toFile: folder.path(name), atomically: false, encoding: .utf8) }
+        for name in ["libopenblas.so.0", "libopenblas.so"] {
+            try "none".write(toFile: folder.path(name), atomically: false, encoding: .utf8)
+        }
         return (folder, ["LD_LIBRARY_PATH": folder.url.path])
     }
 
@@ -35,10 +39,13 @@ import Testing
             }
         }
         let table = try CommandRun.annulus(Self.gemm, environment: environment)
-        #expect(table.status == 0 && !String(decoding: table.output, as: UTF8.self).contains("openblas"), "\(table.errors)")
+        #expect(
+            table.status == 0 && !String(decoding: table.output, as: UTF8.self).contains("openblas"), "\(table.errors)")
         let doctor = try CommandRun.annulus(["doctor"], environment: environment)
         #expect(doctor.status == 0, "\(doctor.errors)")
-        #expect(String(decoding: doctor.output, as: UTF8.self).contains("OpenBLAS     none; "), "\(String(decoding: doctor.output, as: UTF8.self))")
+        #expect(
+            String(decoding: doctor.output, as: UTF8.self).contains("OpenBLAS     none; "),
+            "\(String(decoding: doctor.output, as: UTF8.self))")
         withExtendedLifetime(folder) {}
     }
 
@@ -61,19 +68,23 @@ import Testing
     func itsThreadsTakeNoSignals(signal: Int32) throws {
         let folder = try TemporaryFolder()
         for name in ["output", "errors"] { try "".write(toFile: folder.path(name), atomically: false, encoding: .utf8) }
-        let process = CommandRun.process(["bench", "gemm", "--repetitions", "1000000", "--threads", "2"], .alone, folder: folder)
+        let process = CommandRun.process(
+            ["bench", "gemm", "--repetitions", "1000000", "--threads", "2"], .alone, folder: folder)
         process.standardInput = FileHandle.nullDevice
         process.standardOutput = try FileHandle(forUpdating: URL(fileURLWithPath: folder.path("output")))
         process.standardError = try FileHandle(forUpdating: URL(fileURLWithPath: folder.path("errors")))
         try process.run()
         func isLoaded() -> Bool {
-            (try? String(contentsOfFile: "/proc/\(process.processIdentifier)/maps", encoding: .utf8).contains("libopenblas")) ?? false
+            (try? String(contentsOfFile: "/proc/\(process.processIdentifier)/maps", encoding: .utf8).contains(
+                "libopenblas")) ?? false
         }
         while process.isRunning, !isLoaded() { Thread.sleep(forTimeInterval: 0.01) }
         kill(process.processIdentifier, signal)
         process.waitUntilExit()
         let errors = try String(contentsOfFile: folder.path("errors"), encoding: .utf8)
-        #expect(process.terminationReason == .exit && process.terminationStatus == 75, "\(process.terminationStatus): \(errors)")
+        #expect(
+            process.terminationReason == .exit && process.terminationStatus == 75,
+            "\(process.terminationStatus): \(errors)")
         #expect(errors.hasPrefix("annulus: ") && errors.contains("was interrupted by SIG"), "\(errors)")
     }
     #endif
@@ -84,10 +95,15 @@ import Testing
         for name in ["/nowhere/libopenblas.so", folder.path("blas.so")] {
             for spread in [Spread.alone, .mpirun(2)] {
                 let run = try CommandRun.annulus(Self.gemm, spread, environment: ["ANNULUS_OPENBLAS": name])
-                #expect(run.status == 78 && run.errorLines.count == 1 && run.errors.contains(name), "\(run.status): \(run.errors)")
+                #expect(
+                    run.status == 78 && run.errorLines.count == 1 && run.errors.contains(name),
+                    "\(run.status): \(run.errors)")
             }
             let doctor = try CommandRun.annulus(["doctor"], environment: ["ANNULUS_OPENBLAS": name])
-            #expect(doctor.status == 0 && String(decoding: doctor.output, as: UTF8.self).contains("! ANNULUS_OPENBLAS is '\(name)'"), "\(doctor.errors)")
+            #expect(
+                doctor.status == 0
+                    && String(decoding: doctor.output, as: UTF8.self).contains("! ANNULUS_OPENBLAS is '\(name)'"),
+                "\(doctor.errors)")
         }
     }
 }

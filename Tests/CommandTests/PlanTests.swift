@@ -1,4 +1,5 @@
-// `plan`: prices as a table, JSON and CSV, for attention and encoders; bad cluster files and hostile values are refused by name.
+// `plan`: prices as a table, JSON and CSV, for attention and encoders; bad cluster files and hostile values are refused
+// by name.
 
 import Foundation
 import Testing
@@ -24,14 +25,18 @@ import Testing
     }
 
     @Test func everyStrategyAndLayoutHasARow() throws {
-        let run = try plan(Self.good, ["--length", "9000", "--heads", "4", "--kv-heads", "2", "--mask", "causal", "--format", "json"])
+        let run = try plan(
+            Self.good, ["--length", "9000", "--heads", "4", "--kv-heads", "2", "--mask", "causal", "--format", "json"])
         try #require(run.status == 0, "\(run.errors)")
         let rows = try rows(run)
         #expect(Set(rows.map { "\($0["strategy"]!) \($0["layout"]!)" }).count == 18)
         #expect(rows.filter { $0["chosen"] as? Bool == true }.count == 1)
         for row in rows {
             #expect(row["ranks"] as? Int == 7 && row["nodes"] as? Int == 4 && row["length"] as? Int == 9000)
-            for key in ["seconds", "balance", "memory_per_rank", "memory_per_node", "memory_of_node", "exposed_seconds", "bytes_sent", "messages"] {
+            for key in [
+                "seconds", "balance", "memory_per_rank", "memory_per_node", "memory_of_node", "exposed_seconds",
+                "bytes_sent", "messages",
+            ] {
                 #expect((row[key] as? Double).map { $0 >= 0 } == true, "\(key)")
             }
             #expect((row["rank_gflop"] as? [Double])?.count == 7)
@@ -40,26 +45,41 @@ import Testing
     }
 
     /// The bytes of a plan are those that a job sends.
-    @Test(arguments: ["pass-kv", "pass-q", "all-gather", "head-exchange", "hybrid", "tree"]) func bytesAreThoseOfARun(strategy: String) throws {
-        let job = ["--length", "3000", "--heads", "4", "--head-dim", "16", "--mask", "causal", "--strategy", strategy, "--layout", "zigzag", "--format", "json"]
-        let cluster = #"{"kinds": [{"nodes": 4, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 1, "between": {"latency_us": 1, "gbit_per_s": 1}}]}"#
+    @Test(arguments: ["pass-kv", "pass-q", "all-gather", "head-exchange", "hybrid", "tree"]) func bytesAreThoseOfARun(
+        strategy: String
+    ) throws {
+        let job = [
+            "--length", "3000", "--heads", "4", "--head-dim", "16", "--mask", "causal", "--strategy", strategy,
+            "--layout", "zigzag", "--format", "json",
+        ]
+        let cluster =
+            #"{"kinds": [{"nodes": 4, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 1, "between": {"latency_us": 1, "gbit_per_s": 1}}]}"#
         let planned = try rows(try plan(cluster, job))
-        let run = try CommandRun.annulus(["bench", "attention", "--repetitions", "1", "--threads", "1"] + job, .virtual(4))
+        let run = try CommandRun.annulus(
+            ["bench", "attention", "--repetitions", "1", "--threads", "1"] + job, .virtual(4))
         try #require(run.status == 0 && planned.count == 1, "\(run.errors)")
         let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
         #expect(planned[0]["bytes_sent"] as? Int == row["bytes_sent"] as? Int && row["bytes_sent"] as? Int != 0)
     }
 
     @Test func anEncoderHasLayersAndWeights() throws {
-        let run = try plan(Self.good, ["--shape", "minilm", "--length", "4096", "--strategy", "pass-kv", "--layout", "contiguous", "--format", "json"])
+        let run = try plan(
+            Self.good,
+            [
+                "--shape", "minilm", "--length", "4096", "--strategy", "pass-kv", "--layout", "contiguous", "--format",
+                "json",
+            ])
         try #require(run.status == 0, "\(run.errors)")
         let row = try #require(try rows(run).first)
         // Six layers of 4·384² + 2·384·1536 weights and the tables of 30522 + 4096 rows, in float32.
         let weights: Double = 4 * (6 * 1_769_472 + 34_618 * 384)
         #expect((row["memory_per_rank"] as? Double ?? 0) > weights)
-        // Seven ranks on 4 nodes with a copy each: beside the weights and 24 MiB a process, hidden states, queries, keys and
-        // values of 4,096 tokens, a share of which is on every rank, and less than two tiles' rows of everything for a thread.
-        #expect((row["memory_per_rank"] as? Double ?? 0) < weights + 24 * 0x1p20 + 4 * 4096 * 384 * 4 + 2 * 256 * 4 * (3 * 384 + 1536))
+        // Seven ranks on 4 nodes with a copy each: beside the weights and 24 MiB a process, hidden states, queries,
+        // keys and values of 4,096 tokens, a share of which is on every rank, and less than two tiles' rows of
+        // everything for a thread.
+        #expect(
+            (row["memory_per_rank"] as? Double ?? 0) < weights + 24 * 0x1p20 + 4 * 4096 * 384 * 4 + 2 * 256 * 4
+                * (3 * 384 + 1536))
         // A token costs 2 operations a weight, and 4·384 a key.
         let flopPerToken: Double = 2 * 1_769_472 + 4 * 384 * 4096
         let planned: Double = (row["rank_gflop"] as? [Double] ?? []).reduce(0, +) * 1e9
@@ -70,7 +90,9 @@ import Testing
         let run = try plan(Self.good, ["--length", "5000", "--gbit-per-s", "10,0.1"])
         try #require(run.status == 0, "\(run.errors)")
         let text = String(decoding: run.output, as: UTF8.self)
-        #expect(text.components(separatedBy: "Choice: ").count == 3 && text.components(separatedBy: "<- chosen").count == 3, "\(text)")
+        #expect(
+            text.components(separatedBy: "Choice: ").count == 3 && text.components(separatedBy: "<- chosen").count == 3,
+            "\(text)")
         let csv = try plan(Self.good, ["--length", "5000", "--format", "csv"])
         let lines = String(decoding: csv.output, as: UTF8.self).split(separator: "\n")
         #expect(lines.count == 19 && lines[0].hasPrefix("plan,length,"))
@@ -83,27 +105,54 @@ import Testing
     }
 
     @Test(arguments: [
-        ("", "ends"), ("[]", "an array"), ("{}", "'kinds'"), (#"{"kinds": []}"#, "at least one"), (#"{"kinds": [7]}"#, "'kinds[0]' is a number"),
+        ("", "ends"), ("[]", "an array"), ("{}", "'kinds'"), (#"{"kinds": []}"#, "at least one"),
+        (#"{"kinds": [7]}"#, "'kinds[0]' is a number"),
         (#"{"kinds": [{}], "levels": 1}"#, "'levels' is unknown"), (#"{"kinds": [{}]}"#, "'kinds[0].nodes' is missing"),
-        (#"{"kinds": [{"nodes": 0}]}"#, "'kinds[0].nodes' must"), (#"{"kinds": [{"nodes": -1}]}"#, "'kinds[0].nodes' must"),
-        (#"{"kinds": [{"nodes": 1e300}]}"#, "'kinds[0].nodes' must"), (#"{"kinds": [{"nodes": 9223372036854775807}]}"#, "'kinds[0].nodes' must"),
+        (#"{"kinds": [{"nodes": 0}]}"#, "'kinds[0].nodes' must"),
+        (#"{"kinds": [{"nodes": -1}]}"#, "'kinds[0].nodes' must"),
+        (#"{"kinds": [{"nodes": 1e300}]}"#, "'kinds[0].nodes' must"),
+        (#"{"kinds": [{"nodes": 9223372036854775807}]}"#, "'kinds[0].nodes' must"),
         (#"{"kinds": [{"nodes": 65536, "ranks_per_node": 65536}]}"#, "more than 65536 ranks"),
-        (#"{"kinds": [{"nodes": 2, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 1}]}"#, "'kinds[0].between' is missing"),
-        (#"{"kinds": [{"nodes": 1, "ranks_per_node": 2, "gflops_per_rank": 1, "memory_gib": 1}]}"#, "'kinds[0].inside' is missing"),
-        (#"{"kinds": [{"nodes": 1, "ranks_per_node": 1, "gflops_per_rank": 0, "memory_gib": 1}]}"#, "'kinds[0].gflops_per_rank' must"),
-        (#"{"kinds": [{"nodes": 1, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": "a"}]}"#, "'kinds[0].memory_gib' must"),
-        (#"{"kinds": [{"nodes": 1, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 1, "disk": 1}]}"#, "'kinds[0].disk' is unknown"),
-        (#"{"kinds": [{"nodes": 1, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 1, "inside": {"latency_us": -1}}]}"#, "'kinds[0].inside.latency_us' must"),
-        (#"{"kinds": [{"nodes": 1, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 1, "inside": {"latency_us": 1, "gbit_per_s": 0}}]}"#, "'kinds[0].inside.gbit_per_s' must"),
+        (
+            #"{"kinds": [{"nodes": 2, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 1}]}"#,
+            "'kinds[0].between' is missing"
+        ),
+        (
+            #"{"kinds": [{"nodes": 1, "ranks_per_node": 2, "gflops_per_rank": 1, "memory_gib": 1}]}"#,
+            "'kinds[0].inside' is missing"
+        ),
+        (
+            #"{"kinds": [{"nodes": 1, "ranks_per_node": 1, "gflops_per_rank": 0, "memory_gib": 1}]}"#,
+            "'kinds[0].gflops_per_rank' must"
+        ),
+        (
+            #"{"kinds": [{"nodes": 1, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": "a"}]}"#,
+            "'kinds[0].memory_gib' must"
+        ),
+        (
+            #"{"kinds": [{"nodes": 1, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 1, "disk": 1}]}"#,
+            "'kinds[0].disk' is unknown"
+        ),
+        (
+            #"{"kinds": [{"nodes": 1, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 1, "inside": {"latency_us": -1}}]}"#,
+            "'kinds[0].inside.latency_us' must"
+        ),
+        (
+            #"{"kinds": [{"nodes": 1, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 1, "inside": {"latency_us": 1, "gbit_per_s": 0}}]}"#,
+            "'kinds[0].inside.gbit_per_s' must"
+        ),
     ]) func badClustersAreRefusedByName(cluster: String, named: String) throws {
         let run = try plan(cluster, [])
         #expect(run.status == 65 && run.errorLines.count == 1, "\(run.errors)")
-        #expect(run.errors.contains("cluster.json: ") && (named == "ends" || run.errors.contains(named)), "\(run.errors)")
+        #expect(
+            run.errors.contains("cluster.json: ") && (named == "ends" || run.errors.contains(named)), "\(run.errors)")
     }
 
     @Test(arguments: [
-        ["--length", "0"], ["--length", "-4"], ["--length", "99999999999999999999"], ["--length", "9000000000"], ["--heads", "0"], ["--heads", "3", "--kv-heads", "2"],
-        ["--head-dim", "9999999"], ["--mask", "causl"], ["--mask", "documents(3)"], ["--strategy", "auto"], ["--layout", "round"], ["--gbit-per-s", "0"],
+        ["--length", "0"], ["--length", "-4"], ["--length", "99999999999999999999"], ["--length", "9000000000"],
+        ["--heads", "0"], ["--heads", "3", "--kv-heads", "2"],
+        ["--head-dim", "9999999"], ["--mask", "causl"], ["--mask", "documents(3)"], ["--strategy", "auto"],
+        ["--layout", "round"], ["--gbit-per-s", "0"],
         ["--gbit-per-s", "nan"], ["--shape", "gpt"], ["--shape", "minilm", "-m", "x"],
     ]) func badOptionsAreUsageErrors(arguments: [String]) throws {
         let run = try plan(Self.good, arguments)
@@ -115,19 +164,26 @@ import Testing
         #expect(run.status == 66 && run.errors.contains("/nowhere/cluster.json"))
     }
 
-    /// Fewer tiles than ranks: a row for each strategy and layout, all of numbers, and no layout that heaps them on a rank.
-    @Test(arguments: [1, 256, 257, 1000, 100_000, 200_000, 1_048_575, 1_048_576, 1_048_833]) func fewerTilesThanRanksArePriced(length: Int) throws {
-        let cluster = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent().deletingLastPathComponent()
+    /// Fewer tiles than ranks: a row for each strategy and layout, all of numbers, and no layout that heaps them on a
+    /// rank.
+    @Test(arguments: [1, 256, 257, 1000, 100_000, 200_000, 1_048_575, 1_048_576, 1_048_833])
+    func fewerTilesThanRanksArePriced(length: Int) throws {
+        let cluster = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
             .appendingPathComponent("hostfiles/cluster-4096.json").path
         let run = try CommandRun.annulus(["plan", "--cluster", cluster, "--length", "\(length)", "--format", "json"])
         try #require(run.status == 0 && run.errors.isEmpty, "\(run.errors)")
         let rows = try rows(run)
         #expect(rows.count == 18 && rows.filter { $0["chosen"] as? Bool == true }.count == 1)
         func seconds(_ strategy: String, _ layout: String) throws -> Double {
-            try #require(rows.first { $0["strategy"] as? String == strategy && $0["layout"] as? String == layout }?["seconds"] as? Double)
+            try #require(
+                rows.first { $0["strategy"] as? String == strategy && $0["layout"] as? String == layout }?["seconds"]
+                    as? Double)
         }
         for row in rows {
-            for key in ["seconds", "balance", "memory_per_rank", "memory_per_node", "exposed_seconds", "bytes_sent", "messages"] {
+            for key in [
+                "seconds", "balance", "memory_per_rank", "memory_per_node", "exposed_seconds", "bytes_sent", "messages",
+            ] {
                 #expect((row[key] as? Double).map { $0.isFinite && $0 >= 0 } == true, "\(key)")
             }
             // Something is attended, so it takes time.
@@ -141,7 +197,12 @@ import Testing
 
     /// The largest sizes that are taken are priced, not trapped.
     @Test func theLargestHeadsDoNotOverflow() throws {
-        let run = try plan(Self.good, ["--length", "1000000", "--heads", "4096", "--head-dim", "16384", "--strategy", "pass-q", "--layout", "zigzag", "--format", "json"])
+        let run = try plan(
+            Self.good,
+            [
+                "--length", "1000000", "--heads", "4096", "--head-dim", "16384", "--strategy", "pass-q", "--layout",
+                "zigzag", "--format", "json",
+            ])
         #expect(run.status == 0, "\(run.errors)")
     }
 }

@@ -13,27 +13,36 @@ import Testing
 
     private func lines(_ run: CommandRun) throws -> [JSON] {
         #expect(run.status == 0, "\(run.errors)")
-        return try String(decoding: run.output, as: UTF8.self).split(separator: "\n").map { try JSON.parse(Array($0.utf8), path: "output") }
+        return try String(decoding: run.output, as: UTF8.self).split(separator: "\n").map {
+            try JSON.parse(Array($0.utf8), path: "output")
+        }
     }
 
     @Test func idsAreThoseOfTheSlowTokenizer() throws {
         let texts = try texts("lines")
-        let found = try lines(CommandRun.annulus(
-            ["tokenize", "-m", folder, "--input-format", "jsonl"], input: texts.map { "{\"text\": \(JSON.quoted($0))}\n" }.joined()))
+        let found = try lines(
+            CommandRun.annulus(
+                ["tokenize", "-m", folder, "--input-format", "jsonl"],
+                input: texts.map { "{\"text\": \(JSON.quoted($0))}\n" }.joined()))
         let expected = try #require(golden()["ids"]?.array)
         #expect(found.count == texts.count && expected.count == texts.count)
-        for (place, text) in texts.enumerated() { #expect(found[place]["ids"] == expected[place], "\(text.debugDescription)") }
+        for (place, text) in texts.enumerated() {
+            #expect(found[place]["ids"] == expected[place], "\(text.debugDescription)")
+        }
         // What is unknown has a place too.
         let place = try #require(texts.firstIndex(of: "MjjK"))
-        #expect(found[place]["offsets"] == .array([[0, 0], [0, 1], [1, 3], [3, 4], [0, 0]].map { .array($0.map { .integer($0) }) }))
+        #expect(
+            found[place]["offsets"]
+                == .array([[0, 0], [0, 1], [1, 3], [3, 4], [0, 0]].map { .array($0.map { .integer($0) }) }))
     }
 
     /// A file with all that tools put into one, and the sequences that it holds.
     private func fasta(_ sequences: [String]) -> String {
-        "; a comment\n\n" + sequences.enumerated().map { number, sequence in
-            let (head, tail) = (sequence.prefix(2), sequence.dropFirst(2))
-            return ">p\(number) a protein, number \(number)\r\n\(head.lowercased())\r\n\n;comment\n \(tail) *\n"
-        }.joined()
+        "; a comment\n\n"
+            + sequences.enumerated().map { number, sequence in
+                let (head, tail) = (sequence.prefix(2), sequence.dropFirst(2))
+                return ">p\(number) a protein, number \(number)\r\n\(head.lowercased())\r\n\n;comment\n \(tail) *\n"
+            }.joined()
     }
 
     @Test func taskVerbsReadFASTA() throws {
@@ -56,7 +65,9 @@ import Testing
     @Test func fillMaskReadsFASTA() throws {
         let masked = try texts("masked")
         let input = masked.enumerated().map { ">\($0)\n\($1)\n" }.joined()
-        let found = try lines(CommandRun.annulus(["fill-mask", "-m", folder, "--input-format", "fasta", "--quiet"], .virtual(2), input: input))
+        let found = try lines(
+            CommandRun.annulus(
+                ["fill-mask", "-m", folder, "--input-format", "fasta", "--quiet"], .virtual(2), input: input))
         let expected = try #require(golden()["fill-mask"]?.array)
         #expect(found.count == expected.count)
         for (a, b) in zip(found, expected) { #expect(same(a, b), "\(a) instead of \(b)") }
@@ -70,11 +81,16 @@ import Testing
         (">a\nMKé\n", "standard input:2", "the byte 195"),
         (">a\nMK<mask\n", "standard input:2", "'<'"),
         ("; nothing\n", "standard input", "no record"),
-        (">\(String(repeating: "x", count: 9)) long\n\(String(repeating: "M", count: 71))\n", "standard input:1 xxxxxxxxx", "the limit is 72"),
+        (
+            ">\(String(repeating: "x", count: 9)) long\n\(String(repeating: "M", count: 71))\n",
+            "standard input:1 xxxxxxxxx", "the limit is 72"
+        ),
     ]) func malformedRecordsAreRefusedByLine(input: String, place: String, reason: String) throws {
         let run = try CommandRun.annulus(["embed", "-m", folder, "--input-format", "fasta"], .virtual(2), input: input)
         #expect(run.status == 65 && run.errorLines.count == 1, "\(run.errors)")
-        #expect(run.errorLines.first?.hasPrefix("annulus: \(place)") == true && run.errors.contains(reason), "\(run.errors)")
+        #expect(
+            run.errorLines.first?.hasPrefix("annulus: \(place)") == true && run.errors.contains(reason), "\(run.errors)"
+        )
     }
 
     @Test func aListThatIsNoneOfESMIsRefused() throws {
@@ -82,7 +98,8 @@ import Testing
         for name in ["config.json", "model.safetensors"] {
             try FileManager.default.copyItem(atPath: self.folder + "/" + name, toPath: folder.path(name))
         }
-        try "M\nK\n<cls>\n<eos>\n<pad>\n<unk>\n".write(toFile: folder.path("vocab.txt"), atomically: false, encoding: .utf8)
+        try "M\nK\n<cls>\n<eos>\n<pad>\n<unk>\n".write(
+            toFile: folder.path("vocab.txt"), atomically: false, encoding: .utf8)
         let run = try CommandRun.annulus(["embed", "-m", folder.url.path], input: "MK\n")
         #expect(run.status == 65 && run.errors.contains("vocab.txt: has no line '<mask>'"), "\(run.errors)")
     }

@@ -10,7 +10,8 @@ import Testing
 
     /// Token ids of the given lengths, one document a line.
     private func documents(_ lengths: [Int]) -> String {
-        lengths.map { length in "[" + (0..<length).map { "\(($0 * 7 + length) % 90)" }.joined(separator: ", ") + "]\n" }.joined()
+        lengths.map { length in "[" + (0..<length).map { "\(($0 * 7 + length) % 90)" }.joined(separator: ", ") + "]\n" }
+            .joined()
     }
 
     @Test func statesHaveTheSameBytesOnAnyRanksThreadsAndLayout() throws {
@@ -22,8 +23,11 @@ import Testing
             for (threads, layout) in [(1, "contiguous"), (2, "zigzag")] {
                 let output = folder.path("states.safetensors")
                 let run = try CommandRun.annulus(
-                    ["embed", "-m", checkpoint("tiny-bert"), "-i", input, "--pooling", "none", "-o", output, "--force",
-                        "--threads", "\(threads)", "--layout", layout, "--quiet"], spread)
+                    [
+                        "embed", "-m", checkpoint("tiny-bert"), "-i", input, "--pooling", "none", "-o", output,
+                        "--force",
+                        "--threads", "\(threads)", "--layout", layout, "--quiet",
+                    ], spread)
                 try #require(run.status == 0, "\(spread): \(run.errors)")
                 let bytes = try Data(contentsOf: URL(fileURLWithPath: output))
                 if first == nil { first = bytes }
@@ -38,14 +42,21 @@ import Testing
         func states(_ dtype: String, _ spread: Spread, kernel: String = "") throws -> Data {
             let output = folder.path("states.safetensors")
             let run = try CommandRun.annulus(
-                ["embed", "-m", checkpoint("tiny-bert"), "--input-format", "ids", "--pooling", "none", "-o", output, "--force", "--dtype", dtype],
+                [
+                    "embed", "-m", checkpoint("tiny-bert"), "--input-format", "ids", "--pooling", "none", "-o", output,
+                    "--force", "--dtype", dtype,
+                ],
                 spread, input: documents([1, 300, 513]), environment: ["ANNULUS_KERNEL": kernel])
             try #require(run.status == 0, "\(spread), \(kernel): \(run.errors)")
             return try Data(contentsOf: URL(fileURLWithPath: output))
         }
         let first = try states("bfloat16", .alone)
-        for spread: Spread in [.mpirun(2), .mpirun(3), .virtual(7)] { #expect(try states("bfloat16", spread) == first, "\(spread)") }
-        for kernel in KernelSet.available { #expect(try states("bfloat16", .alone, kernel: kernel.name) == first, "\(kernel.name)") }
+        for spread: Spread in [.mpirun(2), .mpirun(3), .virtual(7)] {
+            #expect(try states("bfloat16", spread) == first, "\(spread)")
+        }
+        for kernel in KernelSet.available {
+            #expect(try states("bfloat16", .alone, kernel: kernel.name) == first, "\(kernel.name)")
+        }
         let wide = try states("float32", .alone)
         try #require(wide.count == first.count && wide != first)
         func floats(_ data: Data) -> [Double] {
@@ -65,7 +76,10 @@ import Testing
         func states(_ lengths: [Int], ranks: Int) throws -> [Data] {
             let output = folder.path("states.safetensors")
             let run = try CommandRun.annulus(
-                ["embed", "-m", checkpoint("tiny-bert"), "--input-format", "ids", "--pooling", "none", "-o", output, "--force"],
+                [
+                    "embed", "-m", checkpoint("tiny-bert"), "--input-format", "ids", "--pooling", "none", "-o", output,
+                    "--force",
+                ],
                 .virtual(ranks), input: documents(lengths))
             try #require(run.status == 0, "\(run.errors)")
             let file = try Data(contentsOf: URL(fileURLWithPath: output))
@@ -104,21 +118,35 @@ import Testing
 
     @Test func theMergesOfTheTreeAreCounted() throws {
         let run = try CommandRun.annulus(
-            ["bench", "merge", "--length", "1300", "--heads", "3", "--head-dim", "20", "--repetitions", "1", "--format", "json"])
+            [
+                "bench", "merge", "--length", "1300", "--heads", "3", "--head-dim", "20", "--repetitions", "1",
+                "--format", "json",
+            ])
         try #require(run.status == 0, "\(run.errors)")
         let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
         // Six tiles of keys for each head.
         #expect(row["merges"] as? Int == 15)
-        #expect((row["seconds"] as? Double ?? 0) > 0 && (row["unmerged_seconds"] as? Double ?? 0) > 0 && row["cost"] is Double)
+        #expect(
+            (row["seconds"] as? Double ?? 0) > 0 && (row["unmerged_seconds"] as? Double ?? 0) > 0
+                && row["cost"] is Double)
     }
 
     @Test func benchmarksHashTheSameOutputOnAnyRanks() throws {
         for arguments in [
-            ["attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "24", "--mask", "causal"],
+            [
+                "attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "24", "--mask",
+                "causal",
+            ],
             ["encoder", "--shape", "minilm", "--length", "300"],
-            ["attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "23", "--mask", "causal", "--dtype", "bfloat16"],
+            [
+                "attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "23", "--mask",
+                "causal", "--dtype", "bfloat16",
+            ],
             ["encoder", "--shape", "minilm", "--length", "300", "--dtype", "bfloat16"],
-            ["attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "23", "--mask", "causal", "--wire", "bfloat16"],
+            [
+                "attention", "--length", "700", "--heads", "4", "--kv-heads", "2", "--head-dim", "23", "--mask",
+                "causal", "--wire", "bfloat16",
+            ],
             ["encoder", "--shape", "minilm", "--length", "300", "--wire", "bfloat16"],
             ["gemm", "--tokens", "1021", "--inputs", "70", "--outputs", "130"],
         ] {
@@ -132,7 +160,10 @@ import Testing
                 #expect(hash.count == 64)
                 first = first ?? hash
                 #expect(hash == first, "\(arguments[0]), \(spread)")
-                let keys = ["ranks", "threads", "kernel", "seconds", "seconds_all", "gflops", "peak_gflops", "fraction_of_peak", "bytes_sent", "exposed_seconds"]
+                let keys = [
+                    "ranks", "threads", "kernel", "seconds", "seconds_all", "gflops", "peak_gflops", "fraction_of_peak",
+                    "bytes_sent", "exposed_seconds",
+                ]
                 #expect(keys.allSatisfy { row[$0] != nil })
             }
         }
@@ -142,8 +173,11 @@ import Testing
     @Test func ranksOfANodeShareMemory() throws {
         func bench(_ arguments: [String], _ spread: Spread) throws -> (bytes: Int, sha256: String) {
             let run = try CommandRun.annulus(
-                ["bench", "attention", "--length", "2000", "--heads", "2", "--head-dim", "16", "--repetitions", "2", "--format", "json",
-                    "--threads", "1", "--strategy", "pass-kv"] + arguments, spread)
+                [
+                    "bench", "attention", "--length", "2000", "--heads", "2", "--head-dim", "16", "--repetitions", "2",
+                    "--format", "json",
+                    "--threads", "1", "--strategy", "pass-kv",
+                ] + arguments, spread)
             try #require(run.status == 0, "\(spread): \(run.errors)")
             let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
             return (try #require(row["bytes_sent"] as? Int), try #require(row["sha256"] as? String))
@@ -161,14 +195,20 @@ import Testing
     }
 
     /// Ranks of a node read a part of the weights each, and run on all of them; a copy a rank gives the same bytes.
-    @Test(arguments: ["tiny-bert", "tiny-modernbert", "tiny-deberta-v2"]) func ranksOfANodeShareWeights(name: String) throws {
+    @Test(arguments: ["tiny-bert", "tiny-modernbert", "tiny-deberta-v2"]) func ranksOfANodeShareWeights(name: String)
+        throws
+    {
         var hashes: Set<String> = []
         for (arguments, spread) in [
-            ([], .alone), ([], .mpirun(3)), (["--ranks-per-node", "2"], .mpirun(3)), (["--ranks-per-node", "1"], .mpirun(3)), ([], .virtual(3)),
+            ([], .alone), ([], .mpirun(3)), (["--ranks-per-node", "2"], .mpirun(3)),
+            (["--ranks-per-node", "1"], .mpirun(3)), ([], .virtual(3)),
             (["--ranks-per-node", "1"], .virtual(3)),
         ] as [([String], Spread)] {
             let run = try CommandRun.annulus(
-                ["bench", "encoder", "-m", checkpoint(name), "--length", "40", "--repetitions", "1", "--format", "json", "--threads", "1"]
+                [
+                    "bench", "encoder", "-m", checkpoint(name), "--length", "40", "--repetitions", "1", "--format",
+                    "json", "--threads", "1",
+                ]
                     + arguments, spread)
             try #require(run.status == 0, "\(arguments), \(spread): \(run.errors)")
             let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
@@ -187,7 +227,9 @@ import Testing
         ] {
             for spread: Spread in [.alone, .mpirun(3), .virtual(7)] {
                 let run = try CommandRun.annulus(
-                    ["bench", "attention"] + small + options + ["--repetitions", "1", "--format", "json", "--threads", "1"], spread)
+                    ["bench", "attention"] + small + options + [
+                        "--repetitions", "1", "--format", "json", "--threads", "1",
+                    ], spread)
                 try #require(run.status == 0, "\(spread): \(run.errors)")
                 let row = try #require(try JSONSerialization.jsonObject(with: run.output) as? [String: Any])
                 hashes[try #require(row["sha256"] as? String), default: []].append("\(options), \(spread)")
@@ -195,7 +237,8 @@ import Testing
         }
         #expect(hashes.count == 7 && hashes.values.allSatisfy { $0.count == 3 }, "\(hashes)")
         for (options, named) in [
-            (["--softcap", "-1"], "--softcap"), (["--relative-bias", "-1"], "--relative-bias"), (["--query-length", "0"], "--query-length"),
+            (["--softcap", "-1"], "--softcap"), (["--relative-bias", "-1"], "--relative-bias"),
+            (["--query-length", "0"], "--query-length"),
             (["--query-length", "30", "--mask", "global(1)"], "self-attention"),
         ] {
             let run = try CommandRun.annulus(["bench", "attention"] + small + options, .virtual(2))

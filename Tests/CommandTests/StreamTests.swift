@@ -15,7 +15,9 @@ import Testing
         init(_ arguments: [String], _ spread: Spread) throws {
             folder = try TemporaryFolder()
             process = CommandRun.process(arguments, spread, folder: folder)
-            for name in ["output", "errors"] { try "".write(toFile: folder.path(name), atomically: false, encoding: .utf8) }
+            for name in ["output", "errors"] {
+                try "".write(toFile: folder.path(name), atomically: false, encoding: .utf8)
+            }
             process.standardInput = pipe
             process.standardOutput = try FileHandle(forUpdating: URL(fileURLWithPath: folder.path("output")))
             process.standardError = try FileHandle(forUpdating: URL(fileURLWithPath: folder.path("errors")))
@@ -48,10 +50,13 @@ import Testing
     }
 
     @Test(arguments: [
-        ["classify"], ["ner"], ["fill-mask"], ["answer", "What is cute?"], ["embed"], ["embed", "--pooling", "none"], ["embed", "--chunk-tokens", "3"],
+        ["classify"], ["ner"], ["fill-mask"], ["answer", "What is cute?"], ["embed"], ["embed", "--pooling", "none"],
+        ["embed", "--chunk-tokens", "3"],
         ["tokenize"],
     ]) func whatHasComeIsAnsweredWhileTheInputStaysOpen(arguments: [String]) throws {
-        let texts = ["Hello, my [MASK] is cute\n", "The quick [MASK] fox\n", "a [MASK]\n", "One tile of [MASK] at a time\n"]
+        let texts = [
+            "Hello, my [MASK] is cute\n", "The quick [MASK] fox\n", "a [MASK]\n", "One tile of [MASK] at a time\n",
+        ]
         let all = arguments + ["-m", folder, "--quiet"]
         let whole = try CommandRun.annulus(all, input: texts.joined())
         #expect(whole.status == 0, "\(whole.errors)")
@@ -79,10 +84,12 @@ import Testing
         let short = (0..<3000).map { "[2, \(5 + $0 % 90), \(5 + $0 % 7), 3]\n" }
         let long = "[" + (0..<60).map { "\(5 + $0)" }.joined(separator: ", ") + "]\n"
         let input = short[..<1500].joined() + long + short[1500...].joined()
-        let alone = try CommandRun.annulus(["classify", "-m", folder, "--input-format", "ids", "--quiet"], input: input)
+        let alone = try CommandRun.annulus(
+            ["classify", "-m", folder, "--input-format", "ids", "--quiet"], input: input)
         #expect(String(decoding: alone.output, as: UTF8.self).split(separator: "\n").count == 3001, "\(alone.errors)")
         for spread in [Spread.virtual(2), .mpirun(3)] {
-            let spreadOut = try CommandRun.annulus(["classify", "-m", folder, "--input-format", "ids", "--quiet"], spread, input: input)
+            let spreadOut = try CommandRun.annulus(
+                ["classify", "-m", folder, "--input-format", "ids", "--quiet"], spread, input: input)
             #expect(spreadOut.output == alone.output, "\(spread): \(spreadOut.errors)")
         }
     }
@@ -100,9 +107,11 @@ import Testing
 
     @Test func labelsAreCountedAcrossPortions() throws {
         let labels = try TemporaryFolder()
-        for (lines, part) in [("1\n", "has 1 lines, and there are more"), ("1\n0\n1\n", "has 3 lines for 2 documents")] {
+        for (lines, part) in [("1\n", "has 1 lines, and there are more"), ("1\n0\n1\n", "has 3 lines for 2 documents")]
+        {
             try lines.write(toFile: labels.path("labels"), atomically: false, encoding: .utf8)
-            let run = try OpenRun(["classify", "-m", folder, "--quiet", "--labels", labels.path("labels")], .virtual(2))
+            let run = try OpenRun(
+                ["classify", "-m", folder, "--quiet", "--labels", labels.path("labels")], .virtual(2))
             try run.write("Hello\n")
             #expect(try run.lines(1).count == 1)
             try run.write("Hello\n")

@@ -7,7 +7,7 @@ import Testing
 @Suite struct TaskTests {
     private let folder = checkpoint("tasks-bert")
 
-    /// What scripts/goldens kept of the pipelines.
+    /// What scripts/goldens/make.py kept of the pipelines.
     private func golden() throws -> JSON { try JSON.load(path: folder + "/pipelines.json") }
 
     /// Lines of JSON for some texts, alone and on several ranks.
@@ -20,7 +20,9 @@ import Testing
             let spreadOut = try CommandRun.annulus(all, spread, input: input)
             #expect(spreadOut.output == alone.output, "\(arguments), \(spread): \(spreadOut.errors)")
         }
-        return try String(decoding: alone.output, as: UTF8.self).split(separator: "\n").map { try JSON.parse(Array($0.utf8), path: "output") }
+        return try String(decoding: alone.output, as: UTF8.self).split(separator: "\n").map {
+            try JSON.parse(Array($0.utf8), path: "output")
+        }
     }
 
     private func texts(_ key: String) throws -> [String] { try #require(golden()[key]?.array).compactMap(\.string) }
@@ -53,27 +55,37 @@ import Testing
                 ["classify", "-m", folder, "--quiet", "--input-format", "jsonl"],
                 input: "{\"text\": \"Hello, my dog is cute\", \"label\": \(label)}\n")
             let line = try JSON.parse(Array(run.output), path: "output")
-            #expect(same(line["logits"], expected["logits"]) && same(line["loss"], expected["loss"]), "\(line) \(run.errors)")
+            #expect(
+                same(line["logits"], expected["logits"]) && same(line["loss"], expected["loss"]),
+                "\(line) \(run.errors)")
         }
         let labels = try TemporaryFolder()
         try "[0, 1]\n".write(toFile: labels.path("labels"), atomically: false, encoding: .utf8)
         let run = try CommandRun.annulus(
             ["classify", "-m", folder, "--quiet", "--labels", labels.path("labels")], input: "Hello, my dog is cute\n")
-        #expect(same(try JSON.parse(Array(run.output), path: "output")["loss"], expected["multi_label_loss"]), "\(run.errors)")
+        #expect(
+            same(try JSON.parse(Array(run.output), path: "output")["loss"], expected["multi_label_loss"]),
+            "\(run.errors)")
     }
 
-    @Test(arguments: ["none", "simple", "first", "average", "max"]) func nerGivesTheEntitiesOfThePipeline(aggregation: String) throws {
+    @Test(arguments: ["none", "simple", "first", "average", "max"]) func nerGivesTheEntitiesOfThePipeline(
+        aggregation: String
+    ) throws {
         let folder = try TemporaryFolder()
         for name in ["model.safetensors", "tokenizer.json"] {
             try FileManager.default.copyItem(atPath: self.folder + "/" + name, toPath: folder.path(name))
         }
         let config = try String(contentsOfFile: self.folder + "/config.json", encoding: .utf8)
-            .replacingOccurrences(of: "\"NEGATIVE\"", with: "\"B-PER\"").replacingOccurrences(of: "\"POSITIVE\"", with: "\"I-PER\"")
+            .replacingOccurrences(of: "\"NEGATIVE\"", with: "\"B-PER\"").replacingOccurrences(
+                of: "\"POSITIVE\"", with: "\"I-PER\"")
         try config.write(toFile: folder.path("config.json"), atomically: false, encoding: .utf8)
         let input = try texts("texts").map { "{\"text\": \(JSON.quoted($0))}\n" }.joined()
         let run = try CommandRun.annulus(
-            ["ner", "-m", folder.url.path, "--quiet", "--input-format", "jsonl", "--aggregation", aggregation], .virtual(3), input: input)
-        let found = try String(decoding: run.output, as: UTF8.self).split(separator: "\n").map { try JSON.parse(Array($0.utf8), path: "output") }
+            ["ner", "-m", folder.url.path, "--quiet", "--input-format", "jsonl", "--aggregation", aggregation],
+            .virtual(3), input: input)
+        let found = try String(decoding: run.output, as: UTF8.self).split(separator: "\n").map {
+            try JSON.parse(Array($0.utf8), path: "output")
+        }
         let expected = try #require(golden()["ner"]?[aggregation]?.array)
         #expect(found.count == expected.count, "\(run.errors)")
         for (a, b) in zip(found, expected) { #expect(same(a, b), "\(aggregation): \(a) instead of \(b)") }
@@ -93,7 +105,8 @@ import Testing
         for (question, answer) in zip(questions, expected) {
             let asked = try #require(question[0]?.string)
             let found = try lines(
-                ["answer", asked, "--quiet", "--window-tokens", "72", "--stride", "8"], texts: [try #require(question[1]?.string)])
+                ["answer", asked, "--quiet", "--window-tokens", "72", "--stride", "8"],
+                texts: [try #require(question[1]?.string)])
             #expect(same(found.first, answer), "\(found) instead of \(answer)")
         }
     }
@@ -103,7 +116,9 @@ import Testing
 func same(_ found: JSON?, _ expected: JSON?) -> Bool {
     guard let found, let expected else { return found == nil && expected == nil }
     if let a = found.double, let b = expected.double { return abs(a - b) <= 2e-6 * max(1, abs(b)) }
-    if let a = found.array, let b = expected.array { return a.count == b.count && zip(a, b).allSatisfy { same($0, $1) } }
+    if let a = found.array, let b = expected.array {
+        return a.count == b.count && zip(a, b).allSatisfy { same($0, $1) }
+    }
     if let a = found.object, let b = expected.object { return b.members.allSatisfy { same(a[$0.key], $0.value) } }
     return found == expected
 }
@@ -116,9 +131,11 @@ func same(_ found: JSON?, _ expected: JSON?) -> Bool {
         #expect(made.status == 0, "\(made.errors)")
         let again = try CommandRun.annulus(["init", "--shape", "esm2-8m", "-o", model])
         #expect(again.status == 73 && again.errors.contains("--force"))
-        let run = try CommandRun.annulus(["embed", "-m", model, "--input-format", "ids", "--quiet"], .virtual(2), input: "[0, 5, 6, 7, 2]\n")
+        let run = try CommandRun.annulus(
+            ["embed", "-m", model, "--input-format", "ids", "--quiet"], .virtual(2), input: "[0, 5, 6, 7, 2]\n")
         #expect(run.status == 0 && run.output.starts(with: Data("{\"embedding\": [".utf8)), "\(run.errors)")
-        let long = try CommandRun.annulus(["embed", "-m", model, "--input-format", "ids"], input: "\(Array(repeating: 5, count: 41))\n")
+        let long = try CommandRun.annulus(
+            ["embed", "-m", model, "--input-format", "ids"], input: "\(Array(repeating: 5, count: 41))\n")
         #expect(long.status == 65 && long.errors.contains("limit is 40"), "\(long.errors)")
         let first = try Data(contentsOf: URL(fileURLWithPath: model + "/model.safetensors"))
         _ = try CommandRun.annulus(["init", "--shape", "esm2-8m", "--positions", "40", "-o", model, "--force"])

@@ -1,4 +1,5 @@
-// Generated cases of mask × modifier × layout × strategy × heads × lengths over MPI: a small part of what the virtual ranks go through.
+// Generated cases of mask × modifier × layout × strategy × heads × lengths over MPI: a small part of what the virtual
+// ranks go through.
 
 import Attention
 import Foundation
@@ -24,7 +25,8 @@ func registerGeneratedChecks(_ checks: inout Checks) {
         var fault: (any Error)?
         for number in 0..<caseCount {
             // Other cases for other rank counts.
-            var ringCase = RandomCase.ringCase(seed: seed &* 1_000_003 &+ UInt64(transport.size * caseCount + number), longest: 560)
+            var ringCase = RandomCase.ringCase(
+                seed: seed &* 1_000_003 &+ UInt64(transport.size * caseCount + number), longest: 560)
             ringCase.strategy = Strategy.allCases[number % Strategy.allCases.count]
             let outcome = try ringCase.run(on: transport, threads: 1 + number % 2)
             let given = ringCase
@@ -34,7 +36,9 @@ func registerGeneratedChecks(_ checks: inout Checks) {
                 let disagreement = ringCase.disagreement(outcome)
                 try expect(disagreement == nil, "\(disagreement ?? "") in \(ringCase)")
                 try expect(outcome.sameBits(as: alone), "other bits than on one virtual rank: \(ringCase)")
-                try expectEqual(Int(sent), ByteFormula(ringCase.job(ranks: transport.size)).bytes(ringCase.strategy), "bytes of \(ringCase)")
+                try expectEqual(
+                    Int(sent), ByteFormula(ringCase.job(ranks: transport.size)).bytes(ringCase.strategy),
+                    "bytes of \(ringCase)")
             } catch {
                 fault = fault ?? error
             }

@@ -80,7 +80,9 @@ struct Checks: ~Copyable {
     /// rank knows the outcome.
     ///
     /// - Parameter showsTimes: print what each took on rank 0.
-    consuming func run(on context: borrowing CheckContext, matching filter: String?, showsTimes: Bool = false) throws -> Bool {
+    consuming func run(on context: borrowing CheckContext, matching filter: String?, showsTimes: Bool = false) throws
+        -> Bool
+    {
         var passed = 0
         var failed = 0
         var skipped = 0

@@ -173,7 +173,8 @@ func registerJobChecks(_ checks: inout Checks) {
     checks.register("a quota is shared by the ranks of its control group, on its host") { _ in
         let eight = ProcessorMask(bytes: [0xFF])
         func rank(_ quotas: [(group: UInt64, processors: Double)], on host: String = "a") -> ProcessorAllowance {
-            ProcessorAllowance(host: host, mask: eight, quotas: quotas.map { .init(group: [7, $0.group], processors: $0.processors) })
+            ProcessorAllowance(
+                host: host, mask: eight, quotas: quotas.map { .init(group: [7, $0.group], processors: $0.processors) })
         }
         func share(_ all: ProcessorAllowance...) -> Int { ThreadShare.share(of: all[0], among: all) }
         try expectEqual(share(rank([(1, 3)])), 3)
@@ -190,10 +191,15 @@ func registerJobChecks(_ checks: inout Checks) {
         try expectEqual(share(rank([(1, 7)]), rank([]), rank([])), 2)
         try expectEqual(share(rank([(1, 6)]), rank([(1, 6)], on: "b")), 6)
 
-        let all = [rank([]), rank([(1, 0.25), (.max, 1e300)], on: "ü"), ProcessorAllowance(host: "", mask: ProcessorMask(bytes: []))]
+        let all = [
+            rank([]), rank([(1, 0.25), (.max, 1e300)], on: "ü"),
+            ProcessorAllowance(host: "", mask: ProcessorMask(bytes: [])),
+        ]
         for one in all { try expectEqual(ProcessorAllowance(one.bytes), one) }
         for count in 0..<all[1].bytes.count - 1 {
-            if let cut = ProcessorAllowance(Array(all[1].bytes.prefix(count))) { try expect(cut != all[1], "\(count) bytes") }
+            if let cut = ProcessorAllowance(Array(all[1].bytes.prefix(count))) {
+                try expect(cut != all[1], "\(count) bytes")
+            }
         }
     }
 
@@ -203,7 +209,8 @@ func registerJobChecks(_ checks: inout Checks) {
         }
         let unified = "0::/user.slice/job:1.scope\n"
         try expectEqual(
-            folders("cpu", unified), ["/sys/fs/cgroup", "/sys/fs/cgroup/user.slice", "/sys/fs/cgroup/user.slice/job:1.scope"])
+            folders("cpu", unified),
+            ["/sys/fs/cgroup", "/sys/fs/cgroup/user.slice", "/sys/fs/cgroup/user.slice/job:1.scope"])
         try expectEqual(folders("memory", "0::/\n"), ["/sys/fs/cgroup"])
         let old = "9:name=systemd:/\n4:memory:/a/b\n2:cpu,cpuacct:/docker/7\n3:cpuset:/c\n"
         try expectEqual(folders("cpu", old), ["cpu", "cpu/docker", "cpu/docker/7"].map { "/sys/fs/cgroup/" + $0 })
@@ -213,13 +220,15 @@ func registerJobChecks(_ checks: inout Checks) {
         try expectEqual(ControlGroup.groups(of: "cpu", membership: ["0::/", "1:cpu:/"]).map(\.version), [.two, .one])
 
         for (text, quota) in [
-            ("150000 100000", 1.5), ("max 100000", nil), ("100000 0", nil), ("", nil), ("1", nil), ("-1 100000", nil), ("a b", nil),
+            ("150000 100000", 1.5), ("max 100000", nil), ("100000 0", nil), ("", nil), ("1", nil), ("-1 100000", nil),
+            ("a b", nil),
             ("1 2 3", nil), ("99999999999999999999 1", nil),
         ] as [(Substring, Double?)] { try expectEqual(ControlGroup.processorQuota(max: text), quota) }
         try expectEqual(ControlGroup.processorQuota(quota: "200000", period: "50000"), 4)
         try expectEqual(ControlGroup.processorQuota(quota: "-1", period: "100000"), nil)
         for (text, limit) in [
-            ("1073741824", 0x1p30), ("0", 0), ("max", nil), ("9223372036854771712", nil), ("", nil), ("-1", nil), ("nan", nil),
+            ("1073741824", 0x1p30), ("0", 0), ("max", nil), ("9223372036854771712", nil), ("", nil), ("-1", nil),
+            ("nan", nil),
         ] as [(Substring, Double?)] { try expectEqual(ControlGroup.memoryLimit(text), limit) }
     }
 
@@ -284,7 +293,8 @@ func registerJobChecks(_ checks: inout Checks) {
         // One task is no job that has to meet.
         let one = ["SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "PMI_RANK": "0", "PMI_SIZE": "1", "PMI_FD": "9"]
         try expectEqual(try Launch.detect(environment: one, library: openMPI).kind, .single)
-        let met = try Launch.detect(environment: step.merging(["PMI_RANK": "1"]) { $1 }, library: "MPICH Version: 4.0.2")
+        let met = try Launch.detect(
+            environment: step.merging(["PMI_RANK": "1"]) { $1 }, library: "MPICH Version: 4.0.2")
         do {
             try met.check(worldSize: 1)
             throw CheckFailure("a world of one was accepted")
@@ -305,7 +315,8 @@ func registerJobChecks(_ checks: inout Checks) {
             ProgressLine.text("layers", done: 1, total: 100, unit: "layers", seconds: 100),
             "layers  1 of 100 layers  1%  0.01 layers/s  2 h 45 min left")
         try expectEqual(
-            ProgressLine.text("embedding", done: 0, total: 5, unit: "tokens", seconds: 2), "embedding  0 of 5 tokens  0%")
+            ProgressLine.text("embedding", done: 0, total: 5, unit: "tokens", seconds: 2),
+            "embedding  0 of 5 tokens  0%")
     }
 
     checks.register("text is put together without taking memory") { _ in
@@ -338,7 +349,8 @@ func registerJobChecks(_ checks: inout Checks) {
     checks.register("ranks of a host find each other without MPI, and one of them speaks") { transport in
         // A job of this process's own, of three ranks that stand for processes, and one that is gone.
         let space = ["PMIX_NAMESPACE": "test-\(getpid())-\(transport.rank.index)"]
-        guard let first = Roster.join(rank: 7, expected: 3, environment: space), let second = Roster.join(rank: 8, expected: 3, environment: space)
+        guard let first = Roster.join(rank: 7, expected: 3, environment: space),
+            let second = Roster.join(rank: 8, expected: 3, environment: space)
         else { throw CheckFailure("no page to share") }
         try expectEqual(first.identity, second.identity)
         try expectEqual(first.others.map(\.rank), [8])

@@ -12,16 +12,21 @@ private let cases: [(batch: [SequenceShape], heads: HeadShape)] = [
     [SequenceShape(length: 1100), SequenceShape(length: 0), SequenceShape(length: 300)],
     [SequenceShape(queries: 70, keys: 600), SequenceShape(queries: 600, keys: 70)],
 ].flatMap { batch in
-    [HeadShape(heads: 2, headDimension: 32), HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 20, valueDimension: 72)]
-        .map { (batch, $0) }
+    [
+        HeadShape(heads: 2, headDimension: 32),
+        HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 20, valueDimension: 72),
+    ]
+    .map { (batch, $0) }
 }
 
 private func ringCase(_ number: Int, _ mask: Mask, _ layout: Layout) -> RingCase {
-    RingCase(cases[number].batch, heads: cases[number].heads, mask: mask, layout: layout, seed: UInt64(number / 2 + 1), sharpness: 2)
+    RingCase(
+        cases[number].batch, heads: cases[number].heads, mask: mask, layout: layout, seed: UInt64(number / 2 + 1),
+        sharpness: 2)
 }
 
-/// What three virtual ranks make of every case, within the oracle's bound: for all layouts, since bits must not tell of them.
-/// Each case is computed by one rank, which sends it to the others.
+/// What three virtual ranks make of every case, within the oracle's bound: for all layouts, since bits must not tell of
+/// them. Each case is computed by one rank, which sends it to the others.
 private final class Reference {
     private let mask: Mask
     private var found: [RingCase.Outcome]?
@@ -36,7 +41,9 @@ private final class Reference {
         for number in cases.indices where number % transport.size == transport.rank.index {
             let ringCase = ringCase(number, mask, .contiguous)
             let outcome = try VirtualRanks.run(count: 3, seed: 7) { try ringCase.run(on: $0) }[0]
-            if let disagreement = ringCase.disagreement(outcome) { fault = fault ?? CheckFailure("\(disagreement) in \(ringCase)") }
+            if let disagreement = ringCase.disagreement(outcome) {
+                fault = fault ?? CheckFailure("\(disagreement) in \(ringCase)")
+            }
             mine[number] = outcome
         }
         let all = try cases.indices.map { number in

@@ -37,7 +37,11 @@ enum Scenario: String {
                 let fails = self == .failsOnAll || (self == .failsLater ? last : context.rank.index == 0)
                 let memory = Bytes(count: 1000)
                 try context.transport.exchange(
-                    receive: [Incoming(from: Rank((context.rank.index + 1) % context.size), pieces: memory.pieces(2), keeping: [memory])],
+                    receive: [
+                        Incoming(
+                            from: Rank((context.rank.index + 1) % context.size), pieces: memory.pieces(2),
+                            keeping: [memory])
+                    ],
                     send: [],
                     while: { _ in if fails { throw JobError(.memory, "no memory left for tile 3") } })
             case .standsStill:
@@ -102,7 +106,9 @@ func registerScenarioChecks(_ checks: inout Checks) {
             for count in ranks {
                 let start = ContinuousClock.now
                 let outcome = try runJob(scenario, ranks: count)
-                try expect(ContinuousClock.now - start < .seconds(scenario == .rankZeroStoppedAmidWork ? 20 : 600), "it took too long")
+                try expect(
+                    ContinuousClock.now - start < .seconds(scenario == .rankZeroStoppedAmidWork ? 20 : 600),
+                    "it took too long")
                 let seen = "\(count) ranks: status \(outcome.status), output: \(outcome.output)"
                 try expectEqual(outcome.status, status, seen)
                 if let words = line(count) {
@@ -131,13 +137,16 @@ func registerScenarioChecks(_ checks: inout Checks) {
         "no memory left for tile 3 (rank "
     }
     register("a job that stands still is ended", .standsStill, status: 70) {
-        $0 == 1 ? "has not moved for 2 seconds, at phase 'encoding', layer 4, tile 17" : "no rank has moved for 2 seconds"
+        $0 == 1
+            ? "has not moved for 2 seconds, at phase 'encoding', layer 4, tile 17" : "no rank has moved for 2 seconds"
     }
     register("a rank that is stopped is noticed", .rankStopped, ranks: [3], status: 70) { _ in
         "rank 2 on \(LocalHost.name) has not been heard of for "
     }
     for scenario in [Scenario.rankZeroStopped, .rankZeroStoppedAmidWork] {
-        register("a job whose rank 0 is stopped is ended by another rank: \(scenario)", scenario, ranks: [3], status: 70) { _ in
+        register(
+            "a job whose rank 0 is stopped is ended by another rank: \(scenario)", scenario, ranks: [3], status: 70
+        ) { _ in
             "rank 0 on \(LocalHost.name) has not been heard of for 2 seconds; it was last at phase 'encoding', layer 4, tile 17"
         }
     }
@@ -145,7 +154,9 @@ func registerScenarioChecks(_ checks: inout Checks) {
         "rank \($0 - 1) on \(LocalHost.name) (process "
     }
     register("a rank that waits for a slower one is no failure", .slowRank, ranks: [3], status: 0) { _ in nil }
-    register("the timer runs on after MPI has ended", .hangsAtTheEnd, ranks: [1, 2], status: 70) { _ in "has not moved for" }
+    register("the timer runs on after MPI has ended", .hangsAtTheEnd, ranks: [1, 2], status: 70) { _ in
+        "has not moved for"
+    }
     register("a rank that is stopped when all is done is named", .stoppedAtTheEnd, ranks: [2, 3], status: 70) { _ in
         "has not been heard of for 2 seconds; the work was done, and so is the output"
     }
@@ -165,7 +176,9 @@ func registerScenarioChecks(_ checks: inout Checks) {
             try expectEqual(outcome.files, [], "signal \(signal): \(outcome.output)")
             try expectEqual(outcome.lines.count, 1, outcome.output)
             // mpirun makes a SIGTERM of an interrupt.
-            try expect(outcome.output.contains("was interrupted by \(signal == SIGUSR1 ? "SIGUSR1" : "SIGTERM")"), outcome.output)
+            try expect(
+                outcome.output.contains("was interrupted by \(signal == SIGUSR1 ? "SIGUSR1" : "SIGTERM")"),
+                outcome.output)
         }
     }
 
@@ -180,7 +193,9 @@ func registerScenarioChecks(_ checks: inout Checks) {
         let outcome = try runJob(.crashes, ranks: 1)
         try expect(outcome.wasKilled && outcome.status == SIGSEGV, "status \(outcome.status): \(outcome.output)")
         try expectEqual(outcome.lines.count, 1, outcome.output)
-        try expect(outcome.lines[0].contains("crashed: SIGSEGV at address 0x1000, at phase 'encoding', layer 4"), outcome.output)
+        try expect(
+            outcome.lines[0].contains("crashed: SIGSEGV at address 0x1000, at phase 'encoding', layer 4"),
+            outcome.output)
         try expect(outcome.output.contains("distributed-tests("), "no call stack: \(outcome.output)")
         try expectEqual(outcome.files, [])
         let several = try runJob(.crashes, ranks: 3)

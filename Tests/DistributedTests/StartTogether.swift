@@ -14,12 +14,13 @@ import Musl
 import Darwin
 #endif
 
-/// Plans and attends a small case on virtual ranks, none of which begins before all are there: whatever of the program and
-/// its libraries is made at its first use, they meet at once. MPI is not started.
+/// Plans and attends a small case on virtual ranks, none of which begins before all are there: whatever of the program
+/// and its libraries is made at its first use, they meet at once. MPI is not started.
 /// - Returns: whether the bytes are those of one rank.
 func startTogether(_ strategy: Strategy, ranks: Int) throws -> Bool {
     var ringCase = RingCase(
-        [SequenceShape(length: 1500), SequenceShape(length: 700)], heads: HeadShape(heads: 2, headDimension: 16), mask: .causal,
+        [SequenceShape(length: 1500), SequenceShape(length: 700)], heads: HeadShape(heads: 2, headDimension: 16),
+        mask: .causal,
         layout: .zigzag)
     ringCase.strategy = strategy
     let (arrived, started, job) = (Arrivals(), ringCase, ringCase.job(ranks: ranks))

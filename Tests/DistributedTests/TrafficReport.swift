@@ -1,4 +1,4 @@
-// One exchange under a mask, and what the transport counts of it, for scripts/check-traffic.
+// One exchange under a mask, and what the transport counts of it, for scripts/checks/check-traffic.
 
 import Attention
 import MPI
@@ -8,8 +8,8 @@ import TestSupport
 import Tiles
 
 /// Attends a sequence of `length` tokens under the mask and prints a line for each rank, "rank bytes messages", of what
-/// the transport counted, then "formula bytes", by the strategy's. Point-to-point messages of this process are those of the
-/// exchange and no others: there is no control thread, and everything else is collective.
+/// the transport counted, then "formula bytes", by the strategy's. Point-to-point messages of this process are those of
+/// the exchange and no others: there is no control thread, and everything else is collective.
 func reportTraffic(_ strategy: Strategy, mask expression: String, length: Int, ranksPerNode: Int) throws {
     try MPIEnvironment.run { world in
         let transport = try MPITransport(world)

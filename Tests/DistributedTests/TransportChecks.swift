@@ -25,8 +25,12 @@ func registerTransportChecks(_ checks: inout Checks) {
             let incoming = peers.map { Bytes(count: length($0, me)) }
             let before = transport.traffic
             try transport.exchange(
-                receive: zip(peers, incoming).map { Incoming(from: Rank($0), pieces: $1.pieces(1 + step % 4), keeping: [$1]) },
-                send: zip(peers, outgoing).map { Outgoing(to: Rank($0), pieces: $1.sendPieces(1 + step % 3), keeping: [$1]) },
+                receive: zip(peers, incoming).map {
+                    Incoming(from: Rank($0), pieces: $1.pieces(1 + step % 4), keeping: [$1])
+                },
+                send: zip(peers, outgoing).map {
+                    Outgoing(to: Rank($0), pieces: $1.sendPieces(1 + step % 3), keeping: [$1])
+                },
                 while: { poll in for _ in 0..<step { poll() } })
             for (peer, bytes) in zip(peers, incoming) {
                 try expectEqual(
@@ -62,10 +66,12 @@ func registerTransportChecks(_ checks: inout Checks) {
         for step in 0..<50 {
             if me == 0 {
                 let bytes = Bytes(pattern(from: 0, to: last, step: step, count: 100))
-                try transport.exchange(receive: [], send: [Outgoing(to: Rank(last), pieces: bytes.sendPieces(1), keeping: [bytes])])
+                try transport.exchange(
+                    receive: [], send: [Outgoing(to: Rank(last), pieces: bytes.sendPieces(1), keeping: [bytes])])
             } else if me == last {
                 let bytes = Bytes(count: 100)
-                try transport.exchange(receive: [Incoming(from: Rank(0), pieces: bytes.pieces(1), keeping: [bytes])], send: [])
+                try transport.exchange(
+                    receive: [Incoming(from: Rank(0), pieces: bytes.pieces(1), keeping: [bytes])], send: [])
                 try expectEqual(bytes.elements, pattern(from: 0, to: last, step: step, count: 100))
             }
         }
@@ -125,7 +131,8 @@ func registerTransportChecks(_ checks: inout Checks) {
         }
         let beyond = Rank(transport.size)
         do {
-            try transport.exchange(receive: [], send: [Outgoing(to: beyond, pieces: bytes.sendPieces(1), keeping: [bytes])])
+            try transport.exchange(
+                receive: [], send: [Outgoing(to: beyond, pieces: bytes.sendPieces(1), keeping: [bytes])])
             throw CheckFailure("a rank outside the job was accepted")
         } catch let error as TransportError {
             try expectEqual(error, .noSuchRank(beyond, size: transport.size))
@@ -154,7 +161,10 @@ private func passRing(_ transport: MPITransport) throws {
         let origin = ((me - hop) % count + count) % count
         let incoming = Bytes(count: length(origin))
         try transport.exchange(
-            receive: [Incoming(from: Rank((me + count - 1) % count), pieces: incoming.pieces(1 + hop % 4), keeping: [incoming])],
+            receive: [
+                Incoming(
+                    from: Rank((me + count - 1) % count), pieces: incoming.pieces(1 + hop % 4), keeping: [incoming])
+            ],
             send: [Outgoing(to: Rank((me + 1) % count), pieces: held.sendPieces(1 + hop % 3), keeping: [held])],
             while: { poll in poll() })
         held = incoming

@@ -1,5 +1,5 @@
-// The distributed tests: run as `mpirun -np N distributed-tests [--times] [NAME]`, with any number of ranks; with a name, the
-// checks whose names contain it.
+// The distributed tests: run as `mpirun -np N distributed-tests [--times] [NAME]`, with any number of ranks; with a
+// name, the checks whose names contain it.
 
 import MPI
 import Plans

@@ -156,9 +156,11 @@ def rank_case(rank: int, ranks: int, number: signal.Signals) -> Case:
     statuses = {signal.SIGKILL: {137}, signal.SIGSTOP: {70}, signal.SIGSEGV: {139}}[number]
     words = {signal.SIGKILL: "killed", signal.SIGSTOP: "not been heard of", signal.SIGSEGV: "SIGSEGV"}[number]
     has_neighbour = ranks > COUNT
+    # Of a rank that was alone on its host only mpirun knows, which tells the others to end.
+    unseen = "|where it has lost a rank" if number == signal.SIGKILL and not has_neighbour else ""
     return Case(
         f"{number.name} to rank {rank} of {ranks}, host{rank * COUNT // ranks}", ranks, f"rank {rank}", number, frozenset(statuses),
-        rf"rank {rank}\b.*{words}", is_told=has_neighbour or number != signal.SIGKILL)
+        rf"rank {rank}\b.*{words}{unseen}", is_told=has_neighbour or number != signal.SIGKILL)
 
 
 def launcher_case(number: signal.Signals, ranks: int) -> Case:
@@ -252,6 +254,8 @@ def play(case: Case, hosts: Hosts, series: Series) -> Outcome:
         try:
             partial = lambda: any((run.folder / "out").glob(".*.partial"))
             if wait_for(partial, run) is None:
+                run.end_by_force()
+                series.clear(run)
                 return Outcome(case.name, None, None, run.status, run.lines, run.errors[-4000:], [], [], ["ended before the fault"])
             # The work has begun.
             time.sleep(0.5)

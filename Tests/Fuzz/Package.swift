@@ -10,11 +10,13 @@ let package = Package(
     targets: [
         // The same sources as in the package of the project, whose tests replay the corpus.
         .target(
-            name: "TestSupport", dependencies: [.product(name: "RingAttention", package: "annulus")], path: "TestSupport"),
+            name: "TestSupport", dependencies: [.product(name: "RingAttention", package: "annulus")],
+            path: "TestSupport"),
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "TestSupport", .product(name: "RingAttention", package: "annulus"), .product(name: "Transformers", package: "annulus"),
+                "TestSupport", .product(name: "RingAttention", package: "annulus"),
+                .product(name: "Transformers", package: "annulus"),
             ], path: "Targets"),
         .executableTarget(name: "fuzz", dependencies: ["FuzzTargets"], path: "Driver"),
     ],

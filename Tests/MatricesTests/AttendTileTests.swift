@@ -18,7 +18,8 @@ struct AttendTileTests {
             var first: [[UInt32]]?
             for set in kernelSets {
                 let functions = set.functions
-                var kPanels = [Float](repeating: 0, count: padded(keys) * depth), vPanels = [Float](repeating: 0, count: width * keys)
+                var kPanels = [Float](repeating: 0, count: padded(keys) * depth),
+                    vPanels = [Float](repeating: 0, count: width * keys)
                 functions.pack_transposed(k, depth, keys, depth, &kPanels)
                 functions.pack_columns(v, columns, keys, columns, &vPanels)
 
@@ -30,7 +31,8 @@ struct AttendTileTests {
                         guard let panels = panels.baseAddress, let scores = scores.baseAddress else { return }
                         for key in Swift.stride(from: 0, to: keys, by: 64) {
                             functions.panel_product(
-                                q, depth, rows, panels + key * depth, depth, min(64, stride - key), min(64, stride - key), scores + key, stride, 0)
+                                q, depth, rows, panels + key * depth, depth, min(64, stride - key),
+                                min(64, stride - key), scores + key, stride, 0)
                         }
                     }
                 }
@@ -40,7 +42,8 @@ struct AttendTileTests {
                         guard let panels = panels.baseAddress, let output = output.baseAddress else { return }
                         for column in Swift.stride(from: 0, to: width, by: 64) {
                             functions.panel_product(
-                                scores, stride, rows, panels + column * keys, keys, min(64, width - column), min(64, width - column),
+                                scores, stride, rows, panels + column * keys, keys, min(64, width - column),
+                                min(64, width - column),
                                 output + column, width, 0)
                         }
                     }
@@ -81,13 +84,17 @@ struct AttendTileTests {
             var output = [Float](repeating: 0, count: rows * depth)
             let scratch = AlignedBuffer(count: 12 * keys)
             functions.attend_tile(
-                q, depth, rows, kPanels, depth, vPanels, depth, keys, &rowMax, &rowSum, &output, depth, scratch.pointer, kPanels)
+                q, depth, rows, kPanels, depth, vPanels, depth, keys, &rowMax, &rowSum, &output, depth, scratch.pointer,
+                kPanels)
             for row in 0..<rows {
                 let values = output[row * depth..<(row + 1) * depth]
                 switch row {
                 case 7: #expect(rowMax[row].isNaN && rowSum[row].isNaN && values.allSatisfy(\.isNaN), "\(set.name)")
                 case 9: #expect(rowMax[row] == -.infinity && rowSum[row] == 0, "\(set.name)")
-                default: #expect(rowMax[row] == 4 && rowSum[row] == 64 && values.allSatisfy { $0 == 64 }, "\(set.name), row \(row)")
+                default:
+                    #expect(
+                        rowMax[row] == 4 && rowSum[row] == 64 && values.allSatisfy { $0 == 64 },
+                        "\(set.name), row \(row)")
                 }
             }
         }

@@ -63,7 +63,8 @@ struct BFloat16Tests {
         case 1: return bits & 0x807f | UInt16(120 + random.below(12)) << 7
         case 2: return bits & 0x807f | UInt16(62 + random.below(3)) << 7
         case 3: return bits & 0x807f | UInt16(random.below(3)) << 7
-        default: return [0, 0x8000, 0x7f80, 0xff80, 0x7fc1, 1, 0x8001, 0x7f, 0x80, 0x3f80, 0xbf80, 0x7f7f][random.below(12)]
+        default:
+            return [0, 0x8000, 0x7f80, 0xff80, 0x7fc1, 1, 0x8001, 0x7f, 0x80, 0x3f80, 0xbf80, 0x7f7f][random.below(12)]
         }
     }
 
@@ -74,14 +75,18 @@ struct BFloat16Tests {
         for round in 0..<(isDebug ? 20 : 300) {
             let rows = 1 + random.below(13), pairs = 1 + random.below(5), width = [16, 32, 48, 64][random.below(4)]
             func operands(_ count: Int) -> [UInt32] {
-                (0..<count).map { _ in UInt32(Self.awkward(&random, kind: kind)) | UInt32(Self.awkward(&random, kind: kind)) << 16 }
+                (0..<count).map { _ in
+                    UInt32(Self.awkward(&random, kind: kind)) | UInt32(Self.awkward(&random, kind: kind)) << 16
+                }
             }
             let a = operands(rows * pairs), panel = operands(pairs * width)
             let start = (0..<rows * width).map { _ in
                 // Sums of every size; among them those that cancel with products near 2⁻¹²⁶.
-                Float(bitPattern: kind == 2
-                    ? UInt32(random.below(2)) << 31 | UInt32(1 + random.below(2)) << 23 | [0, 1, 0x7fffff][random.below(3)]
-                    : UInt32(Self.awkward(&random, kind: kind)) << 16 | UInt32(random.below(1 << 16)))
+                Float(
+                    bitPattern: kind == 2
+                        ? UInt32(random.below(2)) << 31 | UInt32(1 + random.below(2)) << 23
+                            | [0, 1, 0x7fffff][random.below(3)]
+                        : UInt32(Self.awkward(&random, kind: kind)) << 16 | UInt32(random.below(1 << 16)))
             }
             for set in kernelSets {
                 var c = start
@@ -89,7 +94,9 @@ struct BFloat16Tests {
                 for row in 0..<rows {
                     for column in 0..<width {
                         var sum = start[row * width + column]
-                        for k in 0..<pairs { sum = PairModel.product(sum, a[row * pairs + k], panel[k * width + column]) }
+                        for k in 0..<pairs {
+                            sum = PairModel.product(sum, a[row * pairs + k], panel[k * width + column])
+                        }
                         let value = c[row * width + column]
                         if !same(value, sum) {
                             Issue.record("\(set.name): \(value) for \(sum), round \(round), seed \(random.seed)")
@@ -114,7 +121,9 @@ struct BFloat16Tests {
                         var c = [Float](repeating: .leastNormalMagnitude, count: 16)
                         set.bfloat16Functions.panel_product(
                             [a << shift], 1, 1, [UInt32](repeating: b << shift, count: 16), 2, 16, 16, &c, 16, 1)
-                        #expect(c.allSatisfy { $0.bitPattern == expected.bitPattern }, "\(set.name), 2⁻¹²⁶ − \(significand)·2^−\(exponent)")
+                        #expect(
+                            c.allSatisfy { $0.bitPattern == expected.bitPattern },
+                            "\(set.name), 2⁻¹²⁶ − \(significand)·2^−\(exponent)")
                     }
                 }
             }
@@ -135,7 +144,9 @@ struct BFloat16Tests {
         }
     }
 
-    @Test("rows and panels hold the rounded elements, and zeros beside them", arguments: [(1, 1), (3, 17), (64, 64), (65, 33), (130, 80)])
+    @Test(
+        "rows and panels hold the rounded elements, and zeros beside them",
+        arguments: [(1, 1), (3, 17), (64, 64), (65, 33), (130, 80)])
     func packing(n: Int, depth: Int) {
         var random = RandomNumbers()
         print("seed \(random.seed)")
@@ -157,9 +168,12 @@ struct BFloat16Tests {
                     let width = min(64, padded(n) - first)
                     for k in 0..<pairs {
                         for c in 0..<width {
-                            let expected = UInt32(element(2 * k, first + c, transposed: transposed))
+                            let expected =
+                                UInt32(element(2 * k, first + c, transposed: transposed))
                                 | UInt32(element(2 * k + 1, first + c, transposed: transposed)) << 16
-                            if panels[first * pairs + k * width + c] != expected { Issue.record("\(set.name): pair \(k), column \(first + c)") }
+                            if panels[first * pairs + k * width + c] != expected {
+                                Issue.record("\(set.name): pair \(k), column \(first + c)")
+                            }
                         }
                     }
                 }
@@ -169,13 +183,17 @@ struct BFloat16Tests {
             functions.round_rows(columns, depth, n, depth, 0.25, &rows, pairs + 2)
             let expected = PairModel.pairs(columns.map { $0 * 0.25 }, rows: n, columns: depth)
             for row in 0..<n {
-                #expect(Array(rows[row * (pairs + 2)..<row * (pairs + 2) + pairs]) == Array(expected[row * pairs..<(row + 1) * pairs]))
+                #expect(
+                    Array(rows[row * (pairs + 2)..<row * (pairs + 2) + pairs])
+                        == Array(expected[row * pairs..<(row + 1) * pairs]))
                 #expect(rows[row * (pairs + 2) + pairs] == 7)
             }
         }
     }
 
-    @Test("a masked half of a pair is left out, even where it is NaN; a row alone has the bits it has among others", arguments: [16, 48, 64])
+    @Test(
+        "a masked half of a pair is left out, even where it is NaN; a row alone has the bits it has among others",
+        arguments: [16, 48, 64])
     func masks(width: Int) {
         var random = RandomNumbers()
         print("seed \(random.seed)")
@@ -208,30 +226,38 @@ struct BFloat16Tests {
                     var panels = [UInt32](repeating: 0, count: pairs * width)
                     functions.pack_columns(panel, width, depth, width, &panels)
                     var c = [Float](repeating: guardValue, count: rows * width + 16)
-                    functions.masked_panel_product(aPairs, pairs, rows, panels, depth, width, &c, width, 0, mask.words, mask.stride)
+                    functions.masked_panel_product(
+                        aPairs, pairs, rows, panels, depth, width, &c, width, 0, mask.words, mask.stride)
                     for row in 0..<rows {
                         for column in 0..<width {
                             var sum: Float = 0
                             for k in 0..<pairs {
                                 let low = visible(row, 2 * k), high = 2 * k + 1 < depth && visible(row, 2 * k + 1)
                                 let keep: UInt32 = (low ? 0xffff : 0) | (high ? 0xffff_0000 : 0)
-                                sum = PairModel.product(sum, aPairs[row * pairs + k] & keep, panels[k * width + column] & keep)
+                                sum = PairModel.product(
+                                    sum, aPairs[row * pairs + k] & keep, panels[k * width + column] & keep)
                             }
                             if c[row * width + column].bitPattern != sum.bitPattern {
-                                Issue.record("\(set.name): kind \(kind), row \(row), column \(column), \(rows) × \(depth), seed \(random.seed)")
+                                Issue.record(
+                                    "\(set.name): kind \(kind), row \(row), column \(column), \(rows) × \(depth), seed \(random.seed)"
+                                )
                                 return
                             }
                         }
                         var alone = [Float](repeating: 0, count: width)
                         functions.masked_panel_product(
-                            Array(aPairs[row * pairs..<(row + 1) * pairs]), pairs, 1, panels, depth, width, &alone, width, 0,
+                            Array(aPairs[row * pairs..<(row + 1) * pairs]), pairs, 1, panels, depth, width, &alone,
+                            width, 0,
                             Array(mask.words[row * mask.stride..<(row + 1) * mask.stride]), mask.stride)
-                        #expect(alone.bitPatterns == c[row * width..<(row + 1) * width].map(\.bitPattern), "\(set.name), seed \(random.seed)")
+                        #expect(
+                            alone.bitPatterns == c[row * width..<(row + 1) * width].map(\.bitPattern),
+                            "\(set.name), seed \(random.seed)")
                     }
                     if kind == 4 {
                         var whole = [Float](repeating: 0, count: rows * width)
                         functions.panel_product(aPairs, pairs, rows, panels, depth, width, width, &whole, width, 0)
-                        #expect(whole.bitPatterns == c[..<(rows * width)].map(\.bitPattern), "\(set.name): an open mask")
+                        #expect(
+                            whole.bitPatterns == c[..<(rows * width)].map(\.bitPattern), "\(set.name): an open mask")
                     }
                     #expect(c[(rows * width)...].allSatisfy { $0 == guardValue })
                     #expect(c.bitPatterns == first?.bitPatterns ?? c.bitPatterns, "\(set.name)")
@@ -241,7 +267,9 @@ struct BFloat16Tests {
         }
     }
 
-    @Test("weights are e^(scale·(s − max)) rounded, their sum is not", arguments: [1.0, 1.4142135, 1.9999, 1.1] as [Float])
+    @Test(
+        "weights are e^(scale·(s − max)) rounded, their sum is not",
+        arguments: [1.0, 1.4142135, 1.9999, 1.1] as [Float])
     func softmax(natural: Float) {
         let scale = Float(Double(natural) * ANNULUS_STEPS)
         var random = RandomNumbers()
@@ -250,8 +278,12 @@ struct BFloat16Tests {
             for masked in [false, true] {
                 let rows = 19, stride = padded(keys)
                 let scores = random.floats(rows * stride, -20...20)
-                let mask = maskWords(rows: rows, columns: keys) { row, key in !masked || (row % 5 != 3 && key % 7 <= row) }
-                func sees(_ row: Int, _ key: Int) -> Bool { mask.words[row * mask.stride + key / 64] >> UInt64(key % 64) & 1 == 1 }
+                let mask = maskWords(rows: rows, columns: keys) { row, key in
+                    !masked || (row % 5 != 3 && key % 7 <= row)
+                }
+                func sees(_ row: Int, _ key: Int) -> Bool {
+                    mask.words[row * mask.stride + key / 64] >> UInt64(key % 64) & 1 == 1
+                }
                 var first: [UInt32]?
                 for set in kernelSets {
                     var s = scores
@@ -270,13 +302,19 @@ struct BFloat16Tests {
                         var sum = 0.0
                         for key in 0..<stride {
                             let pair = s[row * stride + key / 2].bitPattern
-                            let weight = Double(PairModel.float(UInt16(truncatingIfNeeded: key % 2 == 0 ? pair : pair >> 16)))
-                            let x = key < keys ? Double(scale) / ANNULUS_STEPS * (Double(scores[row * stride + key]) - Double(top)) : 0
+                            let weight = Double(
+                                PairModel.float(UInt16(truncatingIfNeeded: key % 2 == 0 ? pair : pair >> 16)))
+                            let x =
+                                key < keys
+                                ? Double(scale) / ANNULUS_STEPS * (Double(scores[row * stride + key]) - Double(top)) : 0
                             let exact = key < keys && sees(row, key) ? exp(x) : 0
                             sum += exact
-                            // The difference rounds, and its product; then the kernel's own error, then that of the rounding.
+                            // The difference rounds, and its product; then the kernel's own error, then that of the
+                            // rounding.
                             if !(abs(weight - exact) <= exact * (0x1p-8 + 3e-7 + abs(x) * 0x1p-23) + 0x1.02p-125) {
-                                Issue.record("\(set.name): weight \(weight), exact \(exact), key \(key) of \(keys), seed \(random.seed)")
+                                Issue.record(
+                                    "\(set.name): weight \(weight), exact \(exact), key \(key) of \(keys), seed \(random.seed)"
+                                )
                             }
                         }
                         // Far narrower than the rounding of weights: the sum is of what was not yet rounded.
@@ -293,11 +331,14 @@ struct BFloat16Tests {
         }
     }
 
-    @Test("the fused tile has the bits of its three steps, in every set", arguments: [1, 15, 32, 64, 100], [1, 17, 64, 128, 131, 256])
+    @Test(
+        "the fused tile has the bits of its three steps, in every set", arguments: [1, 15, 32, 64, 100],
+        [1, 17, 64, 128, 131, 256])
     func fusedTile(depth: Int, keys: Int) {
         var random = RandomNumbers()
         print("seed \(random.seed)")
-        let columns = depth == 64 ? 80 : depth, width = padded(columns), scoreStride = padded(keys), pairs = (depth + 1) / 2
+        let columns = depth == 64 ? 80 : depth, width = padded(columns), scoreStride = padded(keys),
+            pairs = (depth + 1) / 2
         let keyPairs = (keys + 1) / 2, scale: Float = 1.25
         let k = random.floats(keys * depth), v = random.floats(keys * columns)
         for rows in isDebug ? [1, 13, 18] : [1, 5, 6, 11, 12, 13, 17, 18, 24, 25, 53] {
@@ -305,7 +346,8 @@ struct BFloat16Tests {
             var first: [[UInt32]]?
             for set in kernelSets {
                 let functions = set.bfloat16Functions
-                var kPanels = [UInt32](repeating: 0, count: scoreStride * pairs), vPanels = [UInt32](repeating: 0, count: width * keyPairs)
+                var kPanels = [UInt32](repeating: 0, count: scoreStride * pairs),
+                    vPanels = [UInt32](repeating: 0, count: width * keyPairs)
                 functions.pack_transposed(k, depth, keys, depth, &kPanels)
                 functions.pack_columns(v, columns, keys, columns, &vPanels)
                 var scores = [Float](repeating: 0, count: rows * scoreStride)
@@ -315,14 +357,16 @@ struct BFloat16Tests {
                     guard let scores = scores.baseAddress else { return }
                     for key in Swift.stride(from: 0, to: keys, by: 64) {
                         functions.panel_product(
-                            q, pairs, rows, Array(kPanels[(key * pairs)...]), depth, min(64, scoreStride - key), min(64, scoreStride - key), scores + key, scoreStride, 0)
+                            q, pairs, rows, Array(kPanels[(key * pairs)...]), depth, min(64, scoreStride - key),
+                            min(64, scoreStride - key), scores + key, scoreStride, 0)
                     }
                     functions.softmax_rows(scores, scoreStride, rows, keys, nil, 0, scale, &rowMax, &rowSum)
                     output.withUnsafeMutableBufferPointer { output in
                         guard let output = output.baseAddress else { return }
                         for column in Swift.stride(from: 0, to: width, by: 64) {
                             functions.panel_product(
-                                scores, scoreStride, rows, Array(vPanels[(column * keyPairs)...]), keys, min(64, width - column), min(64, width - column),
+                                scores, scoreStride, rows, Array(vPanels[(column * keyPairs)...]), keys,
+                                min(64, width - column), min(64, width - column),
                                 output + column, width, 0)
                         }
                     }
@@ -332,7 +376,8 @@ struct BFloat16Tests {
                 var fusedMax = [Float](repeating: guardValue, count: rows + 1), fusedSum = fusedMax
                 var fused = [Float](repeating: guardValue, count: rows * width + 16)
                 functions.attend_tile(
-                    q, pairs, rows, kPanels, depth, vPanels, columns, keys, scale, &fusedMax, &fusedSum, &fused, width, scratch.pointer)
+                    q, pairs, rows, kPanels, depth, vPanels, columns, keys, scale, &fusedMax, &fusedSum, &fused, width,
+                    scratch.pointer)
                 let context = "\(set.name), \(rows) rows, seed \(random.seed)"
                 #expect(fusedMax.bitPatterns == rowMax.bitPatterns, "\(context)")
                 #expect(fusedSum.bitPatterns == rowSum.bitPatterns, "\(context)")
@@ -361,20 +406,25 @@ struct BFloat16Tests {
             var output = [Float](repeating: 0, count: rows * depth)
             let scratch = AlignedBuffer(count: 12 * keys)
             functions.attend_tile(
-                PairModel.pairs(q, rows: rows, columns: depth), depth / 2, rows, kPanels, depth, vPanels, depth, keys, 1.5,
+                PairModel.pairs(q, rows: rows, columns: depth), depth / 2, rows, kPanels, depth, vPanels, depth, keys,
+                1.5,
                 &rowMax, &rowSum, &output, depth, scratch.pointer)
             for row in 0..<rows {
                 let values = output[row * depth..<(row + 1) * depth]
                 switch row {
                 case 7: #expect(rowMax[row].isNaN && rowSum[row].isNaN && values.allSatisfy(\.isNaN), "\(set.name)")
                 case 9: #expect(rowMax[row] == -.infinity && rowSum[row] == 0, "\(set.name)")
-                default: #expect(rowMax[row] == 6 && rowSum[row] == 64 && values.allSatisfy { $0 == 64 }, "\(set.name), row \(row)")
+                default:
+                    #expect(
+                        rowMax[row] == 6 && rowSum[row] == 64 && values.allSatisfy { $0 == 64 },
+                        "\(set.name), row \(row)")
                 }
             }
         }
     }
 
-    @Test("dense layers: the products of the rounded operands, the same bits in every set, a row alone as among others",
+    @Test(
+        "dense layers: the products of the rounded operands, the same bits in every set, a row alone as among others",
         arguments: PackedMatrixTests.shapes + [PackedMatrixTests.Shape(rows: 4, inputs: 1601, outputs: 33)])
     func denseLayers(shape: PackedMatrixTests.Shape) {
         var random = RandomNumbers()
@@ -384,15 +434,18 @@ struct BFloat16Tests {
         var first: [UInt32]?
         for set in kernelSets {
             let matrix = weights.withUnsafeBufferPointer {
-                PackedMatrix(weights: $0, inputs: shape.inputs, outputs: shape.outputs, element: .bfloat16, kernels: set)
+                PackedMatrix(
+                    weights: $0, inputs: shape.inputs, outputs: shape.outputs, element: .bfloat16, kernels: set)
             }
             let y = PackedMatrixTests.multiply(set, matrix, x, rows: shape.rows, xStride: xStride, yStride: yStride)
             #expect(y.bitPatterns == first ?? y.bitPatterns, "\(set.name), seed \(random.seed)")
             first = first ?? y.bitPatterns
             for row in stride(from: 0, to: shape.rows, by: 7) {
-                let one = PackedMatrixTests.multiply(set, matrix, Array(x[(row * xStride)...]), rows: 1, xStride: xStride, yStride: yStride)
+                let one = PackedMatrixTests.multiply(
+                    set, matrix, Array(x[(row * xStride)...]), rows: 1, xStride: xStride, yStride: yStride)
                 #expect(
-                    one[0..<shape.outputs].map(\.bitPattern) == y[row * yStride..<row * yStride + shape.outputs].map(\.bitPattern),
+                    one[0..<shape.outputs].map(\.bitPattern)
+                        == y[row * yStride..<row * yStride + shape.outputs].map(\.bitPattern),
                     "\(set.name), row \(row), seed \(random.seed)")
             }
             guard set == KernelSet.best else { continue }
@@ -400,15 +453,18 @@ struct BFloat16Tests {
                 for column in 0..<shape.outputs {
                     var exact = 0.0, magnitude = 0.0
                     for k in 0..<shape.inputs {
-                        let product = Double(PairModel.float(PairModel.round(x[row * xStride + k])))
+                        let product =
+                            Double(PairModel.float(PairModel.round(x[row * xStride + k])))
                             * Double(PairModel.float(PairModel.round(weights[column * shape.inputs + k])))
                         exact += product
                         magnitude += abs(product)
                     }
                     let value = Double(y[row * yStride + column])
-                    // The padding of an odd row is one more term, and a flushed result 2⁻¹²⁶ off; chains are of 768 terms.
+                    // The padding of an odd row is one more term, and a flushed result 2⁻¹²⁶ off; chains are of 768
+                    // terms.
                     let roundings = min(shape.inputs + 1, 768) + shape.inputs / 768
-                    if !(abs(value - exact) <= gamma(roundings) * magnitude * 1.0001 + Double(shape.inputs) * 0x1p-126) {
+                    if !(abs(value - exact) <= gamma(roundings) * magnitude * 1.0001 + Double(shape.inputs) * 0x1p-126)
+                    {
                         Issue.record("row \(row) column \(column): \(value), exact \(exact), seed \(random.seed)")
                     }
                 }

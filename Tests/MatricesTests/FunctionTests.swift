@@ -31,7 +31,8 @@ struct FunctionTests {
             case .gelu: x == -.infinity ? 0 : 0.5 * x * Foundation.erfc(-x * 0.5.squareRoot())
             case .silu: x == -.infinity ? 0 : x / (1 + Foundation.exp(-x))
             case .geluTanh:
-                x == -.infinity ? 0 : x / (1 + Foundation.exp(-2 * (2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
+                x == -.infinity
+                    ? 0 : x / (1 + Foundation.exp(-2 * (2 / Double.pi).squareRoot() * (x + 0.044715 * x * x * x)))
             }
         }
 
@@ -81,15 +82,20 @@ struct FunctionTests {
                 let exact = function.exact(Double(x[i]))
                 var error = ulps(y[i], exact)
                 if function == .geluTanh, exact.isFinite {
-                    // The exponential magnifies the rounding of its argument 2u = x·(…): a relative error of |2u| roundings.
+                    // The exponential magnifies the rounding of its argument 2u = x·(…): a relative error of |2u|
+                    // roundings.
                     let twice = 1.6 * abs(Double(x[i])) * (1 + 0.0448 * Double(x[i]) * Double(x[i]))
                     let bound = abs(exact) * (4 * twice * 0x1p-24 + 4 * 0x1p-23) + 16 * 0x1p-149
                     error = abs(Double(y[i]) - exact) <= bound ? 0 : .infinity
                 }
                 // A denormal factor of a result is less exact than the result could be.
-                if function == .silu, abs(exact) < 0x1p-119 { error = abs(Double(y[i]) - exact) <= 0x1p-140 ? 0 : .infinity }
+                if function == .silu, abs(exact) < 0x1p-119 {
+                    error = abs(Double(y[i]) - exact) <= 0x1p-140 ? 0 : .infinity
+                }
                 // The tail ends where results stop being normal numbers.
-                if function == .gelu, x[i] < -13 { error = abs(exact) > 0x1p-125 ? error : abs(Double(y[i]) - exact) < 0x1p-126 ? 0 : .infinity }
+                if function == .gelu, x[i] < -13 {
+                    error = abs(exact) > 0x1p-125 ? error : abs(Double(y[i]) - exact) < 0x1p-126 ? 0 : .infinity
+                }
                 samples += 1
                 if error > worst {
                     worst = error
@@ -109,7 +115,8 @@ struct FunctionTests {
             let expected = function.run(kernelSets[0], x)
             for set in kernelSets.dropFirst() {
                 let y = function.run(set, x)
-                for i in x.indices where y[i].bitPattern != expected[i].bitPattern && !(y[i].isNaN && expected[i].isNaN) {
+                for i in x.indices where y[i].bitPattern != expected[i].bitPattern && !(y[i].isNaN && expected[i].isNaN)
+                {
                     Issue.record("\(set.name): \(y[i]) at \(x[i]), reference \(expected[i])")
                     return
                 }
@@ -120,7 +127,9 @@ struct FunctionTests {
     @Test("special values", arguments: kernelSets.map(\.name))
     func specialValues(name: String) throws {
         let set = try #require(KernelSet.named(name))
-        let x: [Float] = [0, -0.0, .infinity, -.infinity, .nan, 1, -1, .leastNonzeroMagnitude, 88.72283, 88.7229, -104, -103.9]
+        let x: [Float] = [
+            0, -0.0, .infinity, -.infinity, .nan, 1, -1, .leastNonzeroMagnitude, 88.72283, 88.7229, -104, -103.9,
+        ]
         let e = Function.exp.run(set, x)
         #expect(e[0] == 1 && e[1] == 1 && e[2] == .infinity && e[3].bitPattern == 0 && e[4].isNaN)
         #expect(e[8].isFinite && e[9] == .infinity && e[10].bitPattern == 0 && e[11] == .leastNonzeroMagnitude)

@@ -14,7 +14,9 @@ import Glibc
 @Suite(.serialized, .enabled(if: ProcessInfo.processInfo.environment["ANNULUS_KERNEL_BENCHMARK"] != nil))
 struct KernelBenchmark {
     /// Median and best ratio to the peak measured right before and after each of `repetitions` runs.
-    static func ratio(_ set: KernelSet, _ element: ElementKind, operations: Double, repetitions: Int = 101, _ work: () -> Void) -> String {
+    static func ratio(
+        _ set: KernelSet, _ element: ElementKind, operations: Double, repetitions: Int = 101, _ work: () -> Void
+    ) -> String {
         // The thread's own time: the machine may be running other things.
         func threadSeconds() -> Double {
             var time = timespec()

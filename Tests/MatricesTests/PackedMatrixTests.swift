@@ -16,7 +16,9 @@ struct PackedMatrixTests {
         Shape(rows: 3, inputs: 800, outputs: 48), Shape(rows: 0, inputs: 4, outputs: 4),
     ]
 
-    static func multiply(_ set: KernelSet, _ matrix: PackedMatrix, _ x: [Float], rows: Int, xStride: Int, yStride: Int) -> [Float] {
+    static func multiply(_ set: KernelSet, _ matrix: PackedMatrix, _ x: [Float], rows: Int, xStride: Int, yStride: Int)
+        -> [Float]
+    {
         var y = [Float](repeating: guardValue, count: rows * yStride + 8)
         y.withUnsafeMutableBufferPointer { y in
             x.withUnsafeBufferPointer { x in
@@ -28,18 +30,25 @@ struct PackedMatrixTests {
         return y
     }
 
-    @Test("many inputs: the sums over stretches of 1,536 bytes of them, added in order", arguments: [ElementKind.float32, .bfloat16])
+    @Test(
+        "many inputs: the sums over stretches of 1,536 bytes of them, added in order",
+        arguments: [ElementKind.float32, .bfloat16])
     func stretches(element: ElementKind) {
         var random = RandomNumbers()
         print("seed \(random.seed)")
         let (rows, inputs, outputs, stretch) = (7, 1000, 83, 1536 / element.bytes)
         let weights = random.floats(inputs * outputs), x = random.floats(rows * inputs)
         func product(_ range: Range<Int>) -> [Float] {
-            let part = (0..<outputs).flatMap { weights[$0 * inputs + range.lowerBound..<$0 * inputs + range.upperBound] }
+            let part = (0..<outputs).flatMap {
+                weights[$0 * inputs + range.lowerBound..<$0 * inputs + range.upperBound]
+            }
             let matrix = part.withUnsafeBufferPointer {
                 PackedMatrix(weights: $0, inputs: range.count, outputs: outputs, element: element, kernels: .best)
             }
-            return Array(Self.multiply(.best, matrix, Array(x[range.lowerBound...]), rows: rows, xStride: inputs, yStride: outputs)[..<(rows * outputs)])
+            return Array(
+                Self.multiply(
+                    .best, matrix, Array(x[range.lowerBound...]), rows: rows, xStride: inputs, yStride: outputs)[
+                        ..<(rows * outputs)])
         }
         var sum = product(0..<stretch)
         for first in stride(from: stretch, to: inputs, by: stretch) {
@@ -48,7 +57,9 @@ struct PackedMatrixTests {
         #expect(product(0..<inputs).bitPatterns == sum.bitPatterns, "seed \(random.seed)")
     }
 
-    @Test("within its derived bound of the exact product, the same bits in every set, a row alone as among others", arguments: shapes)
+    @Test(
+        "within its derived bound of the exact product, the same bits in every set, a row alone as among others",
+        arguments: shapes)
     func products(shape: Shape) {
         var random = RandomNumbers()
         print("seed \(random.seed)")
@@ -74,7 +85,9 @@ struct PackedMatrixTests {
                     }
                     let value = Double(y[row * yStride + column])
                     // A term is rounded in its own chain of 384, and its chain with each that follows.
-                    if !(abs(value - exact) <= gamma(min(shape.inputs, 384) + (shape.inputs - 1) / 384) * magnitude * 1.0001) {
+                    if !(abs(value - exact) <= gamma(min(shape.inputs, 384) + (shape.inputs - 1) / 384) * magnitude
+                        * 1.0001)
+                    {
                         Issue.record("row \(row) column \(column): \(value), exact \(exact), seed \(random.seed)")
                     }
                 }
@@ -89,10 +102,12 @@ struct PackedMatrixTests {
         }
         let whole = Self.multiply(best, matrix, x, rows: shape.rows, xStride: xStride, yStride: yStride)
         for row in stride(from: 0, to: shape.rows, by: 3) {
-            let one = Self.multiply(best, matrix, Array(x[(row * xStride)...]), rows: 1, xStride: xStride, yStride: yStride)
+            let one = Self.multiply(
+                best, matrix, Array(x[(row * xStride)...]), rows: 1, xStride: xStride, yStride: yStride)
             #expect(
                 one[0..<shape.outputs].map(\.bitPattern)
-                    == whole[row * yStride..<row * yStride + shape.outputs].map(\.bitPattern), "row \(row), seed \(random.seed)")
+                    == whole[row * yStride..<row * yStride + shape.outputs].map(\.bitPattern),
+                "row \(row), seed \(random.seed)")
         }
     }
 }

@@ -20,7 +20,10 @@ struct PanelProductTests {
             c = random.floats(rows * cStride + 16)
         }
 
-        func run(_ kernels: KernelSet, accumulate: Bool, adds: Bool = false, columns: Int? = nil, mask: (words: [UInt64], stride: Int)? = nil) -> [Float] {
+        func run(
+            _ kernels: KernelSet, accumulate: Bool, adds: Bool = false, columns: Int? = nil,
+            mask: (words: [UInt64], stride: Int)? = nil
+        ) -> [Float] {
             var result = c
             let functions = kernels.functions
             a.withUnsafeBufferPointer { a in
@@ -89,7 +92,8 @@ struct PanelProductTests {
                     for (set, result) in zip(kernelSets, results) {
                         #expect(
                             result.bitPatterns == results[0].bitPatterns,
-                            "\(set.name) differs from the reference at \(rows) × \(depth) × \(width), seed \(random.seed)")
+                            "\(set.name) differs from the reference at \(rows) × \(depth) × \(width), seed \(random.seed)"
+                        )
                     }
                 }
             }
@@ -105,7 +109,9 @@ struct PanelProductTests {
                 let product = Product(&random, rows: rows, depth: depth, width: width)
                 var expected = product.run(set, accumulate: false)
                 for row in 0..<rows {
-                    for place in row * product.cStride..<row * product.cStride + width { expected[place] += product.c[place] }
+                    for place in row * product.cStride..<row * product.cStride + width {
+                        expected[place] += product.c[place]
+                    }
                 }
                 #expect(
                     product.run(set, accumulate: false, adds: true).bitPatterns == expected.bitPatterns,
@@ -172,17 +178,23 @@ struct PanelProductTests {
         }
     }
 
-    @Test("the first columns of a panel have the bits they have among all, and nothing is written beside them", arguments: [32, 48, 64])
+    @Test(
+        "the first columns of a panel have the bits they have among all, and nothing is written beside them",
+        arguments: [32, 48, 64])
     func someColumns(width: Int) {
         var random = RandomNumbers()
         print("seed \(random.seed)")
         for set in kernelSets {
             for (rows, columns) in [(1, 16), (6, 16), (13, 32), (25, 48)] where columns < width {
                 let product = Product(&random, rows: rows, depth: 33, width: width)
-                let whole = product.run(set, accumulate: true), some = product.run(set, accumulate: true, columns: columns)
+                let whole = product.run(set, accumulate: true),
+                    some = product.run(set, accumulate: true, columns: columns)
                 for at in some.indices {
-                    let expected = at / product.cStride < rows && at % product.cStride < columns ? whole[at] : product.c[at]
-                    #expect(some[at].bitPattern == expected.bitPattern, "\(set.name), \(rows) rows, \(columns) of \(width), seed \(random.seed)")
+                    let expected =
+                        at / product.cStride < rows && at % product.cStride < columns ? whole[at] : product.c[at]
+                    #expect(
+                        some[at].bitPattern == expected.bitPattern,
+                        "\(set.name), \(rows) rows, \(columns) of \(width), seed \(random.seed)")
                 }
             }
         }
@@ -200,7 +212,9 @@ struct PanelProductTests {
                 for at in target.indices {
                     let (row, column) = (at / 103, at % 103)
                     let expected = column < columns ? source[row * 101 + column] * 46.25 : start[at]
-                    #expect(target[at].bitPattern == expected.bitPattern, "\(set.name), \(columns) columns, seed \(random.seed)")
+                    #expect(
+                        target[at].bitPattern == expected.bitPattern,
+                        "\(set.name), \(columns) columns, seed \(random.seed)")
                 }
             }
         }

@@ -37,7 +37,9 @@ struct RowTests {
             for at in x.indices {
                 let context = "\(set.name), element \(at), seed \(random.seed)"
                 if at % stride >= columns {
-                    #expect([added, gelu, tanhForm, silu, relu, tanhOf].allSatisfy { $0[at] == x[at] } && gated[at] == guardValue, "\(context)")
+                    #expect(
+                        [added, gelu, tanhForm, silu, relu, tanhOf].allSatisfy { $0[at] == x[at] }
+                            && gated[at] == guardValue, "\(context)")
                     continue
                 }
                 #expect(added[at] == shifted[at], "\(context)")
@@ -51,7 +53,9 @@ struct RowTests {
         }
     }
 
-    @Test("norms within their bound of float64, with and without each part", arguments: [1, 2, 31, 64, 384, 389], [false, true])
+    @Test(
+        "norms within their bound of float64, with and without each part", arguments: [1, 2, 31, 64, 384, 389],
+        [false, true])
     func norms(columns: Int, isRootMeanSquare: Bool) {
         var random = RandomNumbers()
         print("seed \(random.seed)")
@@ -106,10 +110,13 @@ struct RowTests {
                     let deviation = (t[j] - mean) * scale
                     let exact = deviation * Double(gamma[j]) + (parts & 4 != 0 ? Double(beta[j]) : 0)
                     let relative = min(1, 2 * delta * scale) + MatricesTests.gamma(columns / 16 + 12)
-                    let bound = (delta * scale + abs(deviation) * relative) * abs(Double(gamma[j])) + MatricesTests.gamma(3) * (abs(exact) + 1)
+                    let bound =
+                        (delta * scale + abs(deviation) * relative) * abs(Double(gamma[j])) + MatricesTests.gamma(3)
+                        * (abs(exact) + 1)
                     let value = Double(y[row * stride + j])
                     if !(abs(value - exact) <= bound) {
-                        Issue.record("row \(row) column \(j): \(value), exact \(exact), parts \(parts), seed \(random.seed)")
+                        Issue.record(
+                            "row \(row) column \(j): \(value), exact \(exact), parts \(parts), seed \(random.seed)")
                     }
                 }
                 for j in columns..<stride {
@@ -119,7 +126,9 @@ struct RowTests {
         }
     }
 
-    @Test("packed panels hold every element where the header says, zeros in the padding", arguments: [1, 15, 16, 63, 64, 65, 130, 200])
+    @Test(
+        "packed panels hold every element where the header says, zeros in the padding",
+        arguments: [1, 15, 16, 63, 64, 65, 130, 200])
     func packing(columns: Int) {
         var random = RandomNumbers()
         print("seed \(random.seed)")
@@ -143,7 +152,9 @@ struct RowTests {
                         }
                     }
                 }
-                #expect(transposed[size...].allSatisfy { $0 == guardValue } && straight[size...].allSatisfy { $0 == guardValue })
+                #expect(
+                    transposed[size...].allSatisfy { $0 == guardValue }
+                        && straight[size...].allSatisfy { $0 == guardValue })
             }
         }
     }

@@ -159,14 +159,16 @@ struct SoftmaxTests {
                 } else {
                     let highest = max(leftMax[row], rightMax[row])
                     #expect(m[row] == highest, "\(context)")
-                    let x = Double(leftMax[row] - highest) / ANNULUS_STEPS, y = Double(rightMax[row] - highest) / ANNULUS_STEPS
+                    let x = Double(leftMax[row] - highest) / ANNULUS_STEPS,
+                        y = Double(rightMax[row] - highest) / ANNULUS_STEPS
                     // The power errs by an ulp (2⁻²³), each product and the sum round once.
                     let relative = 0x1p-23 + gamma(3)
                     let sum = (Double(leftSum[row]) * exp(x), Double(rightSum[row]) * exp(y))
                     #expect(abs(Double(l[row]) - sum.0 - sum.1) <= relative * (sum.0 + sum.1), "\(context)")
                     for at in columns {
                         let terms = (Double(left[at]) * exp(x), Double(right[at]) * exp(y))
-                        if !(abs(Double(o[at]) - terms.0 - terms.1) <= relative * (abs(terms.0) + abs(terms.1)) + 1e-44) {
+                        if !(abs(Double(o[at]) - terms.0 - terms.1) <= relative * (abs(terms.0) + abs(terms.1)) + 1e-44)
+                        {
                             Issue.record("column \(at - row * stride): \(o[at]): \(context)")
                         }
                     }
@@ -199,7 +201,8 @@ struct SoftmaxTests {
                     let context = "\(set.name), row \(row), seed \(random.seed)"
                     for column in 0..<outputStride {
                         let value = output[row * outputStride + column]
-                        let expected = column >= columns ? guardValue : row == 2 ? 0 : o[row * stride + column] / rowSum[row]
+                        let expected =
+                            column >= columns ? guardValue : row == 2 ? 0 : o[row * stride + column] / rowSum[row]
                         #expect(value == expected || (row == 20 && value.isNaN), "column \(column): \(context)")
                     }
                     #expect(logSumExp[2 * row + 1] == guardValue, "\(context)")
@@ -211,7 +214,8 @@ struct SoftmaxTests {
                     } else if row == 20 {
                         #expect(value.isNaN, "\(context)")
                     } else {
-                        let logarithm = log(Double(rowSum[row])), exact = Double(rowMax[row]) / ANNULUS_STEPS + logarithm
+                        let logarithm = log(Double(rowSum[row])),
+                            exact = Double(rowMax[row]) / ANNULUS_STEPS + logarithm
                         #expect(abs(Double(value) - exact) <= 0x1p-23 * logarithm + 0x1p-24 * abs(exact), "\(context)")
                     }
                 }

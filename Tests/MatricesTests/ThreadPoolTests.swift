@@ -57,10 +57,13 @@ struct ThreadPoolTests {
         let caller = pthread_self()
         var polls = 0, elsewhere = 0
         let own = AlignedBuffer(count: 1)
-        pool.forEach(50, poll: {
-            polls += 1
-            if pthread_equal(pthread_self(), caller) == 0 { elsewhere += 1 }
-        }) { _, worker in
+        pool.forEach(
+            50,
+            poll: {
+                polls += 1
+                if pthread_equal(pthread_self(), caller) == 0 { elsewhere += 1 }
+            }
+        ) { _, worker in
             if worker == 0 { own.pointer[0] += 1 }
         }
         #expect(elsewhere == 0)
@@ -70,7 +73,8 @@ struct ThreadPoolTests {
         // The last unit waits for a poll: it ends only if the caller goes on polling.
         guard threads > 1 else { return }
         let polled = Atomic<Bool>(false), started = Atomic<Int>(0)
-        pool.forEach(2, poll: { if started.load(ordering: .relaxed) == 2 { polled.store(true, ordering: .relaxed) } }) { _, worker in
+        pool.forEach(2, poll: { if started.load(ordering: .relaxed) == 2 { polled.store(true, ordering: .relaxed) } }) {
+            _, worker in
             started.add(1, ordering: .relaxed)
             while started.load(ordering: .relaxed) < 2 { sched_yield() }
             if worker != 0 {

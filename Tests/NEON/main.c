@@ -4,7 +4,7 @@
 //   REQUIRED  a set that must be among them ("-": any)
 //   RECORD    where a hash of each function's reference results is written, one line a function, for a comparison
 //             with another processor's
-// Prints what differs, then one line: N passed, N failed, N skipped. Run by scripts/test-neon.
+// Prints what differs, then one line: N passed, N failed, N skipped. Run by scripts/checks/test-neon.
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>

@@ -34,7 +34,8 @@ struct Breakage: Sendable, CustomStringConvertible {
     static func plans(_ strategy: Strategy, ranksPerNode: Int = 1) -> [Plan] {
         var job = AttentionJob(
             shapes: [SequenceShape(length: 6 * 256)], mask: .full,
-            heads: HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 8, valueDimension: 8), layout: .contiguous, rankCount: 4)
+            heads: HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 8, valueDimension: 8), layout: .contiguous,
+            rankCount: 4)
         job.topology = Topology(hosts: (0..<4).map { $0 / ranksPerNode })
         return (0..<4).map { strategy.plan(job, rank: Rank($0)) }
     }
@@ -68,7 +69,9 @@ struct Breakage: Sendable, CustomStringConvertible {
 
     /// The first step in which a rank sends partials.
     private static func returning(_ plan: Plan) -> Int {
-        plan.steps.firstIndex { $0.sends.contains { $0.payloads.contains { if case .rowResults = $0 { true } else { false } } } }!
+        plan.steps.firstIndex {
+            $0.sends.contains { $0.payloads.contains { if case .rowResults = $0 { true } else { false } } }
+        }!
     }
 
     static let breakages: [Breakage] = [
@@ -76,7 +79,9 @@ struct Breakage: Sendable, CustomStringConvertible {
         Breakage("a receive is missing", "a message without its receive") { $0[1].steps[0].receives = [] },
         Breakage("a rank sends to itself", "sends to itself") { $0[1].steps[0].sends[0].peer = Rank(1) },
         Breakage("a rank receives from itself", "receives from itself") { $0[0].steps[0].receives[0].peer = Rank(0) },
-        Breakage("a message goes beyond the last rank", "sends to a rank that does not exist") { $0[1].steps[0].sends[0].peer = Rank(4) },
+        Breakage("a message goes beyond the last rank", "sends to a rank that does not exist") {
+            $0[1].steps[0].sends[0].peer = Rank(4)
+        },
         Breakage("a message comes from beyond the last rank", "receives from a rank that does not exist") {
             $0[0].steps[0].receives[0].peer = Rank(9)
         },
@@ -87,7 +92,9 @@ struct Breakage: Sendable, CustomStringConvertible {
             $0[0].steps[0].receives.append($0[0].steps[0].receives[0])
         },
         Breakage("a message without content", "nothing") { $0[1].steps[0].sends[0].payloads = [] },
-        Breakage("a payload without tiles", "nothing") { change(&$0, 1, step: 0) { $0 = .columns(Runs(), heads: 0..<2) } },
+        Breakage("a payload without tiles", "nothing") {
+            change(&$0, 1, step: 0) { $0 = .columns(Runs(), heads: 0..<2) }
+        },
         Breakage("a message goes to another rank than expects it", "a message without its receive") {
             $0[1].steps[0].sends[0].peer = Rank(3)
         },
@@ -103,15 +110,21 @@ struct Breakage: Sendable, CustomStringConvertible {
         Breakage("the sides put a message together in another order", in: .headExchange, "without its") {
             $0[1].steps[0].sends[0].payloads.reverse()
         },
-        Breakage("keys are passed on before they arrive", "sends a key tile that is not resident") { moveMessages(&$0, from: 1, to: 0) },
-        Breakage("queries are passed on before they arrive", in: .passQueries, "sends a query tile that is not resident") {
+        Breakage("keys are passed on before they arrive", "sends a key tile that is not resident") {
+            moveMessages(&$0, from: 1, to: 0)
+        },
+        Breakage(
+            "queries are passed on before they arrive", in: .passQueries, "sends a query tile that is not resident"
+        ) {
             change(&$0, 1, step: 0) { if case .rows(_, let heads) = $0 { $0 = .rows(Runs(0..<1), heads: heads) } }
         },
         Breakage("keys are attended before they arrive", "attends a key tile that is not resident") {
             $0[1].steps[0].attend += $0[1].steps[1].attend
             $0[1].steps[1].attend = []
         },
-        Breakage("queries are attended before they arrive", in: .passQueries, "attends a query tile that is not resident") {
+        Breakage(
+            "queries are attended before they arrive", in: .passQueries, "attends a query tile that is not resident"
+        ) {
             $0[1].steps[0].attend += $0[1].steps[1].attend
             $0[1].steps[1].attend = []
         },
@@ -127,14 +140,18 @@ struct Breakage: Sendable, CustomStringConvertible {
         Breakage("queries arrive and are not attended", in: .headExchange, "before its use") {
             $0[1].steps[1].attend[0].queries = Runs(1..<6)
         },
-        Breakage("a tile is let go before it is passed on", "sends a key tile that is not resident") { moveMessages(&$0, from: 2, to: 3) },
+        Breakage("a tile is let go before it is passed on", "sends a key tile that is not resident") {
+            moveMessages(&$0, from: 2, to: 3)
+        },
         Breakage("a tile is never let go", "keeps a key tile") { plans in
             for step in plans[1].steps.indices { plans[1].steps[step].release = [] }
         },
         Breakage("queries are never let go", in: .passQueries, "keeps a query tile") { plans in
             for step in plans[1].steps.indices { plans[1].steps[step].release = [] }
         },
-        Breakage("a rank lets its own tile go", "has not arrived") { $0[1].steps[0].release = [.columns($0[1].job.keys.tiles(of: Rank(1)), heads: 0..<1)] },
+        Breakage("a rank lets its own tile go", "has not arrived") {
+            $0[1].steps[0].release = [.columns($0[1].job.keys.tiles(of: Rank(1)), heads: 0..<1)]
+        },
         Breakage("a tile is let go twice", "has not arrived") { plans in
             let step = plans[1].steps.firstIndex { !$0.release.isEmpty }!
             plans[1].steps[step].release += plans[1].steps[step].release
@@ -165,10 +182,12 @@ struct Breakage: Sendable, CustomStringConvertible {
                     return units
                 }
                 for place in plans[rank].steps[step].sends.indices {
-                    plans[rank].steps[step].sends[place].payloads = shortened(plans[rank].steps[step].sends[place].payloads)
+                    plans[rank].steps[step].sends[place].payloads = shortened(
+                        plans[rank].steps[step].sends[place].payloads)
                 }
                 for place in plans[rank].steps[step].receives.indices {
-                    plans[rank].steps[step].receives[place].payloads = shortened(plans[rank].steps[step].receives[place].payloads)
+                    plans[rank].steps[step].receives[place].payloads = shortened(
+                        plans[rank].steps[step].receives[place].payloads)
                 }
                 plans[rank].steps[step].release += plans[rank].steps[step - 1].release
                 plans[rank].steps[step - 1].release = []
@@ -196,19 +215,31 @@ struct Breakage: Sendable, CustomStringConvertible {
             plans[transfer.peer.index].steps[step].receives.removeAll { $0.peer == Rank(1) }
             plans[2].steps[step].receives.append(Transfer(peer: Rank(1), payloads: transfer.payloads))
         },
-        Breakage("a head that does not exist", "names a head that does not exist") { $0[1].steps[0].attend[0].heads = 0..<5 },
+        Breakage("a head that does not exist", "names a head that does not exist") {
+            $0[1].steps[0].attend[0].heads = 0..<5
+        },
         Breakage("a key/value head that does not exist", "names a head that does not exist") {
             change(&$0, 0, step: 0) { if case .columns(let tiles, _) = $0 { $0 = .columns(tiles, heads: 0..<3) } }
         },
-        Breakage("a key tile that does not exist", "names a key tile that does not exist") { $0[1].steps[0].attend[0].keys = Runs(0..<7) },
-        Breakage("a query tile that does not exist", "names a query tile that does not exist") { $0[1].steps[0].attend[0].queries = Runs(0..<7) },
-        Breakage("partials are let go", in: .passQueries, "releases results") { $0[1].steps[0].release.append(.rowResults($0[1].steps[0].attend[0])) },
+        Breakage("a key tile that does not exist", "names a key tile that does not exist") {
+            $0[1].steps[0].attend[0].keys = Runs(0..<7)
+        },
+        Breakage("a query tile that does not exist", "names a query tile that does not exist") {
+            $0[1].steps[0].attend[0].queries = Runs(0..<7)
+        },
+        Breakage("partials are let go", in: .passQueries, "releases results") {
+            $0[1].steps[0].release.append(.rowResults($0[1].steps[0].attend[0]))
+        },
         // Ranks 0 and 1, and 2 and 3, share memory: tiles 0 to 2 and 3 to 5 are theirs.
-        Breakage("a mate's arrival is read before it is there", ranksPerNode: 2, "attends a key tile that is not resident") {
+        Breakage(
+            "a mate's arrival is read before it is there", ranksPerNode: 2, "attends a key tile that is not resident"
+        ) {
             $0[3].steps[0].attend += $0[3].steps[2].attend
             $0[3].steps[2].attend = []
         },
-        Breakage("a mate's arrival is let go before it is read", ranksPerNode: 2, "attends a key tile that is not resident") { plans in
+        Breakage(
+            "a mate's arrival is let go before it is read", ranksPerNode: 2, "attends a key tile that is not resident"
+        ) { plans in
             let last = plans[2].steps.lastIndex { !$0.release.isEmpty }!
             plans[2].steps[last - 1].release += plans[2].steps[last].release
             plans[2].steps[last].release = []

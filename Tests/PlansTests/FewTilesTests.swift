@@ -11,11 +11,16 @@ import Tiles
 
     /// From nothing at all to a tile a rank and one more, the last one short.
     private static func shapes(ranks: Int) -> [[SequenceShape]] {
-        var shapes: [[SequenceShape]] = [[], [SequenceShape(length: 0)], [SequenceShape(length: 0), SequenceShape(length: 1)]]
-        for tiles in Set([1, 2, 3, ranks - 1, ranks, ranks + 1]).sorted() where tiles > 0 { shapes.append([SequenceShape(length: tiles * 256 - 19)]) }
+        var shapes: [[SequenceShape]] = [
+            [], [SequenceShape(length: 0)], [SequenceShape(length: 0), SequenceShape(length: 1)],
+        ]
+        for tiles in Set([1, 2, 3, ranks - 1, ranks, ranks + 1]).sorted() where tiles > 0 {
+            shapes.append([SequenceShape(length: tiles * 256 - 19)])
+        }
         // Nobody asks, nobody answers, few of either.
         return shapes + [
-            [SequenceShape(queries: 0, keys: 300)], [SequenceShape(queries: 300, keys: 0)], [SequenceShape(queries: 5, keys: 2000)],
+            [SequenceShape(queries: 0, keys: 300)], [SequenceShape(queries: 300, keys: 0)],
+            [SequenceShape(queries: 5, keys: 2000)],
             [SequenceShape(queries: 600, keys: 3)],
         ]
     }
@@ -40,16 +45,21 @@ import Tiles
         }
     }
 
-    /// All ranks looked at, and some for all: no value is infinite, negative or no number, and there is a choice with a reason.
+    /// All ranks looked at, and some for all: no value is infinite, negative or no number, and there is a choice with a
+    /// reason.
     @Test(arguments: [1, 2, 3, 8, 40]) func everyPriceIsANumber(ranks: Int) {
         for shapes in Self.shapes(ranks: ranks) {
             for mask in Self.masks {
                 for (most, each) in [(64, 8), (4, 2)] {
-                    let prices = Pricing(on: PriceTests.cluster(ranks: ranks), mostRanks: most, sampledRanks: each) { job(shapes, mask, $0, ranks) }.prices()
+                    let prices = Pricing(on: PriceTests.cluster(ranks: ranks), mostRanks: most, sampledRanks: each) {
+                        job(shapes, mask, $0, ranks)
+                    }.prices()
                     for price in prices {
-                        let values = [
-                            price.seconds, price.exposedSeconds, price.bytes, price.messages, price.memory, price.nodeMemory, price.nodeLimit, price.balance,
-                        ] + price.work.map(\.flop)
+                        let values =
+                            [
+                                price.seconds, price.exposedSeconds, price.bytes, price.messages, price.memory,
+                                price.nodeMemory, price.nodeLimit, price.balance,
+                            ] + price.work.map(\.flop)
                         #expect(values.allSatisfy { $0.isFinite && $0 >= 0 }, "\(shapes), \(mask), \(price)")
                     }
                     #expect(Choice(of: prices).map { !$0.reason.isEmpty } == true, "\(shapes), \(mask)")
@@ -63,8 +73,10 @@ import Tiles
         let cluster = PriceTests.cluster(ranks: 100)
         for layout in Layout.allCases {
             func price(_ most: Int, _ each: Int) -> Price {
-                Pricing(on: cluster, mostRanks: most, sampledRanks: each) { job([SequenceShape(length: tiles * 256)], .full, $0, 100) }
-                    .prices([.passKeyValue], [layout])[0]
+                Pricing(on: cluster, mostRanks: most, sampledRanks: each) {
+                    job([SequenceShape(length: tiles * 256)], .full, $0, 100)
+                }
+                .prices([.passKeyValue], [layout])[0]
             }
             let (whole, sample) = (price(100, 8), price(8, 4))
             #expect(sample.work.count < 40 && whole.work.count == 100)
@@ -73,12 +85,14 @@ import Tiles
             // Work is spread as it is, so what all do together is the estimate's too.
             #expect(abs(sample.balance / whole.balance - 1) < 1e-9, "\(layout): \(sample.balance), \(whole.balance)")
             // Neighbours differ in what they wait for by a tile or two.
-            #expect(sample.seconds <= whole.seconds * (1 + 1e-9) && sample.seconds >= whole.seconds / 2, "\(layout): \(sample.seconds), \(whole.seconds)")
+            #expect(
+                sample.seconds <= whole.seconds * (1 + 1e-9) && sample.seconds >= whole.seconds / 2,
+                "\(layout): \(sample.seconds), \(whole.seconds)")
         }
     }
 
-    /// No rank of the balanced layout is given more than one of the contiguous, but for a tile that cannot be cut: so its job
-    /// takes no longer but for that tile and what its messages make it wait.
+    /// No rank of the balanced layout is given more than one of the contiguous, but for a tile that cannot be cut: so
+    /// its job takes no longer but for that tile and what its messages make it wait.
     @Test(arguments: [2, 3, 8, 40]) func balancedIsAsGoodAsContiguous(ranks: Int) {
         let speed = 1e11
         for tiles in 1...ranks + 1 {
@@ -87,8 +101,10 @@ import Tiles
                 let largest = (AttentionJob.costs(shapes: shapes, mask: mask, heads: Self.heads).max() ?? 0) / speed
                 // Under a causal mask the layout levels queries: strategies that compute where keys are do not profit.
                 let strategies = mask == .full ? Strategy.allCases : [.passKeyValue, .allGather]
-                let prices = Pricing(on: PriceTests.cluster(ranks: ranks, flops: speed)) { job(shapes, mask, $0, ranks) }
-                    .prices(strategies, [.contiguous, .balanced])
+                let prices = Pricing(on: PriceTests.cluster(ranks: ranks, flops: speed)) {
+                    job(shapes, mask, $0, ranks)
+                }
+                .prices(strategies, [.contiguous, .balanced])
                 for (contiguous, balanced) in zip(prices, prices.dropFirst(strategies.count)) {
                     #expect(
                         balanced.seconds <= (contiguous.seconds + largest + balanced.exposedSeconds) * (1 + 1e-9),

@@ -6,7 +6,9 @@ import Testing
 import Tiles
 
 @Suite struct PlansTests {
-    static let lengthLists = [[1], [2], [255], [256], [257], [4099], [70_000], [], [0, 0], [3, 0, 900, 256, 20_000, 1]]
+    static let lengthLists = [
+        [1], [2], [255], [256], [257], [4099], [70_000], [], [0, 0], [3, 0, 900, 256, 20_000, 1],
+    ]
     static let rankCounts = [1, 2, 3, 4, 5, 7, 8, 16]
 
     @Test(arguments: Layout.allCases, lengthLists) func everyTileHasOneOwner(layout: Layout, lengths: [Int]) {
@@ -44,9 +46,13 @@ import Tiles
     }
 
     @Test(arguments: Strategy.allCases) func whatIsWholeStaysInPlace(strategy: Strategy) {
-        for (lengths, whole) in [([256, 200, 150, 250], true), ([1100], false), ([256, 600, 256], false), ([0, 256, 0, 200, 150, 250, 0], true)] {
+        for (lengths, whole) in [
+            ([256, 200, 150, 250], true), ([1100], false), ([256, 600, 256], false),
+            ([0, 256, 0, 200, 150, 250, 0], true),
+        ] {
             let job = AttentionJob(
-                shapes: lengths.map { SequenceShape(length: $0) }, mask: .full, heads: HeadShape(heads: 4, headDimension: 8),
+                shapes: lengths.map { SequenceShape(length: $0) }, mask: .full,
+                heads: HeadShape(heads: 4, headDimension: 8),
                 layout: .contiguous, rankCount: 4)
             #expect(job.queries.keepsSequencesWhole == whole, "\(lengths)")
             let planner = strategy.planner(Needs(job))
@@ -60,12 +66,15 @@ import Tiles
         [
             .receive(heads),
             OperationShape(
-                "differentiate", rowOperands: [8, 8, 1, 1, 1], columns: .keysAndValues, rowResults: [8], columnResults: [8, 8],
+                "differentiate", rowOperands: [8, 8, 1, 1, 1], columns: .keysAndValues, rowResults: [8],
+                columnResults: [8, 8],
                 columnResultHeads: .keyValue, flopPerPair: 80),
         ]
     }
 
-    @Test(arguments: Layout.allCases, [Mask.full, .causal]) func plansAreValidAndSendTheLeast(layout: Layout, mask: Mask) throws {
+    @Test(arguments: Layout.allCases, [Mask.full, .causal]) func plansAreValidAndSendTheLeast(
+        layout: Layout, mask: Mask
+    ) throws {
         let heads = HeadShape(heads: 3, headDimension: 8)
         for lengths in Self.lengthLists {
             for count in Self.rankCounts {
@@ -92,7 +101,9 @@ import Tiles
                     var least = 0
                     for tile in 0..<job.keys.numbering.tileCount {
                         for rank in (0..<count).map({ Rank($0) }) where job.keys.owner(of: tile) != rank {
-                            if job.needs(of: rank).contains(tile) { least += plans[0].bytes(of: .columns(Runs(tile..<tile + 1), heads: 0..<3)) }
+                            if job.needs(of: rank).contains(tile) {
+                                least += plans[0].bytes(of: .columns(Runs(tile..<tile + 1), heads: 0..<3))
+                            }
                         }
                     }
                     #expect(plans.reduce(0) { $0 + $1.bytesSent } == least)
@@ -101,19 +112,26 @@ import Tiles
         }
     }
 
-    /// The slowest rank's modelled time over the least possible, all work over all speeds, is at most 1.05, or no rank has
-    /// more than one tile's cost above its share. Of ranks of one speed: largest over mean.
+    /// The slowest rank's modelled time over the least possible, all work over all speeds, is at most 1.05, or no rank
+    /// has more than one tile's cost above its share. Of ranks of one speed: largest over mean.
     @Test func balancedLayoutsAreBalanced() {
         let heads = HeadShape(heads: 12, headDimension: 64)
         let whole = SequenceShape(length: 40_000)
         let mixed = [3, 20_000, 17, 256, 4_000, 1_000, 600, 60_000, 5, 0] + (0..<400).map { 20 + $0 % 380 }
-        let packed = Mask.documents(DocumentMask(queries: mixed, keys: mixed)).pieces(of: SequenceShape(length: mixed.reduce(0, +)))
+        let packed = Mask.documents(DocumentMask(queries: mixed, keys: mixed)).pieces(
+            of: SequenceShape(length: mixed.reduce(0, +)))
         let cases: [(mask: Mask, shapes: [SequenceShape])] = [
-            (.causal, [whole]), (.full, [whole]), (.window(left: 512, right: 512), [whole]), (.window(left: 4000, right: 0), [whole]),
+            (.causal, [whole]), (.full, [whole]), (.window(left: 512, right: 512), [whole]),
+            (.window(left: 4000, right: 0), [whole]),
             (.or(.global(Runs(0..<300)), .window(left: 200, right: 200)), [whole]), (.not(.causal), [whole]),
             // Documents that stay one sequence, since they are only one side of a disjunction.
-            (.or(.documents(DocumentMask(queries: [30_000, 9_000, 1_000], keys: [30_000, 9_000, 1_000])), .prefix(1)), [whole]),
-            (packed.mask, packed.pieces), (.full, mixed.map { SequenceShape(length: $0) }), (.causal, mixed.map { SequenceShape(length: $0) }),
+            (
+                .or(
+                    .documents(DocumentMask(queries: [30_000, 9_000, 1_000], keys: [30_000, 9_000, 1_000])), .prefix(1)),
+                [whole]
+            ),
+            (packed.mask, packed.pieces), (.full, mixed.map { SequenceShape(length: $0) }),
+            (.causal, mixed.map { SequenceShape(length: $0) }),
         ]
         for (mask, shapes) in cases {
             let costs = AttentionJob.costs(shapes: shapes, mask: mask, heads: heads, denseFlopPerToken: 4e6)
@@ -123,17 +141,23 @@ import Tiles
                 let oneSlow = (0..<count).map { $0 == count - 1 ? 0.125 : 1 }
                 for speeds in [nil, uneven, oneSlow] {
                     let job = AttentionJob(
-                        shapes: shapes, mask: mask, heads: heads, layout: .balanced, rankCount: count, denseFlopPerToken: 4e6, speeds: speeds)
+                        shapes: shapes, mask: mask, heads: heads, layout: .balanced, rankCount: count,
+                        denseFlopPerToken: 4e6, speeds: speeds)
                     #expect(job.queries.numbering.tileCount >= 16 * count)
                     let speed = speeds ?? Array(repeating: 1, count: count)
                     let least = total / speed.reduce(0, +)
-                    let loads = (0..<count).map { job.queries.tiles(of: Rank($0)).ranges.joined().reduce(0.0) { $0 + costs[$1] } }
+                    let loads = (0..<count).map {
+                        job.queries.tiles(of: Rank($0)).ranges.joined().reduce(0.0) { $0 + costs[$1] }
+                    }
                     #expect(abs(loads.reduce(0, +) - total) <= 1e-9 * total)
                     let slowest = zip(loads, speed).map { $0 / $1 }.max()!
                     let withinATile = zip(loads, speed).allSatisfy { $0 <= $1 * least + costs.max()! }
-                    #expect(slowest <= 1.05 * least || withinATile, "\(count) ranks of speeds \(speed): \(slowest / least), \(mask)")
+                    #expect(
+                        slowest <= 1.05 * least || withinATile,
+                        "\(count) ranks of speeds \(speed): \(slowest / least), \(mask)")
                     let tokens = (0..<count).map { job.queries.tokenCount(of: Rank($0)) }
-                    let mostTokens = Sharding.tokenCap * Double(tokens.reduce(0, +)) / Double(count) + Double(TileGrid.tileSize)
+                    let mostTokens =
+                        Sharding.tokenCap * Double(tokens.reduce(0, +)) / Double(count) + Double(TileGrid.tileSize)
                     #expect(Double(tokens.max()!) <= mostTokens)
                 }
             }
@@ -148,7 +172,8 @@ import Tiles
 
     /// A tile goes where its middle falls: a small example by hand, costs of the order of one.
     @Test(arguments: [
-        ([3.0, 1], [0, 1]), ([1, 3], [0, 1]), ([1, 1, 1, 1], [0, 0, 1, 1]), ([2, 1, 1, 2], [0, 0, 1, 1]), ([1, 1, 4, 1, 1], [0, 0, 1, 1, 1]),
+        ([3.0, 1], [0, 1]), ([1, 3], [0, 1]), ([1, 1, 1, 1], [0, 0, 1, 1]), ([2, 1, 1, 2], [0, 0, 1, 1]),
+        ([1, 1, 4, 1, 1], [0, 0, 1, 1, 1]),
     ]) func smallCostsAreBalanced(costsInOrder: [Double], owners: [Int]) {
         // The folded order: place 0, 1, 2, … are tiles 0, n − 1, 1, …
         let count = costsInOrder.count
@@ -161,21 +186,23 @@ import Tiles
 
     /// A sequence is poured over the ranks that stand lowest, each measured by its own speed, up to a common level.
     @Test(arguments: [0, 3]) func aSequenceFillsTheLowestRanks(slow: Int) {
-        // Single tiles leave the slow rank at 20/0.25 = 80 and the others at 90, 65 and 61; what follows costs 15, and lifts
-        // the last two to 70.5.
+        // Single tiles leave the slow rank at 20/0.25 = 80 and the others at 90, 65 and 61; what follows costs 15, and
+        // lifts the last two to 70.5.
         let first: [Double] = [90, 65, 61, 20]
         let poured = Array(repeating: 0.5, count: 30)
-        let free = Array(repeating: 0.0, count: 70) // room below the token cap
+        let free = Array(repeating: 0.0, count: 70)  // room below the token cap
         let lengths = first.map { _ in 256 } + [poured.count * 256] + free.map { _ in 256 }
         let sharding = Sharding(
-            lengths: lengths, layout: .balanced, rankCount: 4, costs: first + poured + free, speeds: (0..<4).map { $0 == slow ? 0.25 : 1 })
+            lengths: lengths, layout: .balanced, rankCount: 4, costs: first + poured + free,
+            speeds: (0..<4).map { $0 == slow ? 0.25 : 1 })
         let fast = (0..<4).filter { $0 != slow }
         #expect((0..<4).map { sharding.owner(of: $0).index } == fast + [slow])
         let owners = (first.count..<first.count + poured.count).map { sharding.owner(of: $0).index }
         #expect((fast + [slow]).map { rank in owners.count { $0 == rank } } == [0, 11, 19, 0])
     }
 
-    /// One tile that costs as much as all others: tokens do not pile up behind it beyond the cap, whichever rank is last.
+    /// One tile that costs as much as all others: tokens do not pile up behind it beyond the cap, whichever rank is
+    /// last.
     @Test(arguments: [2, 3, 4, 5, 8]) func theTokenCapHolds(ranks: Int) {
         for heavy in [0, 1, 5, 11, 20, 39] {
             for others in [0.0, 1e-6, 0.001] {
@@ -184,7 +211,9 @@ import Tiles
                 let sharding = Sharding(lengths: [40 * 256], layout: .balanced, rankCount: ranks, costs: costs)
                 let tokens = (0..<ranks).map { sharding.tokenCount(of: Rank($0)) }
                 let mean = Double(40 * 256) / Double(ranks)
-                #expect(tokens.allSatisfy { Double($0) <= Sharding.tokenCap * mean }, "\(ranks) ranks, tile \(heavy), \(others): \(tokens)")
+                #expect(
+                    tokens.allSatisfy { Double($0) <= Sharding.tokenCap * mean },
+                    "\(ranks) ranks, tile \(heavy), \(others): \(tokens)")
                 #expect(tokens.reduce(0, +) == 40 * 256)
                 #expect((0..<ranks).allSatisfy { sharding.tiles(of: Rank($0)).ranges.count <= 2 })
             }
@@ -226,21 +255,24 @@ import Tiles
         #expect(costs.count == 3 && costs.reduce(0, +) == flop + 305 * 7)
     }
 
-    /// Heads in a round: two stages of their tiles take at most a tenth of a rank's own keys and values, or 4 MiB, and never
-    /// less than one head's.
+    /// Heads in a round: two stages of their tiles take at most a tenth of a rank's own keys and values, or 4 MiB, and
+    /// never less than one head's.
     @Test(arguments: [
         // (heads, tokens of a rank, rounds); a token of a head takes 512 bytes.
-        (12, 1024, 3), (13, 1024, 4), (12, 2048, 6), (12, 256, 1), (12, 4096, 12), (12, 1 << 20, 12), (64, 1 << 20, 22), (40, 1 << 18, 20), (200, 1 << 20, 20), (1, 1 << 20, 1),
+        (12, 1024, 3), (13, 1024, 4), (12, 2048, 6), (12, 256, 1), (12, 4096, 12), (12, 1 << 20, 12), (64, 1 << 20, 22),
+        (40, 1 << 18, 20), (200, 1 << 20, 20), (1, 1 << 20, 1),
     ]) func roundsAreAsLargeAsTheBound(heads: Int, tokens: Int, rounds: Int) {
         let job = AttentionJob(
-            shapes: [SequenceShape(length: 2 * tokens)], mask: .full, heads: HeadShape(heads: heads, headDimension: 64), layout: .contiguous,
+            shapes: [SequenceShape(length: 2 * tokens)], mask: .full, heads: HeadShape(heads: heads, headDimension: 64),
+            layout: .contiguous,
             rankCount: 2)
         let groups = Set(Strategy.passKeyValue.plan(job, rank: Rank(1)).steps.flatMap { $0.attend.map(\.heads) })
         #expect(groups.count == rounds)
         #expect(groups.flatMap { Array($0) }.sorted() == Array(0..<heads))
         // A rank alone has nothing in flight, and one round.
         let alone = AttentionJob(
-            shapes: [SequenceShape(length: tokens)], mask: .full, heads: HeadShape(heads: heads, headDimension: 64), layout: .contiguous, rankCount: 1)
+            shapes: [SequenceShape(length: tokens)], mask: .full, heads: HeadShape(heads: heads, headDimension: 64),
+            layout: .contiguous, rankCount: 1)
         #expect(Strategy.passKeyValue.plan(alone, rank: Rank(0)).steps.map { $0.attend.map(\.heads) } == [[0..<heads]])
     }
 

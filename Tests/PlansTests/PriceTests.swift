@@ -8,10 +8,12 @@ import Tiles
 
 @Suite struct PriceTests {
     static func cluster(
-        ranks: Int, perNode: Int = 1, flops: Double = 1e11, memory: Double = 1e12, inside: Double = 2e10, between: Double = 1e10
+        ranks: Int, perNode: Int = 1, flops: Double = 1e11, memory: Double = 1e12, inside: Double = 2e10,
+        between: Double = 1e10
     ) -> Cluster {
         let node = Cluster.Node(
-            name: "node", memory: memory, inside: .init(latency: 1e-6, bandwidth: inside), between: .init(latency: 2e-6, bandwidth: between))
+            name: "node", memory: memory, inside: .init(latency: 1e-6, bandwidth: inside),
+            between: .init(latency: 2e-6, bandwidth: between))
         return Cluster(kinds: [(node, ranks / perNode, perNode, flops)])
     }
 
@@ -25,7 +27,9 @@ import Tiles
         (.or(.global(Runs(0..<3)), .window(left: 100, right: 0)), [SequenceShape(length: 2200)]),
     ]
 
-    private func job(_ mask: Mask, _ shapes: [SequenceShape], _ layout: Layout, _ ranks: Int, _ heads: HeadShape = heads) -> AttentionJob {
+    private func job(
+        _ mask: Mask, _ shapes: [SequenceShape], _ layout: Layout, _ ranks: Int, _ heads: HeadShape = heads
+    ) -> AttentionJob {
         AttentionJob(shapes: shapes, mask: mask, heads: heads, layout: layout, rankCount: ranks)
     }
 
@@ -34,7 +38,9 @@ import Tiles
         for wire in [nil, ElementKind.bfloat16] { bytesMessagesAndWorkAreThePlans(mask, shapes, ranks, wire) }
     }
 
-    private func bytesMessagesAndWorkAreThePlans(_ mask: Mask, _ shapes: [SequenceShape], _ ranks: Int, _ wire: ElementKind?) {
+    private func bytesMessagesAndWorkAreThePlans(
+        _ mask: Mask, _ shapes: [SequenceShape], _ ranks: Int, _ wire: ElementKind?
+    ) {
         let make: @Sendable (Layout) -> AttentionJob = { layout in
             var made = job(mask, shapes, layout, ranks)
             made.wire = wire
@@ -48,12 +54,16 @@ import Tiles
             let planner = price.strategy.planner(Needs(job))
             let plans = (0..<ranks).map { planner.plan(Rank($0)) }
             #expect(price.bytes == Double(plans.reduce(0) { $0 + $1.bytesSent }), "\(price.strategy), \(price.layout)")
-            #expect(price.messages == Double(plans.reduce(0) { $0 + $1.messagesSent }), "\(price.strategy), \(price.layout)")
+            #expect(
+                price.messages == Double(plans.reduce(0) { $0 + $1.messagesSent }), "\(price.strategy), \(price.layout)"
+            )
             // Every visible pair is somebody's work, whoever does it.
             let work = price.work.reduce(0) { $0 + $1.flop }
             #expect(abs(work - job.visibleFlop) <= 1e-9 * job.visibleFlop, "\(price.strategy), \(price.layout)")
             #expect(price.balance >= 1 - 1e-9)
-            #expect(price.exposedSeconds <= price.seconds && price.seconds >= job.visibleFlop / (1e11 * Double(ranks)) * (1 - 1e-9))
+            #expect(
+                price.exposedSeconds <= price.seconds
+                    && price.seconds >= job.visibleFlop / (1e11 * Double(ranks)) * (1 - 1e-9))
         }
     }
 
@@ -68,18 +78,25 @@ import Tiles
         }
     }
 
-    /// A plan of which some rounds and ranks are left out is priced about as the whole; in a tree, ranks differ by their depth.
+    /// A plan of which some rounds and ranks are left out is priced about as the whole; in a tree, ranks differ by
+    /// their depth.
     @Test(arguments: Strategy.allCases) func aSampleStandsForTheWhole(strategy: Strategy) {
         let heads = HeadShape(heads: 16, headDimension: 64)
         let shapes = [SequenceShape(length: 8 * 4096)]
         let cluster = Self.cluster(ranks: 8, perNode: 2)
         func prices(_ most: Int) -> [Price] {
-            Pricing(on: cluster, mostRanks: most, sampledRanks: 4) { job(.full, shapes, $0, 8, heads) }.prices([strategy], [.contiguous])
+            Pricing(on: cluster, mostRanks: most, sampledRanks: 4) { job(.full, shapes, $0, 8, heads) }.prices(
+                [strategy], [.contiguous])
         }
         let (whole, sample) = (prices(8)[0], prices(4)[0])
         #expect(sample.work.count == 4 && whole.work.count == 8)
-        for (name, part) in [("seconds", \Price.seconds), ("bytes", \.bytes), ("messages", \.messages), ("memory", \.memory), ("balance", \.balance)] {
-            #expect(abs(sample[keyPath: part] / whole[keyPath: part] - 1) < 0.1, "\(name): \(sample[keyPath: part]), \(whole[keyPath: part])")
+        for (name, part) in [
+            ("seconds", \Price.seconds), ("bytes", \.bytes), ("messages", \.messages), ("memory", \.memory),
+            ("balance", \.balance),
+        ] {
+            #expect(
+                abs(sample[keyPath: part] / whole[keyPath: part] - 1) < 0.1,
+                "\(name): \(sample[keyPath: part]), \(whole[keyPath: part])")
         }
     }
 
@@ -96,10 +113,14 @@ import Tiles
             for (whole, sample) in zip(prices(everyRound: true), prices(everyRound: false)) {
                 // Where heads are not dealt out evenly, rounds differ, and one is an estimate.
                 let isEven = ![.headExchange, .hybrid].contains(whole.strategy) || count <= ranks || count % 2 == 0
-                for (name, part) in [("bytes", \Price.bytes), ("messages", \.messages), ("seconds", \.seconds), ("waiting", \.exposedSeconds)] {
+                for (name, part) in [
+                    ("bytes", \Price.bytes), ("messages", \.messages), ("seconds", \.seconds),
+                    ("waiting", \.exposedSeconds),
+                ] {
                     let (exact, estimate) = (whole[keyPath: part], sample[keyPath: part])
                     #expect(
-                        abs(estimate - exact) <= (isEven ? 1e-9 : 0.1) * (part == \.exposedSeconds ? whole.seconds : exact),
+                        abs(estimate - exact) <= (isEven ? 1e-9 : 0.1)
+                            * (part == \.exposedSeconds ? whole.seconds : exact),
                         "\(name) of \(whole.strategy), \(ranks) ranks, \(count) heads: \(estimate), \(exact)")
                 }
             }
@@ -110,15 +131,21 @@ import Tiles
     @Test func theRanksThatWorkAreLookedAt() {
         let heads = HeadShape(heads: 2, headDimension: 64)
         let cluster = Self.cluster(ranks: 100)
-        let price = Pricing(on: cluster, mostRanks: 4, sampledRanks: 2) { job(.full, [SequenceShape(length: 100 * 256)], $0, 100, heads) }
-            .prices([.headExchange], [.contiguous])[0]
+        let price = Pricing(on: cluster, mostRanks: 4, sampledRanks: 2) {
+            job(.full, [SequenceShape(length: 100 * 256)], $0, 100, heads)
+        }
+        .prices([.headExchange], [.contiguous])[0]
         #expect(abs(price.balance - 50) < 1)
     }
 
     /// Several at a time or one after another: the same prices in the same order.
     @Test(arguments: [1, 2, 5]) func threadsChangeNoPrice(threads: Int) {
-        let pricing = Pricing(on: Self.cluster(ranks: 5, perNode: 1)) { job(.causal, [SequenceShape(length: 9 * 256)], $0, 5) }
-        func facts(_ prices: [Price]) -> [[Double]] { prices.map { [$0.seconds, $0.exposedSeconds, $0.bytes, $0.messages, $0.memory, $0.balance] } }
+        let pricing = Pricing(on: Self.cluster(ranks: 5, perNode: 1)) {
+            job(.causal, [SequenceShape(length: 9 * 256)], $0, 5)
+        }
+        func facts(_ prices: [Price]) -> [[Double]] {
+            prices.map { [$0.seconds, $0.exposedSeconds, $0.bytes, $0.messages, $0.memory, $0.balance] }
+        }
         let (one, several) = (pricing.prices(), pricing.prices(threads: ThreadPool(threads: threads)))
         #expect(several.map(\.strategy) == one.map(\.strategy) && several.map(\.layout) == one.map(\.layout))
         #expect(facts(several) == facts(one))
@@ -134,7 +161,8 @@ import Tiles
         both.bytesPerToken = 100
         let cluster = Self.cluster(ranks: 4, flops: 1e10, between: 1e8)
         func price(_ mask: Mask, _ surroundings: Surroundings, _ strategy: Strategy) -> Price {
-            Pricing(on: cluster, surroundings: surroundings) { job(mask, shapes, $0, 4) }.prices([strategy], [.contiguous])[0]
+            Pricing(on: cluster, surroundings: surroundings) { job(mask, shapes, $0, 4) }.prices(
+                [strategy], [.contiguous])[0]
         }
         for strategy in Strategy.allCases {
             let mixed = price(.full, both, strategy)
@@ -157,12 +185,15 @@ import Tiles
     /// A slow node's ranks set the pace unless the layout looks at speeds.
     @Test func speedsCount() {
         func node(_ name: String) -> Cluster.Node {
-            .init(name: name, memory: 1e12, inside: .init(latency: 0, bandwidth: 1e12), between: .init(latency: 0, bandwidth: 1e12))
+            .init(
+                name: name, memory: 1e12, inside: .init(latency: 0, bandwidth: 1e12),
+                between: .init(latency: 0, bandwidth: 1e12))
         }
         let cluster = Cluster(kinds: [(node("fast"), 3, 1, 2e11), (node("slow"), 1, 1, 1e11)])
         let shapes = [SequenceShape(length: 280 * 256)]
         let prices = Pricing(on: cluster) { layout in
-            AttentionJob(shapes: shapes, mask: .full, heads: Self.heads, layout: layout, rankCount: 4, speeds: cluster.speeds)
+            AttentionJob(
+                shapes: shapes, mask: .full, heads: Self.heads, layout: layout, rankCount: 4, speeds: cluster.speeds)
         }.prices([.passKeyValue])
         #expect(abs(prices[0].balance - 1.75) < 0.01)
         #expect(prices[2].balance < 1.02)
@@ -174,8 +205,10 @@ import Tiles
     @Test func ranksOfANodeShareItsLink() {
         let shapes = [SequenceShape(length: 16 * 512)]
         func seconds(_ strategy: Strategy, perNode: Int) -> Double {
-            Pricing(on: Self.cluster(ranks: 8, perNode: perNode, flops: 1e18, between: 1e6)) { job(.full, shapes, $0, 8) }
-                .prices([strategy], [.contiguous])[0].seconds
+            Pricing(on: Self.cluster(ranks: 8, perNode: perNode, flops: 1e18, between: 1e6)) {
+                job(.full, shapes, $0, 8)
+            }
+            .prices([strategy], [.contiguous])[0].seconds
         }
         // A ring crosses a node's border once; all to all crosses with every rank.
         #expect(abs(seconds(.passKeyValue, perNode: 4) / seconds(.passKeyValue, perNode: 1) - 1) < 0.01)
@@ -185,10 +218,12 @@ import Tiles
     /// Messages inside a node take its own link, and those on two links go at a time: the slower decides.
     @Test func theSlowerOfTwoLinksCounts() {
         let shapes = [SequenceShape(length: 8 * 512)]
-        let bytes = Double(512 * 3 * (20 + 32) * 4) // keys and values of a rank, 24 channels of values padded to 32
+        let bytes = Double(512 * 3 * (20 + 32) * 4)  // keys and values of a rank, 24 channels of values padded to 32
         func seconds(_ strategy: Strategy, perNode: Int, inside: Double, between: Double) -> Double {
-            Pricing(on: Self.cluster(ranks: 8, perNode: perNode, flops: 1e18, inside: inside, between: between)) { job(.full, shapes, $0, 8) }
-                .prices([strategy], [.contiguous])[0].seconds
+            Pricing(on: Self.cluster(ranks: 8, perNode: perNode, flops: 1e18, inside: inside, between: between)) {
+                job(.full, shapes, $0, 8)
+            }
+            .prices([strategy], [.contiguous])[0].seconds
         }
         // Seven steps of a ring, on one link or on the other.
         #expect(abs(seconds(.passKeyValue, perNode: 8, inside: 1e6, between: 1e15) / (7 * bytes / 1e6) - 1) < 0.01)
@@ -203,13 +238,18 @@ import Tiles
     @Test func theMemoryOfANode() {
         let shapes = [SequenceShape(length: 8 * 512)]
         for perNode in [1, 2, 4] {
-            for price in Pricing(on: Self.cluster(ranks: 8, perNode: perNode), job: { job(.full, shapes, $0, 8) }).prices([.allGather]) {
-                #expect(price.nodeMemory == Double(perNode) * price.memory, "\(price.strategy), \(price.layout), \(perNode)")
+            for price in Pricing(on: Self.cluster(ranks: 8, perNode: perNode), job: { job(.full, shapes, $0, 8) })
+                .prices([.allGather])
+            {
+                #expect(
+                    price.nodeMemory == Double(perNode) * price.memory, "\(price.strategy), \(price.layout), \(perNode)"
+                )
             }
         }
     }
 
-    /// A step takes as long as its work or its messages, whichever is longer: what a rank waits is what is left of the latter.
+    /// A step takes as long as its work or its messages, whichever is longer: what a rank waits is what is left of the
+    /// latter.
     @Test(arguments: [1e6, 1e8, 1e9, 1e12]) func waitingIsWhatWorkDoesNotHide(bandwidth: Double) {
         let shapes = [SequenceShape(length: 8 * 512)]
         for strategy in [Strategy.passKeyValue, .passQueries, .allGather, .headExchange] {
@@ -228,11 +268,13 @@ import Tiles
 
     /// The reason of a choice between a strategy and another.
     private func reason(
-        _ strategies: [Strategy], _ layouts: [Layout] = [.contiguous], mask: Mask = .full, tiles: Int = 64, perNode: Int = 1,
+        _ strategies: [Strategy], _ layouts: [Layout] = [.contiguous], mask: Mask = .full, tiles: Int = 64,
+        perNode: Int = 1,
         flops: Double = 1e11, memory: Double = 1e12, between: Double = 1e10
     ) throws -> (choice: Choice, prices: [Price]) {
         let cluster = Self.cluster(ranks: 8, perNode: perNode, flops: flops, memory: memory, between: between)
-        let prices = Pricing(on: cluster) { job(mask, [SequenceShape(length: tiles * 256)], $0, 8) }.prices(strategies, layouts)
+        let prices = Pricing(on: cluster) { job(mask, [SequenceShape(length: tiles * 256)], $0, 8) }.prices(
+            strategies, layouts)
         return (try #require(Choice(of: prices)), prices)
     }
 
@@ -243,19 +285,29 @@ import Tiles
         var (choice, prices) = try reason([.passKeyValue, .passQueries], flops: 1e7)
         var (best, other) = (choice.price, prices.first { $0.strategy != choice.price.strategy }!)
         #expect(other.bytes > best.bytes)
-        #expect(choice.reason == "as fast as \(other.strategy.rawValue) with contiguous, which sends \(decimals(other.bytes / best.bytes)) times the bytes")
+        #expect(
+            choice.reason
+                == "as fast as \(other.strategy.rawValue) with contiguous, which sends \(decimals(other.bytes / best.bytes)) times the bytes"
+        )
         (choice, prices) = try reason([.passKeyValue, .allGather], flops: 1e7)
-        #expect(choice.price.strategy == .passKeyValue && choice.reason == "as fast as all-gather with contiguous, and the plainer one")
+        #expect(
+            choice.price.strategy == .passKeyValue
+                && choice.reason == "as fast as all-gather with contiguous, and the plainer one")
         // Messages that nothing hides, and work that is uneven.
         (choice, prices) = try reason([.passKeyValue, .passQueries], flops: 1e18, between: 1e6)
         (best, other) = (choice.price, prices.first { $0.strategy != choice.price.strategy }!)
         let longer = Int(((other.seconds / best.seconds - 1) * 100).rounded())
-        #expect(choice.reason == "the next, \(other.strategy.rawValue) with contiguous, takes \(longer) % longer: waiting for messages")
+        #expect(
+            choice.reason
+                == "the next, \(other.strategy.rawValue) with contiguous, takes \(longer) % longer: waiting for messages"
+        )
         (choice, prices) = try reason([.passKeyValue], [.contiguous, .zigzag], mask: .causal, flops: 1e7)
         (best, other) = (choice.price, prices.first { $0.layout != choice.price.layout }!)
         #expect(best.layout == .zigzag)
-        #expect(choice.reason == "the next, pass-kv with contiguous, takes \(Int(((other.seconds / best.seconds - 1) * 100).rounded())) % longer: "
-            + "its work is less even, \(decimals(other.balance)) against \(decimals(best.balance))")
+        #expect(
+            choice.reason
+                == "the next, pass-kv with contiguous, takes \(Int(((other.seconds / best.seconds - 1) * 100).rounded())) % longer: "
+                + "its work is less even, \(decimals(other.balance)) against \(decimals(best.balance))")
         // Another strategy tells more than another layout of the same.
         (choice, _) = try reason([.passKeyValue, .tree], [.zigzag, .balanced], mask: .causal, flops: 1e7)
         #expect(choice.reason.contains("tree with"), "\(choice.reason)")
@@ -264,20 +316,26 @@ import Tiles
         let (lean, hungry) = roomy[0].nodeMemory < roomy[1].nodeMemory ? (roomy[0], roomy[1]) : (roomy[1], roomy[0])
         (choice, prices) = try reason([.passKeyValue, .allGather], flops: 1e18, memory: lean.nodeMemory, between: 1e6)
         #expect(choice.price.strategy == lean.strategy)
-        #expect(choice.reason == "the only one that fits" + (hungry.seconds < lean.seconds
-            ? "; \(hungry.strategy.rawValue) with contiguous would be faster, but needs \(decimals(hungry.nodeMemory / lean.nodeMemory)) times a node's memory" : ""))
+        #expect(
+            choice.reason == "the only one that fits"
+                + (hungry.seconds < lean.seconds
+                    ? "; \(hungry.strategy.rawValue) with contiguous would be faster, but needs \(decimals(hungry.nodeMemory / lean.nodeMemory)) times a node's memory"
+                    : ""))
         #expect(try reason([.tree]).choice.reason == "the only one asked for")
     }
 
     @Test func theFastestThatFitsIsChosen() throws {
         let shapes = [SequenceShape(length: 64 * 256)]
         func prices(memory: Double, between: Double) -> [Price] {
-            Pricing(on: Self.cluster(ranks: 8, memory: memory, between: between)) { job(.causal, shapes, $0, 8) }.prices()
+            Pricing(on: Self.cluster(ranks: 8, memory: memory, between: between)) { job(.causal, shapes, $0, 8) }
+                .prices()
         }
         let roomy = prices(memory: 1e12, between: 1e10)
         let choice = try #require(Choice(of: roomy))
         #expect(choice.price.seconds <= 1.01 * roomy.map(\.seconds).min()!)
-        #expect(choice.price.layout != .contiguous && choice.reason.contains("next") || choice.reason.contains("as fast as"))
+        #expect(
+            choice.price.layout != .contiguous && choice.reason.contains("next") || choice.reason.contains("as fast as")
+        )
         // A byte less than the hungriest needs, and it is out; less than any needs, and there is no choice.
         let needs = roomy.map(\.nodeMemory).sorted()
         #expect(try #require(Choice(of: prices(memory: needs[0], between: 1e10))).price.nodeMemory == needs[0])
@@ -287,12 +345,17 @@ import Tiles
     @Test func subtreesAreCounted() {
         var generator = SystemRandomNumberGenerator()
         for _ in 0..<2000 {
-            func runs() -> Runs { Runs((0..<Int.random(in: 0...4, using: &generator)).map { _ in
-                let low = Int.random(in: 0..<60, using: &generator)
-                return low..<low + Int.random(in: 0...20, using: &generator)
-            }) }
+            func runs() -> Runs {
+                Runs(
+                    (0..<Int.random(in: 0...4, using: &generator)).map { _ in
+                        let low = Int.random(in: 0..<60, using: &generator)
+                        return low..<low + Int.random(in: 0...20, using: &generator)
+                    })
+            }
             let (arrived, tiles) = (runs(), runs())
-            #expect(TreeNode.maximalCount(in: arrived, of: tiles) == TreeNode.maximal(in: arrived, of: tiles).count, "\(arrived), \(tiles)")
+            #expect(
+                TreeNode.maximalCount(in: arrived, of: tiles) == TreeNode.maximal(in: arrived, of: tiles).count,
+                "\(arrived), \(tiles)")
         }
     }
 }
@@ -321,7 +384,8 @@ private enum MemorySimulation {
             }
         }
         func forest(_ unit: Unit) -> MergeForest<Nothing> {
-            forests[unit] ?? MergeForest(tiles: job.visibleTiles(queryTile: unit.tile).any.shifted(by: -first(unit.tile)))
+            forests[unit]
+                ?? MergeForest(tiles: job.visibleTiles(queryTile: unit.tile).any.shifted(by: -first(unit.tile)))
         }
         func finish(_ unit: Unit) { if own.contains(unit.tile), forests[unit]?.root != nil { forests[unit] = nil } }
         for step in plan.steps {
@@ -350,7 +414,9 @@ private enum MemorySimulation {
             peak = max(peak, base + resident + arriving + copied + blocks * block)
             for payload in step.release { resident -= plan.bytes(of: payload) }
             resident += arriving
-            for case .rowResults(let units) in step.sends.flatMap(\.payloads) { each(units) { unit, _ in forests[unit] = nil } }
+            for case .rowResults(let units) in step.sends.flatMap(\.payloads) {
+                each(units) { unit, _ in forests[unit] = nil }
+            }
             for case .rowResults(let units) in step.receives.flatMap(\.payloads) {
                 each(units) { unit, keys in
                     var here = forest(unit)

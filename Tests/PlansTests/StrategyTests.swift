@@ -8,9 +8,12 @@ import Tiles
 @Suite struct StrategyTests {
     static let heads = HeadShape(queryHeads: 12, keyValueHeads: 4, headDimension: 16, valueDimension: 16)
 
-    private func plans(_ strategy: Strategy, queries: Int, keys: Int, ranks: Int, ranksPerNode: Int = 1) throws -> [Plan] {
+    private func plans(_ strategy: Strategy, queries: Int, keys: Int, ranks: Int, ranksPerNode: Int = 1) throws
+        -> [Plan]
+    {
         var job = AttentionJob(
-            shapes: [SequenceShape(queries: queries, keys: keys)], mask: .full, heads: Self.heads, layout: .contiguous, rankCount: ranks)
+            shapes: [SequenceShape(queries: queries, keys: keys)], mask: .full, heads: Self.heads, layout: .contiguous,
+            rankCount: ranks)
         job.topology = Topology(hosts: (0..<ranks).map { $0 / ranksPerNode })
         let planner = strategy.planner(Needs(job))
         let plans = (0..<ranks).map { planner.plan(Rank($0)) }
@@ -27,20 +30,23 @@ import Tiles
     }
 
     private func messages(_ plans: [Plan]) -> Set<Message> {
-        Set(plans.flatMap { plan in
-            plan.steps.enumerated().flatMap { number, step in
-                step.sends.map { transfer in
-                    Message(
-                        step: number, from: plan.rank, to: transfer.peer,
-                        bytes: transfer.payloads.reduce(0) { $0 + plan.bytes(of: $1) })
+        Set(
+            plans.flatMap { plan in
+                plan.steps.enumerated().flatMap { number, step in
+                    step.sends.map { transfer in
+                        Message(
+                            step: number, from: plan.rank, to: transfer.peer,
+                            bytes: transfer.payloads.reduce(0) { $0 + plan.bytes(of: $1) })
+                    }
                 }
-            }
-        })
+            })
     }
 
     /// No strategy is another under a new name.
     @Test(arguments: [4, 6, 8, 12]) func everyStrategyHasItsOwnMessages(ranks: Int) throws {
-        let all = try Strategy.allCases.map { (strategy: $0, plans: try plans($0, queries: 24 * 256, keys: 24 * 256, ranks: ranks)) }
+        let all = try Strategy.allCases.map {
+            (strategy: $0, plans: try plans($0, queries: 24 * 256, keys: 24 * 256, ranks: ranks))
+        }
         for (index, one) in all.enumerated() {
             for other in all[..<index] {
                 #expect(messages(one.plans) != messages(other.plans), "\(one.strategy) and \(other.strategy)")
@@ -59,9 +65,13 @@ import Tiles
         func bytes(_ strategy: Strategy, queries: Int, keys: Int) throws -> Int {
             try plans(strategy, queries: queries, keys: keys, ranks: 8).reduce(0) { $0 + $1.bytesSent }
         }
-        let fewQueries = try Strategy.allCases.map { (try bytes($0, queries: 4, keys: 64 * 256), $0) }.min { $0.0 < $1.0 }
+        let fewQueries = try Strategy.allCases.map { (try bytes($0, queries: 4, keys: 64 * 256), $0) }.min {
+            $0.0 < $1.0
+        }
         #expect(fewQueries?.1 == .tree || fewQueries?.1 == .passQueries)
-        #expect(try bytes(.headExchange, queries: 64 * 256, keys: 64 * 256) < bytes(.passKeyValue, queries: 64 * 256, keys: 64 * 256))
+        #expect(
+            try bytes(.headExchange, queries: 64 * 256, keys: 64 * 256)
+                < bytes(.passKeyValue, queries: 64 * 256, keys: 64 * 256))
     }
 
     /// The bytes of keys and values that a set of plans sends, and from node to node alone.
@@ -80,7 +90,9 @@ import Tiles
     }
 
     /// Ranks of one node send each other no keys and values; where there are several nodes, each tile enters each once.
-    @Test(arguments: Strategy.allCases, [1, 2, 3, 4, 6, 12]) func nodesShareKeysAndValues(strategy: Strategy, ranksPerNode: Int) throws {
+    @Test(arguments: Strategy.allCases, [1, 2, 3, 4, 6, 12]) func nodesShareKeysAndValues(
+        strategy: Strategy, ranksPerNode: Int
+    ) throws {
         let plans = try plans(strategy, queries: 24 * 256, keys: 24 * 256, ranks: 12, ranksPerNode: ranksPerNode)
         let sent = keyValueBytes(plans)
         #expect(sent.all == sent.betweenNodes)
@@ -117,7 +129,8 @@ import Tiles
     @Test(arguments: [1, 2, 3, 5, 7], [1, 2, 3, 4, 6, 16]) func headsNeedNotDivide(heads: Int, ranks: Int) throws {
         let shape = HeadShape(heads: heads, headDimension: 8)
         let job = AttentionJob(
-            shapes: [SequenceShape(length: 2000), SequenceShape(length: 3)], mask: .causal, heads: shape, layout: .zigzag,
+            shapes: [SequenceShape(length: 2000), SequenceShape(length: 3)], mask: .causal, heads: shape,
+            layout: .zigzag,
             rankCount: ranks)
         for strategy in [Strategy.headExchange, .hybrid] {
             let planner = strategy.planner(Needs(job))

@@ -1,4 +1,4 @@
-// The error of bfloat16 attention beside that of PyTorch's on the same inputs (scripts/goldens bfloat16).
+// The error of bfloat16 attention beside that of PyTorch's on the same inputs (scripts/goldens/make.py bfloat16).
 
 import Attention
 import Foundation
@@ -14,9 +14,15 @@ struct BFloat16AccuracyTests {
         let dimension: Int
         let seed: UInt64
         /// Of the exact output, which tells whether the inputs are the same.
-        let root_mean_square: Double
+        let rootMeanSquare: Double
         /// Root mean square of PyTorch's error.
         let error: Double
+
+        private enum CodingKeys: String, CodingKey {
+            case kind, length, dimension, seed, error
+            case rootMeanSquare = "root_mean_square"
+        }
+
         var testDescription: String { "\(kind), \(length) × \(dimension)" }
 
         /// (queries, keys, values), each length × dimension, exact in bfloat16.
@@ -53,7 +59,8 @@ struct BFloat16AccuracyTests {
     }
 
     static let goldens: [Golden] = {
-        let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Goldens/bfloat16.json")
+        let file = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent(
+            "Goldens/bfloat16.json")
         return (try? JSONDecoder().decode([Golden].self, from: Data(contentsOf: file))) ?? []
     }()
 
@@ -62,17 +69,21 @@ struct BFloat16AccuracyTests {
     @Test("at most twice PyTorch's root-mean-square error", arguments: goldens)
     func error(golden: Golden) throws {
         var ringCase = RingCase(
-            [SequenceShape(length: golden.length)], heads: HeadShape(heads: 1, headDimension: golden.dimension), mask: .full)
+            [SequenceShape(length: golden.length)], heads: HeadShape(heads: 1, headDimension: golden.dimension),
+            mask: .full)
         ringCase.element = .bfloat16
         let (attended, inputs) = (ringCase, golden.inputs)
         let outcome = try VirtualRanks.run(count: 2, seed: 1) { try attended.run(on: $0, inputs: inputs) }[0]
         let exact = Oracle.attend(
             queries: inputs.queries, keys: inputs.keys, values: inputs.values, headDimension: golden.dimension,
             valueDimension: golden.dimension, shape: ringCase.sequences[0], mask: .full,
-            scale: 1 / Double(golden.dimension).squareRoot()).output
-        func rootMeanSquare(_ values: [Double]) -> Double { (values.reduce(0) { $0 + $1 * $1 } / Double(values.count)).squareRoot() }
+            scale: 1 / Double(golden.dimension).squareRoot()
+        ).output
+        func rootMeanSquare(_ values: [Double]) -> Double {
+            (values.reduce(0) { $0 + $1 * $1 } / Double(values.count)).squareRoot()
+        }
         let size = rootMeanSquare(exact)
-        #expect(abs(size - golden.root_mean_square) <= 1e-9 * golden.root_mean_square, "other inputs than the golden's")
+        #expect(abs(size - golden.rootMeanSquare) <= 1e-9 * golden.rootMeanSquare, "other inputs than the golden's")
         let error = rootMeanSquare(zip(outcome.output, exact).map { Double($0) - $1 })
         // The result is a float32, and denormal numbers count as zero.
         #expect(error <= 2 * golden.error + size * 0x1p-24 + 0x1p-126, "ratio \(error / golden.error)")

@@ -1,4 +1,5 @@
-// Two thousand generated cases of mask × modifier × layout × strategy × heads × lengths × ranks against the float64 oracle.
+// Two thousand generated cases of mask × modifier × layout × strategy × heads × lengths × ranks against the float64
+// oracle.
 
 import Attention
 import Foundation
@@ -19,7 +20,8 @@ import Tiles
     private static let usualCases = 250
     #endif
     /// Eight times so many cases; ANNULUS_TEST_CASES is for a quick look.
-    static let casesPerPart = ProcessInfo.processInfo.environment["ANNULUS_TEST_CASES"].flatMap { Int($0) } ?? usualCases
+    static let casesPerPart =
+        ProcessInfo.processInfo.environment["ANNULUS_TEST_CASES"].flatMap { Int($0) } ?? usualCases
 
     /// Runs a case and holds what was sent against the plans and the strategy's formula.
     private func run(_ ringCase: RingCase, ranks: Int) throws -> RingCase.Outcome {
@@ -30,7 +32,12 @@ import Tiles
         let plans = ringCase.plans(ranks: ranks)
         try Plan.validate(plans)
         // No step is full of nothing.
-        #expect(plans.allSatisfy { $0.steps.allSatisfy { $0.attend.allSatisfy { !$0.queries.isEmpty && !$0.heads.isEmpty && !$0.keys.isEmpty } } })
+        #expect(
+            plans.allSatisfy {
+                $0.steps.allSatisfy {
+                    $0.attend.allSatisfy { !$0.queries.isEmpty && !$0.heads.isEmpty && !$0.keys.isEmpty }
+                }
+            })
         #expect(outcomes.map(\.bytesSent) == plans.map(\.bytesSent), "\(ranks) ranks, \(ringCase)")
         #expect(outcomes.map(\.messagesSent) == plans.map(\.messagesSent), "\(ranks) ranks, \(ringCase)")
         let formula = ByteFormula(ringCase.job(ranks: ranks)).bytes(ringCase.strategy)
@@ -64,7 +71,8 @@ import Tiles
         let lengths = [300, 0, 1, 513, 40]
         for rest in [Mask.full, .causal, .window(left: 50, right: 3)] {
             let mask = Mask.and(.documents(DocumentMask(queries: lengths, keys: lengths)), rest)
-            let packed = RingCase([SequenceShape(length: lengths.reduce(0, +))], heads: heads, mask: mask, layout: .balanced, seed: 9)
+            let packed = RingCase(
+                [SequenceShape(length: lengths.reduce(0, +))], heads: heads, mask: mask, layout: .balanced, seed: 9)
             var inputs = packed.inputs()
             let poisoned = 301 + 100
             inputs.keys[poisoned * 32] = .nan
@@ -76,7 +84,9 @@ import Tiles
                 let range = first * 32..<(first + length) * 32
                 let alone = RingCase([SequenceShape(length: length)], heads: heads, mask: rest)
                 let result = try VirtualRanks.run(count: 2, seed: 5) {
-                    try alone.run(on: $0, inputs: (Array(given.queries[range]), Array(given.keys[range]), Array(given.values[range])))
+                    try alone.run(
+                        on: $0,
+                        inputs: (Array(given.queries[range]), Array(given.keys[range]), Array(given.values[range])))
                 }[0]
                 let bits = together.output[range].map(\.bitPattern)
                 #expect(result.output.map(\.bitPattern) == bits, "\(length) tokens, \(rest)")

@@ -10,19 +10,25 @@ import Tiles
 
 @Suite struct KeyValueTilesTests {
     /// Sequences that grow panel by panel have, at every length, the bits that they have when they are packed at once.
-    @Test(arguments: [ElementKind.float32, .bfloat16], [1, 2, 3]) func aGrowingSequenceHasTheBitsOfAWholeOne(element: ElementKind, ranks: Int) throws {
+    @Test(arguments: [ElementKind.float32, .bfloat16], [1, 2, 3]) func aGrowingSequenceHasTheBitsOfAWholeOne(
+        element: ElementKind, ranks: Int
+    ) throws {
         let heads = HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 20, valueDimension: 72)
         let capacities = [1024, 512]
         // Each stage begins a panel; the last one ends amid one.
         let stages = [[64, 0], [256, 64], [320, 448], [640 + 37, 512]]
         for strategy in Strategy.allCases {
             for (number, lengths) in stages.enumerated() {
-                var whole = RingCase(lengths.map { SequenceShape(queries: 70, keys: $0) }, heads: heads, mask: number % 2 == 0 ? .full : .causal, seed: 9)
+                var whole = RingCase(
+                    lengths.map { SequenceShape(queries: 70, keys: $0) }, heads: heads,
+                    mask: number % 2 == 0 ? .full : .causal, seed: 9)
                 whole.element = element
                 whole.strategy = strategy
                 whole.ranksPerNode = 1 + number % 2
                 let atOnce = whole
-                let last = RingCase(stages[stages.count - 1].map { SequenceShape(queries: 70, keys: $0) }, heads: heads, mask: .full, seed: 10)
+                let last = RingCase(
+                    stages[stages.count - 1].map { SequenceShape(queries: 70, keys: $0) }, heads: heads, mask: .full,
+                    seed: 10)
                 let inputs = last.inputs()
                 let given = Self.prefix(inputs, of: stages[stages.count - 1], lengths: lengths, heads)
                 let expected = try VirtualRanks.run(count: 1) { try atOnce.run(on: $0, inputs: given) }[0]
@@ -38,15 +44,19 @@ import Tiles
                             keyValues.append(stage[sequence] - before, to: sequence) { tile, rows in
                                 let token = keyValues.keys.numbering.tokens(of: tile).lowerBound + rows.lowerBound
                                 return (
-                                    Self.rows(part.keys, first + token, rows.count, heads.keyValueHeads, heads.headDimension),
-                                    Self.rows(part.values, first + token, rows.count, heads.keyValueHeads, heads.valueDimension)
+                                    Self.rows(
+                                        part.keys, first + token, rows.count, heads.keyValueHeads, heads.headDimension),
+                                    Self.rows(
+                                        part.values, first + token, rows.count, heads.keyValueHeads,
+                                        heads.valueDimension)
                                 )
                             }
                         }
                     }
                     let job = Self.job(atOnce, keyValues.keys, ranks)
                     let executor = try RingExecutor(
-                        plan: strategy.plan(job, rank: transport.rank), transport: transport, threads: ThreadPool(threads: 1), kernels: .best)
+                        plan: strategy.plan(job, rank: transport.rank), transport: transport,
+                        threads: ThreadPool(threads: 1), kernels: .best)
                     let part = try atOnce.attend(executor, to: keyValues, queries: given.queries, on: transport)
                     return try atOnce.gather(part, over: transport)
                 }
@@ -75,21 +85,29 @@ import Tiles
                     job.mask = mask
                     return job
                 }
-                let setup = try AttentionSetup(jobs, .passKeyValue, transport: transport, threads: ThreadPool(threads: 1), kernels: .best) {
+                let setup = try AttentionSetup(
+                    jobs, .passKeyValue, transport: transport, threads: ThreadPool(threads: 1), kernels: .best
+                ) {
                     .attend(heads: heads, mask: $0.mask, kernels: .best)
                 }
                 let inputs = shared.inputs()
                 shared.pack(setup.keyValues, keys: inputs.keys, values: inputs.values)
                 return try setup.executors.map { executor in
-                    try shared.gather(try shared.attend(executor, to: setup.keyValues, queries: inputs.queries, on: transport), over: transport)
+                    try shared.gather(
+                        try shared.attend(executor, to: setup.keyValues, queries: inputs.queries, on: transport),
+                        over: transport)
                 }
             }
-            for (outcome, wanted) in zip(outcomes[0], expected) { #expect(outcome.sameBits(as: wanted), "\(ranks) ranks, \(perNode) a node") }
+            for (outcome, wanted) in zip(outcomes[0], expected) {
+                #expect(outcome.sameBits(as: wanted), "\(ranks) ranks, \(perNode) a node")
+            }
         }
     }
 
     private static func job(_ ringCase: RingCase, _ keys: Sharding, _ ranks: Int) -> AttentionJob {
-        let shapes = zip(ringCase.sequences, keys.numbering.lengths).map { SequenceShape(queries: $0.queries, keys: $1) }
+        let shapes = zip(ringCase.sequences, keys.numbering.lengths).map {
+            SequenceShape(queries: $0.queries, keys: $1)
+        }
         let queries = Sharding(lengths: shapes.map(\.queries), layout: .contiguous, rankCount: ranks)
         var job = AttentionJob(shapes: shapes, queries: queries, keys: keys, mask: ringCase.mask, heads: ringCase.heads)
         job.element = ringCase.element
@@ -103,7 +121,9 @@ import Tiles
     ) -> (queries: [Float], keys: [Float], values: [Float]) {
         var (keys, values): ([Float], [Float]) = ([], [])
         var first = 0
-        let (width, valueWidth) = (heads.keyValueHeads * heads.headDimension, heads.keyValueHeads * heads.valueDimension)
+        let (width, valueWidth) = (
+            heads.keyValueHeads * heads.headDimension, heads.keyValueHeads * heads.valueDimension
+        )
         for (length, count) in zip(all, lengths) {
             keys += inputs.keys[first * width..<(first + count) * width]
             values += inputs.values[first * valueWidth..<(first + count) * valueWidth]

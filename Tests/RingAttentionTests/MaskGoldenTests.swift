@@ -1,4 +1,5 @@
-// Masks and score modifiers against PyTorch's scaled_dot_product_attention and flex_attention, by goldens of scripts/mask-goldens.
+// Masks and score modifiers against PyTorch's scaled_dot_product_attention and flex_attention, by goldens of
+// scripts/goldens/masks.py.
 
 import Attention
 import Checkpoints
@@ -11,7 +12,8 @@ import Testing
 import Tiles
 
 @Suite struct MaskGoldenTests {
-    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Goldens").path
+    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Goldens")
+        .path
     static let heads = HeadShape(heads: 2, headDimension: 8)
 
     /// (heads, tokens, width) to (tokens, heads, width).
@@ -26,14 +28,18 @@ import Tiles
         return result
     }
 
-    private func check(_ file: SafetensorsFile, _ name: String, _ mask: Mask, modifiers: ScoreModifiers = ScoreModifiers()) throws {
+    private func check(
+        _ file: SafetensorsFile, _ name: String, _ mask: Mask, modifiers: ScoreModifiers = ScoreModifiers()
+    ) throws {
         let queries = try file.tensor("\(name).q", expecting: nil).shape[1]
         let keys = try file.tensor("\(name).k", expecting: nil).shape[1]
-        var ringCase = RingCase([SequenceShape(queries: queries, keys: keys)], heads: Self.heads, mask: mask, layout: .balanced)
+        var ringCase = RingCase(
+            [SequenceShape(queries: queries, keys: keys)], heads: Self.heads, mask: mask, layout: .balanced)
         ringCase.modifiers = modifiers
         let inputs = (
             tokensFirst(try file.readFloat32("\(name).q"), tokens: queries),
-            tokensFirst(try file.readFloat32("\(name).k"), tokens: keys), tokensFirst(try file.readFloat32("\(name).v"), tokens: keys)
+            tokensFirst(try file.readFloat32("\(name).k"), tokens: keys),
+            tokensFirst(try file.readFloat32("\(name).v"), tokens: keys)
         )
         let expected = tokensFirst(try file.readFloat32("\(name).output"), tokens: queries)
         let made = ringCase
@@ -49,11 +55,14 @@ import Tiles
         #expect(cases.count >= 13)
         for (number, entry) in cases.enumerated() {
             let expression = try #require(entry["expression"]?.string)
-            let shape = SequenceShape(queries: try #require(entry["queries"]?.int), keys: try #require(entry["keys"]?.int))
+            let shape = SequenceShape(
+                queries: try #require(entry["queries"]?.int), keys: try #require(entry["keys"]?.int))
             let mask = try Mask(parsing: expression) { _, _ in throw CancellationError() }
             #expect(mask.misfit(shape) == nil)
             let visible = mask.pieces(of: shape)
-            #expect(visible.pieces.reduce(0) { $0 + visible.mask.visiblePairs(in: $1) } == entry["visible"]?.int, "\(expression)")
+            #expect(
+                visible.pieces.reduce(0) { $0 + visible.mask.visiblePairs(in: $1) } == entry["visible"]?.int,
+                "\(expression)")
             try check(file, "\(number)", mask)
         }
     }
@@ -67,14 +76,20 @@ import Tiles
             let expression = try #require(entry["expression"]?.string)
             let mask = try Mask(parsing: expression) { _, size in
                 let side = (290 + size - 1) / size
-                return BlockMask(size: size, rows: side, columns: side, cells: (0..<side * side).map { ($0 / side + 2 * ($0 % side)) % 3 > 0 })
+                return BlockMask(
+                    size: size, rows: side, columns: side,
+                    cells: (0..<side * side).map { ($0 / side + 2 * ($0 % side)) % 3 > 0 })
             }
             func list(_ name: String) throws -> [Float]? {
-                file.names.contains("modified.\(number).\(name)") ? try file.readFloat32("modified.\(number).\(name)") : nil
+                file.names.contains("modified.\(number).\(name)")
+                    ? try file.readFloat32("modified.\(number).\(name)") : nil
             }
             var modifiers = ScoreModifiers(
-                softcap: entry["softcap"]?.double.map { Float($0) }, alibiSlopes: try list("alibi_slopes"), sinks: try list("sinks"))
-            if let table = try list("relative_bias") { modifiers.relativeBias = .init(table: table, reach: (table.count / 2 - 1) / 2) }
+                softcap: entry["softcap"]?.double.map { Float($0) }, alibiSlopes: try list("alibi_slopes"),
+                sinks: try list("sinks"))
+            if let table = try list("relative_bias") {
+                modifiers.relativeBias = .init(table: table, reach: (table.count / 2 - 1) / 2)
+            }
             #expect(modifiers != ScoreModifiers())
             try check(file, "modified.\(number)", mask, modifiers: modifiers)
         }

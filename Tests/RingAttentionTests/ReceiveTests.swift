@@ -1,5 +1,5 @@
-// What keys receive: within the oracle's bound, all of what rows give, the same bits however the work is spread, and no byte
-// more than the formula says.
+// What keys receive: within the oracle's bound, all of what rows give, the same bits however the work is spread, and no
+// byte more than the formula says.
 
 import Attention
 import Matrices
@@ -11,11 +11,15 @@ import Tiles
 
 @Suite struct ReceiveTests {
     /// Runs a case on virtual ranks and holds what was sent against the plans and the formula.
-    private func run(_ ringCase: RingCase, ranks: Int, threads: Int = 1, rowWeights: [Float]) throws -> RingCase.Received {
+    private func run(_ ringCase: RingCase, ranks: Int, threads: Int = 1, rowWeights: [Float]) throws
+        -> RingCase.Received
+    {
         let outcomes = try VirtualRanks.run(count: ranks, seed: ringCase.seed, fillsReceives: true) {
             try ringCase.receive(on: $0, threads: threads, rowWeights: rowWeights)
         }
-        #expect(outcomes.allSatisfy { $0.mass.map(\.bitPattern) == outcomes[0].mass.map(\.bitPattern) }, "the ranks gathered different results")
+        #expect(
+            outcomes.allSatisfy { $0.mass.map(\.bitPattern) == outcomes[0].mass.map(\.bitPattern) },
+            "the ranks gathered different results")
         var job = ringCase.job(ranks: ranks)
         job.operation = .receive(ringCase.heads)
         let planner = ringCase.strategy.planner(Needs(job))
@@ -23,7 +27,9 @@ import Tiles
         try Plan.validate(plans)
         #expect(outcomes.map(\.bytesSent) == plans.map(\.bytesSent), "\(ranks) ranks, \(ringCase)")
         #expect(outcomes.map(\.messagesSent) == plans.map(\.messagesSent), "\(ranks) ranks, \(ringCase)")
-        #expect(outcomes.reduce(0) { $0 + $1.bytesSent } == ByteFormula(job).bytes(ringCase.strategy), "\(ranks) ranks, \(ringCase)")
+        #expect(
+            outcomes.reduce(0) { $0 + $1.bytesSent } == ByteFormula(job).bytes(ringCase.strategy),
+            "\(ranks) ranks, \(ringCase)")
         return outcomes[0]
     }
 
@@ -52,7 +58,9 @@ import Tiles
 
     /// A NaN in a key or a query reaches exactly the keys that it meets.
     @Test func aNotANumberReachesOnlyWhatItMeets() throws {
-        let ringCase = RingCase([SequenceShape(length: 300), SequenceShape(length: 40)], heads: HeadShape(heads: 1, headDimension: 16), mask: .causal)
+        let ringCase = RingCase(
+            [SequenceShape(length: 300), SequenceShape(length: 40)], heads: HeadShape(heads: 1, headDimension: 16),
+            mask: .causal)
         var weights = ringCase.rowWeights().map { _ in Float(1) }
         // A row's own weight is given to all keys that it sees.
         weights[100] = .nan
@@ -63,12 +71,15 @@ import Tiles
 
     @Test func keysThatNobodySeesReceiveNothing() throws {
         let shape = SequenceShape(queries: 5, keys: 700)
-        let ringCase = RingCase([shape], heads: HeadShape(heads: 2, headDimension: 8), mask: .window(left: 10, right: 0), layout: .zigzag)
+        let ringCase = RingCase(
+            [shape], heads: HeadShape(heads: 2, headDimension: 8), mask: .window(left: 10, right: 0), layout: .zigzag)
         let weights = ringCase.rowWeights().map { _ in Float(1) }
         for ranks in [1, 2, 5] {
             let received = try run(ringCase, ranks: ranks, rowWeights: weights)
             #expect(received.mass[..<(2 * 600)].allSatisfy { $0.bitPattern == 0 })
-            if let disagreement = ringCase.disagreement(received, rowWeights: weights) { Issue.record("\(disagreement)") }
+            if let disagreement = ringCase.disagreement(received, rowWeights: weights) {
+                Issue.record("\(disagreement)")
+            }
         }
     }
 }

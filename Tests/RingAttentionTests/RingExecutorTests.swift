@@ -9,7 +9,9 @@ import Testing
 import Tiles
 
 @Suite struct RingExecutorTests {
-    private static func outcome(_ ringCase: RingCase, ranks: Int, threads: Int = 1, kernels: KernelSet = .best) throws -> RingCase.Outcome {
+    private static func outcome(_ ringCase: RingCase, ranks: Int, threads: Int = 1, kernels: KernelSet = .best) throws
+        -> RingCase.Outcome
+    {
         let outcomes = try VirtualRanks.run(count: ranks, seed: ringCase.seed &+ UInt64(ranks)) { transport in
             try ringCase.run(on: transport, threads: threads, kernels: kernels)
         }
@@ -20,15 +22,24 @@ import Tiles
     }
 
     static let shapes: [[SequenceShape]] = [
-        [SequenceShape(length: 1)], [SequenceShape(length: 2)], [SequenceShape(length: 255)], [SequenceShape(length: 256)],
+        [SequenceShape(length: 1)], [SequenceShape(length: 2)], [SequenceShape(length: 255)],
+        [SequenceShape(length: 256)],
         [SequenceShape(length: 257)], [SequenceShape(length: 1100)],
         [SequenceShape(length: 0), SequenceShape(length: 300), SequenceShape(length: 1), SequenceShape(length: 513)],
-        [SequenceShape(queries: 70, keys: 600), SequenceShape(queries: 600, keys: 70), SequenceShape(queries: 5, keys: 0)],
+        [
+            SequenceShape(queries: 70, keys: 600), SequenceShape(queries: 600, keys: 70),
+            SequenceShape(queries: 5, keys: 0),
+        ],
     ]
 
-    @Test(arguments: shapes, [Mask.full, .causal]) func withinTheBoundAndTheSameBits(shapes: [SequenceShape], mask: Mask) throws {
+    @Test(arguments: shapes, [Mask.full, .causal]) func withinTheBoundAndTheSameBits(
+        shapes: [SequenceShape], mask: Mask
+    ) throws {
         let seed = UInt64.random(in: 0...UInt64.max)
-        for heads in [HeadShape(heads: 2, headDimension: 32), HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 20, valueDimension: 72)] {
+        for heads in [
+            HeadShape(heads: 2, headDimension: 32),
+            HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 20, valueDimension: 72),
+        ] {
             var ringCase = RingCase(shapes, heads: heads, mask: mask, seed: seed, sharpness: 3)
             let one = try Self.outcome(ringCase, ranks: 1)
             if let disagreement = ringCase.disagreement(one) { Issue.record("\(disagreement) in \(ringCase)") }
@@ -45,11 +56,15 @@ import Tiles
         }
     }
 
-    /// Keys and values that travel in bfloat16: within the bound of their rounding, the same bits on any ranks, in half the bytes.
+    /// Keys and values that travel in bfloat16: within the bound of their rounding, the same bits on any ranks, in half
+    /// the bytes.
     @Test(arguments: shapes, [Mask.full, .causal])
     func aBFloat16WireIsWithinItsBoundAndTheSameBits(shapes: [SequenceShape], mask: Mask) throws {
         let seed = UInt64.random(in: 0...UInt64.max)
-        for heads in [HeadShape(heads: 2, headDimension: 32), HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 19, valueDimension: 71)] {
+        for heads in [
+            HeadShape(heads: 2, headDimension: 32),
+            HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 19, valueDimension: 71),
+        ] {
             var ringCase = RingCase(shapes, heads: heads, mask: mask, seed: seed)
             let exact = try Self.outcome(ringCase, ranks: 1)
             ringCase.wire = .bfloat16
@@ -78,7 +93,10 @@ import Tiles
     @Test(arguments: shapes, [Mask.full, .causal])
     func bfloat16IsWithinItsBoundAndTheSameBits(shapes: [SequenceShape], mask: Mask) throws {
         let seed = UInt64.random(in: 0...UInt64.max)
-        for heads in [HeadShape(heads: 2, headDimension: 32), HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 19, valueDimension: 71)] {
+        for heads in [
+            HeadShape(heads: 2, headDimension: 32),
+            HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 19, valueDimension: 71),
+        ] {
             var ringCase = RingCase(shapes, heads: heads, mask: mask, seed: seed)
             ringCase.element = .bfloat16
             let one = try Self.outcome(ringCase, ranks: 1)
@@ -95,7 +113,8 @@ import Tiles
     }
 
     @Test func bfloat16TilesTakeHalfTheBytes() {
-        let ringCase = RingCase([SequenceShape(length: 1024)], heads: HeadShape(heads: 2, headDimension: 64), mask: .full)
+        let ringCase = RingCase(
+            [SequenceShape(length: 1024)], heads: HeadShape(heads: 2, headDimension: 64), mask: .full)
         var job = ringCase.job(ranks: 4)
         let wide = Strategy.passKeyValue.plan(job, rank: Rank(1)).bytesSent
         job.element = .bfloat16
@@ -104,19 +123,23 @@ import Tiles
 
     @Test(arguments: [1, 2, 3, 7, 31, 64, 80, 129, 256]) func bfloat16AtAnyHeadDimension(dimension: Int) throws {
         var ringCase = RingCase(
-            [SequenceShape(queries: 90, keys: 385)], heads: HeadShape(heads: 1, headDimension: dimension), mask: .causal,
+            [SequenceShape(queries: 90, keys: 385)], heads: HeadShape(heads: 1, headDimension: dimension),
+            mask: .causal,
             seed: UInt64(dimension))
         ringCase.element = .bfloat16
         let best = try Self.outcome(ringCase, ranks: 2)
         if let disagreement = ringCase.disagreement(best) { Issue.record("\(disagreement) in \(ringCase)") }
         for kernels in KernelSet.available {
-            #expect(try Self.outcome(ringCase, ranks: 1, kernels: kernels).sameBits(as: best), "\(kernels.name), \(ringCase)")
+            #expect(
+                try Self.outcome(ringCase, ranks: 1, kernels: kernels).sameBits(as: best),
+                "\(kernels.name), \(ringCase)")
         }
     }
 
     @Test(arguments: ElementKind.allCases) func everyKernelSetIsWithinTheBound(element: ElementKind) throws {
         for kernels in KernelSet.available {
-            var ringCase = RingCase([SequenceShape(length: 300)], heads: HeadShape(heads: 1, headDimension: 33), mask: .causal)
+            var ringCase = RingCase(
+                [SequenceShape(length: 300)], heads: HeadShape(heads: 1, headDimension: 33), mask: .causal)
             ringCase.element = element
             let outcome = try Self.outcome(ringCase, ranks: 2, kernels: kernels)
             if let disagreement = ringCase.disagreement(outcome) { Issue.record("\(kernels.name): \(disagreement)") }
@@ -134,7 +157,9 @@ import Tiles
             let alone = RingCase([shape], heads: heads, mask: .full)
             let range = first * 32..<(first + shape.keys) * 32
             let result = try VirtualRanks.run(count: 2, seed: 1) { transport in
-                try alone.run(on: transport, inputs: (Array(inputs.queries[range]), Array(inputs.keys[range]), Array(inputs.values[range])))
+                try alone.run(
+                    on: transport,
+                    inputs: (Array(inputs.queries[range]), Array(inputs.keys[range]), Array(inputs.values[range])))
             }
             #expect(result[0].output.map(\.bitPattern) == together.output[range].map(\.bitPattern))
             first += shape.keys
@@ -160,7 +185,9 @@ import Tiles
             let outcome = try VirtualRanks.run(count: 3, seed: 2) { try ringCase.run(on: $0, inputs: given) }[0]
             for row in 0..<500 {
                 let sees = row < 400 && mask.sees(row: row, key: poisoned, in: ringCase.sequences[0])
-                #expect(outcome.output[row * 16..<row * 16 + 16].contains { $0.isNaN } == sees, "row \(row), key \(poisoned)")
+                #expect(
+                    outcome.output[row * 16..<row * 16 + 16].contains { $0.isNaN } == sees,
+                    "row \(row), key \(poisoned)")
                 #expect(outcome.logSumExp[row].isNaN == sees, "row \(row), key \(poisoned)")
             }
         }
@@ -168,7 +195,8 @@ import Tiles
 
     /// A NaN in a query stays in its row.
     @Test func aQueryThatIsNotANumberStaysAlone() throws {
-        let ringCase = RingCase([SequenceShape(length: 400)], heads: HeadShape(heads: 1, headDimension: 16), mask: .causal)
+        let ringCase = RingCase(
+            [SequenceShape(length: 400)], heads: HeadShape(heads: 1, headDimension: 16), mask: .causal)
         var inputs = ringCase.inputs()
         inputs.queries[300 * 16 + 2] = .nan
         let given = inputs
@@ -180,24 +208,32 @@ import Tiles
     }
 
     /// A row that sees no key: zeros and −∞, whether its tile sees some keys for other rows or none at all.
-    @Test(arguments: [Mask.not(.full), .prefix(0), .and(.causal, .not(.causal)), .not(.window(left: -1, right: 100)), .not(.causal)], Layout.allCases)
+    @Test(
+        arguments: [
+            Mask.not(.full), .prefix(0), .and(.causal, .not(.causal)), .not(.window(left: -1, right: 100)),
+            .not(.causal),
+        ], Layout.allCases)
     func aRowWithoutAVisibleKeyIsZero(mask: Mask, layout: Layout) throws {
         let shape = SequenceShape(length: 700)
         let ringCase = RingCase([shape], heads: HeadShape(heads: 1, headDimension: 4), mask: mask, layout: layout)
         let outcome = try Self.outcome(ringCase, ranks: 3)
-        for row in 0..<shape.queries where !(0..<shape.keys).contains(where: { mask.sees(row: row, key: $0, in: shape) }) {
+        for row in 0..<shape.queries
+        where !(0..<shape.keys).contains(where: { mask.sees(row: row, key: $0, in: shape) }) {
             #expect(outcome.logSumExp[row] == -.infinity, "row \(row)")
             #expect(outcome.output[row * 4..<row * 4 + 4].allSatisfy { $0.bitPattern == 0 }, "row \(row)")
         }
         #expect(outcome.logSumExp.contains(-.infinity))
     }
 
-    /// Thousands of documents, most of them short, some empty, a few long: packed or as a batch, on any ranks, one result.
+    /// Thousands of documents, most of them short, some empty, a few long: packed or as a batch, on any ranks, one
+    /// result.
     @Test func thousandsOfDocuments() throws {
         var generator = SplitMix(seed: 12)
         var lengths = (0..<3000).map { _ in Int.random(in: 0...12, using: &generator) }
         for (place, length) in [(17, 1500), (1203, 700), (2999, 257)] { lengths[place] = length }
-        let batch = RingCase(lengths.map { SequenceShape(length: $0) }, heads: HeadShape(heads: 1, headDimension: 4), mask: .causal, layout: .balanced)
+        let batch = RingCase(
+            lengths.map { SequenceShape(length: $0) }, heads: HeadShape(heads: 1, headDimension: 4), mask: .causal,
+            layout: .balanced)
         let outcome = try Self.outcome(batch, ranks: 7)
         if let disagreement = batch.disagreement(outcome) { Issue.record("\(disagreement)") }
         for layout in Layout.allCases {

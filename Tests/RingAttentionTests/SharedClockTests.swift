@@ -26,7 +26,10 @@ private final class HaltingTransport: Transport {
     init(_ carrier: VirtualTransport, _ halts: Halts) {
         self.carrier = carrier
         self.halts = halts
-        generator = if case .random(let seed) = halts { SplitMix(seed: seed &* 31 &+ UInt64(carrier.rank.index)) } else { SplitMix(seed: 0) }
+        generator =
+            if case .random(let seed) = halts { SplitMix(seed: seed &* 31 &+ UInt64(carrier.rank.index)) } else {
+                SplitMix(seed: 0)
+            }
     }
 
     func halt() {
@@ -54,7 +57,9 @@ private final class HaltingTransport: Transport {
     var freeSharedMemory: Int? { carrier.freeSharedMemory }
     func allGather(_ bytes: [UInt8]) throws -> [[UInt8]] { try carrier.allGather(bytes) }
     func hosts() throws -> [Int] { carrier.hosts() }
-    func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory { try carrier.shareMemory(floats: floats, among: ranks) }
+    func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory {
+        try carrier.shareMemory(floats: floats, among: ranks)
+    }
 }
 
 @Suite struct SharedClockTests {
@@ -70,14 +75,16 @@ private final class HaltingTransport: Transport {
         }
     }
 
-    /// With four nodes memory that one step's tiles were in is written again by a later step's. The first rank of a node
-    /// takes in what comes and waits for nobody but those that read its memory.
+    /// With four nodes memory that one step's tiles were in is written again by a later step's. The first rank of a
+    /// node takes in what comes and waits for nobody but those that read its memory.
     @Test func memoryIsWrittenAgainOnceItsLastReaderIsDone() throws {
         var ringCase = RingCase([SequenceShape(length: 8 * 256)], heads: Self.heads, mask: .full)
         ringCase.ranksPerNode = 2
         let plan = ringCase.strategy.plan(ringCase.job(ranks: 8), rank: Rank(0))
         let places = SegmentMap(plan).arrivals
-        #expect(places.contains { early in places.contains { $0.offset == early.offset && $0.step > early.step } }, "nothing is written again")
+        #expect(
+            places.contains { early in places.contains { $0.offset == early.offset && $0.step > early.step } },
+            "nothing is written again")
         try expectSameBits(ringCase, ranks: 8, layers: 2, (0..<8).map { .laggard(Rank($0)) })
     }
 
@@ -88,21 +95,24 @@ private final class HaltingTransport: Transport {
         ringCase.strategy = .hybrid
         ringCase.ranksPerNode = 2
         let job = ringCase.job(ranks: 4)
-        let idle = try #require((0..<4).map { Rank($0) }.first { job.queries.tiles(of: $0).isEmpty && !job.keys.tiles(of: $0).isEmpty })
+        let idle = try #require(
+            (0..<4).map { Rank($0) }.first { job.queries.tiles(of: $0).isEmpty && !job.keys.tiles(of: $0).isEmpty })
         try expectSameBits(ringCase, ranks: 4, layers: 2, [.laggard(idle)])
     }
 
     private static let heads = HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 16, valueDimension: 16)
 
-    /// Layers one after another through one executor, as an encoder runs them, each of inputs of its own: what is left of
-    /// the layer before, or has not come yet, would change the bits.
+    /// Layers one after another through one executor, as an encoder runs them, each of inputs of its own: what is left
+    /// of the layer before, or has not come yet, would change the bits.
     private func expectSameBits(_ ringCase: RingCase, ranks: Int, layers: Int, _ halts: [Halts]) throws {
         let inputs = (0..<layers).map { layer in
             var other = ringCase
             other.seed &+= UInt64(layer)
             return other.inputs()
         }
-        let expected = try VirtualRanks.run(count: 1) { transport in try inputs.map { try ringCase.run(on: transport, inputs: $0) } }[0]
+        let expected = try VirtualRanks.run(count: 1) { transport in
+            try inputs.map { try ringCase.run(on: transport, inputs: $0) }
+        }[0]
         for halt in halts {
             let outcomes = try VirtualRanks.run(count: ranks, seed: ringCase.seed, fillsReceives: true) { carrier in
                 let transport = HaltingTransport(carrier, halt)

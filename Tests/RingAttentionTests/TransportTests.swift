@@ -105,7 +105,8 @@ private struct Fault: Error, Equatable {}
     func gatheringGivesEveryRanksBytesInOrder(count: Int) throws {
         let all = try VirtualRanks.run(count: count) { transport -> [[[UInt8]]] in
             try (0..<5).map { step in
-                try transport.allGather(message(transport.rank.index, 0, step, count: (transport.rank.index + step) % 4))
+                try transport.allGather(
+                    message(transport.rank.index, 0, step, count: (transport.rank.index + step) % 4))
             }
         }
         let expected = (0..<5).map { step in
@@ -127,8 +128,14 @@ private struct Fault: Error, Equatable {}
                     // A ring longer than its ranks: the failure reaches a rank d places on d steps later.
                     for step in 0..<3 * count + 5 {
                         try transport.exchange(
-                            receive: [Incoming(from: Rank((me + count - 1) % count), pieces: [next.all], keeping: [next])],
-                            send: [Outgoing(to: Rank((me + 1) % count), pieces: [UnsafeRawBufferPointer(held.all)], keeping: [held])],
+                            receive: [
+                                Incoming(from: Rank((me + count - 1) % count), pieces: [next.all], keeping: [next])
+                            ],
+                            send: [
+                                Outgoing(
+                                    to: Rank((me + 1) % count), pieces: [UnsafeRawBufferPointer(held.all)],
+                                    keeping: [held])
+                            ],
                             while: { poll in
                                 if me == failing && step == 4 { throw Fault() }
                                 poll()
@@ -151,7 +158,8 @@ private struct Fault: Error, Equatable {}
             _ = try VirtualRanks.run(count: 2) { transport in
                 guard transport.rank == Rank(0) else { return }
                 let memory = Bytes(count: 4)
-                try transport.exchange(receive: [Incoming(from: Rank(1), pieces: [memory.all], keeping: [memory])], send: [])
+                try transport.exchange(
+                    receive: [Incoming(from: Rank(1), pieces: [memory.all], keeping: [memory])], send: [])
             }
         }
         #expect(throws: TransportError.missingMessage(from: Rank(2))) {
@@ -167,14 +175,16 @@ private struct Fault: Error, Equatable {}
             _ = try VirtualRanks.run(count: count) { transport in
                 let memory = Bytes(count: 4)
                 let from = Rank((transport.rank.index + 1) % count)
-                try transport.exchange(receive: [Incoming(from: from, pieces: [memory.all], keeping: [memory])], send: [])
+                try transport.exchange(
+                    receive: [Incoming(from: from, pieces: [memory.all], keeping: [memory])], send: [])
             }
         }
         #expect(throws: TransportError.deadlock) {
             _ = try VirtualRanks.run(count: count + 1) { transport in
                 let memory = Bytes(count: 4)
                 guard transport.rank == Rank(0) else { return try transport.barrier() }
-                try transport.exchange(receive: [Incoming(from: Rank(count), pieces: [memory.all], keeping: [memory])], send: [])
+                try transport.exchange(
+                    receive: [Incoming(from: Rank(count), pieces: [memory.all], keeping: [memory])], send: [])
             }
         }
     }
@@ -185,9 +195,11 @@ private struct Fault: Error, Equatable {}
                 _ = try VirtualRanks.run(count: 2) { transport in
                     let memory = Bytes(count: transport.rank.index == 0 ? 4 : sent)
                     if transport.rank == Rank(0) {
-                        try transport.exchange(receive: [Incoming(from: Rank(1), pieces: [memory.all], keeping: [memory])], send: [])
+                        try transport.exchange(
+                            receive: [Incoming(from: Rank(1), pieces: [memory.all], keeping: [memory])], send: [])
                     } else {
-                        try transport.exchange(receive: [], send: [Outgoing(to: Rank(0), pieces: memory.sendPieces, keeping: [memory])])
+                        try transport.exchange(
+                            receive: [], send: [Outgoing(to: Rank(0), pieces: memory.sendPieces, keeping: [memory])])
                     }
                 }
             }
@@ -202,7 +214,8 @@ private struct Fault: Error, Equatable {}
                 try transport.exchange(receive: [twice, twice], send: [])
             }
             #expect(throws: TransportError.noSuchRank(Rank(1), size: 1)) {
-                try transport.exchange(receive: [], send: [Outgoing(to: Rank(1), pieces: memory.sendPieces, keeping: [memory])])
+                try transport.exchange(
+                    receive: [], send: [Outgoing(to: Rank(1), pieces: memory.sendPieces, keeping: [memory])])
             }
         }
     }

@@ -37,10 +37,13 @@ public struct ByteFormula {
         return (isAttend ? packed.floats(capacity: keys) : packed.keyFloats(capacity: keys)) * (job.narrowsWire ? 2 : 4)
     }
     /// Queries; and m, ℓ and a weight where mass is received.
-    private func queryBytes(_ tile: Int) -> Int { job.queries.numbering.tokens(of: tile).count * (job.heads.headDimension + (isAttend ? 0 : 3)) * 4 }
+    private func queryBytes(_ tile: Int) -> Int {
+        job.queries.numbering.tokens(of: tile).count * (job.heads.headDimension + (isAttend ? 0 : 3)) * 4
+    }
     /// m, ℓ and O; nothing where mass is received.
     private func partialBytes(_ tile: Int) -> Int {
-        isAttend ? job.queries.numbering.tokens(of: tile).count * (2 + (job.heads.valueDimension + 15) / 16 * 16) * 4 : 0
+        isAttend
+            ? job.queries.numbering.tokens(of: tile).count * (2 + (job.heads.valueDimension + 15) / 16 * 16) * 4 : 0
     }
     /// A mass.
     private func massBytes(_ tile: Int) -> Int { isAttend ? 0 : job.keys.numbering.tokens(of: tile).count * 4 }
@@ -71,7 +74,9 @@ public struct ByteFormula {
         let (keyHeads, queryHeads, size) = (job.heads.keyValueHeads, job.heads.queryHeads, job.heads.groupSize)
         var total = 0
         for member in 0..<degree {
-            let heads = keyHeads >= degree ? keyHeads * member / degree * size..<keyHeads * (member + 1) / degree * size
+            let heads =
+                keyHeads >= degree
+                ? keyHeads * member / degree * size..<keyHeads * (member + 1) / degree * size
                 : queryHeads * member / degree..<queryHeads * (member + 1) / degree
             let keysOfHeads = Set(heads.map { $0 / size }).count
             for tile in keyOwner.indices {
@@ -83,7 +88,9 @@ public struct ByteFormula {
                 // Masses of these heads go home, but from the owner itself.
                 let readers = seen.indices.filter { seen[$0].contains(tile) }
                 for group in groups where group * degree + member != keyOwner[tile] && !isAttend {
-                    total += massBytes(tile) * heads.count * readerSubtrees(tile, readers.filter { queryOwner[$0] / degree == group }, of: readers)
+                    total +=
+                        massBytes(tile) * heads.count
+                        * readerSubtrees(tile, readers.filter { queryOwner[$0] / degree == group }, of: readers)
                 }
             }
             for tile in queryOwner.indices where !seen[tile].isEmpty && queryOwner[tile] % degree != member {

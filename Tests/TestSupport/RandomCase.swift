@@ -25,8 +25,10 @@ public enum RandomCase {
         switch number(0...(depth < 2 ? 12 : 8)) {
         case 0: return .full
         case 1, 2: return .causal
-        case 3, 4: return .window(
-            left: number(0...4) == 0 ? -1 : number(0...300), right: [-1, 0, number(0...300), number(0...300)][number(0...3)])
+        case 3, 4:
+            return .window(
+                left: number(0...4) == 0 ? -1 : number(0...300),
+                right: [-1, 0, number(0...300), number(0...300)][number(0...3)])
         case 5:
             var queriesLeft = shape.queries
             var keysLeft = shape.keys
@@ -46,20 +48,26 @@ public enum RandomCase {
         case 6: return .prefix(number(0...shape.keys + 10))
         case 7:
             guard shape.queries == shape.keys, shape.keys > 0 else { return .causal }
-            return .global(Runs((0..<number(1...4)).map { _ in
-                let token = number(0...shape.keys - 1)
-                return token..<token + 1
-            }))
+            return .global(
+                Runs(
+                    (0..<number(1...4)).map { _ in
+                        let token = number(0...shape.keys - 1)
+                        return token..<token + 1
+                    }))
         case 8:
             let size = [1, 16, 64, 100, 256, 300][number(0...5)]
             let rows = (shape.queries + size - 1) / size
             let columns = (shape.keys + size - 1) / size
             let density = number(1...9)
-            return .blocks(BlockMask(
-                size: size, rows: rows, columns: columns, cells: (0..<rows * columns).map { _ in number(0...9) < density }))
+            return .blocks(
+                BlockMask(
+                    size: size, rows: rows, columns: columns,
+                    cells: (0..<rows * columns).map { _ in number(0...9) < density }))
         case 9: return .not(mask(for: shape, &generator, depth: depth + 1))
-        case 10, 11: return .and(mask(for: shape, &generator, depth: depth + 1), mask(for: shape, &generator, depth: depth + 1))
-        default: return .or(mask(for: shape, &generator, depth: depth + 1), mask(for: shape, &generator, depth: depth + 1))
+        case 10, 11:
+            return .and(mask(for: shape, &generator, depth: depth + 1), mask(for: shape, &generator, depth: depth + 1))
+        default:
+            return .or(mask(for: shape, &generator, depth: depth + 1), mask(for: shape, &generator, depth: depth + 1))
         }
     }
 
@@ -67,7 +75,9 @@ public enum RandomCase {
     public static func modifiers(heads: HeadShape, _ generator: inout SplitMix) -> ScoreModifiers {
         var modifiers = ScoreModifiers()
         if Bool.random(using: &generator) { return modifiers }
-        func list(_ count: Int, _ range: ClosedRange<Float>) -> [Float] { (0..<count).map { _ in Float.random(in: range, using: &generator) } }
+        func list(_ count: Int, _ range: ClosedRange<Float>) -> [Float] {
+            (0..<count).map { _ in Float.random(in: range, using: &generator) }
+        }
         if Bool.random(using: &generator) { modifiers.softcap = Float.random(in: 0.5...30, using: &generator) }
         if Bool.random(using: &generator) { modifiers.alibiSlopes = list(heads.queryHeads, 0...0.2) }
         if Bool.random(using: &generator) {
@@ -84,16 +94,21 @@ public enum RandomCase {
         let keyValueHeads = Int.random(in: 1...2, using: &generator)
         let heads = HeadShape(
             queryHeads: keyValueHeads * Int.random(in: 1...2, using: &generator), keyValueHeads: keyValueHeads,
-            headDimension: Int.random(in: 1...20, using: &generator), valueDimension: Int.random(in: 1...20, using: &generator))
+            headDimension: Int.random(in: 1...20, using: &generator),
+            valueDimension: Int.random(in: 1...20, using: &generator))
         var shapes = [shape(&generator, longest: longest)]
         var mask = mask(for: shapes[0], &generator)
         if Int.random(in: 0..<4, using: &generator) == 0 {
             // A batch: masks that fit every length.
-            shapes += (0..<Int.random(in: 1...4, using: &generator)).map { _ in shape(&generator, longest: longest / 3) }
-            mask = [.full, .causal, .window(left: 100, right: 20), .and(.causal, .prefix(90))].randomElement(using: &generator) ?? .full
+            shapes += (0..<Int.random(in: 1...4, using: &generator)).map { _ in shape(&generator, longest: longest / 3)
+            }
+            mask =
+                [.full, .causal, .window(left: 100, right: 20), .and(.causal, .prefix(90))].randomElement(
+                    using: &generator) ?? .full
         }
         var result = RingCase(
-            shapes, heads: heads, mask: mask, layout: Layout.allCases.randomElement(using: &generator) ?? .contiguous, seed: seed,
+            shapes, heads: heads, mask: mask, layout: Layout.allCases.randomElement(using: &generator) ?? .contiguous,
+            seed: seed,
             sharpness: [0.1, 1, 8].randomElement(using: &generator) ?? 1)
         result.modifiers = modifiers(heads: heads, &generator)
         result.strategy = Strategy.allCases.randomElement(using: &generator) ?? .passKeyValue

@@ -112,12 +112,15 @@ public struct RingCase: Sendable, CustomStringConvertible {
         on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best,
         inputs given: (queries: [Float], keys: [Float], values: [Float])? = nil
     ) throws -> Outcome {
-        let part = try attend(setup(on: transport, threads: threads, kernels: kernels), inputs: given ?? inputs(), on: transport)
+        let part = try attend(
+            setup(on: transport, threads: threads, kernels: kernels), inputs: given ?? inputs(), on: transport)
         return try gather(part, over: transport)
     }
 
     /// What runs this rank's part: attention, and what keys receive of it.
-    public func setup(on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best) throws -> AttentionSetup {
+    public func setup(on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best) throws
+        -> AttentionSetup
+    {
         let attend = job(ranks: transport.size)
         var receive = attend
         receive.operation = .receive(heads)
@@ -132,7 +135,9 @@ public struct RingCase: Sendable, CustomStringConvertible {
 
     /// Packs this rank's part of some keys and values.
     public func pack(_ keyValues: KeyValueTiles, keys allKeys: [Float], values allValues: [Float]) {
-        let (keyWidth, valueWidth) = (heads.keyValueHeads * heads.headDimension, heads.keyValueHeads * heads.valueDimension)
+        let (keyWidth, valueWidth) = (
+            heads.keyValueHeads * heads.headDimension, heads.keyValueHeads * heads.valueDimension
+        )
         for tile in keyValues.keys.tiles(of: keyValues.rank) {
             let tokens = Self.tokens(of: tile, keyValues.keys)
             let keys = Self.buffer(Array(allKeys[tokens.lowerBound * keyWidth..<tokens.upperBound * keyWidth]))
@@ -142,18 +147,23 @@ public struct RingCase: Sendable, CustomStringConvertible {
             for rows in [0..<cut, cut..<tokens.count] where !rows.isEmpty {
                 keyValues.pack(
                     tile: tile, rows: rows,
-                    keys: HeadRows(keys, offset: rows.lowerBound * keyWidth, tokenStride: keyWidth, headStride: heads.headDimension),
-                    values: HeadRows(values, offset: rows.lowerBound * valueWidth, tokenStride: valueWidth, headStride: heads.valueDimension))
+                    keys: HeadRows(
+                        keys, offset: rows.lowerBound * keyWidth, tokenStride: keyWidth, headStride: heads.headDimension
+                    ),
+                    values: HeadRows(
+                        values, offset: rows.lowerBound * valueWidth, tokenStride: valueWidth,
+                        headStride: heads.valueDimension))
             }
         }
     }
 
     /// This rank's part of the tokens of all sequences, each so many floats.
     private func mine(_ all: [Float], width: Int, _ sharding: Sharding, _ rank: Rank) -> AlignedBuffer {
-        Self.buffer(sharding.tiles(of: rank).flatMap { tile in
-            let tokens = Self.tokens(of: tile, sharding)
-            return all[tokens.lowerBound * width..<tokens.upperBound * width]
-        })
+        Self.buffer(
+            sharding.tiles(of: rank).flatMap { tile in
+                let tokens = Self.tokens(of: tile, sharding)
+                return all[tokens.lowerBound * width..<tokens.upperBound * width]
+            })
     }
 
     /// Packs and attends this rank's part of some inputs.
@@ -165,19 +175,26 @@ public struct RingCase: Sendable, CustomStringConvertible {
     }
 
     /// Attends this rank's part of some queries to what is packed.
-    public func attend(_ executor: RingExecutor, to keyValues: KeyValueTiles, queries: [Float], on transport: any Transport) throws -> Part {
+    public func attend(
+        _ executor: RingExecutor, to keyValues: KeyValueTiles, queries: [Float], on transport: any Transport
+    ) throws -> Part {
         let job = executor.plan.job
-        let (queryWidth, outputWidth) = (heads.queryHeads * heads.headDimension, heads.queryHeads * heads.valueDimension)
+        let (queryWidth, outputWidth) = (
+            heads.queryHeads * heads.headDimension, heads.queryHeads * heads.valueDimension
+        )
         let queries = mine(queries, width: queryWidth, job.queries, transport.rank)
         let rows = job.queries.tokenCount(of: transport.rank)
         let output = AlignedBuffer(count: rows * outputWidth)
         let statistics = (0..<3).map { _ in AlignedBuffer(count: rows * heads.queryHeads) }
-        func perRow(_ buffer: AlignedBuffer) -> HeadRows { HeadRows(buffer, tokenStride: heads.queryHeads, headStride: 1) }
+        func perRow(_ buffer: AlignedBuffer) -> HeadRows {
+            HeadRows(buffer, tokenStride: heads.queryHeads, headStride: 1)
+        }
         let before = transport.traffic
         try executor.run(
             .attend(
                 queries: HeadRows(queries, tokenStride: queryWidth, headStride: heads.headDimension), scale: scale,
-                output: HeadRows(output, tokenStride: outputWidth, headStride: heads.valueDimension), logSumExp: perRow(statistics[0]),
+                output: HeadRows(output, tokenStride: outputWidth, headStride: heads.valueDimension),
+                logSumExp: perRow(statistics[0]),
                 rowMax: perRow(statistics[1]), rowSum: perRow(statistics[2])),
             on: keyValues)
         return Part(
@@ -208,22 +225,30 @@ public struct RingCase: Sendable, CustomStringConvertible {
     }
 
     /// Attends, then finds what keys receive, and gathers it on every rank.
-    public func receive(on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best, rowWeights: [Float]) throws -> Received {
+    public func receive(on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best, rowWeights: [Float])
+        throws -> Received
+    {
         let setup = try setup(on: transport, threads: threads, kernels: kernels)
         let part = try attend(setup, inputs: inputs(), on: transport)
         let job = setup.executors[1].plan.job
         let weights = mine(rowWeights, width: heads.queryHeads, job.queries, transport.rank)
         let mass = AlignedBuffer(count: job.keys.tokenCount(of: transport.rank) * heads.queryHeads)
-        func perToken(_ buffer: AlignedBuffer) -> HeadRows { HeadRows(buffer, tokenStride: heads.queryHeads, headStride: 1) }
+        func perToken(_ buffer: AlignedBuffer) -> HeadRows {
+            HeadRows(buffer, tokenStride: heads.queryHeads, headStride: 1)
+        }
         let before = transport.traffic
         try setup.executors[1].run(
             .receive(
-                queries: HeadRows(part.queries, tokenStride: heads.queryHeads * heads.headDimension, headStride: heads.headDimension),
-                scale: scale, rowMax: perToken(part.rowMax), rowSum: perToken(part.rowSum), rowWeights: perToken(weights), mass: perToken(mass)),
+                queries: HeadRows(
+                    part.queries, tokenStride: heads.queryHeads * heads.headDimension, headStride: heads.headDimension),
+                scale: scale, rowMax: perToken(part.rowMax), rowSum: perToken(part.rowSum),
+                rowWeights: perToken(weights), mass: perToken(mass)),
             on: setup.keyValues)
         let sent = Self.sent(transport.traffic, since: before)
         let all = try transport.allGather(withExtendedLifetime(mass) { Array($0.bytes) })
-        return Received(mass: Self.assemble(all, width: heads.queryHeads, job.keys), bytesSent: sent.bytes, messagesSent: sent.messages)
+        return Received(
+            mass: Self.assemble(all, width: heads.queryHeads, job.keys), bytesSent: sent.bytes,
+            messagesSent: sent.messages)
     }
 
     /// Where received mass leaves the oracle's bound: a description of the first place, or nil.
@@ -235,7 +260,8 @@ public struct RingCase: Sendable, CustomStringConvertible {
                 for key in oracle.mass.indices {
                     let value = Double(received.mass[(firstKey + key) * heads.queryHeads + h])
                     if !(abs(value - oracle.mass[key]) <= oracle.bound[key]) {
-                        return "mass of sequence \(number), head \(h), key \(key): \(value), oracle \(oracle.mass[key]) ± \(oracle.bound[key])"
+                        return
+                            "mass of sequence \(number), head \(h), key \(key): \(value), oracle \(oracle.mass[key]) ± \(oracle.bound[key])"
                     }
                     sum += value
                 }
@@ -243,7 +269,8 @@ public struct RingCase: Sendable, CustomStringConvertible {
                 guard rowWeights.allSatisfy({ $0 == 1 }) else { continue }
                 let expected = oracle.sinkShares.reduce(0) { $0 + (1 - $1) }
                 if !(abs(sum - expected) <= oracle.bound.reduce(0, +) + 1e-9 * expected) {
-                    return "mass of sequence \(number), head \(h), all keys: \(sum), and the rows that see anything have \(expected)"
+                    return
+                        "mass of sequence \(number), head \(h), all keys: \(sum), and the rows that see anything have \(expected)"
                 }
             }
             firstKey += sequences[number].keys
@@ -264,9 +291,11 @@ public struct RingCase: Sendable, CustomStringConvertible {
             return (0..<heads.queryHeads).map { head in
                 Oracle.receive(
                     queries: Self.head(queries, rows, head, of: heads.queryHeads, width: heads.headDimension),
-                    keys: Self.head(keys, columns, head / heads.groupSize, of: heads.keyValueHeads, width: heads.headDimension),
+                    keys: Self.head(
+                        keys, columns, head / heads.groupSize, of: heads.keyValueHeads, width: heads.headDimension),
                     rowWeights: Self.head(rowWeights, rows, head, of: heads.queryHeads, width: 1),
-                    headDimension: heads.headDimension, shape: shape, mask: mask, scale: Double(scale), modifiers: modifiers, head: head,
+                    headDimension: heads.headDimension, shape: shape, mask: mask, scale: Double(scale),
+                    modifiers: modifiers, head: head,
                     element: element, wire: wire)
             }
         }
@@ -299,9 +328,12 @@ public struct RingCase: Sendable, CustomStringConvertible {
             for h in 0..<heads.queryHeads {
                 let keyHead = h / heads.groupSize
                 let oracle = Oracle.attend(
-                    queries: head(queries, firstQuery..<firstQuery + shape.queries, h, heads.queryHeads, heads.headDimension),
-                    keys: head(keys, firstKey..<firstKey + shape.keys, keyHead, heads.keyValueHeads, heads.headDimension),
-                    values: head(values, firstKey..<firstKey + shape.keys, keyHead, heads.keyValueHeads, heads.valueDimension),
+                    queries: head(
+                        queries, firstQuery..<firstQuery + shape.queries, h, heads.queryHeads, heads.headDimension),
+                    keys: head(
+                        keys, firstKey..<firstKey + shape.keys, keyHead, heads.keyValueHeads, heads.headDimension),
+                    values: head(
+                        values, firstKey..<firstKey + shape.keys, keyHead, heads.keyValueHeads, heads.valueDimension),
                     headDimension: heads.headDimension, valueDimension: heads.valueDimension, shape: shape, mask: mask,
                     scale: Double(scale), modifiers: modifiers, head: h, element: element, wire: wire)
                 for row in 0..<shape.queries {
@@ -309,7 +341,8 @@ public struct RingCase: Sendable, CustomStringConvertible {
                     let sum = Double(outcome.logSumExp[place])
                     let exact = oracle.logSumExp[row]
                     if !(sum == exact || abs(sum - exact) <= oracle.logSumExpBound[row]) {
-                        return "log-sum-exp of sequence \(number), head \(h), row \(row): \(sum), oracle \(exact) ± \(oracle.logSumExpBound[row])"
+                        return
+                            "log-sum-exp of sequence \(number), head \(h), row \(row): \(sum), oracle \(exact) ± \(oracle.logSumExpBound[row])"
                     }
                     for column in 0..<heads.valueDimension {
                         let value = Double(outcome.output[place * heads.valueDimension + column])
@@ -345,7 +378,9 @@ public struct RingCase: Sendable, CustomStringConvertible {
     private static func assemble(_ parts: [[UInt8]], width: Int, _ sharding: Sharding) -> [Float] {
         var result = Array(repeating: Float.nan, count: sharding.numbering.lengths.reduce(0, +) * width)
         for (rank, bytes) in parts.enumerated() {
-            let floats = bytes.withUnsafeBytes { raw in (0..<raw.count / 4).map { raw.loadUnaligned(fromByteOffset: $0 * 4, as: Float.self) } }
+            let floats = bytes.withUnsafeBytes { raw in
+                (0..<raw.count / 4).map { raw.loadUnaligned(fromByteOffset: $0 * 4, as: Float.self) }
+            }
             var row = 0
             for run in sharding.tiles(of: Rank(rank)).ranges {
                 for tile in run {

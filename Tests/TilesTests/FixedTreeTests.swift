@@ -76,7 +76,8 @@ private func definition(_ node: TreeNode, _ tiles: Set<Int>) -> String? {
             for tile in arrived.shuffled(using: &generator) { forest.insert(Expression(text: "\(tile)"), tile: tile) }
             // Tiles outside the tree do not count.
             let nodes = TreeNode.maximal(in: Runs(arrived.map { $0..<$0 + 1 } + [count..<count + 3]), of: tree)
-            #expect(nodes == forest.parts.map(\.node).sorted { $0.tiles.lowerBound < $1.tiles.lowerBound }, "seed \(seed)")
+            #expect(
+                nodes == forest.parts.map(\.node).sorted { $0.tiles.lowerBound < $1.tiles.lowerBound }, "seed \(seed)")
         }
     }
 

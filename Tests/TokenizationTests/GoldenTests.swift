@@ -42,8 +42,12 @@ import Tokenization
             let ids = golden["ids"]?.array?.compactMap(\.int) ?? []
             let offsets = golden["offsets"]?.array?.compactMap(\.int) ?? []
             #expect(encoding.ids.map(Int.init) == ids, "ids of text \(index) \(text.debugDescription)")
-            #expect(encoding.offsets.flatMap { [$0.lowerBound, $0.upperBound] } == offsets, "offsets of text \(index) \(text.debugDescription)")
-            #expect(encoding.specialTokensMask.map { $0 ? "1" : "0" }.joined() == golden["mask"]?.string, "mask of text \(index)")
+            #expect(
+                encoding.offsets.flatMap { [$0.lowerBound, $0.upperBound] } == offsets,
+                "offsets of text \(index) \(text.debugDescription)")
+            #expect(
+                encoding.specialTokensMask.map { $0 ? "1" : "0" }.joined() == golden["mask"]?.string,
+                "mask of text \(index)")
         }
     }
 
@@ -53,7 +57,9 @@ import Tokenization
         #expect(lines.count >= 2000 && digests.count == lines.count)
         for (index, (line, expected)) in zip(lines, digests).enumerated() {
             let encoding = tokenizer.encode(line)
-            #expect(Goldens.digest(of: encoding) == expected, "fuzz line \(index) \(line.debugDescription) gave \(encoding)")
+            #expect(
+                Goldens.digest(of: encoding) == expected, "fuzz line \(index) \(line.debugDescription) gave \(encoding)"
+            )
         }
     }
 
@@ -67,7 +73,9 @@ import Tokenization
             for (index, expected) in digests.enumerated() {
                 let (first, second) = (texts[index], texts[(index + 1) % texts.count])
                 let encoding = tokenizer.encode(first, pair: second, addSpecialTokens: addSpecialTokens)
-                #expect(Goldens.digest(of: encoding) == expected, "\(name), \(key): texts \(index) and next gave \(encoding)")
+                #expect(
+                    Goldens.digest(of: encoding) == expected,
+                    "\(name), \(key): texts \(index) and next gave \(encoding)")
             }
         }
     }

@@ -1,11 +1,12 @@
-// Where the goldens lie and how they are read. `scripts/goldens tokenizers` makes them.
+// Where the goldens lie and how they are read. `scripts/goldens/make.py tokenizers` makes them.
 
 import Checkpoints
 import Foundation
 import Tokenization
 
 enum Goldens {
-    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Goldens").path
+    static let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().appendingPathComponent("Goldens")
+        .path
 
     static func load(_ name: String) throws -> JSON { try JSON.load(path: folder + "/" + name) }
 
@@ -19,14 +20,15 @@ enum Goldens {
     /// The digest of all that an encoding says of its tokens.
     static func digest(of encoding: Encoding) -> UInt32 {
         var digest = digest([])
-        for token in 0 ..< encoding.count {
+        for token in 0..<encoding.count {
             let numbers = [
-                encoding.ids[token], Int32(encoding.offsets[token].lowerBound), Int32(encoding.offsets[token].upperBound),
+                encoding.ids[token], Int32(encoding.offsets[token].lowerBound),
+                Int32(encoding.offsets[token].upperBound),
                 encoding.specialTokensMask[token] ? 1 : 0, encoding.typeIds[token], encoding.words[token],
                 Int32(encoding.sequences[token]),
             ]
             for number in numbers {
-                digest = Self.digest((0 ..< 4).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }, from: digest)
+                digest = Self.digest((0..<4).map { UInt8(truncatingIfNeeded: number >> (8 * $0)) }, from: digest)
             }
         }
         return digest
@@ -36,7 +38,7 @@ enum Goldens {
     static func digests(_ text: String) -> [UInt32] {
         let digits = Array(text.utf8)
         return stride(from: 0, to: digits.count, by: 8).map {
-            UInt32(String(decoding: digits[$0 ..< $0 + 8], as: UTF8.self), radix: 16) ?? 0
+            UInt32(String(decoding: digits[$0..<$0 + 8], as: UTF8.self), radix: 16) ?? 0
         }
     }
 

@@ -1,4 +1,4 @@
-// Tokenizers of every kind, trained by `scripts/goldens`, give what the Python package gives.
+// Tokenizers of every kind, trained by `scripts/goldens/make.py`, give what the Python package gives.
 
 import Checkpoints
 import Foundation
@@ -7,7 +7,7 @@ import Tokenization
 
 @Suite struct KindTests {
     static let sample = Goldens.folder + "/kinds"
-    /// A folder that `scripts/goldens tokenizer-corpus` made.
+    /// A folder that `scripts/goldens/make.py tokenizer-corpus` made.
     static let corpus = ProcessInfo.processInfo.environment["ANNULUS_TOKENIZER_CORPUS"]
 
     private static func kinds(_ folder: String) -> [String] {
@@ -42,12 +42,15 @@ import Tokenization
         let goldens = try JSON.load(path: folder + "/goldens.json")
         let single = Goldens.digests(goldens["lines"]?.string ?? "")
         let pairs = Goldens.digests(goldens["pairs"]?.string ?? "")
-        guard single.count == lines.count, pairs.count == (lines.count + 8) / 10 else { return ["the goldens are of other lines"] }
+        guard single.count == lines.count, pairs.count == (lines.count + 8) / 10 else {
+            return ["the goldens are of other lines"]
+        }
         var mismatches: [String] = []
         for (line, expected) in zip(lines, single) {
             let encoding = tokenizer.encode(line)
             if Goldens.digest(of: encoding) != expected {
-                mismatches.append("\(line.debugDescription): ids \(encoding.ids) offsets \(encoding.offsets) words \(encoding.words)")
+                mismatches.append(
+                    "\(line.debugDescription): ids \(encoding.ids) offsets \(encoding.offsets) words \(encoding.words)")
             }
         }
         for (number, expected) in pairs.enumerated() {

@@ -25,15 +25,21 @@ import Tokenization
 
     /// A file that lowercases by a step of its own is left as it is.
     @Test func aNormalizerThatLowercasesIsEnough() throws {
-        for normalizer in [#"{"type": "Lowercase"}"#, #"{"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}"#] {
-            let (once, twice) = (try tokenizer(normalizer: normalizer, lowercase: false), try tokenizer(normalizer: normalizer))
+        for normalizer in [
+            #"{"type": "Lowercase"}"#,
+            #"{"type": "Sequence", "normalizers": [{"type": "NFD"}, {"type": "Lowercase"}]}"#,
+        ] {
+            let (once, twice) = (
+                try tokenizer(normalizer: normalizer, lowercase: false), try tokenizer(normalizer: normalizer)
+            )
             for text in ["İB", "Bİ\u{307}", "ÀΣ"] { #expect(once.encode(text) == twice.encode(text)) }
         }
     }
 
     /// Behind each scalar that there is, a B stands where it stood.
     @Test func allScalarsKeepThePlacesOfWhatFollows() throws {
-        let text = #"{"pre_tokenizer": {"type": "WhitespaceSplit"}, "model": {"type": "WordLevel", "unk_token": "?", "vocab": {"?": 0, "b": 1}}}"#
+        let text =
+            #"{"pre_tokenizer": {"type": "WhitespaceSplit"}, "model": {"type": "WordLevel", "unk_token": "?", "vocab": {"?": 0, "b": 1}}}"#
         let tokenizer = try Tokenizer(json: JSON.parse(Array(text.utf8), path: "t"), path: "t", lowercase: true)
         var growing: [UInt32] = []
         for block in stride(from: UInt32(0), to: 0x110000, by: 4096) {
@@ -45,7 +51,9 @@ import Tokenization
             let wrong = zip(places, scalars.indices).contains { encoding.offsets[$0] != 4 * $1 + 2..<4 * $1 + 3 }
             #expect(places.count == scalars.count && !wrong, "from U+\(String(block, radix: 16))")
             if tokenizer.normalized(String(text)).unicodeScalars.count != text.count {
-                for scalar in scalars where tokenizer.normalized(String(scalar)).unicodeScalars.count != 1 { growing.append(scalar.value) }
+                for scalar in scalars where tokenizer.normalized(String(scalar)).unicodeScalars.count != 1 {
+                    growing.append(scalar.value)
+                }
             }
         }
         // Of all scalars one becomes two.

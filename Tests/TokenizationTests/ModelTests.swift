@@ -23,7 +23,11 @@ import Tokenization
 
     @Test func bothFormsOfMergesAreRead() throws {
         for merges in [#"["a b"]"#, #"[["a","b"]]"#, #"["\#u{23}version: 0.2","a b"]"#] {
-            #expect(try tokenizer(#"{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":MERGES}}"#.replacing("MERGES", with: merges)).encode("ab").ids == [2])
+            #expect(
+                try tokenizer(
+                    #"{"model":{"type":"BPE","vocab":{"a":0,"b":1,"ab":2},"merges":MERGES}}"#.replacing(
+                        "MERGES", with: merges)
+                ).encode("ab").ids == [2])
         }
     }
 
@@ -31,7 +35,10 @@ import Tokenization
         #expect(try tokenizer(#"{"model":{"vocab":{"a":3},"merges":[]}}"#).encode("a").ids == [3])
         #expect(try tokenizer(#"{"model":{"vocab":[["?",0],["a",-1]],"unk_id":0}}"#).encode("a").ids == [1])
         #expect(try tokenizer(#"{"model":{"vocab":{"?":0,"a":5},"unk_token":"?"}}"#).encode("a").ids == [5])
-        #expect(try tokenizer(#"{"model":{"vocab":{"?":0,"a":6},"unk_token":"?","max_input_chars_per_word":9}}"#).encode("a").ids == [6])
+        #expect(
+            try tokenizer(#"{"model":{"vocab":{"?":0,"a":6},"unk_token":"?","max_input_chars_per_word":9}}"#).encode(
+                "a"
+            ).ids == [6])
     }
 
     @Test func ofEquallyLikelyCutsTheFirstFoundStays() throws {
@@ -39,7 +46,7 @@ import Tokenization
         let unigram = try tokenizer(#"{"model":{"type":"Unigram","unk_id":0,"vocab":[["?",-9],["a",-1],["aa",-1.5]]}}"#)
         #expect(unigram.encode("aaa").ids == [1, 2])
         #expect(unigram.encode("xaxx").ids == [0, 1, 0])
-        #expect(unigram.encode("xaxx").offsets == [0 ..< 1, 1 ..< 2, 2 ..< 4])
+        #expect(unigram.encode("xaxx").offsets == [0..<1, 1..<2, 2..<4])
     }
 
     @Test(arguments: [
@@ -55,12 +62,20 @@ import Tokenization
     }
 
     /// Quadratic work, or a stack as deep as the text, would not come back from these.
-    @Test(.timeLimit(.minutes(5)), arguments: ["roberta", "cl100k", "llama", "bpe-prefix", "xlm-roberta", "albert", "unigram-bytes", "clip", "words"])
+    @Test(
+        .timeLimit(.minutes(5)),
+        arguments: [
+            "roberta", "cl100k", "llama", "bpe-prefix", "xlm-roberta", "albert", "unigram-bytes", "clip", "words",
+        ])
     func wordsWithoutEndAreEncoded(_ name: String) throws {
         let tokenizer = try kind(name)
         let count = 200_000
-        let marks = String(String.UnicodeScalarView((0 ..< count).compactMap { Unicode.Scalar(UInt32(0x300 + $0 * 7 % 0x4F)) }))
-        for text in [String(repeating: "t", count: count), String(repeating: "the", count: count / 3), "a" + marks, String(repeating: " ", count: count)] {
+        let marks = String(
+            String.UnicodeScalarView((0..<count).compactMap { Unicode.Scalar(UInt32(0x300 + $0 * 7 % 0x4F)) }))
+        for text in [
+            String(repeating: "t", count: count), String(repeating: "the", count: count / 3), "a" + marks,
+            String(repeating: " ", count: count),
+        ] {
             let length = text.unicodeScalars.count
             let encoding = tokenizer.encode(text, addSpecialTokens: false)
             #expect(encoding.offsets.allSatisfy { $0.upperBound <= length })
@@ -118,7 +133,9 @@ import Tokenization
         let tokenizer = try Tokenizer(json: .object(json), path: "t")
         for (text, expected) in zip(texts, digests) {
             let normalized = tokenizer.normalized(text)
-            #expect(Goldens.digest(normalized.utf8) == expected, "\(text.debugDescription) gave \(normalized.debugDescription)")
+            #expect(
+                Goldens.digest(normalized.utf8) == expected,
+                "\(text.debugDescription) gave \(normalized.debugDescription)")
         }
     }
 
@@ -130,10 +147,11 @@ import Tokenization
             return state >> 33
         }
         let size: [UInt8] = [0, 1, 0, 0]  // 64 units
-        for _ in 0 ..< 200 {
-            let units = (0 ..< 256).map { _ in UInt8(truncatingIfNeeded: random()) }
+        for _ in 0..<200 {
+            let units = (0..<256).map { _ in UInt8(truncatingIfNeeded: random()) }
             let map = Data(size + units + Array("ABC\u{0}".utf8)).base64EncodedString()
-            let json = #"{"normalizer":{"type":"Precompiled","precompiled_charsmap":"MAP"},"model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0}}}"#
+            let json =
+                #"{"normalizer":{"type":"Precompiled","precompiled_charsmap":"MAP"},"model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0}}}"#
             let tokenizer = try tokenizer(json.replacing("MAP", with: map))
             for line in try Goldens.strings("texts.json") { _ = tokenizer.encode(line) }
         }
@@ -142,7 +160,8 @@ import Tokenization
     @Test func nestedSequencesAreApplied() throws {
         let depth = 40
         let open = String(repeating: #"{"type":"Sequence","normalizers":["#, count: depth)
-        let text = #"{"normalizer":"# + open + #"{"type":"Lowercase"}"# + String(repeating: "]}", count: depth)
+        let text =
+            #"{"normalizer":"# + open + #"{"type":"Lowercase"}"# + String(repeating: "]}", count: depth)
             + #","model":{"type":"WordLevel","unk_token":"?","vocab":{"?":0,"a":1}}}"#
         #expect(try tokenizer(text).encode("A").ids == [1])
     }

@@ -46,7 +46,9 @@ import Tokenization
             #expect(digests.count == texts.count)
             for (text, expected) in zip(texts, digests) {
                 let words = tokenizer.words(of: text)
-                #expect(Goldens.digest(words.joined(separator: "\u{1}").utf8) == expected, "\(pattern) in \(text.debugDescription) gave \(words)")
+                #expect(
+                    Goldens.digest(words.joined(separator: "\u{1}").utf8) == expected,
+                    "\(pattern) in \(text.debugDescription) gave \(words)")
             }
         }
         // Random patterns with what Oniguruma reads and this package does not.
@@ -54,12 +56,17 @@ import Tokenization
     }
 
     @Test(arguments: [
-        (#"(a)\1"#, "back-reference"), (#"\X"#, #"escape \X"#), (#"\G"#, #"escape \G"#), (#"\p{Klingon}"#, #"\p{Klingon}"#),
-        ("(?<=ab)c", "lookbehind of more than one"), ("(?i:é)", "not ASCII"), ("(?i:ss)", "'ss'"), ("(?x: a)", "group (?x"),
-        ("(?:a*)*", "may match nothing"), ("(?>(?:ab)*)c", "repeated group"), ("(a", "unmatched ("), ("a)", "unmatched )"),
+        (#"(a)\1"#, "back-reference"), (#"\X"#, #"escape \X"#), (#"\G"#, #"escape \G"#),
+        (#"\p{Klingon}"#, #"\p{Klingon}"#),
+        ("(?<=ab)c", "lookbehind of more than one"), ("(?i:é)", "not ASCII"), ("(?i:ss)", "'ss'"),
+        ("(?x: a)", "group (?x"),
+        ("(?:a*)*", "may match nothing"), ("(?>(?:ab)*)c", "repeated group"), ("(a", "unmatched ("),
+        ("a)", "unmatched )"),
         ("[a", "unfinished class"), ("*", "nothing before"), ("[b-a]", "before its start"), (#"\p{L"#, "unfinished"),
-        (#"\xff"#, #"\x80"#), (#"\x{110000}"#, "no character"), ("a{3,2}", "before its start"), ("a{1001}", "count above"),
-        ("a++++++++", "quantifiers in a row"), ("[[:nothing:]]", "[:nothing:]"), ("(?:(?:a{1000}b){1000}c){9}", "steps"), ("(?:|){500}", "steps"),
+        (#"\xff"#, #"\x80"#), (#"\x{110000}"#, "no character"), ("a{3,2}", "before its start"),
+        ("a{1001}", "count above"),
+        ("a++++++++", "quantifiers in a row"), ("[[:nothing:]]", "[:nothing:]"),
+        ("(?:(?:a{1000}b){1000}c){9}", "steps"), ("(?:|){500}", "steps"),
         ("a\\", "unfinished escape"), ("^*", "repeated anchor"), ("(?>(?:a|a){30}b)", "more than 12 alternatives"),
         (String(repeating: "(?=a{900})", count: 6), "lookaheads of more than"),
     ])
@@ -78,11 +85,14 @@ import Tokenization
     }
 
     /// Backtracking without memory takes quadratic time and more for each of these.
-    @Test(.timeLimit(.minutes(5)), arguments: [
-        (#"x*y|x"#, "x"), (#"(?:x+x+)+y|x"#, "x"), (#"(?:x|xx)*y|x"#, "x"), (#"x(?=x*y)|x"#, "x"), (#"x*?y|x"#, "x"),
-        (#"\s*\s*\s*y|\s+(?!\S)|\s+"#, " "), (#"\d{1,3}(?=(?:\d{3})*(?!\d))"#, "1"), (#"(?:a*b?)c|a"#, "a"),
-        (#"(?:x{1,9}?x{1,9})+z|x"#, "x"),
-    ])
+    @Test(
+        .timeLimit(.minutes(5)),
+        arguments: [
+            (#"x*y|x"#, "x"), (#"(?:x+x+)+y|x"#, "x"), (#"(?:x|xx)*y|x"#, "x"), (#"x(?=x*y)|x"#, "x"),
+            (#"x*?y|x"#, "x"),
+            (#"\s*\s*\s*y|\s+(?!\S)|\s+"#, " "), (#"\d{1,3}(?=(?:\d{3})*(?!\d))"#, "1"), (#"(?:a*b?)c|a"#, "a"),
+            (#"(?:x{1,9}?x{1,9})+z|x"#, "x"),
+        ])
     func longTextsTakeLinearTime(_ pattern: String, _ unit: String) throws {
         let count = 300_000
         let words = try Self.splitter(pattern).words(of: String(repeating: unit, count: count))

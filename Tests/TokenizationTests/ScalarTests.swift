@@ -7,13 +7,14 @@ import Tokenization
 @Suite struct ScalarTests {
     /// A tokenizer of one component and an empty vocabulary.
     private static func tokenizer(_ stage: String, _ component: JSON) throws -> Tokenizer {
-        let model = try JSON.parse(Array(#"{"type":"WordPiece","unk_token":"[UNK]","vocab":{"[UNK]":0}}"#.utf8), path: "model")
+        let model = try JSON.parse(
+            Array(#"{"type":"WordPiece","unk_token":"[UNK]","vocab":{"[UNK]":0}}"#.utf8), path: "model")
         return try Tokenizer(json: .object([("model", model), (stage, component)]), path: "test")
     }
 
     /// All scalars, 4,096 a block; the surrogates are none.
     private static let blocks: [[Unicode.Scalar]] = stride(from: 0, to: 0x110000, by: 4096).map { start in
-        (start ..< start + 4096).compactMap { Unicode.Scalar(UInt32($0)) }
+        (start..<start + 4096).compactMap { Unicode.Scalar(UInt32($0)) }
     }
 
     /// All blocks in a release build. Without optimisation the planes of which nothing is assigned or all is private
@@ -26,7 +27,9 @@ import Tokenization
         #endif
     }
 
-    private static func text(_ block: [Unicode.Scalar], _ before: String, _ after: String, _ separator: String = "") -> String {
+    private static func text(_ block: [Unicode.Scalar], _ before: String, _ after: String, _ separator: String = "")
+        -> String
+    {
         var view = String.UnicodeScalarView()
         for (index, scalar) in block.enumerated() {
             if index > 0 { view.append(contentsOf: separator.unicodeScalars) }
@@ -37,7 +40,8 @@ import Tokenization
         return String(view)
     }
 
-    private func check(_ group: String, _ stage: String, _ result: (Tokenizer, [Unicode.Scalar], JSON) -> String) throws {
+    private func check(_ group: String, _ stage: String, _ result: (Tokenizer, [Unicode.Scalar], JSON) -> String) throws
+    {
         let entries = try #require(try Goldens.load("scalars.json")[group]?.array)
         #expect(!entries.isEmpty)
         for entry in entries {

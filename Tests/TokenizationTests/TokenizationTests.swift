@@ -23,7 +23,9 @@ import Tokenization
                 let whole = tokenizer.encode(text)
                 let bare = tokenizer.encode(text, addSpecialTokens: false)
                 #expect(whole.ids == tokenizer.prefixIds + bare.ids + tokenizer.suffixIds)
-                #expect(Array(whole.offsets.dropFirst(tokenizer.prefixIds.count).dropLast(tokenizer.suffixIds.count)) == bare.offsets)
+                #expect(
+                    Array(whole.offsets.dropFirst(tokenizer.prefixIds.count).dropLast(tokenizer.suffixIds.count))
+                        == bare.offsets)
                 #expect(!bare.specialTokensMask.contains(true))
                 #expect(tokenizer.tokenCount(text) == whole.count)
             }
@@ -45,7 +47,7 @@ import Tokenization
 
     @Test func tokensAndIdsAreInverse() throws {
         let tokenizer = try tokenizer("cased")
-        for id in 0 ... tokenizer.largestId {
+        for id in 0...tokenizer.largestId {
             let token = try #require(tokenizer.token(of: id))
             #expect(tokenizer.id(of: token) == id)
         }
@@ -69,12 +71,13 @@ import Tokenization
     }
 
     @Test func wordsBeyondTheLimitAreUnknownAsAWhole() throws {
-        let text = ###"{"model":{"type":"WordPiece","unk_token":"?","vocab":{"?":0,"a":1,"##a":2},"max_input_chars_per_word":3}}"###
+        let text =
+            ###"{"model":{"type":"WordPiece","unk_token":"?","vocab":{"?":0,"a":1,"##a":2},"max_input_chars_per_word":3}}"###
         let tokenizer = try Tokenizer(json: JSON.parse(Array(text.utf8), path: "t"), path: "t")
         #expect(tokenizer.encode("aaa").ids == [1, 2, 2])
         #expect(tokenizer.encode("aaaa").ids == [0])
         #expect(tokenizer.encode("aab").ids == [0])
-        #expect(tokenizer.encode("aab").offsets == [0 ..< 3])
+        #expect(tokenizer.encode("aab").offsets == [0..<3])
     }
 
     @Test func textsWithoutEndAreEncoded() throws {
@@ -83,14 +86,18 @@ import Tokenization
         let unknown = try #require(tokenizer.id(of: "[UNK]"))
         let count = 300_000
         #expect(tokenizer.encode(String(repeating: "q", count: count), addSpecialTokens: false).ids == [unknown])
-        let marks = "a" + String(String.UnicodeScalarView((0 ..< count).map { Unicode.Scalar(UInt32(0x300 + $0 * 7 % 0x4F)) ?? "?" }))
+        let marks =
+            "a"
+            + String(String.UnicodeScalarView((0..<count).map { Unicode.Scalar(UInt32(0x300 + $0 * 7 % 0x4F)) ?? "?" }))
         #expect(tokenizer.encode(marks, addSpecialTokens: false).count == 1)
         #expect(tokenizer.encode(String(repeating: ".", count: count), addSpecialTokens: false).count == count)
         #expect(tokenizer.encode(String(repeating: " ", count: count), addSpecialTokens: false).count == 0)
         let mask = try #require(tokenizer.id(of: "[MASK]"))
-        let added = try self.tokenizer("cased").encode(String(repeating: "[MASK] ", count: count / 7), addSpecialTokens: false)
+        let added = try self.tokenizer("cased").encode(
+            String(repeating: "[MASK] ", count: count / 7), addSpecialTokens: false)
         #expect(added.ids == Array(repeating: mask, count: count / 7))
-        let spaced = try self.tokenizer("added").encode("[RIGHT]" + String(repeating: " ", count: count) + "[LEFT]", addSpecialTokens: false)
+        let spaced = try self.tokenizer("added").encode(
+            "[RIGHT]" + String(repeating: " ", count: count) + "[LEFT]", addSpecialTokens: false)
         #expect(spaced.count == 2)
     }
 
@@ -99,18 +106,34 @@ import Tokenization
         (#"{"model":{"vocab":{}}}"#, "a model without a type"),
         (#"{"model":{"type":"BPE","vocab":{},"merges":[],"dropout":0.1}}"#, "dropout"),
         (#"{"normalizer":{"type":"Reverse"},"model":MODEL}"#, "normalizer: Reverse"),
-        (#"{"normalizer":{"type":"Sequence","normalizers":[{"type":"NFD"},{"type":"NFX"}]},"model":MODEL}"#, "normalizer.normalizers.1: NFX"),
-        (#"{"normalizer":{"type":"Replace","pattern":{"Regex":"x*"},"content":""},"model":MODEL}"#, "a pattern that matches nothing"),
+        (
+            #"{"normalizer":{"type":"Sequence","normalizers":[{"type":"NFD"},{"type":"NFX"}]},"model":MODEL}"#,
+            "normalizer.normalizers.1: NFX"
+        ),
+        (
+            #"{"normalizer":{"type":"Replace","pattern":{"Regex":"x*"},"content":""},"model":MODEL}"#,
+            "a pattern that matches nothing"
+        ),
         (#"{"pre_tokenizer":{"type":"UnicodeScripts"},"model":MODEL}"#, "UnicodeScripts"),
-        (#"{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a)\\1"},"behavior":"Removed","invert":false},"model":MODEL}"#, "back-reference"),
-        (#"{"post_processor":{"type":"Sequence","processors":[TEMPLATE,TEMPLATE]},"model":MODEL}"#, "a template behind another template"),
-        (#"{"post_processor":{"type":"Sequence","processors":[{"type":"Surround"}]},"model":MODEL}"#, "post_processor.processors.0: Surround"),
+        (
+            #"{"pre_tokenizer":{"type":"Split","pattern":{"Regex":"(a)\\1"},"behavior":"Removed","invert":false},"model":MODEL}"#,
+            "back-reference"
+        ),
+        (
+            #"{"post_processor":{"type":"Sequence","processors":[TEMPLATE,TEMPLATE]},"model":MODEL}"#,
+            "a template behind another template"
+        ),
+        (
+            #"{"post_processor":{"type":"Sequence","processors":[{"type":"Surround"}]},"model":MODEL}"#,
+            "post_processor.processors.0: Surround"
+        ),
     ])
     func unknownComponentsAreRefusedByName(_ text: String, _ name: String) throws {
         let model = #"{"type":"WordPiece","unk_token":"?","vocab":{"?":0}}"#
         let template =
             #"{"type":"TemplateProcessing","single":[{"SpecialToken":{"id":"?","type_id":0}},{"Sequence":{"id":"A","type_id":0}},{"SpecialToken":{"id":"?","type_id":0}}],"special_tokens":{"?":{"id":"?","ids":[0],"tokens":["?"]}}}"#
-        let json = try JSON.parse(Array(text.replacing("MODEL", with: model).replacing("TEMPLATE", with: template).utf8), path: "t")
+        let json = try JSON.parse(
+            Array(text.replacing("MODEL", with: model).replacing("TEMPLATE", with: template).utf8), path: "t")
         let error = try #require(throws: FileError.self) { try Tokenizer(json: json, path: "folder/tokenizer.json") }
         #expect(error.kind == .malformed)
         #expect(error.description.contains(name) && error.description.hasPrefix("folder/tokenizer.json: "), "\(error)")

@@ -9,12 +9,16 @@ import Tiles
 import Transformers
 
 @Suite struct BatchMemoryTests {
-    @Test("what earlier batches left changes no bit, nor does company in a group or in another", arguments: [ElementKind.float32, .bfloat16], ["tiny-bert", "tiny-modernbert"])
+    @Test(
+        "what earlier batches left changes no bit, nor does company in a group or in another",
+        arguments: [ElementKind.float32, .bfloat16], ["tiny-bert", "tiny-modernbert"])
     func leftovers(element: ElementKind, name: String) throws {
         let encoder = try Encoder(Checkpoint(folder: golden(name)), element: element, kernels: .best)
         let width = encoder.configuration.hiddenSize
         let batches = [[5, 300, 33], [257, 1], [700, 300, 700, 513, 64, 650], [300, 64, 5]].map { lengths in
-            lengths.map { length in (0..<length).map { Int32($0 * 7 + length) % Int32(encoder.configuration.vocabularySize) } }
+            lengths.map { length in
+                (0..<length).map { Int32($0 * 7 + length) % Int32(encoder.configuration.vocabularySize) }
+            }
         }
         let states = try VirtualRanks.run(count: 1, seed: 1) { transport in
             let memory = BufferPool()

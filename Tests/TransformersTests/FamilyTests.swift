@@ -1,4 +1,4 @@
-// Every family against transformers, by goldens that scripts/goldens makes, and the same bits however it is spread.
+// Every family against transformers, by goldens that scripts/goldens/make.py makes, and the same bits however it is spread.
 
 import Attention
 import Checkpoints
@@ -10,9 +10,10 @@ import Tiles
 import Transformers
 
 @Suite struct FamilyTests {
-    /// The tiny checkpoints of `scripts/goldens families`.
+    /// The tiny checkpoints of `scripts/goldens/make.py families`.
     static let names = [
-        "tiny-roberta", "tiny-xlm-roberta", "tiny-camembert", "tiny-distilbert", "tiny-albert", "tiny-electra", "tiny-mpnet", "tiny-modernbert",
+        "tiny-roberta", "tiny-xlm-roberta", "tiny-camembert", "tiny-distilbert", "tiny-albert", "tiny-electra",
+        "tiny-mpnet", "tiny-modernbert",
         "tiny-deberta-v3", "tiny-deberta-v2", "tiny-nomic-bert", "tiny-esm", "tiny-esm-absolute", "tiny-jina-bert",
     ]
 
@@ -37,7 +38,9 @@ import Transformers
                     worst = max(worst, error.isNaN ? .infinity : error)
                 }
             }
-            #expect(worst <= 2 * float32Error && worst <= 1e-5 * scale, "\(name), document \(document): off by \(worst), transformers by \(float32Error)")
+            #expect(
+                worst <= 2 * float32Error && worst <= 1e-5 * scale,
+                "\(name), document \(document): off by \(worst), transformers by \(float32Error)")
         }
         print("\(name): off by \(worst) of \(scale), transformers in float32 by \(float32Error)")
     }
@@ -61,7 +64,8 @@ import Transformers
         }
     }
 
-    /// Weights, keys and values in bfloat16 are off by 2⁻⁸ at most each; over the layers such errors add up like their roots.
+    /// Weights, keys and values in bfloat16 are off by 2⁻⁸ at most each; over the layers such errors add up like their
+    /// roots.
     @Test(arguments: names) func bfloat16IsNearFloat32OnAnyRanks(name: String) throws {
         let checkpoint = try Checkpoint(folder: golden(name))
         let wide = try Encoder(checkpoint, kernels: .best)
@@ -70,12 +74,17 @@ import Transformers
         let (exact, states) = (try hiddenStates(wide, ids), try hiddenStates(narrow, ids))
         for ranks in [2, 3, 5] {
             let spread = try hiddenStates(narrow, ids, ranks: ranks, layout: Layout.allCases[ranks % 3])
-            #expect(zip(spread.joined(), states.joined()).allSatisfy { $0.bitPattern == $1.bitPattern }, "\(ranks) ranks")
+            #expect(
+                zip(spread.joined(), states.joined()).allSatisfy { $0.bitPattern == $1.bitPattern }, "\(ranks) ranks")
         }
-        let difference = zip(exact.joined(), states.joined()).reduce(0.0) { $0 + Double($1.0 - $1.1) * Double($1.0 - $1.1) }
+        let difference = zip(exact.joined(), states.joined()).reduce(0.0) {
+            $0 + Double($1.0 - $1.1) * Double($1.0 - $1.1)
+        }
         let size = exact.joined().reduce(0.0) { $0 + Double($1) * Double($1) }
         let relative = (difference / size).squareRoot()
-        #expect(relative > 0x1p-12 && relative < 2 * 0x1p-8 * Double(wide.configuration.layerCount).squareRoot(), "off by \(relative)")
+        #expect(
+            relative > 0x1p-12 && relative < 2 * 0x1p-8 * Double(wide.configuration.layerCount).squareRoot(),
+            "off by \(relative)")
     }
 
     @Test func oldAndNewKeysOfModernBERTMeanTheSame() throws {
@@ -89,12 +98,14 @@ import Transformers
     }
 
     @Test func albertSharesLayersByGroup() throws {
-        let configuration = try EncoderConfiguration(JSON.load(path: golden("tiny-albert") + "/config.json"), path: "albert")
+        let configuration = try EncoderConfiguration(
+            JSON.load(path: golden("tiny-albert") + "/config.json"), path: "albert")
         #expect(configuration.layerSources == [0, 1, 0, 1, 0, 1, 2, 3, 2, 3, 2, 3])
     }
 
     @Test func bucketsOfThePublishedDeBERTaAreThoseOfTransformers() throws {
-        let rows = try SafetensorsFile(path: golden("tiny-deberta-v3") + "/goldens.safetensors").readIntegers("published_rows")
+        let rows = try SafetensorsFile(path: golden("tiny-deberta-v3") + "/goldens.safetensors").readIntegers(
+            "published_rows")
         let shape = try #require(try PublishedShape.named("deberta-v3-base")?.configuration().disentangled)
         #expect(rows.count == 1401)
         for (place, row) in rows.enumerated() { #expect(shape.row(place - 700) == Int(row), "distance \(place - 700)") }
@@ -112,13 +123,28 @@ import Transformers
     @Test(arguments: [
         (#"{"model_type": "gpt2"}"#, "model_type 'gpt2' is not supported; supported: albert, bert,"),
         (#"{"model_type": "bert", "is_decoder": true}"#, "'is_decoder' is true"),
-        (#"{"model_type": "bert", "position_embedding_type": "relative_key"}"#, "position_embedding_type 'relative_key'"),
-        (#"{"model_type": "nomic_bert", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 9, "n_positions": 8, "num_experts": 8}"#, "num_experts 8"),
-        (#"{"model_type": "nomic_bert", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 9, "n_positions": 8, "rotary_scaling_factor": 2}"#, "rotary_scaling_factor 2"),
-        (#"{"model_type": "modernbert", "rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 10000}}}"#, "'yarn'"),
+        (
+            #"{"model_type": "bert", "position_embedding_type": "relative_key"}"#,
+            "position_embedding_type 'relative_key'"
+        ),
+        (
+            #"{"model_type": "nomic_bert", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 9, "n_positions": 8, "num_experts": 8}"#,
+            "num_experts 8"
+        ),
+        (
+            #"{"model_type": "nomic_bert", "n_embd": 8, "n_layer": 1, "n_head": 2, "vocab_size": 9, "n_positions": 8, "rotary_scaling_factor": 2}"#,
+            "rotary_scaling_factor 2"
+        ),
+        (
+            #"{"model_type": "modernbert", "rope_parameters": {"full_attention": {"rope_type": "yarn", "rope_theta": 10000}}}"#,
+            "'yarn'"
+        ),
         (#"{"model_type": "modernbert", "hidden_activation": "mish"}"#, "hidden_activation 'mish'"),
         (#"{"model_type": "roberta", "quantization_config": {"bits": 4}}"#, "quantization_config"),
-        (#"{"model_type": "roberta", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 8, "vocab_size": 9, "max_position_embeddings": 9}"#, "'num_attention_heads' (3) does not divide 'hidden_size' (8)"),
+        (
+            #"{"model_type": "roberta", "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 3, "intermediate_size": 8, "vocab_size": 9, "max_position_embeddings": 9}"#,
+            "'num_attention_heads' (3) does not divide 'hidden_size' (8)"
+        ),
     ]) func whatIsNotSupportedIsRefusedByName(config: String, part: String) throws {
         let error = #expect(throws: FileError.self) {
             try EncoderConfiguration(JSON.parse(Array(config.utf8), path: "config.json"), path: "config.json")

@@ -1,4 +1,4 @@
-// Hidden states against transformers, by goldens that scripts/goldens makes.
+// Hidden states against transformers, by goldens that scripts/goldens/make.py makes.
 
 import Checkpoints
 import Foundation
@@ -16,17 +16,23 @@ func golden(_ name: String) -> String {
 
 /// Runs documents through an encoder on virtual ranks and returns each document's hidden states.
 func hiddenStates(
-    _ encoder: Encoder, _ ids: [[Int32]], ranks: Int = 1, threads: Int = 1, layout: Layout = .contiguous, typeIds: [[Int32]]? = nil
+    _ encoder: Encoder, _ ids: [[Int32]], ranks: Int = 1, threads: Int = 1, layout: Layout = .contiguous,
+    typeIds: [[Int32]]? = nil
 ) throws -> [[Float]] {
     let width = encoder.configuration.hiddenSize
     let sharding = Sharding(lengths: ids.map(\.count), layout: layout, rankCount: ranks)
     let parts = try VirtualRanks.run(count: ranks, seed: UInt64(ranks)) { transport in
-        let run = try EncoderRun(encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: threads))
+        let run = try EncoderRun(
+            encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: threads))
         try run.run(ids: ids, typeIds: typeIds)
         return withExtendedLifetime(run) {
             run.tiles.map { tile in
-                (tile.sequence, tile.tokens, Array(UnsafeBufferPointer(
-                    start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width)))
+                (
+                    tile.sequence, tile.tokens,
+                    Array(
+                        UnsafeBufferPointer(
+                            start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width))
+                )
             }
         }
     }

@@ -15,14 +15,17 @@ import Transformers
         let vocabulary = Int32(encoder.configuration.vocabularySize)
         let lengths = [5, 700, 256]
         let ids = lengths.map { length in (0..<length).map { Int32($0 * 5 + length) % vocabulary } }
-        let spans = [Span(sequence: 0, tokens: 0..<5), Span(sequence: 1, tokens: 0..<700), Span(sequence: 1, tokens: 250..<520),
-            Span(sequence: 1, tokens: 300..<301), Span(sequence: 2, tokens: 0..<256)]
+        let spans = [
+            Span(sequence: 0, tokens: 0..<5), Span(sequence: 1, tokens: 0..<700), Span(sequence: 1, tokens: 250..<520),
+            Span(sequence: 1, tokens: 300..<301), Span(sequence: 2, tokens: 0..<256),
+        ]
         let states = try hiddenStates(encoder, ids)
         var first: [[Float]]?
         for ranks in [1, 2, 3, 5] {
             let sharding = Sharding(lengths: lengths, layout: .zigzag, rankCount: ranks)
             let parts = try VirtualRanks.run(count: ranks, seed: 3) { transport in
-                let run = try EncoderRun(encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: 1))
+                let run = try EncoderRun(
+                    encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: 1))
                 try run.run(ids: ids)
                 return try run.pool(spans, mode: mode, transport: transport)
             }
@@ -69,7 +72,8 @@ import Transformers
         let ids = try file.readIntegers("17.input_ids").map { Int32($0) }
         let sharding = Sharding(lengths: [17], layout: .contiguous, rankCount: 1)
         let vectors = try VirtualRanks.run(count: 1, seed: 0) { transport in
-            let run = try EncoderRun(encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: 1))
+            let run = try EncoderRun(
+                encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: 1))
             try run.run(ids: [ids])
             return try run.pool([Span(sequence: 0, tokens: 0..<17)], mode: settings.pooling, transport: transport)
         }[0]

@@ -1,4 +1,5 @@
-// The plain float64 pass that `verify` relies on: right by transformers, and what is held against it is not let through.
+// The plain float64 pass that `verify` relies on: right by transformers, and what is held against it is not let
+// through.
 
 import Checkpoints
 import Matrices
@@ -30,7 +31,9 @@ import Transformers
         var worst = 0.0
         for (states, document) in zip(states, names) {
             let expected = try file.readFloat32("\(document).last_hidden_state")
-            let rows = expected.count == states.count ? Array(0..<states.count / width) : try file.readIntegers("\(document).rows")
+            let rows =
+                expected.count == states.count
+                ? Array(0..<states.count / width) : try file.readIntegers("\(document).rows")
             for (place, row) in rows.enumerated() {
                 for column in 0..<width {
                     let (found, stored) = (states[row * width + column], Double(expected[place * width + column]))
@@ -47,7 +50,9 @@ import Transformers
         let (_, _, ids) = try documents(name)
         let (configuration, reference) = try reference(name)
         // Where there are types, the second ones count too.
-        let types = ids.map { ids in ids.indices.map { configuration.tokenTypeCount > 1 && 2 * $0 >= ids.count ? Int32(1) : 0 } }
+        let types = ids.map { ids in
+            ids.indices.map { configuration.tokenTypeCount > 1 && 2 * $0 >= ids.count ? Int32(1) : 0 }
+        }
         let exact = try reference.exactStates(ids: ids, typeIds: types)
         let plain = try reference.plainStates(ids: ids, typeIds: types)
         let encoder = try Encoder(Checkpoint(folder: golden(name)), kernels: .best)
@@ -62,7 +67,8 @@ import Transformers
             #expect(!Agreement(states: broken, exact: exact, plain: plain).holds, "\(fault)")
         }
         // States of other weights: what a kernel that is wrong somewhere gives.
-        let shifted = try Encoder(configuration, parameters: Shifted(checkpoint: Checkpoint(folder: golden(name))), kernels: .best)
+        let shifted = try Encoder(
+            configuration, parameters: Shifted(checkpoint: Checkpoint(folder: golden(name))), kernels: .best)
         #expect(!Agreement(states: try hiddenStates(shifted, ids, typeIds: types), exact: exact, plain: plain).holds)
     }
 
@@ -74,10 +80,14 @@ import Transformers
 
         func check(_ name: String, shape: [Int]) throws(FileError) { try checkpoint.check(name, shape: shape) }
 
-        func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>) throws(FileError) {
+        func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>)
+            throws(FileError)
+        {
             try checkpoint.read(name, shape: shape, range: range, into: floats)
             let middle = shape.reduce(1, *) / 2
-            if shape.count == 2, name.contains("layer"), !name.contains("embed"), range.contains(middle) { floats[middle - range.lowerBound] += 1e-3 }
+            if shape.count == 2, name.contains("layer"), !name.contains("embed"), range.contains(middle) {
+                floats[middle - range.lowerBound] += 1e-3
+            }
         }
     }
 }
@@ -92,7 +102,9 @@ import Transformers
 
     @Test(arguments: TaskHeadTests.names) func headsAreFound(name: String) throws {
         let audit = try CheckpointAudit(Checkpoint(folder: golden(name)), kernels: .best)
-        #expect(audit.tasks == Task.allCases.filter { !TaskHeadTests.withoutQuestions.contains(name) || $0 != .questionAnswering })
+        #expect(
+            audit.tasks
+                == Task.allCases.filter { !TaskHeadTests.withoutQuestions.contains(name) || $0 != .questionAnswering })
         #expect(audit.unused.isEmpty && audit.unreadable.isEmpty)
     }
 }

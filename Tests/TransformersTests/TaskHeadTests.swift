@@ -11,7 +11,8 @@ import Transformers
 
 @Suite struct TaskHeadTests {
     static let names = [
-        "heads-bert", "heads-roberta", "heads-distilbert", "heads-albert", "heads-electra", "heads-mpnet", "heads-deberta", "heads-modernbert",
+        "heads-bert", "heads-roberta", "heads-distilbert", "heads-albert", "heads-electra", "heads-mpnet",
+        "heads-deberta", "heads-modernbert",
         "heads-esm", "heads-nomic", "heads-jina",
     ]
     /// Families that have no model for questions.
@@ -26,7 +27,8 @@ import Transformers
         #expect(labels.names == ["NEGATIVE", "POSITIVE"])
         for task in Task.allCases where !Self.withoutQuestions.contains(name) || task != .questionAnswering {
             let head = try TaskHead(
-                task, labels: 2, config: checkpoint.config, path: "config.json", configuration: encoder.configuration, parameters: checkpoint,
+                task, labels: 2, config: checkpoint.config, path: "config.json", configuration: encoder.configuration,
+                parameters: checkpoint,
                 kernels: .best)
             let allowed = 2 * Float(try #require(file.metadata["\(task.rawValue).float32_error"]))!
             let scale = Float(try #require(file.metadata["\(task.rawValue).scale"]))!
@@ -43,7 +45,9 @@ import Transformers
                     }
                 }
             }
-            #expect(worst <= max(allowed, 2 * scale * Float.ulpOfOne), "\(name), \(task): off by \(worst), transformers by \(allowed / 2) of \(scale)")
+            #expect(
+                worst <= max(allowed, 2 * scale * Float.ulpOfOne),
+                "\(name), \(task): off by \(worst), transformers by \(allowed / 2) of \(scale)")
         }
     }
 
@@ -51,10 +55,12 @@ import Transformers
     private func logits(_ encoder: Encoder, _ head: TaskHead, _ ids: [Int32]) throws -> [Float] {
         try VirtualRanks.run(count: 1, seed: 0) { transport in
             let sharding = Sharding(lengths: [ids.count], layout: .contiguous, rankCount: 1)
-            let run = try EncoderRun(encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: 2))
+            let run = try EncoderRun(
+                encoder: encoder, sharding: sharding, transport: transport, threads: ThreadPool(threads: 2))
             try run.run(ids: [ids])
             if head.task == .sequenceClassification {
-                let pooled = try run.pool([Span(sequence: 0, tokens: 0..<ids.count)], mode: head.pooling, transport: transport)[0].vector
+                let pooled = try run.pool(
+                    [Span(sequence: 0, tokens: 0..<ids.count)], mode: head.pooling, transport: transport)[0].vector
                 return head.logits(rows: 1, pooled, width: pooled.count)
             }
             return run.logits(head) { Array(0..<$0.tokens.count) }.flatMap(\.values)
@@ -66,7 +72,8 @@ import Transformers
         let configuration = try EncoderConfiguration(checkpoint.config, path: "config.json")
         let error = #expect(throws: FileError.self) {
             try TaskHead(
-                .sequenceClassification, labels: 2, config: checkpoint.config, path: "config.json", configuration: configuration,
+                .sequenceClassification, labels: 2, config: checkpoint.config, path: "config.json",
+                configuration: configuration,
                 parameters: checkpoint, kernels: .best)
         }
         #expect(error?.description.contains("'classifier.dense.weight' is missing") == true)
@@ -74,7 +81,9 @@ import Transformers
 
     @Test func lossesAreThoseOfTheirProblems() throws {
         func labels(_ problem: String) throws -> LabelSet {
-            try LabelSet(JSON.parse(Array(#"{"id2label": {"0": "a", "1": "b", "2": "c"}\#(problem)}"#.utf8), path: "c"), path: "c")
+            try LabelSet(
+                JSON.parse(Array(#"{"id2label": {"0": "a", "1": "b", "2": "c"}\#(problem)}"#.utf8), path: "c"),
+                path: "c")
         }
         let logits: [Float] = [1, -2, 0.5]
         let total = log(exp(1.0) + exp(-2.0) + exp(0.5))

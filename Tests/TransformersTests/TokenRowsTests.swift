@@ -1,4 +1,5 @@
-// Tokens without a row in a table of embeddings are refused before any table is read; types that a model has not are dropped.
+// Tokens without a row in a table of embeddings are refused before any table is read; types that a model has not are
+// dropped.
 
 import Checkpoints
 import Matrices
@@ -8,7 +9,9 @@ import Tiles
 import Transformers
 
 @Suite struct TokenRowsTests {
-    private func encoder(_ name: String) throws -> Encoder { try Encoder(Checkpoint(folder: golden(name)), kernels: .best) }
+    private func encoder(_ name: String) throws -> Encoder {
+        try Encoder(Checkpoint(folder: golden(name)), kernels: .best)
+    }
 
     @Test(arguments: [1, 3]) func aTokenBeyondItsTableIsRefused(ranks: Int) throws {
         let bert = try encoder("tiny-bert")
@@ -27,7 +30,8 @@ import Transformers
             try hiddenStates(bert, [[1, 2, 3]], ranks: ranks, typeIds: [[-1, 1, 1]])
         }
         let positions = bert.configuration.positionCount
-        #expect(throws: TokenError(sequence: 0, token: positions, table: .positions, value: positions, rows: positions)) {
+        #expect(throws: TokenError(sequence: 0, token: positions, table: .positions, value: positions, rows: positions))
+        {
             try hiddenStates(bert, [Array(repeating: 5, count: positions + 1)], ranks: ranks)
         }
         // The last row of each is one.
@@ -35,7 +39,9 @@ import Transformers
     }
 
     /// A model with one type, or none, knows nothing of a second text's type, whatever its tokenizer says.
-    @Test(arguments: ["tiny-roberta", "tiny-distilbert", "tiny-esm"]) func typesThatTheModelHasNotAreDropped(name: String) throws {
+    @Test(arguments: ["tiny-roberta", "tiny-distilbert", "tiny-esm"]) func typesThatTheModelHasNotAreDropped(
+        name: String
+    ) throws {
         let encoder = try encoder(name)
         try #require(!encoder.configuration.distinguishesTypes)
         let ids: [[Int32]] = [[5, 6, 7, 8], [9, 10]]

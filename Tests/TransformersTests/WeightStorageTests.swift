@@ -19,14 +19,19 @@ import Transformers
 
         func has(_ name: String) -> Bool { checkpoint.has(name) }
         func check(_ name: String, shape: [Int]) throws(FileError) { try checkpoint.check(name, shape: shape) }
-        func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>) throws(FileError) {
+        func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>)
+            throws(FileError)
+        {
             if shape.count > 1 { read.withLock { $0[name, default: 0] += range.count } }
             try checkpoint.read(name, shape: shape, range: range, into: floats)
         }
     }
 
-    /// A node's ranks together read every matrix as often as one rank does, and each rank's model is that of its own memory.
-    @Test(arguments: ["tiny-bert", "tiny-albert", "tiny-modernbert", "tiny-nomic-bert", "tiny-deberta-v3"], [ElementKind.float32, .bfloat16])
+    /// A node's ranks together read every matrix as often as one rank does, and each rank's model is that of its own
+    /// memory.
+    @Test(
+        arguments: ["tiny-bert", "tiny-albert", "tiny-modernbert", "tiny-nomic-bert", "tiny-deberta-v3"],
+        [ElementKind.float32, .bfloat16])
     func aNodeReadsEveryMatrixOnce(name: String, element: ElementKind) throws {
         let checkpoint = try Checkpoint(folder: golden(name))
         let configuration = try EncoderConfiguration(checkpoint.config, path: name)
@@ -44,20 +49,24 @@ import Transformers
                 let counting = WeightStorage.counting
                 _ = try Encoder(configuration, parameters: witness, storage: counting, element: element, kernels: .best)
                 let storage = try WeightStorage.shared(floats: counting.floats, over: transport, among: topology)
-                let model = try Encoder(configuration, parameters: witness, storage: storage, element: element, kernels: .best)
+                let model = try Encoder(
+                    configuration, parameters: witness, storage: storage, element: element, kernels: .best)
                 try transport.barrier()
                 try storage.publish()
                 #expect(storage.floats == counting.floats)
                 return model
             }
-            #expect(witness.read.withLock { $0 }.filter { $0.key != everywhere } == once.mapValues { $0 * nodes }, "\(ranks) ranks")
+            #expect(
+                witness.read.withLock { $0 }.filter { $0.key != everywhere } == once.mapValues { $0 * nodes },
+                "\(ranks) ranks")
             for (rank, model) in models.enumerated() {
                 #expect(try hiddenStates(model, ids)[0].map(\.bitPattern) == expected, "rank \(rank) of \(ranks)")
             }
         }
     }
 
-    /// What is counted is what is taken: the panels of every dense layer, and the tables, each on cache lines of its own.
+    /// What is counted is what is taken: the panels of every dense layer, and the tables, each on cache lines of its
+    /// own.
     @Test func countingTakesWhatLoadingTakes() throws {
         let configuration = try #require(PublishedShape.named("minilm")).configuration()
         let (width, inner) = (configuration.hiddenSize, configuration.intermediateSize)

@@ -25,13 +25,13 @@ struct ByteCursor {
             let length = UTF8Length.of(scalars[index]) - taken
             if left < length {
                 taken += left
-                return start ..< index + 1
+                return start..<index + 1
             }
             left -= length
             taken = 0
             index += 1
             if left == 0 { break }
         }
-        return start ..< index
+        return start..<index
     }
 }

@@ -35,13 +35,15 @@ struct BytePairEncoding: Sendable {
         continuationPrefix = try (optional("continuing_subword_prefix") ?? "").unicodeScalars.map(\.value)
         endSuffix = try (optional("end_of_word_suffix") ?? "").unicodeScalars.map(\.value)
         vocabulary = try Vocabulary(component)
-        unknownId = if let unknown = try optional("unk_token") { try vocabulary.unknownId(unknown, component) } else { nil }
+        unknownId =
+            if let unknown = try optional("unk_token") { try vocabulary.unknownId(unknown, component) } else { nil }
         fusesUnknown = try flag("fuse_unk")
         prefersWholeWords = try flag("ignore_merges")
         byteIds = try flag("byte_fallback") ? vocabulary.byteIds : nil
         if byteIds != nil, !continuationPrefix.isEmpty || !endSuffix.isEmpty {
             throw component.unsupported(
-                "byte_fallback together with continuing_subword_prefix or end_of_word_suffix", supported: ["either alone"])
+                "byte_fallback together with continuing_subword_prefix or end_of_word_suffix",
+                supported: ["either alone"])
         }
         merges = try MergeTable(component, vocabulary, continuationPrefix: continuationPrefix)
     }
@@ -76,7 +78,10 @@ struct BytePairEncoding: Sendable {
     }
 
     /// Tokens of one word, a range of `scalars`.
-    func tokenize(_ scalars: UnsafeBufferPointer<UInt32>, _ word: Range<Int>, _ merging: inout Merging, _ emit: (Int32, Range<Int>) -> Void) {
+    func tokenize(
+        _ scalars: UnsafeBufferPointer<UInt32>, _ word: Range<Int>, _ merging: inout Merging,
+        _ emit: (Int32, Range<Int>) -> Void
+    ) {
         if prefersWholeWords, let id = vocabulary.id(of: scalars, word) { return emit(id, word) }
         merging.symbols.removeAll(keepingCapacity: true)
         spell(scalars, word, &merging)
@@ -114,7 +119,7 @@ struct BytePairEncoding: Sendable {
     private func id(of scalars: UnsafeBufferPointer<UInt32>, _ index: Int, _ word: Range<Int>) -> Int32? {
         let prefix = index > word.lowerBound ? continuationPrefix : []
         let suffix = index + 1 == word.upperBound ? endSuffix : []
-        if prefix.isEmpty, suffix.isEmpty { return vocabulary.id(of: scalars, index ..< index + 1) }
+        if prefix.isEmpty, suffix.isEmpty { return vocabulary.id(of: scalars, index..<index + 1) }
         return vocabulary.id(of: prefix + [scalars[index]] + suffix)
     }
 
@@ -135,7 +140,8 @@ struct BytePairEncoding: Sendable {
             let left = merging.symbols[Int(place)]
             guard left.length > 0, left.next >= 0 else { continue }
             let right = merging.symbols[Int(left.next)]
-            // An entry is out of date when another merge took part of the pair: what is there now must give the same token.
+            // An entry is out of date when another merge took part of the pair: what is there now must give the same
+            // token.
             let merged = merges.mergedId(Int32(truncatingIfNeeded: entry >> 32))
             guard let rank = merges.rank(left.id, right.id), merges.mergedId(rank) == merged else { continue }
             merging.symbols[Int(left.next)].length = 0

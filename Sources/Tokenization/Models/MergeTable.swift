@@ -14,7 +14,9 @@ struct MergeTable: Sendable {
     /// The list `merges` of a model: strings of two tokens with a space between, or lists of two tokens.
     init(_ component: Component, _ vocabulary: Vocabulary, continuationPrefix: [UInt32]) throws(FileError) {
         guard let list = component.json["merges"]?.array else { throw component.malformed("has no list 'merges'") }
-        guard list.count <= Vocabulary.limit else { throw component.malformed("has \(list.count) merges, more than can be addressed") }
+        guard list.count <= Vocabulary.limit else {
+            throw component.malformed("has \(list.count) merges, more than can be addressed")
+        }
         var size = 16
         while size < 2 * list.count { size *= 2 }
         keys = Array(repeating: Self.empty, count: size)
@@ -23,15 +25,19 @@ struct MergeTable: Sendable {
         for (number, merge) in list.enumerated() {
             // A line that files of merges begin with.
             if let text = merge.string, text.hasPrefix("#version") { continue }
-            guard let (left, right) = Self.pair(merge) else { throw component.malformed("merges.\(number) is not two tokens") }
+            guard let (left, right) = Self.pair(merge) else {
+                throw component.malformed("merges.\(number) is not two tokens")
+            }
             let leftScalars = left.unicodeScalars.map(\.value)
             let rightScalars = right.unicodeScalars.map(\.value)
             guard rightScalars.starts(with: continuationPrefix) else {
-                throw component.malformed("merges.\(number): '\(right)' does not begin with the continuing_subword_prefix")
+                throw component.malformed(
+                    "merges.\(number): '\(right)' does not begin with the continuing_subword_prefix")
             }
             func id(_ token: [UInt32]) throws(FileError) -> Int32 {
                 guard let id = vocabulary.id(of: token) else {
-                    throw component.malformed("merges.\(number): '\(NormalizedText.string(token))' is not in the vocabulary")
+                    throw component.malformed(
+                        "merges.\(number): '\(NormalizedText.string(token))' is not in the vocabulary")
                 }
                 return id
             }
@@ -47,7 +53,9 @@ struct MergeTable: Sendable {
             let parts = text.unicodeScalars.split(separator: " ", omittingEmptySubsequences: false)
             return parts.count == 2 ? (String(parts[0]), String(parts[1])) : nil
         }
-        guard let parts = merge.array, parts.count == 2, let left = parts[0].string, let right = parts[1].string else { return nil }
+        guard let parts = merge.array, parts.count == 2, let left = parts[0].string, let right = parts[1].string else {
+            return nil
+        }
         return (left, right)
     }
 
@@ -58,7 +66,9 @@ struct MergeTable: Sendable {
         return slot
     }
 
-    private static func key(_ left: Int32, _ right: Int32) -> UInt64 { UInt64(UInt32(bitPattern: left)) << 32 | UInt64(UInt32(bitPattern: right)) }
+    private static func key(_ left: Int32, _ right: Int32) -> UInt64 {
+        UInt64(UInt32(bitPattern: left)) << 32 | UInt64(UInt32(bitPattern: right))
+    }
 
     /// Of equal pairs the last counts.
     private mutating func set(_ left: Int32, _ right: Int32, rank: Int32) {

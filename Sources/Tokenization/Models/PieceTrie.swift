@@ -44,7 +44,9 @@ struct PieceTrie: Sendable {
         ids[Int(node)] < 0 ? nil : ids[Int(node)]
     }
 
-    private static func key(_ node: Int32, _ scalar: UInt32) -> UInt64 { UInt64(UInt32(bitPattern: node)) << 32 | UInt64(scalar) }
+    private static func key(_ node: Int32, _ scalar: UInt32) -> UInt64 {
+        UInt64(UInt32(bitPattern: node)) << 32 | UInt64(scalar)
+    }
 
     @inline(__always)
     private func slot(_ key: UInt64) -> Int {

@@ -66,13 +66,19 @@ enum TokenModel: Sendable {
             switch self {
             case .wordPiece(let model):
                 var pieces = WordPiece.Pieces()
-                for (number, word) in words.ranges.enumerated() { model.tokenize(scalars, word, &pieces) { emit($0, $1, number) } }
+                for (number, word) in words.ranges.enumerated() {
+                    model.tokenize(scalars, word, &pieces) { emit($0, $1, number) }
+                }
             case .bytePairEncoding(let model):
                 var merging = BytePairEncoding.Merging()
-                for (number, word) in words.ranges.enumerated() { model.tokenize(scalars, word, &merging) { emit($0, $1, number) } }
+                for (number, word) in words.ranges.enumerated() {
+                    model.tokenize(scalars, word, &merging) { emit($0, $1, number) }
+                }
             case .unigram(let model):
                 var lattice = Unigram.Lattice()
-                for (number, word) in words.ranges.enumerated() { model.tokenize(scalars, word, &lattice) { emit($0, $1, number) } }
+                for (number, word) in words.ranges.enumerated() {
+                    model.tokenize(scalars, word, &lattice) { emit($0, $1, number) }
+                }
             case .wordLevel(let model):
                 for (number, word) in words.ranges.enumerated() { emit(model.token(scalars, word), word, number) }
             }

@@ -19,7 +19,9 @@ struct Unigram: Sendable {
 
     init(_ component: Component) throws(FileError) {
         guard let list = component.json["vocab"]?.array else { throw component.malformed("has no list 'vocab'") }
-        guard list.count <= Vocabulary.limit else { throw component.malformed("has \(list.count) tokens, more than can be addressed") }
+        guard list.count <= Vocabulary.limit else {
+            throw component.malformed("has \(list.count) tokens, more than can be addressed")
+        }
         var vocabulary = Vocabulary(capacity: list.count)
         var pieces = PieceTrie()
         var scores: [Double] = []
@@ -47,13 +49,17 @@ struct Unigram: Sendable {
 
     /// Buffers for one word, kept between words.
     struct Lattice {
-        /// By place in the word: the best sum of scores of a path that ends there, its last piece and where that starts.
+        /// By place in the word: the best sum of scores of a path that ends there, its last piece and where that
+        /// starts.
         fileprivate var best: [(score: Double, id: Int32, start: Int32)] = []
         fileprivate var path: [(id: Int32, range: Range<Int>)] = []
     }
 
     /// Tokens of one word, a range of `scalars`. Time is at most the word's length times the longest piece's.
-    func tokenize(_ scalars: UnsafeBufferPointer<UInt32>, _ word: Range<Int>, _ lattice: inout Lattice, _ emit: (Int32, Range<Int>) -> Void) {
+    func tokenize(
+        _ scalars: UnsafeBufferPointer<UInt32>, _ word: Range<Int>, _ lattice: inout Lattice,
+        _ emit: (Int32, Range<Int>) -> Void
+    ) {
         guard !word.isEmpty else { return }
         score(scalars, word, &lattice)
         lattice.path.removeAll(keepingCapacity: true)
@@ -63,9 +69,9 @@ struct Unigram: Sendable {
             let start = Int(last.start)
             if last.id == unknownId, let next = lattice.path.last, next.id == unknownId {
                 // Neighbours that are unknown are one token.
-                lattice.path[lattice.path.count - 1].range = word.lowerBound + start ..< next.range.upperBound
+                lattice.path[lattice.path.count - 1].range = word.lowerBound + start..<next.range.upperBound
             } else {
-                lattice.path.append((last.id, word.lowerBound + start ..< word.lowerBound + end))
+                lattice.path.append((last.id, word.lowerBound + start..<word.lowerBound + end))
             }
             end = start
         }
@@ -79,7 +85,7 @@ struct Unigram: Sendable {
         lattice.best.removeAll(keepingCapacity: true)
         lattice.best.append(contentsOf: repeatElement((score: 0, id: 0, start: -1), count: word.count + 1))
         lattice.best.withUnsafeMutableBufferPointer { best in
-            for start in 0 ..< word.count {
+            for start in 0..<word.count {
                 let before = best[start].score
                 func offer(_ id: Int32, _ score: Double, end: Int) {
                     let sum = score + before
@@ -101,7 +107,9 @@ struct Unigram: Sendable {
     }
 
     /// What is unknown may be in the vocabulary all the same once neighbours are one; otherwise bytes spell it.
-    private func emitUnknown(_ scalars: UnsafeBufferPointer<UInt32>, _ range: Range<Int>, _ emit: (Int32, Range<Int>) -> Void) {
+    private func emitUnknown(
+        _ scalars: UnsafeBufferPointer<UInt32>, _ range: Range<Int>, _ emit: (Int32, Range<Int>) -> Void
+    ) {
         if let id = vocabulary.id(of: scalars, range) { return emit(id, range) }
         guard let byteIds, forEachByte(scalars[range], { byteIds[Int($0)] >= 0 }) else { return emit(unknownId, range) }
         _ = forEachByte(scalars[range]) { byte in

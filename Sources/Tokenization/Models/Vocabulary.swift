@@ -45,7 +45,9 @@ struct Vocabulary: Sendable {
     /// The object `vocab` of a model, token to id.
     init(_ component: Component) throws(FileError) {
         guard let entries = component.json["vocab"]?.object else { throw component.malformed("has no object 'vocab'") }
-        guard entries.count <= Self.limit else { throw component.malformed("has \(entries.count) tokens, more than can be addressed") }
+        guard entries.count <= Self.limit else {
+            throw component.malformed("has \(entries.count) tokens, more than can be addressed")
+        }
         self.init(capacity: entries.count)
         for entry in entries.members {
             guard let value = entry.value.int, let id = Int32(exactly: value), id >= 0 else {
@@ -84,7 +86,7 @@ struct Vocabulary: Sendable {
     }
 
     private func isEqual(_ first: Int, _ second: Int) -> Bool {
-        scalars[starts[first] ..< starts[first + 1]].elementsEqual(scalars[starts[second] ..< starts[second + 1]])
+        scalars[starts[first]..<starts[first + 1]].elementsEqual(scalars[starts[second]..<starts[second + 1]])
     }
 
     /// The id of the token made of `prefix` and then `scalars[range]`, whose hash is `hash`.
@@ -98,10 +100,12 @@ struct Vocabulary: Sendable {
         return nil
     }
 
-    private func matches(_ position: Int, _ prefix: [UInt32], _ word: UnsafeBufferPointer<UInt32>, _ range: Range<Int>) -> Bool {
+    private func matches(_ position: Int, _ prefix: [UInt32], _ word: UnsafeBufferPointer<UInt32>, _ range: Range<Int>)
+        -> Bool
+    {
         let start = starts[position]
         guard starts[position + 1] - start == prefix.count + range.count else { return false }
-        for offset in 0 ..< prefix.count where scalars[start + offset] != prefix[offset] { return false }
+        for offset in 0..<prefix.count where scalars[start + offset] != prefix[offset] { return false }
         let shift = start + prefix.count - range.lowerBound
         for index in range where scalars[shift + index] != word[index] { return false }
         return true
@@ -110,7 +114,7 @@ struct Vocabulary: Sendable {
     func id(of token: String) -> Int32? { id(of: token.unicodeScalars.map(\.value)) }
 
     func id(of token: [UInt32]) -> Int32? {
-        token.withUnsafeBufferPointer { id(of: $0, 0 ..< $0.count) }
+        token.withUnsafeBufferPointer { id(of: $0, 0..<$0.count) }
     }
 
     /// The id of the token made of `scalars[range]`.
@@ -124,13 +128,13 @@ struct Vocabulary: Sendable {
     /// How many whitespace scalars the token with that id begins and ends with.
     func margins(of id: Int32) -> (leading: Int32, trailing: Int32) {
         guard let position = tokensById[id] else { return (0, 0) }
-        let token = scalars[starts[Int(position)] ..< starts[Int(position) + 1]]
+        let token = scalars[starts[Int(position)]..<starts[Int(position) + 1]]
         return NormalizedText.margins(of: token)
     }
 
     /// Ids of the tokens `<0x00>` to `<0xFF>`; −1 where there is none.
     var byteIds: [Int32] {
-        (0 ..< 256).map { byte in
+        (0..<256).map { byte in
             let digits = String(byte, radix: 16, uppercase: true)
             return id(of: "<0x\(byte < 16 ? "0" : "")\(digits)>") ?? -1
         }
@@ -138,6 +142,6 @@ struct Vocabulary: Sendable {
 
     func token(of id: Int32) -> String? {
         guard let position = tokensById[id] else { return nil }
-        return NormalizedText.string(scalars[starts[Int(position)] ..< starts[Int(position) + 1]])
+        return NormalizedText.string(scalars[starts[Int(position)]..<starts[Int(position) + 1]])
     }
 }

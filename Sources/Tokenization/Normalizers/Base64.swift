@@ -24,9 +24,9 @@ enum Base64 {
 
     private static func value(of digit: UInt8) -> UInt8? {
         switch digit {
-        case UInt8(ascii: "A") ... UInt8(ascii: "Z"): digit - 65
-        case UInt8(ascii: "a") ... UInt8(ascii: "z"): digit - 97 + 26
-        case UInt8(ascii: "0") ... UInt8(ascii: "9"): digit - 48 + 52
+        case UInt8(ascii: "A")...UInt8(ascii: "Z"): digit - 65
+        case UInt8(ascii: "a")...UInt8(ascii: "z"): digit - 97 + 26
+        case UInt8(ascii: "0")...UInt8(ascii: "9"): digit - 48 + 52
         case UInt8(ascii: "+"): 62
         case UInt8(ascii: "/"): 63
         default: nil

@@ -4,8 +4,8 @@
 enum ByteAlphabet {
     static let scalars: [UInt32] = {
         var next: UInt32 = 0x100
-        return (UInt32(0) ..< 256).map { byte in
-            if 0x21 ... 0x7E ~= byte || 0xA1 ... 0xAC ~= byte || 0xAE ... 0xFF ~= byte { return byte }
+        return (UInt32(0)..<256).map { byte in
+            if 0x21...0x7E ~= byte || 0xA1...0xAC ~= byte || 0xAE...0xFF ~= byte { return byte }
             defer { next += 1 }
             return next
         }
@@ -15,7 +15,7 @@ enum ByteAlphabet {
     static func spell(_ text: inout NormalizedText) {
         var result = NormalizedText()
         result.reserve(text.count + text.count / 8)
-        append(0 ..< text.count, of: text, to: &result)
+        append(0..<text.count, of: text, to: &result)
         text = result
     }
 
@@ -30,7 +30,7 @@ enum ByteAlphabet {
             }
             let length = UTF8Length.of(scalar)
             append(scalar >> UInt32(6 * (length - 1)) | (length == 2 ? 0xC0 : length == 3 ? 0xE0 : 0xF0))
-            for rest in (0 ..< length - 1).reversed() { append(scalar >> UInt32(6 * rest) & 0x3F | 0x80) }
+            for rest in (0..<length - 1).reversed() { append(scalar >> UInt32(6 * rest) & 0x3F | 0x80) }
         }
     }
 }

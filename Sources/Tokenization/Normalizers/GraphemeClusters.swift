@@ -2,8 +2,8 @@
 
 /// Boundaries of extended grapheme clusters (UAX #29).
 ///
-/// Flags are not paired (rules GB12 and GB13): their only use here is for clusters of fewer than 6 bytes, and a regional
-/// indicator with anything else has more.
+/// Flags are not paired (rules GB12 and GB13): their only use here is for clusters of fewer than 6 bytes, and a
+/// regional indicator with anything else has more.
 struct GraphemeClusters: Sequence, IteratorProtocol {
     /// The class of a scalar, as the table of the package numbers them.
     private struct Kind {
@@ -15,7 +15,7 @@ struct GraphemeClusters: Sequence, IteratorProtocol {
             var numbers = [UInt8](repeating: 0, count: ScalarProperties.limit)
             for (position, entry) in table.enumerated() {
                 let end = position + 1 < table.count ? Int(table[position + 1] >> 6) : numbers.count
-                for scalar in Int(entry >> 6) ..< end { numbers[scalar] = UInt8(entry & 63) }
+                for scalar in Int(entry >> 6)..<end { numbers[scalar] = UInt8(entry & 63) }
             }
             return numbers
         }()
@@ -77,7 +77,7 @@ struct GraphemeClusters: Sequence, IteratorProtocol {
             previous = kind
             position += 1
         }
-        return start ..< position
+        return start..<position
     }
 
     /// GB6, GB7, GB8.
@@ -85,7 +85,9 @@ struct GraphemeClusters: Sequence, IteratorProtocol {
         let before = scalars[position - 1]
         let isSyllable = Hangul.syllables.contains(before)
         let hasTrailing = isSyllable && Hangul.hasTrailing(before)
-        if previous.isLeadingJamo { return kind.isLeadingJamo || kind.isVowelJamo || Hangul.syllables.contains(scalars[position]) }
+        if previous.isLeadingJamo {
+            return kind.isLeadingJamo || kind.isVowelJamo || Hangul.syllables.contains(scalars[position])
+        }
         if previous.isVowelJamo || isSyllable && !hasTrailing { return kind.isVowelJamo || kind.isTrailingJamo }
         return (previous.isTrailingJamo || hasTrailing) && kind.isTrailingJamo
     }

@@ -1,6 +1,7 @@
 // Decomposition and composition, canonical and compatible, that keep track of where scalars come from.
 
-/// The scalars of a text in a normalization form (UAX #15), each with the number of scalars of the text that it takes the place of.
+/// The scalars of a text in a normalization form (UAX #15), each with the number of scalars of the text that it takes
+/// the place of.
 ///
 /// Origins are then dealt out in order: a scalar that takes the place of n ≥ 1 gets the first of the next n, one that
 /// takes none gets the one before. Where marks change places this gives each the origin of its new place, as the
@@ -70,7 +71,7 @@ private struct NormalForm {
         }
         var starts = [Int](repeating: 0, count: 257)
         for mark in pending { starts[Int(mark.combiningClass) + 1] += 1 }
-        for index in 1 ... 256 { starts[index] += starts[index - 1] }
+        for index in 1...256 { starts[index] += starts[index - 1] }
         let base = scalars.count
         scalars.append(contentsOf: repeatElement(0, count: pending.count))
         taken.append(contentsOf: repeatElement(0, count: pending.count))
@@ -90,7 +91,8 @@ private struct NormalForm {
         var lastClass: UInt8?
         for index in scalars.indices {
             let scalar = scalars[index]
-            let combiningClass = ScalarProperties.flags(of: scalar).hasAny(.reorders) ? ScalarProperties.combiningClass(of: scalar) : 0
+            let combiningClass =
+                ScalarProperties.flags(of: scalar).hasAny(.reorders) ? ScalarProperties.combiningClass(of: scalar) : 0
             let isBlocked = lastClass.map { $0 >= combiningClass } ?? false
             if let starter, !isBlocked, let composed = ScalarProperties.composition(of: scalars[starter], scalar) {
                 scalars[starter] = composed
@@ -138,7 +140,8 @@ extension NormalizedText {
     }
 
     private static func decomposing(_ isCompatible: Bool) -> ScalarFlags {
-        isCompatible ? ScalarFlags(rawValue: ScalarFlags.decomposes.rawValue | ScalarFlags.isCompatible.rawValue) : .decomposes
+        isCompatible
+            ? ScalarFlags(rawValue: ScalarFlags.decomposes.rawValue | ScalarFlags.isCompatible.rawValue) : .decomposes
     }
 
     /// Takes over other scalars, each with the number of scalars of this text that it takes the place of.

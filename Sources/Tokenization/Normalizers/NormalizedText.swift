@@ -27,12 +27,12 @@ struct NormalizedText: Sendable, Equatable {
                 }
                 let length = lead < 0xE0 ? 2 : lead < 0xF0 ? 3 : 4
                 var scalar = lead & (0x7F >> UInt32(length))
-                for offset in 1 ..< length { scalar = scalar << 6 | UInt32(bytes[index + offset] & 0x3F) }
+                for offset in 1..<length { scalar = scalar << 6 | UInt32(bytes[index + offset] & 0x3F) }
                 scalars.append(scalar)
                 index += length
             }
         }
-        origins = Array(0 ..< Int32(scalars.count))
+        origins = Array(0..<Int32(scalars.count))
     }
 
     private init(_ text: NormalizedText, _ range: Range<Int>) {
@@ -50,19 +50,21 @@ struct NormalizedText: Sendable, Equatable {
     }
 
     func slice(_ range: Range<Int>) -> NormalizedText {
-        range == 0 ..< count ? self : NormalizedText(self, range)
+        range == 0..<count ? self : NormalizedText(self, range)
     }
 
     /// The offsets in the original text of a run of scalars that is not empty.
     @inline(__always)
     func offsets(of range: Range<Int>) -> Range<Int32> {
-        origins[range.lowerBound] ..< origins[range.upperBound - 1] + 1
+        origins[range.lowerBound]..<origins[range.upperBound - 1] + 1
     }
 
     /// How many scalars at either end of a token's string are whitespace, or Ġ, which stands for a space in byte-level
     /// vocabularies.
     static func margins(of token: ArraySlice<UInt32>) -> (leading: Int32, trailing: Int32) {
-        func isMargin(_ scalar: UInt32) -> Bool { scalar == 0x120 || ScalarProperties.flags(of: scalar).hasAny(.whitespace) }
+        func isMargin(_ scalar: UInt32) -> Bool {
+            scalar == 0x120 || ScalarProperties.flags(of: scalar).hasAny(.whitespace)
+        }
         return (Int32(token.prefix(while: isMargin).count), Int32(token.reversed().prefix(while: isMargin).count))
     }
 
@@ -106,10 +108,10 @@ struct NormalizedText: Sendable, Equatable {
     mutating func expandAll(_ flags: ScalarFlags, _ expand: (_ scalar: UInt32, _ emit: (UInt32) -> Void) -> Void) {
         let first = ScalarProperties.withFlags { table in scalars.firstIndex { table[Int($0)].hasAny(flags) } }
         guard let first else { return }
-        var result = NormalizedText(self, 0 ..< first)
+        var result = NormalizedText(self, 0..<first)
         result.reserve(count + count / 8)
         ScalarProperties.withFlags { table in
-            for index in first ..< count {
+            for index in first..<count {
                 let scalar = scalars[index]
                 let origin = origins[index]
                 if !table[Int(scalar)].hasAny(flags) {
@@ -140,6 +142,6 @@ struct NormalizedText: Sendable, Equatable {
         func isSpace(_ scalar: UInt32) -> Bool { ScalarProperties.flags(of: scalar).contains(.whitespace) }
         let start = left ? scalars.firstIndex { !isSpace($0) } ?? count : 0
         let end = right ? (scalars.lastIndex { !isSpace($0) } ?? -1) + 1 : count
-        self = slice(start ..< max(start, end))
+        self = slice(start..<max(start, end))
     }
 }

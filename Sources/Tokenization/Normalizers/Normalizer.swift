@@ -25,7 +25,8 @@ enum Normalizer: Sendable {
     case sequence([Normalizer])
 
     private static let supported = [
-        "BertNormalizer", "ByteLevel", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Prepend", "Replace",
+        "BertNormalizer", "ByteLevel", "Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Nmt", "Precompiled", "Prepend",
+        "Replace",
         "Sequence", "Strip", "StripAccents",
     ]
 
@@ -55,7 +56,8 @@ enum Normalizer: Sendable {
         }
     }
 
-    /// How many scalars may come of one if stages like it follow each other; what is done once only, as decomposing, does not count.
+    /// How many scalars may come of one if stages like it follow each other; what is done once only, as decomposing,
+    /// does not count.
     var growth: Double {
         switch self {
         case .byteLevel: 4

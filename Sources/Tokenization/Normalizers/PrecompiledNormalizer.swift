@@ -18,11 +18,13 @@ struct PrecompiledNormalizer: Sendable {
         guard let bytes = Base64.decode(text) else { throw component.malformed("precompiled_charsmap is not base64") }
         guard bytes.count >= 4 else { throw component.malformed("precompiled_charsmap is cut off") }
         func unit(_ position: Int) -> UInt32 {
-            (0 ..< 4).reduce(0) { $0 | UInt32(bytes[position + $1]) << UInt32(8 * $1) }
+            (0..<4).reduce(0) { $0 | UInt32(bytes[position + $1]) << UInt32(8 * $1) }
         }
         let count = Int(unit(0)) / 4
-        guard count > 0, 4 + 4 * count <= bytes.count else { throw component.malformed("precompiled_charsmap is cut off") }
-        units = (0 ..< count).map { unit(4 + 4 * $0) }
+        guard count > 0, 4 + 4 * count <= bytes.count else {
+            throw component.malformed("precompiled_charsmap is cut off")
+        }
+        units = (0..<count).map { unit(4 + 4 * $0) }
         replacements = Array(bytes[(4 + 4 * count)...])
         guard String(validating: replacements, as: UTF8.self) != nil else {
             throw component.malformed("precompiled_charsmap has replacements that are not UTF-8")
@@ -46,7 +48,9 @@ struct PrecompiledNormalizer: Sendable {
     }
 
     private func replacement(for bytes: some Sequence<UInt8>) -> [UInt32]? {
-        guard let start = lookUp(bytes), start < replacements.count, replacements[start] & 0xC0 != 0x80 else { return nil }
+        guard let start = lookUp(bytes), start < replacements.count, replacements[start] & 0xC0 != 0x80 else {
+            return nil
+        }
         let text = replacements[start...].prefix { $0 != 0 }
         return String(decoding: text, as: UTF8.self).unicodeScalars.map(\.value)
     }
@@ -64,7 +68,8 @@ struct PrecompiledNormalizer: Sendable {
         func put(_ replacement: [UInt32], for count: Int) {
             isChanged = true
             scalars += replacement
-            // One takes the place of one; the last ones of none, where there are more; the last of the rest, where fewer.
+            // One takes the place of one; the last ones of none, where there are more; the last of the rest, where
+            // fewer.
             let excess = max(replacement.count - count, 0)
             taken += repeatElement(1, count: replacement.count - excess)
             taken += repeatElement(0, count: excess)

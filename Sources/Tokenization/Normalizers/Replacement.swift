@@ -10,7 +10,9 @@ struct Replacement: Sendable {
     init(_ component: Component) throws(FileError) {
         pattern = try component.pattern("pattern")
         // The reference implementation gives what it puts into an empty match no place in the text.
-        guard !pattern.matchesEmpty else { throw component.unsupported("a pattern that matches nothing", supported: ["others"]) }
+        guard !pattern.matchesEmpty else {
+            throw component.unsupported("a pattern that matches nothing", supported: ["others"])
+        }
         content = try component.string("content").unicodeScalars.map(\.value)
     }
 
@@ -25,11 +27,11 @@ struct Replacement: Sendable {
         result.reserve(text.count)
         var done = 0
         for match in matches {
-            result.append(done ..< match.lowerBound, of: text)
+            result.append(done..<match.lowerBound, of: text)
             for scalar in content { result.append(scalar, origin: text.origins[match.upperBound - 1]) }
             done = match.upperBound
         }
-        result.append(done ..< text.count, of: text)
+        result.append(done..<text.count, of: text)
         text = result
     }
 }

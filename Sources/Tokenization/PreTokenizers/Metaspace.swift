@@ -19,7 +19,9 @@ struct Metaspace: Sendable {
     init(_ component: Component) throws(FileError) {
         replacement = try component.scalar("replacement")
         let name = try component.string("prepend_scheme", default: Prepending.always.rawValue)
-        guard var prepending = Prepending(rawValue: name) else { throw component.malformed("has the unknown prepend_scheme '\(name)'") }
+        guard var prepending = Prepending(rawValue: name) else {
+            throw component.malformed("has the unknown prepend_scheme '\(name)'")
+        }
         // The key of older files.
         if let adds = component.json["add_prefix_space"], !adds.isNull, try !component.bool("add_prefix_space") {
             guard component.json["prepend_scheme"] == nil || prepending == .never else {
@@ -36,7 +38,9 @@ struct Metaspace: Sendable {
             let first = text.scalars[word.lowerBound]
             let origin = text.origins[word.lowerBound]
             let isMissing = first != replacement && first != 0x20
-            if isMissing, prepending == .always || prepending == .first && origin == 0 { result.append(replacement, origin: origin) }
+            if isMissing, prepending == .always || prepending == .first && origin == 0 {
+                result.append(replacement, origin: origin)
+            }
             for index in word {
                 let scalar = text.scalars[index]
                 result.append(scalar == 0x20 ? replacement : scalar, origin: text.origins[index])

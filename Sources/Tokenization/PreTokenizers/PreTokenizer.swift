@@ -22,7 +22,8 @@ enum PreTokenizer: Sendable {
     case sequence([PreTokenizer])
 
     private static let supported = [
-        "BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Digits", "Metaspace", "Punctuation", "Sequence", "Split",
+        "BertPreTokenizer", "ByteLevel", "CharDelimiterSplit", "Digits", "Metaspace", "Punctuation", "Sequence",
+        "Split",
         "Whitespace", "WhitespaceSplit",
     ]
 
@@ -36,7 +37,8 @@ enum PreTokenizer: Sendable {
         case "Punctuation": self = .punctuation(try SplitBehavior(component, default: .isolated))
         case "Split":
             self = .split(
-                try component.pattern("pattern"), try SplitBehavior(component), isInverted: try component.bool("invert"))
+                try component.pattern("pattern"), try SplitBehavior(component), isInverted: try component.bool("invert")
+            )
         case "Whitespace": self = .whitespace
         case "WhitespaceSplit": self = .whitespaceSplit
         case "Sequence":
@@ -69,7 +71,8 @@ enum PreTokenizer: Sendable {
         case .punctuation(let behavior): words.split(at: .punctuation, behavior)
         case .digits(let isIndividual): words.split(at: .numeric, isIndividual ? .isolated : .contiguous)
         case .delimiter(let scalar): words.split(at: scalar, .removed)
-        case .split(let pattern, let behavior, let isInverted): words.split(at: pattern, behavior, isInverted: isInverted)
+        case .split(let pattern, let behavior, let isInverted):
+            words.split(at: pattern, behavior, isInverted: isInverted)
         case .metaspace(let metaspace): metaspace.apply(to: &words)
         case .sequence(let parts):
             for part in parts { part.apply(to: &words) }

@@ -17,7 +17,9 @@ enum SplitBehavior: String, Sendable, Equatable {
 
     init(_ component: Component, default fallback: SplitBehavior? = nil) throws(FileError) {
         let name = try component.string("behavior", default: fallback?.rawValue)
-        guard let behavior = SplitBehavior(rawValue: name) else { throw component.malformed("has the unknown behavior '\(name)'") }
+        guard let behavior = SplitBehavior(rawValue: name) else {
+            throw component.malformed("has the unknown behavior '\(name)'")
+        }
         self = behavior
     }
 }
@@ -54,7 +56,7 @@ struct PieceJoiner {
             .contiguous where isDelimiter == followsDelimiter && words.count > first,
             // A word behind a delimiter takes it over: the one directly before it, no earlier one.
             .mergedWithNext where !isDelimiter && followsDelimiter:
-            words[words.count - 1] = words[words.count - 1].lowerBound ..< piece.upperBound
+            words[words.count - 1] = words[words.count - 1].lowerBound..<piece.upperBound
         default:
             words.append(piece)
         }

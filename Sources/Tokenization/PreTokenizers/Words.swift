@@ -8,7 +8,7 @@ struct Words {
     /// The whole text as one word.
     init(_ text: NormalizedText) {
         self.text = text
-        ranges = text.count > 0 ? [0 ..< text.count] : []
+        ranges = text.count > 0 ? [0..<text.count] : []
     }
 
     /// Splits each word at the scalars that have `delimiter`.
@@ -31,8 +31,8 @@ struct Words {
                 while start < word.upperBound {
                     var end = start
                     while end < word.upperBound, !isDelimiter(scalars[end]) { end += 1 }
-                    if start < end { joiner.add(start ..< end, isDelimiter: false) }
-                    if end < word.upperBound { joiner.add(end ..< end + 1, isDelimiter: true) }
+                    if start < end { joiner.add(start..<end, isDelimiter: false) }
+                    if end < word.upperBound { joiner.add(end..<end + 1, isDelimiter: true) }
                     start = end + 1
                 }
             }
@@ -49,11 +49,11 @@ struct Words {
                 var done = word.lowerBound
                 for match in pattern.matches(in: scalars[word]) {
                     let start = word.lowerBound + match.lowerBound
-                    if done < start { joiner.add(done ..< start, isDelimiter: isInverted) }
+                    if done < start { joiner.add(done..<start, isDelimiter: isInverted) }
                     done = word.lowerBound + match.upperBound
-                    joiner.add(start ..< done, isDelimiter: !isInverted)
+                    joiner.add(start..<done, isDelimiter: !isInverted)
                 }
-                if done < word.upperBound { joiner.add(done ..< word.upperBound, isDelimiter: isInverted) }
+                if done < word.upperBound { joiner.add(done..<word.upperBound, isDelimiter: isInverted) }
             }
         }
         ranges = joiner.finish()
@@ -68,8 +68,10 @@ struct Words {
                 while start < word.upperBound {
                     let kind = table[Int(text.scalars[start])].rawValue & ScalarFlags.wordOrSpace.rawValue
                     var end = start + 1
-                    while end < word.upperBound, table[Int(text.scalars[end])].rawValue & ScalarFlags.wordOrSpace.rawValue == kind { end += 1 }
-                    if kind & ScalarFlags.whitespace.rawValue == 0 { result.append(start ..< end) }
+                    while end < word.upperBound,
+                        table[Int(text.scalars[end])].rawValue & ScalarFlags.wordOrSpace.rawValue == kind
+                    { end += 1 }
+                    if kind & ScalarFlags.whitespace.rawValue == 0 { result.append(start..<end) }
                     start = end
                 }
             }
@@ -78,13 +80,15 @@ struct Words {
     }
 
     /// Rewrites every word: `rewrite` appends what it becomes, which must not be empty, to a new text.
-    mutating func rewrite(_ rewrite: (_ word: Range<Int>, _ text: NormalizedText, _ result: inout NormalizedText) -> Void) {
+    mutating func rewrite(
+        _ rewrite: (_ word: Range<Int>, _ text: NormalizedText, _ result: inout NormalizedText) -> Void
+    ) {
         var result = NormalizedText()
         result.reserve(text.count + text.count / 8)
         for index in ranges.indices {
             let start = result.count
             rewrite(ranges[index], text, &result)
-            ranges[index] = start ..< result.count
+            ranges[index] = start..<result.count
         }
         text = result
     }

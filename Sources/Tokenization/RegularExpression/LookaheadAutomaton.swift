@@ -29,7 +29,9 @@ struct LookaheadAutomaton: Sendable {
 
     /// Adds states that match `pattern` and then go on at `next`; returns the first.
     private mutating func add(_ pattern: Pattern, next: Int) throws(PatternParser.Refusal) -> Int {
-        guard states.count <= Self.limit else { throw PatternParser.Refusal(reason: "a lookahead of more than \(Self.limit) steps") }
+        guard states.count <= Self.limit else {
+            throw PatternParser.Refusal(reason: "a lookahead of more than \(Self.limit) steps")
+        }
         switch pattern {
         case .empty: return next
         case .set(let set): return add(.set(ScalarBitmap(set), next: next))
@@ -44,19 +46,20 @@ struct LookaheadAutomaton: Sendable {
                 if let other = first { first = add(.split(state, other)) } else { first = state }
             }
             return first ?? next
-        case .repetition(_, _, _, .possessive), .atomic: throw PatternParser.Refusal(reason: "an atomic group in a lookahead")
+        case .repetition(_, _, _, .possessive), .atomic:
+            throw PatternParser.Refusal(reason: "an atomic group in a lookahead")
         case .repetition(let body, let minimum, let maximum, _):
             var next = next
             if let maximum {
                 let end = next
-                for _ in minimum ..< maximum { next = add(.split(try add(body, next: next), end)) }
+                for _ in minimum..<maximum { next = add(.split(try add(body, next: next), end)) }
             } else {
                 hasLoops = true
                 let loop = add(.split(next, next))
                 states[loop] = .split(try add(body, next: loop), next)
                 next = loop
             }
-            for _ in 0 ..< minimum { next = try add(body, next: next) }
+            for _ in 0..<minimum { next = try add(body, next: next) }
             return next
         case .assertion(let assertion): return add(.assertion(assertion, next: next))
         case .look(.set(let set), let ahead, let negated):
@@ -77,7 +80,8 @@ struct LookaheadAutomaton: Sendable {
         var here = behind
         for position in stride(from: text.count, through: 0, by: -1) {
             for index in here.indices { here[index] = false }
-            // A loop's state comes before its body: then a second round carries what the first found, until nothing does.
+            // A loop's state comes before its body: then a second round carries what the first found, until nothing
+            // does.
             var hasChanged = true
             while hasChanged {
                 hasChanged = false
@@ -92,7 +96,8 @@ struct LookaheadAutomaton: Sendable {
         return result
     }
 
-    private func holds(_ state: State, at position: Int, _ text: PatternText, _ here: [Bool], _ behind: [Bool]) -> Bool {
+    private func holds(_ state: State, at position: Int, _ text: PatternText, _ here: [Bool], _ behind: [Bool]) -> Bool
+    {
         switch state {
         case .accept: true
         case .set(let set, let next): position < text.count && behind[next] && set.contains(text[position])

@@ -22,9 +22,9 @@ struct PatternMatcher {
     /// What is known of a run.
     private struct RunMemory {
         /// The maximal run of scalars of the set that was looked through last.
-        var extent = 0 ..< 0
+        var extent = 0..<0
         /// Ends from which the rest of the pattern is known to fail.
-        var failed = 0 ..< 0
+        var failed = 0..<0
     }
     private var runs: [RunMemory]
 
@@ -50,7 +50,7 @@ struct PatternMatcher {
             }
             if let end = match(at: position) {
                 forgetMarks(at: end)
-                return position ..< end
+                return position..<end
             }
             position += 1
         }
@@ -67,7 +67,11 @@ struct PatternMatcher {
             switch program.instructions[instruction] {
             case .match: return position
             case .set(let set):
-                if position < text.count, program.sets[set].contains(text[position]) { position += 1 } else { fails = true }
+                if position < text.count, program.sets[set].contains(text[position]) {
+                    position += 1
+                } else {
+                    fails = true
+                }
             case .jump(let target):
                 instruction = target
                 continue
@@ -79,7 +83,11 @@ struct PatternMatcher {
                 }
                 fails = true
             case .run(let set, let minimum, let maximum, let greed, let memory):
-                if let end = startRun(instruction, position, set, minimum, maximum, greed, memory) { position = end } else { fails = true }
+                if let end = startRun(instruction, position, set, minimum, maximum, greed, memory) {
+                    position = end
+                } else {
+                    fails = true
+                }
             case .assertion(let assertion): fails = !text.holds(assertion, at: position)
             case .peek(let set, let negated):
                 fails = (position < text.count && program.sets[set].contains(text[position])) == negated
@@ -118,7 +126,8 @@ struct PatternMatcher {
 
     /// The first end of a run that starts at `position`, nil where none can lead to a match.
     private mutating func startRun(
-        _ instruction: Int, _ position: Int, _ set: Int, _ minimum: Int, _ maximum: Int, _ greed: Pattern.Greed, _ memory: Int
+        _ instruction: Int, _ position: Int, _ set: Int, _ minimum: Int, _ maximum: Int, _ greed: Pattern.Greed,
+        _ memory: Int
     ) -> Int? {
         let longest = maximum < text.count - position ? position + maximum : text.count
         let bitmap = program.sets[set]
@@ -132,7 +141,9 @@ struct PatternMatcher {
             guard bitmap.contains(text[end]) else { break }
             end += 1
         }
-        if end < longest || end == text.count { runs[memory].extent = (extent.contains(position) ? extent.lowerBound : position) ..< end }
+        if end < longest || end == text.count {
+            runs[memory].extent = (extent.contains(position) ? extent.lowerBound : position)..<end
+        }
         guard end - position >= minimum else { return nil }
         let shortest = position + minimum
         switch greed {
@@ -158,11 +169,11 @@ struct PatternMatcher {
         guard case .run(_, _, _, let greed, let memory) = program.instructions[instruction] else { return nil }
         let failed = runs[memory].failed
         if position + 1 == failed.lowerBound, !failed.isEmpty {
-            runs[memory].failed = position ..< failed.upperBound
+            runs[memory].failed = position..<failed.upperBound
         } else if position == failed.upperBound, !failed.isEmpty {
-            runs[memory].failed = failed.lowerBound ..< position + 1
+            runs[memory].failed = failed.lowerBound..<position + 1
         } else {
-            runs[memory].failed = position ..< position + 1
+            runs[memory].failed = position..<position + 1
         }
         guard position != limit else { return nil }
         return offer(instruction, from: greed == .lazy ? position + 1 : position - 1, to: limit, memory)
@@ -182,7 +193,7 @@ struct PatternMatcher {
     /// The end of a match is where the next search may begin, and marks there are of choices that did not fail.
     private mutating func forgetMarks(at position: Int) {
         guard !marks.isEmpty else { return }
-        for mark in 0 ..< program.markCount {
+        for mark in 0..<program.markCount {
             let bit = position * program.markCount + mark
             marks[bit / 64] &= ~(1 << UInt64(bit % 64))
         }

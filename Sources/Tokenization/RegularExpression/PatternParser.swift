@@ -81,7 +81,7 @@ struct PatternParser {
     }
 
     private func lowercased(_ scalar: Unicode.Scalar) -> Unicode.Scalar {
-        ("A" ... "Z").contains(scalar) ? Unicode.Scalar(UInt8(scalar.value) + 32) : scalar
+        ("A"..."Z").contains(scalar) ? Unicode.Scalar(UInt8(scalar.value) + 32) : scalar
     }
 
     /// Letters that one scalar, as ß or ﬁ, folds to when case is ignored.
@@ -107,7 +107,9 @@ struct PatternParser {
                 greed = .possessive
             }
             count += 1
-            guard count <= Self.quantifierLimit else { throw Refusal(reason: "more than \(Self.quantifierLimit) quantifiers in a row") }
+            guard count <= Self.quantifierLimit else {
+                throw Refusal(reason: "more than \(Self.quantifierLimit) quantifiers in a row")
+            }
             if case .empty = result { continue }
             result = maximum == 0 ? .empty : .repetition(result, minimum: minimum, maximum: maximum, greed)
         }
@@ -129,13 +131,15 @@ struct PatternParser {
             position = start
             return nil
         }
-        if let minimum, let maximum, maximum < minimum { throw Refusal(reason: "an interval whose end is before its start") }
+        if let minimum, let maximum, maximum < minimum {
+            throw Refusal(reason: "an interval whose end is before its start")
+        }
         return (minimum ?? 0, maximum, true)
     }
 
     private mutating func number() throws(Refusal) -> Int? {
         var value: Int?
-        while let digit = peek(), ("0" ... "9").contains(digit) {
+        while let digit = peek(), ("0"..."9").contains(digit) {
             value = (value ?? 0) * 10 + Int(digit.value - 48)
             if let value, value > Self.countLimit { throw Refusal(reason: "a count above \(Self.countLimit)") }
             position += 1
@@ -160,7 +164,7 @@ struct PatternParser {
     }
 
     private func literal(_ scalar: Unicode.Scalar, _ flags: Flags) throws(Refusal) -> ScalarSet {
-        try caseVariants(ScalarSet([scalar.value ... scalar.value]), flags)
+        try caseVariants(ScalarSet([scalar.value...scalar.value]), flags)
     }
 
     /// A set with the other case of its ASCII letters, and with ſ and K, which fold to s and k.
@@ -170,10 +174,10 @@ struct PatternParser {
             throw Refusal(reason: "a character that is not ASCII with case ignored")
         }
         var ranges = set.ranges
-        for letter in UInt32(0x61) ... 0x7A where set.contains(letter) || set.contains(letter - 32) {
-            ranges += [letter ... letter, letter - 32 ... letter - 32]
-            if letter == 0x73 { ranges.append(0x17F ... 0x17F) }
-            if letter == 0x6B { ranges.append(0x212A ... 0x212A) }
+        for letter in UInt32(0x61)...0x7A where set.contains(letter) || set.contains(letter - 32) {
+            ranges += [letter...letter, letter - 32...letter - 32]
+            if letter == 0x73 { ranges.append(0x17F...0x17F) }
+            if letter == 0x6B { ranges.append(0x212A...0x212A) }
         }
         return ScalarSet(ranges)
     }
@@ -254,31 +258,37 @@ struct PatternParser {
         case "e": return (ScalarSet("\u{1B}"), false)
         case "x":
             if take("{") {
-                let value = try hexadecimal(1 ... 8)
+                let value = try hexadecimal(1...8)
                 guard take("}") else { throw Refusal(reason: "an unfinished \\x{…}") }
                 return (value, false)
             }
-            let value = try hexadecimal(1 ... 2)
-            guard !value.ranges.contains(where: { $0.upperBound >= 0x80 }) else { throw Refusal(reason: "a byte \\x80 to \\xFF") }
+            let value = try hexadecimal(1...2)
+            guard !value.ranges.contains(where: { $0.upperBound >= 0x80 }) else {
+                throw Refusal(reason: "a byte \\x80 to \\xFF")
+            }
             return (value, false)
-        case "u": return (try hexadecimal(4 ... 4), false)
-        case "0" ... "9": throw Refusal(reason: "a back-reference or an octal escape \\\(scalar)")
-        case "A" ... "Z", "a" ... "z": throw Refusal(reason: "the escape \\\(scalar)")
-        default: return (ScalarSet([scalar.value ... scalar.value]), false)
+        case "u": return (try hexadecimal(4...4), false)
+        case "0"..."9": throw Refusal(reason: "a back-reference or an octal escape \\\(scalar)")
+        case "A"..."Z", "a"..."z": throw Refusal(reason: "the escape \\\(scalar)")
+        default: return (ScalarSet([scalar.value...scalar.value]), false)
         }
     }
 
     private mutating func hexadecimal(_ digits: ClosedRange<Int>) throws(Refusal) -> ScalarSet {
         var value: UInt32 = 0
         var count = 0
-        while count < digits.upperBound, let digit = peek().flatMap({ Character($0).hexDigitValue }), peek()?.isASCII == true {
+        while count < digits.upperBound, let digit = peek().flatMap({ Character($0).hexDigitValue }),
+            peek()?.isASCII == true
+        {
             guard value < 0x1000_0000 else { throw Refusal(reason: "an escape beyond U+10FFFF") }
             value = value << 4 | UInt32(digit)
             count += 1
             position += 1
         }
-        guard digits.contains(count), Unicode.Scalar(value) != nil else { throw Refusal(reason: "an escape that is no character") }
-        return ScalarSet([value ... value])
+        guard digits.contains(count), Unicode.Scalar(value) != nil else {
+            throw Refusal(reason: "an escape that is no character")
+        }
+        return ScalarSet([value...value])
     }
 
     /// `\p{Name}`, `\p{^Name}` behind its first letter.
@@ -291,7 +301,9 @@ struct PatternParser {
             if scalar == "}" { break }
             name.unicodeScalars.append(scalar)
         }
-        guard let set = CharacterClass.property(name, word: word) else { throw Refusal(reason: "the property \\p{\(name)}") }
+        guard let set = CharacterClass.property(name, word: word) else {
+            throw Refusal(reason: "the property \\p{\(name)}")
+        }
         return isInverted ? set.inverted : set
     }
 
@@ -314,18 +326,23 @@ struct PatternParser {
                 continue
             }
             if !isFirst, take("]") { break }
-            if isFirst, peek() == "]", !scalars[(position + 1)...].contains("]") { throw Refusal(reason: "an empty class") }
+            if isFirst, peek() == "]", !scalars[(position + 1)...].contains("]") {
+                throw Refusal(reason: "an empty class")
+            }
             isFirst = false
             let (set, isClass) = try bracketItem(flags)
-            guard !isClass, let first = set.ranges.first?.lowerBound, peek() == "-", let behind = peek(1), behind != "]" else {
+            guard !isClass, let first = set.ranges.first?.lowerBound, peek() == "-", let behind = peek(1), behind != "]"
+            else {
                 ranges += try (isClass ? set : caseVariants(set, flags)).ranges
                 continue
             }
             position += 1
             let (end, endIsClass) = try bracketItem(flags)
-            guard !endIsClass, let last = end.ranges.first?.lowerBound else { throw Refusal(reason: "a range that ends in a class") }
+            guard !endIsClass, let last = end.ranges.first?.lowerBound else {
+                throw Refusal(reason: "a range that ends in a class")
+            }
             guard first <= last else { throw Refusal(reason: "a range whose end is before its start") }
-            ranges += try caseVariants(ScalarSet([first ... last]), flags).ranges
+            ranges += try caseVariants(ScalarSet([first...last]), flags).ranges
         }
         let part = ScalarSet(ranges)
         let set = whole?.intersection(part) ?? part
@@ -346,7 +363,7 @@ struct PatternParser {
         case "\\":
             if take("b") { return (ScalarSet("\u{8}"), false) }
             return try escapedSet(word: CharacterClass.word)
-        default: return (ScalarSet([scalar.value ... scalar.value]), false)
+        default: return (ScalarSet([scalar.value...scalar.value]), false)
         }
     }
 }

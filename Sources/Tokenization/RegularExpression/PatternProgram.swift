@@ -51,7 +51,9 @@ struct PatternProgram: Sendable {
 
     /// One scalar of each set, one after the other.
     init(literal sets: [ScalarSet]) throws(PatternParser.Refusal) {
-        guard sets.count <= Self.limit else { throw PatternParser.Refusal(reason: "more than \(Self.limit) characters") }
+        guard sets.count <= Self.limit else {
+            throw PatternParser.Refusal(reason: "more than \(Self.limit) characters")
+        }
         for set in sets { instructions.append(.set(number(of: set))) }
         instructions.append(.match)
         firstScalars = sets.first.map { ScalarBitmap($0) }
@@ -65,7 +67,9 @@ struct PatternProgram: Sendable {
     }
 
     private mutating func emit(_ pattern: Pattern, isAtomic: Bool) throws(PatternParser.Refusal) {
-        guard instructions.count <= Self.stepLimit else { throw PatternParser.Refusal(reason: "a pattern of more than \(Self.stepLimit) steps") }
+        guard instructions.count <= Self.stepLimit else {
+            throw PatternParser.Refusal(reason: "a pattern of more than \(Self.stepLimit) steps")
+        }
         switch pattern {
         case .empty: break
         case .set(let set): instructions.append(.set(number(of: set)))
@@ -85,7 +89,8 @@ struct PatternProgram: Sendable {
             }
             for jump in jumps { instructions[jump] = .jump(instructions.count) }
         case .repetition(.set(let set), let minimum, let maximum, let greed):
-            instructions.append(.run(set: number(of: set), minimum: minimum, maximum: maximum ?? .max, greed, memory: runCount))
+            instructions.append(
+                .run(set: number(of: set), minimum: minimum, maximum: maximum ?? .max, greed, memory: runCount))
             runCount += 1
         case .repetition(let body, let minimum, let maximum, .possessive):
             try emit(.atomic(.repetition(body, minimum: minimum, maximum: maximum, .greedy)), isAtomic: isAtomic)
@@ -94,7 +99,8 @@ struct PatternProgram: Sendable {
         case .assertion(let assertion): instructions.append(.assertion(assertion))
         case .look(.set(let set), let ahead, let negated):
             let number = number(of: set)
-            instructions.append(ahead ? .peek(set: number, negated: negated) : .peekBehind(set: number, negated: negated))
+            instructions.append(
+                ahead ? .peek(set: number, negated: negated) : .peekBehind(set: number, negated: negated))
         case .look(let body, true, let negated):
             instructions.append(.lookahead(lookaheads.count, negated: negated))
             lookaheads.append(try LookaheadAutomaton(body))
@@ -117,31 +123,36 @@ struct PatternProgram: Sendable {
     private mutating func emitRepetition(
         of body: Pattern, _ minimum: Int, _ maximum: Int?, isLazy: Bool, isAtomic: Bool
     ) throws(PatternParser.Refusal) {
-        for _ in 0 ..< minimum { try emit(body, isAtomic: isAtomic) }
+        for _ in 0..<minimum { try emit(body, isAtomic: isAtomic) }
         var exits: [Int] = []
         if let maximum {
-            for _ in minimum ..< maximum {
+            for _ in minimum..<maximum {
                 exits.append(reserve())
                 try emit(body, isAtomic: isAtomic)
             }
         } else {
             // Oniguruma leaves the loop behind such a turn, which needs to know where the turn began.
-            if body.matchesEmpty { throw PatternParser.Refusal(reason: "an unlimited repetition of what may match nothing") }
+            if body.matchesEmpty {
+                throw PatternParser.Refusal(reason: "an unlimited repetition of what may match nothing")
+            }
             // What is remembered of a loop would cross the border of the atomic group.
-            if isAtomic { throw PatternParser.Refusal(reason: "an atomic or possessive group with a repeated group in it") }
+            if isAtomic {
+                throw PatternParser.Refusal(reason: "an atomic or possessive group with a repeated group in it")
+            }
             let loop = reserve()
             try emit(body, isAtomic: isAtomic)
             instructions.append(.jump(loop))
             exits.append(loop)
         }
         for exit in exits {
-            instructions[exit] = isLazy ? .split(instructions.count, exit + 1, mark: -1) : .split(exit + 1, instructions.count, mark: -1)
+            instructions[exit] =
+                isLazy ? .split(instructions.count, exit + 1, mark: -1) : .split(exit + 1, instructions.count, mark: -1)
         }
     }
 
     /// Gives a mark to every split that can be come to twice at one place: those that something can be matched before,
-    /// those of loops, and those behind alternatives that may all match nothing. Within atomic groups there is none, because what
-    /// fails there may not fail elsewhere; so there may be few splits, each of which may double the work.
+    /// those of loops, and those behind alternatives that may all match nothing. Within atomic groups there is none,
+    /// because what fails there may not fail elsewhere; so there may be few splits, each of which may double the work.
     private mutating func numberMarks() throws(PatternParser.Refusal) {
         var isReachable = [Bool](repeating: false, count: instructions.count)
         var work: [Int] = []
@@ -185,7 +196,8 @@ struct PatternProgram: Sendable {
             case .split where depth > 0:
                 choices += 1
                 guard choices <= Self.mostAtomicChoices else {
-                    throw PatternParser.Refusal(reason: "an atomic or possessive group of more than \(Self.mostAtomicChoices) alternatives")
+                    throw PatternParser.Refusal(
+                        reason: "an atomic or possessive group of more than \(Self.mostAtomicChoices) alternatives")
                 }
             case .split(let first, let second, _) where depth == 0 && isReachable[index]:
                 instructions[index] = .split(first, second, mark: markCount)
@@ -203,7 +215,9 @@ struct PatternProgram: Sendable {
         case .alternation(let parts): parts.reduce(ScalarSet()) { $0.union(first($1)) }
         case .repetition(let part, _, _, _), .atomic(let part): first(part)
         case .sequence(let parts):
-            parts.prefix((parts.firstIndex { !$0.matchesEmpty } ?? parts.count - 1) + 1).reduce(ScalarSet()) { $0.union(first($1)) }
+            parts.prefix((parts.firstIndex { !$0.matchesEmpty } ?? parts.count - 1) + 1).reduce(ScalarSet()) {
+                $0.union(first($1))
+            }
         }
     }
 }

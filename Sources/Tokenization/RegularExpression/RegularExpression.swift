@@ -14,7 +14,7 @@ struct RegularExpression: Sendable {
 
     /// What matches `literal` and nothing else.
     init(literal: String) throws(PatternParser.Refusal) {
-        let sets = literal.unicodeScalars.map { ScalarSet([$0.value ... $0.value]) }
+        let sets = literal.unicodeScalars.map { ScalarSet([$0.value...$0.value]) }
         program = try PatternProgram(literal: sets)
         matchesEmpty = sets.isEmpty
     }

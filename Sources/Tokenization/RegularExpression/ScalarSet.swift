@@ -4,18 +4,18 @@
 struct ScalarSet: Hashable, Sendable {
     private(set) var ranges: [ClosedRange<UInt32>] = []
 
-    static let all = ScalarSet([0 ... 0x10FFFF])
+    static let all = ScalarSet([0...0x10FFFF])
     /// All but the newline, which is what a full stop matches.
-    static let allButNewline = ScalarSet([0xA ... 0xA]).inverted
+    static let allButNewline = ScalarSet([0xA...0xA]).inverted
 
     init() {}
 
-    init(_ scalars: String) { self.init(scalars.unicodeScalars.map { $0.value ... $0.value }) }
+    init(_ scalars: String) { self.init(scalars.unicodeScalars.map { $0.value...$0.value }) }
 
     init(_ unsorted: [ClosedRange<UInt32>]) {
         for range in unsorted.sorted(by: { $0.lowerBound < $1.lowerBound }) {
             if let last = ranges.last, range.lowerBound <= last.upperBound + 1 {
-                ranges[ranges.count - 1] = last.lowerBound ... max(last.upperBound, range.upperBound)
+                ranges[ranges.count - 1] = last.lowerBound...max(last.upperBound, range.upperBound)
             } else {
                 ranges.append(range)
             }
@@ -24,7 +24,7 @@ struct ScalarSet: Hashable, Sendable {
 
     /// Inclusive ranges as the Unicode tables hold them: first, last, first, last, …
     init(table: [UInt32]) {
-        self.init(stride(from: 0, to: table.count, by: 2).map { table[$0] ... table[$0 + 1] })
+        self.init(stride(from: 0, to: table.count, by: 2).map { table[$0]...table[$0 + 1] })
     }
 
     var isEmpty: Bool { ranges.isEmpty }
@@ -33,10 +33,10 @@ struct ScalarSet: Hashable, Sendable {
         var gaps: [ClosedRange<UInt32>] = []
         var next: UInt32 = 0
         for range in ranges {
-            if next < range.lowerBound { gaps.append(next ... range.lowerBound - 1) }
+            if next < range.lowerBound { gaps.append(next...range.lowerBound - 1) }
             next = range.upperBound + 1
         }
-        if next <= 0x10FFFF { gaps.append(next ... 0x10FFFF) }
+        if next <= 0x10FFFF { gaps.append(next...0x10FFFF) }
         var result = ScalarSet()
         result.ranges = gaps
         return result
@@ -70,7 +70,7 @@ struct ScalarBitmap: Sendable {
         for range in set.ranges {
             let first = Int(range.lowerBound >> 8)
             let last = Int(range.upperBound >> 8)
-            for page in first ... last {
+            for page in first...last {
                 let start = page == first ? range.lowerBound & 0xFF : 0
                 let end = page == last ? range.upperBound & 0xFF : 0xFF
                 if start == 0, end == 0xFF {
@@ -82,7 +82,7 @@ struct ScalarBitmap: Sendable {
                     words += [0, 0, 0, 0]
                 }
                 let base = Int(pageNumbers[page]) * 4
-                for bit in start ... end { words[base + Int(bit >> 6)] |= 1 << UInt64(bit & 63) }
+                for bit in start...end { words[base + Int(bit >> 6)] |= 1 << UInt64(bit & 63) }
             }
         }
     }

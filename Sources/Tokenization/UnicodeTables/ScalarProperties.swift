@@ -64,7 +64,10 @@ enum ScalarProperties {
         mark(UnicodeTables.numeric, .numeric)
         mark([0x1, 0x8, 0xB, 0xB, 0xE, 0x1F, 0x7F, 0x7F, 0x8F, 0x8F, 0x9F, 0x9F], .nmtRemoved)
         mark(
-            [0x9, 0xA, 0xC, 0xD, 0x1680, 0x1680, 0x200B, 0x200F, 0x2028, 0x2029, 0x2581, 0x2581, 0xFEFF, 0xFEFF, 0xFFFD, 0xFFFD],
+            [
+                0x9, 0xA, 0xC, 0xD, 0x1680, 0x1680, 0x200B, 0x200F, 0x2028, 0x2029, 0x2581, 0x2581, 0xFEFF, 0xFEFF,
+                0xFFFD, 0xFFFD,
+            ],
             .nmtSpace)
         mark(UnicodeTables.combiningClass, step: 3, .reorders)
         markKeys(UnicodeTables.decomposition, .decomposes)
@@ -106,8 +109,10 @@ enum ScalarProperties {
     /// compatible of one that ``ScalarFlags/isCompatible``.
     static func decomposition(of scalar: UInt32, isCompatible: Bool) -> ArraySlice<UInt32> {
         let table = isCompatible ? UnicodeTables.compatibility : UnicodeTables.decomposition
-        guard let position = (isCompatible ? compatibilityPositions : decompositionPositions)[scalar] else { return [scalar] }
-        return table[position + 1 ..< position + 1 + Int(table[position] >> 24)]
+        guard let position = (isCompatible ? compatibilityPositions : decompositionPositions)[scalar] else {
+            return [scalar]
+        }
+        return table[position + 1..<position + 1 + Int(table[position] >> 24)]
     }
 
     /// The canonical combining class of any scalar.
@@ -121,11 +126,13 @@ enum ScalarProperties {
     static func lowercase(of scalar: UInt32, _ emit: (UInt32) -> Void) {
         if let position = lowercasePositions[scalar] {
             let count = Int(UnicodeTables.lowercaseSeveral[position] >> 24)
-            for part in UnicodeTables.lowercaseSeveral[position + 1 ..< position + 1 + count] { emit(part) }
+            for part in UnicodeTables.lowercaseSeveral[position + 1..<position + 1 + count] { emit(part) }
             return
         }
         let table = UnicodeTables.lowercaseRuns
-        guard let entry = lastEntry(in: table, width: 4, atMost: scalar), scalar <= table[entry + 1] else { return emit(scalar) }
+        guard let entry = lastEntry(in: table, width: 4, atMost: scalar), scalar <= table[entry + 1] else {
+            return emit(scalar)
+        }
         emit(scalar &+ table[entry + 3])
     }
 
@@ -157,7 +164,7 @@ enum ScalarProperties {
 
 /// The arithmetic of Hangul syllables (Unicode Standard, section 3.12).
 enum Hangul {
-    static let syllables: Range<UInt32> = 0xAC00 ..< 0xAC00 + 11172
+    static let syllables: Range<UInt32> = 0xAC00..<0xAC00 + 11172
     private static let leading: UInt32 = 0x1100
     private static let vowel: UInt32 = 0x1161
     private static let trailing: UInt32 = 0x11A7  // one before the first, so that 0 means none
@@ -176,10 +183,12 @@ enum Hangul {
     static func hasTrailing(_ syllable: UInt32) -> Bool { (syllable - syllables.lowerBound) % trailings != 0 }
 
     static func composition(of first: UInt32, _ second: UInt32) -> UInt32? {
-        if (leading ..< leading + 19).contains(first), (vowel ..< vowel + vowels).contains(second) {
+        if (leading..<leading + 19).contains(first), (vowel..<vowel + vowels).contains(second) {
             return syllables.lowerBound + ((first - leading) * vowels + second - vowel) * trailings
         }
-        if syllables.contains(first), (first - syllables.lowerBound) % trailings == 0, (trailing + 1 ..< trailing + trailings).contains(second) {
+        if syllables.contains(first), (first - syllables.lowerBound) % trailings == 0,
+            (trailing + 1..<trailing + trailings).contains(second)
+        {
             return first + second - trailing
         }
         return nil

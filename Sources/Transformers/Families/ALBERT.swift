@@ -15,10 +15,14 @@ extension ModelFamily {
             let inner = try reader.layers("inner_group_num", default: 1)
             let rounds = configuration.layerCount
             guard rounds * inner <= ConfigurationReader.mostLayers else {
-                throw reader.refuse("'inner_group_num' is \(inner), too many for \(rounds) layers; the file is damaged or edited")
+                throw reader.refuse(
+                    "'inner_group_num' is \(inner), too many for \(rounds) layers; the file is damaged or edited")
             }
-            guard groups <= rounds else { throw reader.refuse("'num_hidden_groups' is \(groups), more than the \(rounds) layers") }
-            // Round r runs all layers of its group, ⌊r / (rounds / groups)⌋ in double precision, as transformers has it.
+            guard groups <= rounds else {
+                throw reader.refuse("'num_hidden_groups' is \(groups), more than the \(rounds) layers")
+            }
+            // Round r runs all layers of its group, ⌊r / (rounds / groups)⌋ in double precision, as transformers has
+            // it.
             configuration.layersPerGroup = inner
             configuration.layerSources = (0..<rounds).flatMap { round in
                 let group = Int(Double(round) / (Double(rounds) / Double(groups)))
@@ -41,27 +45,32 @@ extension ModelFamily {
             return names
         },
         heads: TaskHeads(
-            sequence: { _ throws(FileError) in HeadNames([.dense("pooler"), .activation(.tanh), .labels("classifier")]) },
+            sequence: { _ throws(FileError) in HeadNames([.dense("pooler"), .activation(.tanh), .labels("classifier")])
+            },
             language: { (source) throws(FileError) in
                 HeadNames([
-                    .dense("predictions.dense", source.configuration.embeddingSize), .activation(source.configuration.activation),
+                    .dense("predictions.dense", source.configuration.embeddingSize),
+                    .activation(source.configuration.activation),
                     .norm("predictions.LayerNorm"), try source.decoder("predictions.decoder", bias: "predictions.bias"),
                 ])
             }),
         shapes: [shape("albert-base", 768, 12, 12, 3072), shape("albert-large", 1024, 24, 16, 4096)])
 
-    private static func shape(_ name: String, _ hidden: Int, _ layers: Int, _ heads: Int, _ inner: Int) -> PublishedShape {
+    private static func shape(_ name: String, _ hidden: Int, _ layers: Int, _ heads: Int, _ inner: Int)
+        -> PublishedShape
+    {
         PublishedShape(
             name: name,
-            members: PublishedShape.layers("albert", "AlbertModel", hidden, layers, heads, inner, vocabulary: 30_000, epsilon: "1e-12") + """
+            members: PublishedShape.layers(
+                "albert", "AlbertModel", hidden, layers, heads, inner, vocabulary: 30_000, epsilon: "1e-12") + """
 
-                "hidden_act": "gelu_new"
-                "type_vocab_size": 2
-                "embedding_size": 128
-                "num_hidden_groups": 1
-                "inner_group_num": 1
-                "pad_token_id": 0
-                """,
+                    "hidden_act": "gelu_new"
+                    "type_vocab_size": 2
+                    "embedding_size": 128
+                    "num_hidden_groups": 1
+                    "inner_group_num": 1
+                    "pad_token_id": 0
+                    """,
             positionKey: "max_position_embeddings", positions: 512)
     }
 }

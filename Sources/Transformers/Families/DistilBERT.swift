@@ -8,7 +8,8 @@ extension ModelFamily {
         configuration: { (reader, family) throws(FileError) in
             var configuration = EncoderConfiguration(
                 family: family, hiddenSize: try reader.width("dim", "hidden_size"),
-                layerCount: try reader.layers("n_layers", "num_hidden_layers"), headCount: try reader.width("n_heads", "num_attention_heads"),
+                layerCount: try reader.layers("n_layers", "num_hidden_layers"),
+                headCount: try reader.width("n_heads", "num_attention_heads"),
                 intermediateSize: try reader.width("hidden_dim"), vocabularySize: try reader.size("vocab_size"),
                 positionCount: try reader.size("max_position_embeddings"), layerNormEpsilon: 1e-12)
             configuration.activation = try reader.activation("activation")
@@ -28,7 +29,9 @@ extension ModelFamily {
             return names
         },
         heads: TaskHeads(
-            sequence: { _ throws(FileError) in HeadNames([.dense("pre_classifier"), .activation(.relu), .labels("classifier")]) },
+            sequence: { _ throws(FileError) in
+                HeadNames([.dense("pre_classifier"), .activation(.relu), .labels("classifier")])
+            },
             language: { (source) throws(FileError) in
                 HeadNames([
                     .dense("vocab_transform"), .activation(source.configuration.activation), .norm("vocab_layer_norm"),
@@ -49,6 +52,6 @@ extension ModelFamily {
                     "vocab_size": 30522
                     "pad_token_id": 0
                     """,
-                positionKey: "max_position_embeddings", positions: 512),
+                positionKey: "max_position_embeddings", positions: 512)
         ])
 }

@@ -11,15 +11,19 @@ extension ModelFamily {
             return configuration
         },
         heads: TaskHeads(
-            sequence: { _ throws(FileError) in HeadNames([.dense("classifier.dense"), .activation(.gelu), .labels("classifier.out_proj")]) },
+            sequence: { _ throws(FileError) in
+                HeadNames([.dense("classifier.dense"), .activation(.gelu), .labels("classifier.out_proj")])
+            },
             language: { (source) throws(FileError) in
                 HeadNames([
                     .dense("generator_predictions.dense", source.configuration.embeddingSize), .activation(.gelu),
-                    .norm("generator_predictions.LayerNorm"), try source.decoder("generator_lm_head", bias: "generator_lm_head.bias"),
+                    .norm("generator_predictions.LayerNorm"),
+                    try source.decoder("generator_lm_head", bias: "generator_lm_head.bias"),
                 ])
             }),
         shapes: [
-            shape("electra-small", embedding: 128, 256, 12, 4, 1024), shape("electra-base", embedding: 768, 768, 12, 12, 3072),
+            shape("electra-small", embedding: 128, 256, 12, 4, 1024),
+            shape("electra-base", embedding: 768, 768, 12, 12, 3072),
             shape("electra-large", embedding: 1024, 1024, 24, 16, 4096),
         ])
 
@@ -28,13 +32,14 @@ extension ModelFamily {
     ) -> PublishedShape {
         PublishedShape(
             name: name,
-            members: PublishedShape.layers("electra", "ElectraModel", hidden, layers, heads, inner, vocabulary: 30_522, epsilon: "1e-12") + """
+            members: PublishedShape.layers(
+                "electra", "ElectraModel", hidden, layers, heads, inner, vocabulary: 30_522, epsilon: "1e-12") + """
 
-                "hidden_act": "gelu"
-                "type_vocab_size": 2
-                "embedding_size": \(embedding)
-                "pad_token_id": 0
-                """,
+                    "hidden_act": "gelu"
+                    "type_vocab_size": 2
+                    "embedding_size": \(embedding)
+                    "pad_token_id": 0
+                    """,
             positionKey: "max_position_embeddings", positions: 512)
     }
 }

@@ -1,4 +1,5 @@
-// Jina BERT v2 (Günther et al. 2023): ALiBi instead of positions, gated dense layers. Its `config.json` says `bert` and `alibi`.
+// Jina BERT v2 (Günther et al. 2023): ALiBi instead of positions, gated dense layers. Its `config.json` says `bert` and
+// `alibi`.
 
 import Checkpoints
 
@@ -7,8 +8,12 @@ extension ModelFamily {
         name: "jina_bert", modelTypes: ["jina_bert", "bert"],
         recognises: { $0["model_type"]?.string == "jina_bert" || $0["position_embedding_type"]?.string == "alibi" },
         configuration: { (reader, family) throws(FileError) in
-            if let map = reader.config["auto_map"]?.object, map.members.contains(where: { $0.value.string?.contains("qk-post-norm") == true }) {
-                throw reader.refuse("auto_map names jina-bert-v2-qk-post-norm, a variant with norms on queries and keys, which is not supported")
+            if let map = reader.config["auto_map"]?.object,
+                map.members.contains(where: { $0.value.string?.contains("qk-post-norm") == true })
+            {
+                throw reader.refuse(
+                    "auto_map names jina-bert-v2-qk-post-norm, a variant with norms on queries and keys, which is not supported"
+                )
             }
             var configuration = try EncoderConfiguration.layersOfBERT(reader, family)
             configuration.tokenTypeCount = try reader.size("type_vocab_size", default: 2)
@@ -23,7 +28,8 @@ extension ModelFamily {
                 configuration.isGated = true
                 configuration.activation = .relu
                 configuration.biases.inner = false
-            case let other: throw reader.refuse("feed_forward_type '\(other)' is not supported; supported: original, geglu, reglu")
+            case let other:
+                throw reader.refuse("feed_forward_type '\(other)' is not supported; supported: original, geglu, reglu")
             }
             return configuration
         },
@@ -39,18 +45,21 @@ extension ModelFamily {
         heads: .ofBERT(activation: { (source) throws(FileError) in try source.reader.activation("hidden_act") }),
         shapes: [shape("jina-v2-small", 512, 4, 8, 2048), shape("jina-v2-base", 768, 12, 12, 3072)])
 
-    private static func shape(_ name: String, _ hidden: Int, _ layers: Int, _ heads: Int, _ inner: Int) -> PublishedShape {
+    private static func shape(_ name: String, _ hidden: Int, _ layers: Int, _ heads: Int, _ inner: Int)
+        -> PublishedShape
+    {
         PublishedShape(
             name: name,
-            members: PublishedShape.layers("bert", "JinaBertModel", hidden, layers, heads, inner, vocabulary: 30_528, epsilon: "1e-12") + """
+            members: PublishedShape.layers(
+                "bert", "JinaBertModel", hidden, layers, heads, inner, vocabulary: 30_528, epsilon: "1e-12") + """
 
-                "hidden_act": "gelu"
-                "type_vocab_size": 2
-                "position_embedding_type": "alibi"
-                "feed_forward_type": "geglu"
-                "emb_pooler": "mean"
-                "pad_token_id": 0
-                """,
+                    "hidden_act": "gelu"
+                    "type_vocab_size": 2
+                    "position_embedding_type": "alibi"
+                    "feed_forward_type": "geglu"
+                    "emb_pooler": "mean"
+                    "pad_token_id": 0
+                    """,
             positionKey: "max_position_embeddings", positions: 8192)
     }
 }

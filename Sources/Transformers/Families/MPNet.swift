@@ -10,7 +10,9 @@ extension ModelFamily {
             try configuration.countPositions(reader, afterPadding: 1)
             let buckets = try reader.width("relative_attention_num_buckets", default: 32)
             // Half of them are for keys behind the query, and half of those for single distances.
-            guard buckets >= 4 else { throw reader.refuse("'relative_attention_num_buckets' is \(buckets), and at least 4 are needed") }
+            guard buckets >= 4 else {
+                throw reader.refuse("'relative_attention_num_buckets' is \(buckets), and at least 4 are needed")
+            }
             configuration.distanceBias = .buckets(count: buckets, maximumDistance: 128)
             return configuration
         },
@@ -25,12 +27,13 @@ extension ModelFamily {
         shapes: [
             PublishedShape(
                 name: "mpnet-base",
-                members: PublishedShape.layers("mpnet", "MPNetModel", 768, 12, 12, 3072, vocabulary: 30_527, epsilon: "1e-05") + """
+                members: PublishedShape.layers(
+                    "mpnet", "MPNetModel", 768, 12, 12, 3072, vocabulary: 30_527, epsilon: "1e-05") + """
 
-                    "hidden_act": "gelu"
-                    "relative_attention_num_buckets": 32
-                    "pad_token_id": 1
-                    """,
-                positionKey: "max_position_embeddings", positions: 514, firstRow: 2),
+                        "hidden_act": "gelu"
+                        "relative_attention_num_buckets": 32
+                        "pad_token_id": 1
+                        """,
+                positionKey: "max_position_embeddings", positions: 514, firstRow: 2)
         ])
 }

@@ -2,8 +2,9 @@
 
 import Checkpoints
 
-/// A family of models, defined once, in a file of its own: which `config.json` is of it, what that makes of the shared layers, what
-/// its parameters and heads are called, and the shapes that were published. Nothing else asks which family a model is of.
+/// A family of models, defined once, in a file of its own: which `config.json` is of it, what that makes of the shared
+/// layers, what its parameters and heads are called, and the shapes that were published. Nothing else asks which family
+/// a model is of.
 public struct ModelFamily: Sendable {
     /// What messages call it.
     public let name: String
@@ -22,7 +23,8 @@ public struct ModelFamily: Sendable {
 
     /// All families, in the order in which their shapes are listed.
     static let all: [ModelFamily] = [
-        .bert, .roberta, .xlmRoberta, .camembert, .distilbert, .albert, .debertaV2, .electra, .mpnet, .modernbert, .nomicBert, .jinaBert, .esm,
+        .bert, .roberta, .xlmRoberta, .camembert, .distilbert, .albert, .debertaV2, .electra, .mpnet, .modernbert,
+        .nomicBert, .jinaBert, .esm,
     ]
 
     /// The supported families, as error messages list them.
@@ -42,20 +44,24 @@ extension EncoderConfiguration {
         guard let type = config["model_type"]?.string else {
             throw reader.refuse("'model_type' is missing; supported: \(ModelFamily.list)")
         }
-        guard let family = ModelFamily.all.first(where: { $0.modelTypes.contains(type) && $0.recognises(config) }) else {
+        guard let family = ModelFamily.all.first(where: { $0.modelTypes.contains(type) && $0.recognises(config) })
+        else {
             throw reader.refuse("model_type '\(type)' is not supported; supported: \(ModelFamily.list)")
         }
         try reader.refuse(
-            ifSet: "is_decoder", "add_cross_attention", "is_encoder_decoder", because: "only bidirectional encoders are supported")
+            ifSet: "is_decoder", "add_cross_attention", "is_encoder_decoder",
+            because: "only bidirectional encoders are supported")
         try reader.refuse("quantization_config", unless: [])
         self = try family.configuration(reader, family)
         guard hiddenSize % headCount == 0 else {
             let heads = ["num_attention_heads", "n_heads", "n_head"].first(where: reader.has) ?? "num_attention_heads"
             let width = ["hidden_size", "dim", "n_embd"].first(where: reader.has) ?? "hidden_size"
-            throw reader.refuse("'\(heads)' (\(headCount)) does not divide '\(width)' (\(hiddenSize)); the file is damaged or edited")
+            throw reader.refuse(
+                "'\(heads)' (\(headCount)) does not divide '\(width)' (\(hiddenSize)); the file is damaged or edited")
         }
         guard rotaryDimension % 2 == 0 else {
-            throw reader.refuse("heads of \(headDimension) channels cannot be turned pair by pair; the file is damaged or edited")
+            throw reader.refuse(
+                "heads of \(headDimension) channels cannot be turned pair by pair; the file is damaged or edited")
         }
     }
 }

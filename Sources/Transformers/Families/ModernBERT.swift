@@ -22,7 +22,8 @@ extension ModelFamily {
             let attentionBias = try reader.flag("attention_bias", default: false)
             let denseBias = try reader.flag("mlp_bias", default: false)
             configuration.biases = Biases(
-                attention: attentionBias, inner: denseBias, output: denseBias, norms: try reader.flag("norm_bias", default: false))
+                attention: attentionBias, inner: denseBias, output: denseBias,
+                norms: try reader.flag("norm_bias", default: false))
             configuration.rotaryDimension = configuration.headDimension
             let global = try rotaryBase(reader, "full_attention", "global_rope_theta", default: 160_000)
             let window = try reader.size("local_attention", default: 128) / 2
@@ -53,7 +54,8 @@ extension ModelFamily {
                 switch try source.reader.text("classifier_pooling", default: "cls") {
                 case "cls": pooling = .cls
                 case "mean": pooling = .mean
-                case let other: throw source.reader.refuse("classifier_pooling '\(other)' is not supported; supported: cls, mean")
+                case let other:
+                    throw source.reader.refuse("classifier_pooling '\(other)' is not supported; supported: cls, mean")
                 }
                 return HeadNames(try transform(source) + [.labels("classifier")], pooling: pooling)
             },
@@ -80,13 +82,18 @@ extension ModelFamily {
             let period = try reader.size("global_attn_every_n_layers", default: 3)
             return (0..<count).map { $0 % period != 0 }
         }
-        guard types.count == count else { throw reader.refuse("'layer_types' has \(types.count) entries for \(count) layers") }
+        guard types.count == count else {
+            throw reader.refuse("'layer_types' has \(types.count) entries for \(count) layers")
+        }
         var local: [Bool] = []
         for type in types {
             switch type.string {
             case "full_attention": local.append(false)
             case "sliding_attention": local.append(true)
-            default: throw reader.refuse("layer_types '\(type.string ?? type.kindName)' is not supported; supported: full_attention, sliding_attention")
+            default:
+                throw reader.refuse(
+                    "layer_types '\(type.string ?? type.kindName)' is not supported; supported: full_attention, sliding_attention"
+                )
             }
         }
         return local
@@ -103,7 +110,9 @@ extension ModelFamily {
         return try reader.rotaryBase(try reader.number(oldKey, default: standard))
     }
 
-    private static func shape(_ name: String, _ hidden: Int, _ layers: Int, _ heads: Int, _ inner: Int) -> PublishedShape {
+    private static func shape(_ name: String, _ hidden: Int, _ layers: Int, _ heads: Int, _ inner: Int)
+        -> PublishedShape
+    {
         PublishedShape(
             name: name,
             members: """

@@ -18,7 +18,8 @@ extension ModelFamily {
                 positionCount: try reader.size("n_positions", "max_position_embeddings"),
                 layerNormEpsilon: try reader.epsilon("layer_norm_epsilon", "layer_norm_eps", default: 1e-12))
             try reader.refuse(
-                ifSet: "prenorm", "parallel_block", "use_rms_norm", "causal", "rotary_emb_interleaved", "scale_attn_by_inverse_layer_idx",
+                ifSet: "prenorm", "parallel_block", "use_rms_norm", "causal", "rotary_emb_interleaved",
+                "scale_attn_by_inverse_layer_idx",
                 "tie_qkv", because: "this variant of nomic_bert is not supported")
             for key in ["rotary_emb_scale_base", "rotary_scaling_factor"] { try reader.refuse(key, unless: []) }
             for key in ["num_experts", "moe_every_n_layers"] { try reader.refuse(key, unless: [.integer(0)]) }
@@ -30,18 +31,21 @@ extension ModelFamily {
                 switch try reader.text("activation_function", default: "swiglu") {
                 case "swiglu": configuration.activation = .silu
                 case "geglu": configuration.activation = .gelu
-                case let other: throw reader.refuse("activation_function '\(other)' is not supported; supported: swiglu, geglu")
+                case let other:
+                    throw reader.refuse("activation_function '\(other)' is not supported; supported: swiglu, geglu")
                 }
             } else {
                 configuration.activation = try reader.activation("hidden_act", default: .silu)
             }
             configuration.isGated = true
             configuration.biases = Biases(
-                attention: try reader.flag("qkv_proj_bias", default: isPublished), inner: try reader.flag("mlp_fc1_bias", default: isPublished),
+                attention: try reader.flag("qkv_proj_bias", default: isPublished),
+                inner: try reader.flag("mlp_fc1_bias", default: isPublished),
                 output: try reader.flag("mlp_fc2_bias", default: isPublished))
             let fraction = try reader.number("rotary_emb_fraction", default: isPublished ? 0 : 1)
             guard fraction > 0, fraction <= 1 else {
-                throw reader.refuse("'rotary_emb_fraction' is \(fraction); only models with rotary positions are supported")
+                throw reader.refuse(
+                    "'rotary_emb_fraction' is \(fraction); only models with rotary positions are supported")
             }
             configuration.rotaryDimension = Int(Double(configuration.headDimension) * fraction) / 2 * 2
             let parameters = reader.config["rope_parameters"]
@@ -88,6 +92,6 @@ extension ModelFamily {
                     "rotary_emb_fraction": 1.0
                     "rotary_emb_interleaved": false
                     """,
-                positionKey: "n_positions", positions: 8192),
+                positionKey: "n_positions", positions: 8192)
         ])
 }

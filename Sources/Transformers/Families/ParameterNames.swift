@@ -23,7 +23,8 @@ struct ParameterNames: Sendable {
     var attentionOutput = "attention.output.dense"
     /// After the attention's residual sum, or before attention.
     var attentionNorm = "attention.output.LayerNorm"
-    /// The first dense layer; where it is gated, one parameter that holds the activated half and then the other, or two.
+    /// The first dense layer; where it is gated, one parameter that holds the activated half and then the other, or
+    /// two.
     var inner = ["intermediate.dense"]
     var output = "output.dense"
     /// After the second residual sum, or before the dense layers.
@@ -41,6 +42,7 @@ struct ParameterNames: Sendable {
     /// Where the parameters of a layer are, by its place in `layerSources`.
     func layer(_ source: Int, _ configuration: EncoderConfiguration) -> String {
         let inGroup = configuration.layersPerGroup
-        return inGroup == 0 ? "\(layers).\(source)" : "\(layers).\(source / inGroup).\(layersOfGroup).\(source % inGroup)"
+        return inGroup == 0
+            ? "\(layers).\(source)" : "\(layers).\(source / inGroup).\(layersOfGroup).\(source % inGroup)"
     }
 }

@@ -1,5 +1,5 @@
-// RoBERTa (Liu et al. 2019), XLM-R (Conneau et al. 2020) and CamemBERT (Martin et al. 2020): BERT whose positions count from
-// the padding id.
+// RoBERTa (Liu et al. 2019), XLM-R (Conneau et al. 2020) and CamemBERT (Martin et al. 2020): BERT whose positions count
+// from the padding id.
 
 import Checkpoints
 
@@ -33,18 +33,20 @@ extension ModelFamily {
     }
 
     private static func shape(
-        _ name: String, _ type: String, _ architecture: String, _ hidden: Int, _ layers: Int, _ heads: Int, _ inner: Int, vocabulary: Int
+        _ name: String, _ type: String, _ architecture: String, _ hidden: Int, _ layers: Int, _ heads: Int,
+        _ inner: Int, vocabulary: Int
     ) -> PublishedShape {
         PublishedShape(
             name: name,
-            members: PublishedShape.layers(type, architecture, hidden, layers, heads, inner, vocabulary: vocabulary, epsilon: "1e-05") + """
+            members: PublishedShape.layers(
+                type, architecture, hidden, layers, heads, inner, vocabulary: vocabulary, epsilon: "1e-05") + """
 
-                "hidden_act": "gelu"
-                "type_vocab_size": 1
-                "bos_token_id": 0
-                "eos_token_id": 2
-                "pad_token_id": 1
-                """,
+                    "hidden_act": "gelu"
+                    "type_vocab_size": 1
+                    "bos_token_id": 0
+                    "eos_token_id": 2
+                    "pad_token_id": 1
+                    """,
             positionKey: "max_position_embeddings", positions: 514, firstRow: 2)
     }
 }
@@ -52,10 +54,13 @@ extension ModelFamily {
 extension TaskHeads {
     /// The heads of RoBERTa.
     static let ofRoBERTa = TaskHeads(
-        sequence: { _ throws(FileError) in HeadNames([.dense("classifier.dense"), .activation(.tanh), .labels("classifier.out_proj")]) },
+        sequence: { _ throws(FileError) in
+            HeadNames([.dense("classifier.dense"), .activation(.tanh), .labels("classifier.out_proj")])
+        },
         language: { (source) throws(FileError) in
             HeadNames([
-                .dense("lm_head.dense"), .activation(.gelu), .norm("lm_head.layer_norm"), try source.decoder("lm_head.decoder", bias: "lm_head.bias"),
+                .dense("lm_head.dense"), .activation(.gelu), .norm("lm_head.layer_norm"),
+                try source.decoder("lm_head.decoder", bias: "lm_head.bias"),
             ])
         })
 }

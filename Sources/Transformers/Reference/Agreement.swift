@@ -9,15 +9,17 @@ public struct Agreement: Sendable {
     /// The largest float64 state.
     public let scale: Double
 
-    /// Twice what plain float32 code is off by, and two units in the last place of the largest state, by which small models,
-    /// plain code being lucky, may be off.
+    /// Twice what plain float32 code is off by, and two units in the last place of the largest state, by which small
+    /// models, plain code being lucky, may be off.
     public var allowed: Double { 2 * plainError + 2 * Double(Float.ulpOfOne) * scale }
 
     public var holds: Bool { error <= allowed }
 
     /// - Precondition: the three have the same shape.
     public init(states: [[Float]], exact: [[Double]], plain: [[Float]]) {
-        precondition(states.map(\.count) == exact.map(\.count) && plain.map(\.count) == exact.map(\.count), "states of another shape")
+        precondition(
+            states.map(\.count) == exact.map(\.count) && plain.map(\.count) == exact.map(\.count),
+            "states of another shape")
         func distance(_ found: [[Float]]) -> Double {
             var largest = 0.0
             for (found, exact) in zip(found.joined(), exact.joined()) {

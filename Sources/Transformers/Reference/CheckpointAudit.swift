@@ -39,14 +39,16 @@ public struct CheckpointAudit: Sendable {
         for task in Task.allCases {
             let notes = Notes(checkpoint)
             let head = try? TaskHead(
-                task, labels: labels, config: checkpoint.config, path: path, configuration: configuration, parameters: notes,
+                task, labels: labels, config: checkpoint.config, path: path, configuration: configuration,
+                parameters: notes,
                 storage: .counting, kernels: kernels)
             guard head != nil else { continue }
             tasks.append(task)
             notes.names.forEach(use)
         }
         self.tasks = tasks
-        // Layers are what a wrong config.json leaves out; what else lies beside them are poolers, heads, and tables of numbers.
+        // Layers are what a wrong config.json leaves out; what else lies beside them are poolers, heads, and tables of
+        // numbers.
         let layers = checkpoint.prefix + configuration.names.layers + "."
         let rest = checkpoint.names.filter { !used.contains($0) }
         let buffers = ["inv_freq", "position_ids", "masked_bias", "attention.self.bias"]
@@ -70,7 +72,9 @@ public struct CheckpointAudit: Sendable {
             read.withLock { $0.append(name) }
         }
 
-        func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>) throws(FileError) {
+        func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>)
+            throws(FileError)
+        {
             try checkpoint.read(name, shape: shape, range: range, into: floats)
         }
     }
@@ -83,7 +87,9 @@ extension Checkpoint {
         var found: [(name: String, count: Int)] = []
         for file in files {
             for name in file.names {
-                guard let tensor = file.tensors[name], [.float32, .float16, .bfloat16, .float64].contains(tensor.elementType) else { continue }
+                guard let tensor = file.tensors[name],
+                    [.float32, .float16, .bfloat16, .float64].contains(tensor.elementType)
+                else { continue }
                 let values = try file.readFloat32(name)
                 let count = values.count { !$0.isFinite }
                 if count > 0 { found.append((name, count)) }

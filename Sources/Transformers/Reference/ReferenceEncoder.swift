@@ -36,12 +36,16 @@ public struct ReferenceEncoder: Sendable {
     /// - Parameter layerDone: told the number of layers done.
     /// - Throws: what the source of the parameters throws.
     /// - Precondition: every token has its rows (``EncoderConfiguration/check(ids:typeIds:)``).
-    public func exactStates(ids: [[Int32]], typeIds: [[Int32]], layerDone: (Int) -> Void = { _ in }) throws(FileError) -> [[Double]] {
+    public func exactStates(ids: [[Int32]], typeIds: [[Int32]], layerDone: (Int) -> Void = { _ in }) throws(FileError)
+        -> [[Double]]
+    {
         try states(ids, typeIds, layerDone)
     }
 
     /// The same in float32, rounding as plain loops do.
-    public func plainStates(ids: [[Int32]], typeIds: [[Int32]], layerDone: (Int) -> Void = { _ in }) throws(FileError) -> [[Float]] {
+    public func plainStates(ids: [[Int32]], typeIds: [[Int32]], layerDone: (Int) -> Void = { _ in }) throws(FileError)
+        -> [[Float]]
+    {
         try states(ids, typeIds, layerDone)
     }
 
@@ -58,7 +62,8 @@ public struct ReferenceEncoder: Sendable {
             let pattern = configuration.attention[index]
             let layer = try ReferenceLayer<Scalar>(path, pattern.heads, configuration, names, isFirst: index == 0)
             var attention = ReferenceAttention<Scalar>(
-                heads: pattern.heads, scale: 1 / Scalar(pattern.heads.headDimension * configuration.scoreTerms).squareRoot(),
+                heads: pattern.heads,
+                scale: 1 / Scalar(pattern.heads.headDimension * configuration.scoreTerms).squareRoot(),
                 mask: pattern.mask, bias: bias)
             if let table, let shape = configuration.disentangled { try relate(table, shape, path, layer, &attention) }
             for document in documents.indices {
@@ -83,8 +88,11 @@ public struct ReferenceEncoder: Sendable {
     ) throws(FileError) -> [ReferenceRows<Scalar>] {
         let width = configuration.embeddingSize
         let words = try root[names.words]["weight"].read(shape: [configuration.vocabularySize, width])
-        let types = configuration.tokenTypeCount == 0 ? nil : try root[names.tokenTypes]["weight"].read(shape: [configuration.tokenTypeCount, width])
-        let positions = configuration.positions == .none
+        let types =
+            configuration.tokenTypeCount == 0
+            ? nil : try root[names.tokenTypes]["weight"].read(shape: [configuration.tokenTypeCount, width])
+        let positions =
+            configuration.positions == .none
             ? nil : try root[names.positions]["weight"].read(shape: [configuration.positionRows, width])
         var sums: [ReferenceRows<Scalar>] = []
         for (ids, typeIds) in zip(ids, typeIds) {
@@ -100,21 +108,29 @@ public struct ReferenceEncoder: Sendable {
                 for column in 0..<width {
                     var sum = Scalar(words[Int(id) * width + column])
                     if let rule = configuration.maskedTokens {
-                        sum = id == Int32(rule.maskId) ? 0 : sum * (1 - Scalar(0.15) * Scalar(0.8)) / (1 - Scalar(masked) / Scalar(ids.count))
+                        sum =
+                            id == Int32(rule.maskId)
+                            ? 0 : sum * (1 - Scalar(0.15) * Scalar(0.8)) / (1 - Scalar(masked) / Scalar(ids.count))
                     }
-                    if let types { sum += Scalar(types[(configuration.distinguishesTypes ? Int(typeIds[token]) : 0) * width + column]) }
+                    if let types {
+                        sum += Scalar(
+                            types[(configuration.distinguishesTypes ? Int(typeIds[token]) : 0) * width + column])
+                    }
                     if let positions { sum += Scalar(positions[row * width + column]) }
                     rows.values[token * width + column] = sum
                 }
             }
             sums.append(rows)
         }
-        let projection = configuration.hasEmbeddingProjection
+        let projection =
+            configuration.hasEmbeddingProjection
             ? try ReferenceDense<Scalar>(
                 root[names.embeddingProjection], inputs: width, outputs: configuration.hiddenSize,
                 hasBias: !configuration.normsProjectedEmbeddings) : nil
         let isLast = configuration.normsProjectedEmbeddings
-        let norm = configuration.hasEmbeddingNorm ? try self.norm(root[names.embeddingNorm], width: isLast ? configuration.hiddenSize : width) : nil
+        let norm =
+            configuration.hasEmbeddingNorm
+            ? try self.norm(root[names.embeddingNorm], width: isLast ? configuration.hiddenSize : width) : nil
         return sums.map { sum in
             var rows = sum
             if let norm, !isLast { rows = norm.apply(rows, threads) }
@@ -124,7 +140,9 @@ public struct ReferenceEncoder: Sendable {
         }
     }
 
-    private func distanceBias<Scalar: ReferenceScalar>(_: Scalar.Type) throws(FileError) -> @Sendable (Int, Int, Int) -> Scalar {
+    private func distanceBias<Scalar: ReferenceScalar>(_: Scalar.Type) throws(FileError)
+        -> @Sendable (Int, Int, Int) -> Scalar
+    {
         switch configuration.distanceBias {
         case nil: return { _, _, _ in 0 }
         case .alibi:
@@ -134,7 +152,10 @@ public struct ReferenceEncoder: Sendable {
             let heads = configuration.headCount
             let table = try root[names.distanceBias]["weight"].read(shape: [count, heads])
             return { head, query, key in
-                Scalar(table[ScoreModifiers.bucket(of: key - query, buckets: count, maximumDistance: maximumDistance) * heads + head])
+                Scalar(
+                    table[
+                        ScoreModifiers.bucket(of: key - query, buckets: count, maximumDistance: maximumDistance) * heads
+                            + head])
             }
         }
     }
@@ -144,18 +165,24 @@ public struct ReferenceEncoder: Sendable {
         guard let shape = configuration.disentangled else { return nil }
         let width = configuration.hiddenSize
         var rows = ReferenceRows<Scalar>(count: 2 * shape.span, width: width)
-        rows.values = try root[names.relativePositions]["weight"].read(shape: [2 * shape.span, width]).map { Scalar($0) }
-        return shape.hasNorm ? try ReferenceNorm(root[names.relativePositionNorm], width: width, configuration, hasBias: true).apply(rows, threads) : rows
+        rows.values = try root[names.relativePositions]["weight"].read(shape: [2 * shape.span, width]).map {
+            Scalar($0)
+        }
+        return shape.hasNorm
+            ? try ReferenceNorm(root[names.relativePositionNorm], width: width, configuration, hasBias: true).apply(
+                rows, threads) : rows
     }
 
     /// What relative positions are to one layer.
     private func relate<Scalar: ReferenceScalar>(
-        _ table: ReferenceRows<Scalar>, _ shape: DisentangledPositions, _ path: ParameterPath, _ layer: ReferenceLayer<Scalar>,
+        _ table: ReferenceRows<Scalar>, _ shape: DisentangledPositions, _ path: ParameterPath,
+        _ layer: ReferenceLayer<Scalar>,
         _ attention: inout ReferenceAttention<Scalar>
     ) throws(FileError) {
         func projection(_ shared: ReferenceDense<Scalar>, _ own: String) throws(FileError) -> ReferenceRows<Scalar> {
             let width = configuration.hiddenSize
-            let dense = shape.sharesProjections ? shared : try ReferenceDense<Scalar>(path[own], inputs: width, outputs: width)
+            let dense =
+                shape.sharesProjections ? shared : try ReferenceDense<Scalar>(path[own], inputs: width, outputs: width)
             return dense.apply(table, threads)
         }
         if shape.hasKeys { attention.positionKeys = try projection(layer.key, names.positionKey) }
@@ -179,10 +206,13 @@ struct ReferenceLayer<Scalar: ReferenceScalar>: Sendable {
     private let outputNorm: ReferenceNorm
 
     init(
-        _ path: ParameterPath, _ heads: HeadShape, _ configuration: EncoderConfiguration, _ names: ParameterNames, isFirst: Bool
+        _ path: ParameterPath, _ heads: HeadShape, _ configuration: EncoderConfiguration, _ names: ParameterNames,
+        isFirst: Bool
     ) throws(FileError) {
         let (hidden, width, biases) = (configuration.hiddenSize, configuration.intermediateSize, configuration.biases)
-        func norm(_ name: String, _ width: Int) throws(FileError) -> ReferenceNorm { try ReferenceNorm(path[name], width: width, configuration) }
+        func norm(_ name: String, _ width: Int) throws(FileError) -> ReferenceNorm {
+            try ReferenceNorm(path[name], width: width, configuration)
+        }
         /// Layers of so many outputs from one parameter, or from as many.
         func layers(_ list: [String], _ outputs: [Int], hasBias: Bool) throws(FileError) -> [ReferenceDense<Scalar>] {
             var result: [ReferenceDense<Scalar>] = []
@@ -194,31 +224,40 @@ struct ReferenceLayer<Scalar: ReferenceScalar>: Sendable {
                 let bias = hasBias ? try path[name]["bias"].read(shape: [all]) : nil
                 var first = 0
                 for count in counts {
-                    result.append(ReferenceDense(
-                        rows: rows[first * hidden..<(first + count) * hidden], bias: bias.map { Array($0[first..<first + count]) }, inputs: hidden,
-                        outputs: count))
+                    result.append(
+                        ReferenceDense(
+                            rows: rows[first * hidden..<(first + count) * hidden],
+                            bias: bias.map { Array($0[first..<first + count]) }, inputs: hidden,
+                            outputs: count))
                     first += count
                 }
             }
             return result
         }
         let (queries, keys) = (heads.queryHeads * heads.headDimension, heads.keyValueHeads * heads.headDimension)
-        let projections = try layers(names.projections, [queries, keys, heads.keyValueHeads * heads.valueDimension], hasBias: biases.attention)
+        let projections = try layers(
+            names.projections, [queries, keys, heads.keyValueHeads * heads.valueDimension], hasBias: biases.attention)
         (query, key, value) = (projections[0], projections[1], projections[2])
         let perHead = configuration.queryKeyNorms == .eachHead
-        queryNorm = configuration.queryKeyNorms == nil ? nil : try norm(names.queryNorm, perHead ? heads.headDimension : queries)
-        keyNorm = configuration.queryKeyNorms == nil ? nil : try norm(names.keyNorm, perHead ? heads.headDimension : keys)
+        queryNorm =
+            configuration.queryKeyNorms == nil
+            ? nil : try norm(names.queryNorm, perHead ? heads.headDimension : queries)
+        keyNorm =
+            configuration.queryKeyNorms == nil ? nil : try norm(names.keyNorm, perHead ? heads.headDimension : keys)
         attentionOutput = try ReferenceDense(
-            path[names.attentionOutput], inputs: heads.queryHeads * heads.valueDimension, outputs: hidden, hasBias: biases.attention)
+            path[names.attentionOutput], inputs: heads.queryHeads * heads.valueDimension, outputs: hidden,
+            hasBias: biases.attention)
         attentionNorm = isFirst && configuration.skipsFirstNorm ? nil : try norm(names.attentionNorm, hidden)
-        inner = try layers(names.inner, Array(repeating: width, count: configuration.isGated ? 2 : 1), hasBias: biases.inner)
+        inner = try layers(
+            names.inner, Array(repeating: width, count: configuration.isGated ? 2 : 1), hasBias: biases.inner)
         output = try ReferenceDense(path[names.output], inputs: width, outputs: hidden, hasBias: biases.output)
         outputNorm = try norm(names.outputNorm, hidden)
     }
 
     /// - Parameter angles: by how much a position turns each pair of channels.
     func apply(
-        _ x: ReferenceRows<Scalar>, _ attention: ReferenceAttention<Scalar>, _ angles: [Float]?, _ configuration: EncoderConfiguration,
+        _ x: ReferenceRows<Scalar>, _ attention: ReferenceAttention<Scalar>, _ angles: [Float]?,
+        _ configuration: EncoderConfiguration,
         _ threads: ThreadPool
     ) -> ReferenceRows<Scalar> {
         let isBefore = configuration.norms == .beforeSublayer
@@ -247,7 +286,9 @@ struct ReferenceLayer<Scalar: ReferenceScalar>: Sendable {
         var y = x
         for position in 0..<x.count {
             for (pair, angle) in angles.enumerated() {
-                let (cosine, sine) = (Scalar(cos(Double(angle) * Double(position))), Scalar(sin(Double(angle) * Double(position))))
+                let (cosine, sine) = (
+                    Scalar(cos(Double(angle) * Double(position))), Scalar(sin(Double(angle) * Double(position)))
+                )
                 for head in 0..<heads {
                     let first = position * x.width + head * (x.width / heads) + pair
                     let second = first + angles.count
@@ -263,7 +304,8 @@ struct ReferenceLayer<Scalar: ReferenceScalar>: Sendable {
 extension ReferenceDense {
     init(_ path: ParameterPath, inputs: Int, outputs: Int, hasBias: Bool = true) throws(FileError) {
         self.init(
-            rows: try path["weight"].read(shape: [outputs, inputs])[...], bias: hasBias ? try path["bias"].read(shape: [outputs]) : nil,
+            rows: try path["weight"].read(shape: [outputs, inputs])[...],
+            bias: hasBias ? try path["bias"].read(shape: [outputs]) : nil,
             inputs: inputs, outputs: outputs)
     }
 }

@@ -49,7 +49,9 @@ struct ReferenceDense<Scalar: ReferenceScalar>: Sendable {
         self.bias = bias
         var columns = [Scalar](repeating: 0, count: inputs * outputs)
         for output in 0..<outputs {
-            for input in 0..<inputs { columns[input * outputs + output] = Scalar(rows[rows.startIndex + output * inputs + input]) }
+            for input in 0..<inputs {
+                columns[input * outputs + output] = Scalar(rows[rows.startIndex + output * inputs + input])
+            }
         }
         self.columns = columns
     }
@@ -76,7 +78,9 @@ struct ReferenceNorm: Sendable {
     let bias: [Float]?
     let epsilon: Float
 
-    init(_ path: ParameterPath, width: Int, _ configuration: EncoderConfiguration, hasBias: Bool? = nil) throws(FileError) {
+    init(_ path: ParameterPath, width: Int, _ configuration: EncoderConfiguration, hasBias: Bool? = nil)
+        throws(FileError)
+    {
         kind = configuration.normKind
         weight = try path["weight"].read(shape: [width])
         bias = hasBias ?? configuration.biases.norms ? try path["bias"].read(shape: [width]) : nil
@@ -113,11 +117,15 @@ struct ReferenceAttention<Scalar: ReferenceScalar>: Sendable {
     var positionRow: @Sendable (Int) -> Int = { _ in 0 }
 
     /// softmax(q·kᵀ·scale + bias)·v, head by head.
-    func apply(_ q: ReferenceRows<Scalar>, _ k: ReferenceRows<Scalar>, _ v: ReferenceRows<Scalar>, _ threads: ThreadPool) -> ReferenceRows<Scalar> {
+    func apply(
+        _ q: ReferenceRows<Scalar>, _ k: ReferenceRows<Scalar>, _ v: ReferenceRows<Scalar>, _ threads: ThreadPool
+    ) -> ReferenceRows<Scalar> {
         let (dimension, valueDimension) = (heads.headDimension, heads.valueDimension)
         var result = ReferenceRows<Scalar>(count: q.count, width: heads.queryHeads * valueDimension)
         let shape = SequenceShape(length: q.count)
-        func product(_ a: ReferenceRows<Scalar>, _ i: Int, _ ofA: Int, _ b: ReferenceRows<Scalar>, _ j: Int, _ ofB: Int) -> Scalar {
+        func product(_ a: ReferenceRows<Scalar>, _ i: Int, _ ofA: Int, _ b: ReferenceRows<Scalar>, _ j: Int, _ ofB: Int)
+            -> Scalar
+        {
             var sum: Scalar = 0
             let (x, y) = (i * a.width + ofA * dimension, j * b.width + ofB * dimension)
             for channel in 0..<dimension { sum += a.values[x + channel] * b.values[y + channel] }
@@ -130,7 +138,9 @@ struct ReferenceAttention<Scalar: ReferenceScalar>: Sendable {
                 let scores = keys.map { j in
                     var score = product(q, i, head, k, j, keyHead)
                     if let positionKeys { score += product(q, i, head, positionKeys, positionRow(i - j), head) }
-                    if let positionQueries { score += product(positionQueries, positionRow(i - j), head, k, j, keyHead) }
+                    if let positionQueries {
+                        score += product(positionQueries, positionRow(i - j), head, k, j, keyHead)
+                    }
                     return score * scale + bias(head, i, j)
                 }
                 let top = scores.max() ?? 0
@@ -138,7 +148,8 @@ struct ReferenceAttention<Scalar: ReferenceScalar>: Sendable {
                 let sum = weights.reduce(0, +)
                 for (weight, j) in zip(weights, keys) {
                     for channel in 0..<valueDimension {
-                        output[head * valueDimension + channel] += weight / sum * v.values[j * v.width + keyHead * valueDimension + channel]
+                        output[head * valueDimension + channel] +=
+                            weight / sum * v.values[j * v.width + keyHead * valueDimension + channel]
                     }
                 }
             }

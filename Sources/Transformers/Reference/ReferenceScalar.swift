@@ -32,7 +32,8 @@ extension Activation {
     func value<Scalar: ReferenceScalar>(_ x: Scalar) -> Scalar {
         switch self {
         case .gelu: x / 2 * (1 + .errorFunction(x / Scalar(2).squareRoot()))
-        case .geluTanh: x / 2 * (1 + .hyperbolicTangent((2 / Scalar.pi).squareRoot() * (x + Scalar(0.044715) * x * x * x)))
+        case .geluTanh:
+            x / 2 * (1 + .hyperbolicTangent((2 / Scalar.pi).squareRoot() * (x + Scalar(0.044715) * x * x * x)))
         case .silu: x / (1 + .exponential(-x))
         case .relu: max(x, 0)
         case .tanh: .hyperbolicTangent(x)

@@ -43,7 +43,9 @@ struct Attend: ParsableCommand {
         try MaskInput.check(mask)
         try ScoreInput.check(softcap: softcap)
         if let scale, !scale.isFinite { throw ValidationError("--scale takes a finite number, not \(scale)") }
-        if !output.hasSuffix(".safetensors") { throw ValidationError("--output '\(output)' needs a name that ends in .safetensors") }
+        if !output.hasSuffix(".safetensors") {
+            throw ValidationError("--output '\(output)' needs a name that ends in .safetensors")
+        }
     }
 
     func run() throws {
@@ -56,11 +58,16 @@ struct Attend: ParsableCommand {
         session.watchdog.progress(.reading)
         let (arrays, heads, shape) = try session.agree { try open() }
         try session.context.compareCopies(of: input) { others, first in
-            JobError(.badInput, "\(input): the copy on \(others) is another than that on \(first); give all ranks the same file")
+            JobError(
+                .badInput,
+                "\(input): the copy on \(others) is another than that on \(first); give all ranks the same file")
         }
-        let (mask, modifiers) = try session.agreeReading { (try MaskInput.mask(self.mask, for: shape), try self.modifiers(arrays, heads)) }
+        let (mask, modifiers) = try session.agreeReading {
+            (try MaskInput.mask(self.mask, for: shape), try self.modifiers(arrays, heads))
+        }
         let layout = SafetensorsLayout(tensors: [
-            ("output", .float32, [heads.queryHeads, shape.queries, heads.valueDimension]), ("lse", .float32, [heads.queryHeads, shape.queries]),
+            ("output", .float32, [heads.queryHeads, shape.queries, heads.valueDimension]),
+            ("lse", .float32, [heads.queryHeads, shape.queries]),
         ])
         let file = try ParallelFile.create(output, force: force, transport: transport, size: layout.totalBytes)
         session.logHeader("attend \(input)")
@@ -83,11 +90,14 @@ struct Attend: ParsableCommand {
         let queries = AlignedBuffer(count: heads.queryHeads * rows * heads.headDimension)
         let result = AlignedBuffer(count: heads.queryHeads * rows * heads.valueDimension)
         let sums = AlignedBuffer(count: heads.queryHeads * rows)
-        let wireError = try session.agree { try read(arrays, job, into: attention.keyValues, queries: queries, rows: rows, rank: transport.rank) }
+        let wireError = try session.agree {
+            try read(arrays, job, into: attention.keyValues, queries: queries, rows: rows, rank: transport.rank)
+        }
         let scale = scale ?? 1 / Float(heads.headDimension).squareRoot()
         if let wireError {
             let bound = try wireError.bound(scale: scale, session)
-            session.log.notice("wire bfloat16: of these inputs, no output changes by more than \(String(format: "%.3g", bound))")
+            session.log.notice(
+                "wire bfloat16: of these inputs, no output changes by more than \(String(format: "%.3g", bound))")
         }
         session.watchdog.progress(.attention)
         try withExtendedLifetime((queries, result, sums)) {
@@ -112,7 +122,8 @@ struct Attend: ParsableCommand {
                 let shape = try file.tensor(name, expecting: nil).shape
                 guard shape.count == 2, shape[0] == heads.queryHeads, shape[1] % 2 == 1 else {
                     throw FileError(
-                        .malformed, path: input, "tensor 'relative_bias' has the shape \(shape), and [\(heads.queryHeads), 2D+1] is needed")
+                        .malformed, path: input,
+                        "tensor 'relative_bias' has the shape \(shape), and [\(heads.queryHeads), 2D+1] is needed")
                 }
                 modifiers.relativeBias = .init(table: try file.readFloat32(name), reach: shape[1] / 2)
             default:
@@ -130,7 +141,9 @@ struct Attend: ParsableCommand {
         func shape(_ name: String) throws -> [Int] {
             let shape = try file.tensor(name, expecting: nil).shape
             guard shape.count == 3 else {
-                throw FileError(.malformed, path: input, "tensor '\(name)' has the shape \(shape), and [heads, tokens, width] is needed")
+                throw FileError(
+                    .malformed, path: input,
+                    "tensor '\(name)' has the shape \(shape), and [heads, tokens, width] is needed")
             }
             return shape
         }
@@ -145,17 +158,22 @@ struct Attend: ParsableCommand {
         try require(q[0] % k[0] == 0, "'q' has \(q[0]) heads, which is no multiple of the \(k[0]) of 'k'")
         return (
             file, HeadShape(queryHeads: q[0], keyValueHeads: k[0], headDimension: q[2], valueDimension: v[2]),
-            SequenceShape(queries: q[1], keys: k[1]))
+            SequenceShape(queries: q[1], keys: k[1])
+        )
     }
 
     /// Reads this rank's rows of the arrays, and packs its keys and values.
     /// - Returns: where keys and values travel narrowed, what that may do to the outputs.
     private func read(
-        _ file: SafetensorsFile, _ job: AttentionJob, into keyValues: KeyValueTiles, queries: AlignedBuffer, rows: Int, rank: Rank
+        _ file: SafetensorsFile, _ job: AttentionJob, into keyValues: KeyValueTiles, queries: AlignedBuffer, rows: Int,
+        rank: Rank
     ) throws -> WireError? {
         let heads = job.heads
         var wireError = job.narrowsWire ? WireError(heads) : nil
-        func readHeads(_ name: String, _ count: Int, _ tokens: Range<Int>, of length: Int, _ width: Int, _ target: UnsafeMutablePointer<Float>, _ headStride: Int) throws {
+        func readHeads(
+            _ name: String, _ count: Int, _ tokens: Range<Int>, of length: Int, _ width: Int,
+            _ target: UnsafeMutablePointer<Float>, _ headStride: Int
+        ) throws {
             for head in 0..<count {
                 let first = (head * length + tokens.lowerBound) * width
                 try file.readFloat32(
@@ -163,28 +181,38 @@ struct Attend: ParsableCommand {
                     into: UnsafeMutableBufferPointer(start: target + head * headStride, count: tokens.count * width))
             }
         }
-        let (queryCount, keyCount) = (try file.tensor("q", expecting: nil).shape[1], try file.tensor("k", expecting: nil).shape[1])
+        let (queryCount, keyCount) = (
+            try file.tensor("q", expecting: nil).shape[1], try file.tensor("k", expecting: nil).shape[1]
+        )
         let firstQueries = job.shapes.map(\.firstQuery)
         var row = 0
         for tile in job.queries.tiles(of: rank) {
             let tokens = job.queries.tokens(of: tile, first: firstQueries)
             try readHeads(
-                "q", heads.queryHeads, tokens, of: queryCount, heads.headDimension, queries.pointer + row * heads.headDimension,
+                "q", heads.queryHeads, tokens, of: queryCount, heads.headDimension,
+                queries.pointer + row * heads.headDimension,
                 rows * heads.headDimension)
             row += tokens.count
         }
         wireError?.add(
-            queries: HeadRows(queries, tokenStride: heads.headDimension, headStride: rows * heads.headDimension), rows: rows)
+            queries: HeadRows(queries, tokenStride: heads.headDimension, headStride: rows * heads.headDimension),
+            rows: rows)
         let keys = AlignedBuffer(count: heads.keyValueHeads * TileGrid.tileSize * heads.headDimension)
         let values = AlignedBuffer(count: heads.keyValueHeads * TileGrid.tileSize * heads.valueDimension)
         let firstKeys = job.shapes.map(\.firstKey)
         try withExtendedLifetime((keys, values)) {
             for tile in job.keys.tiles(of: rank) {
                 let tokens = job.keys.tokens(of: tile, first: firstKeys)
-                try readHeads("k", heads.keyValueHeads, tokens, of: keyCount, heads.headDimension, keys.pointer, TileGrid.tileSize * heads.headDimension)
-                try readHeads("v", heads.keyValueHeads, tokens, of: keyCount, heads.valueDimension, values.pointer, TileGrid.tileSize * heads.valueDimension)
-                let keyRows = HeadRows(keys, tokenStride: heads.headDimension, headStride: TileGrid.tileSize * heads.headDimension)
-                let valueRows = HeadRows(values, tokenStride: heads.valueDimension, headStride: TileGrid.tileSize * heads.valueDimension)
+                try readHeads(
+                    "k", heads.keyValueHeads, tokens, of: keyCount, heads.headDimension, keys.pointer,
+                    TileGrid.tileSize * heads.headDimension)
+                try readHeads(
+                    "v", heads.keyValueHeads, tokens, of: keyCount, heads.valueDimension, values.pointer,
+                    TileGrid.tileSize * heads.valueDimension)
+                let keyRows = HeadRows(
+                    keys, tokenStride: heads.headDimension, headStride: TileGrid.tileSize * heads.headDimension)
+                let valueRows = HeadRows(
+                    values, tokenStride: heads.valueDimension, headStride: TileGrid.tileSize * heads.valueDimension)
                 wireError?.add(keys: keyRows, values: valueRows, rows: tokens.count)
                 keyValues.pack(tile: tile, rows: 0..<tokens.count, keys: keyRows, values: valueRows)
             }
@@ -193,7 +221,8 @@ struct Attend: ParsableCommand {
     }
 
     private func write(
-        to file: ParallelFile, _ layout: SafetensorsLayout, _ session: Session, _ job: AttentionJob, result: AlignedBuffer,
+        to file: ParallelFile, _ layout: SafetensorsLayout, _ session: Session, _ job: AttentionJob,
+        result: AlignedBuffer,
         sums: AlignedBuffer, rows: Int
     ) throws {
         let heads = job.heads
@@ -201,10 +230,14 @@ struct Attend: ParsableCommand {
         let firstQueries = job.shapes.map(\.firstQuery)
         try layout.headerBytes.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
         var pieces: [(offset: Int, bytes: UnsafeRawBufferPointer)] = []
-        func add(_ name: String, _ source: UnsafeMutablePointer<Float>, width: Int, head: Int, row: Int, tokens: Range<Int>) {
-            pieces.append((
-                layout.offset(of: name) + (head * length + tokens.lowerBound) * width * 4,
-                UnsafeRawBufferPointer(start: source + (head * rows + row) * width, count: tokens.count * width * 4)))
+        func add(
+            _ name: String, _ source: UnsafeMutablePointer<Float>, width: Int, head: Int, row: Int, tokens: Range<Int>
+        ) {
+            pieces.append(
+                (
+                    layout.offset(of: name) + (head * length + tokens.lowerBound) * width * 4,
+                    UnsafeRawBufferPointer(start: source + (head * rows + row) * width, count: tokens.count * width * 4)
+                ))
         }
         var row = 0
         for tile in job.queries.tiles(of: session.transport.rank) {

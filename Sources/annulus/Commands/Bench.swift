@@ -16,7 +16,9 @@ struct Bench: ParsableCommand {
             the same threads reach with nothing but fused multiply-adds just before. Inputs depend on the seed and the global \
             position alone, and sha256 is that of the output, so it is the same on any number of ranks.
             """,
-        subcommands: [BenchPeak.self, BenchGemm.self, BenchAttention.self, BenchMerge.self, BenchEncoder.self, BenchExchange.self])
+        subcommands: [
+            BenchPeak.self, BenchGemm.self, BenchAttention.self, BenchMerge.self, BenchEncoder.self, BenchExchange.self,
+        ])
 }
 
 /// What all benchmarks take.
@@ -83,11 +85,14 @@ struct BenchRow {
             return "{" + fields.map { "\"\($0.name)\": \($0.value.json)" }.joined(separator: ", ") + "}\n"
         case .csv:
             func quoted(_ text: String) -> String { text.contains(",") ? "\"\(text)\"" : text }
-            return fields.map(\.name).joined(separator: ",") + "\n" + fields.map { quoted($0.value.plain) }.joined(separator: ",") + "\n"
+            return fields.map(\.name).joined(separator: ",") + "\n"
+                + fields.map { quoted($0.value.plain) }.joined(separator: ",") + "\n"
         case .table:
             let fields = fields.filter { !$0.value.isAbsent }
             let width = fields.map(\.name.count).max() ?? 0
-            return fields.map { $0.name.padding(toLength: width + 2, withPad: " ", startingAt: 0) + $0.value.plain + "\n" }.joined()
+            return fields.map {
+                $0.name.padding(toLength: width + 2, withPad: " ", startingAt: 0) + $0.value.plain + "\n"
+            }.joined()
         }
     }
 }
@@ -136,15 +141,16 @@ struct Measurement {
 }
 
 extension Session {
-    /// The fused multiply-add peak, for the job's dtype, of all threads of all ranks while all of them run, in GFLOP/s. Collective.
+    /// The fused multiply-add peak, for the job's dtype, of all threads of all ranks while all of them run, in GFLOP/s.
+    /// Collective.
     func peakGFLOPs() throws -> Double {
         try transport.barrier()
         return try sum(peak(kernels: kernels, element: options.dtype, seconds: 0.3, pool: threads).reduce(0, +))
     }
 
-    /// The ranks' relative speeds for a balanced layout, nil for the others: each measures what it gets of its cores, which
-    /// others may use too, over many time slices; that is rounded to eighths of the fastest, so that noise does not shape
-    /// the layout. Collective.
+    /// The ranks' relative speeds for a balanced layout, nil for the others: each measures what it gets of its cores,
+    /// which others may use too, over many time slices; that is rounded to eighths of the fastest, so that noise does
+    /// not shape the layout. Collective.
     func relativeSpeeds() throws -> [Double]? {
         guard options.layout == .balanced, transport.size > 1 else { return nil }
         try transport.barrier()
@@ -190,7 +196,9 @@ extension Session {
 
     /// SHA-256 over the rows of all tiles in order, whoever holds them; empty but on rank 0. Collective.
     /// - Parameter rows: the bytes of one of this rank's tiles.
-    func digest(_ sharding: Sharding, rowBytes: Int, rows: (_ firstRow: Int, _ count: Int) -> UnsafeRawBufferPointer) throws -> String {
+    func digest(_ sharding: Sharding, rowBytes: Int, rows: (_ firstRow: Int, _ count: Int) -> UnsafeRawBufferPointer)
+        throws -> String
+    {
         var hash = SHA256()
         var row = 0
         // A few tiles a round bound what rank 0 holds.
@@ -204,7 +212,8 @@ extension Session {
                 row += count
             }
             guard isRoot else {
-                try transport.exchange(receive: [], send: mine.isEmpty ? [] : [Outgoing(to: Rank(0), pieces: mine.map(\.bytes))])
+                try transport.exchange(
+                    receive: [], send: mine.isEmpty ? [] : [Outgoing(to: Rank(0), pieces: mine.map(\.bytes))])
                 continue
             }
             var arriving: [Incoming] = []

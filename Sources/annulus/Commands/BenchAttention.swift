@@ -46,16 +46,17 @@ struct BenchAttention: ParsableCommand {
         let decision = try session.decide(job, attention.surroundings, session.options.strategy.named, predicts: true)
         let run = try AttentionRun(job, decision.strategy, modifiers: modifiers, seed: bench.seed, session)
         let measurement = try session.measure(repetitions: bench.repetitions, work: run.attend)
-        let row = BenchRow(fields: [
-            ("bench", .text("attention")),
-        ] + attention.fields + [
-            ("modifiers", .text(modifierNames)),
-            ("dtype", .text(session.options.dtype.rawValue)), ("wire", .text((job.wire ?? job.element).rawValue)),
-            ("wire_bound", .number(run.wireBound)),
-            ("strategy", .text(decision.strategy.rawValue)), ("layout", .text(session.options.layout.rawValue)),
-            ("rank_tokens", .numbers((0..<job.rankCount).map { Double(job.queries.tokenCount(of: Rank($0))) })),
-            ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
-        ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: try run.digest()))
+        let row = BenchRow(
+            fields: [
+                ("bench", .text("attention"))
+            ] + attention.fields + [
+                ("modifiers", .text(modifierNames)),
+                ("dtype", .text(session.options.dtype.rawValue)), ("wire", .text((job.wire ?? job.element).rawValue)),
+                ("wire_bound", .number(run.wireBound)),
+                ("strategy", .text(decision.strategy.rawValue)), ("layout", .text(session.options.layout.rawValue)),
+                ("rank_tokens", .numbers((0..<job.rankCount).map { Double(job.queries.tokenCount(of: Rank($0))) })),
+                ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
+            ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: try run.digest()))
         try session.agree { try session.printLines(row.text(bench.format)) }
     }
 
@@ -76,7 +77,8 @@ struct BenchAttention: ParsableCommand {
 
     private var modifierNames: String {
         let names = [
-            softcap.map { "softcap(\($0))" }, alibi ? "alibi" : nil, relativeBias.map { "relative-bias(\($0))" }, sinks ? "sinks" : nil,
+            softcap.map { "softcap(\($0))" }, alibi ? "alibi" : nil, relativeBias.map { "relative-bias(\($0))" },
+            sinks ? "sinks" : nil,
         ].compactMap { $0 }
         return names.isEmpty ? "none" : names.joined(separator: " ")
     }

@@ -25,7 +25,9 @@ struct BenchEncoder: ParsableCommand {
     var shape: String?
 
     mutating func validate() throws {
-        if !(1...1_000_000_000).contains(length) { throw ValidationError("--length takes 1 to 1000000000, not \(length)") }
+        if !(1...1_000_000_000).contains(length) {
+            throw ValidationError("--length takes 1 to 1000000000, not \(length)")
+        }
         if (model == nil) == (shape == nil) { throw ValidationError("give either --model or --shape") }
         if let shape, PublishedShape.named(shape) == nil {
             throw ValidationError("--shape '\(shape)' is unknown; known: \(PublishedShape.list)")
@@ -42,12 +44,15 @@ struct BenchEncoder: ParsableCommand {
         let configuration = try session.agreeReading { try self.configuration() }
         let surroundings = try configuration.surroundings(session.options.dtype, threads: session.context.threads)
         var job = EncoderRun.job(
-            lengths: [length], configuration: configuration, element: session.options.dtype, layout: session.options.layout,
+            lengths: [length], configuration: configuration, element: session.options.dtype,
+            layout: session.options.layout,
             rankCount: session.transport.size, speeds: try session.relativeSpeeds())
         job.topology = session.topology
         job.wire = session.options.wire
         let decision = try session.decide(job, surroundings, session.options.strategy.named, predicts: true)
-        let encoder = try session.loadWeights { try load(configuration, into: $0, session.options.dtype, session.kernels) }
+        let encoder = try session.loadWeights {
+            try load(configuration, into: $0, session.options.dtype, session.kernels)
+        }
         let width = configuration.hiddenSize
         let vocabulary = UInt64(configuration.vocabularySize)
         let ids = (0..<length).map { index in
@@ -57,7 +62,8 @@ struct BenchEncoder: ParsableCommand {
         let watchdog = session.watchdog
         let run = try EncoderRun(
             encoder: encoder, sharding: sharding, strategy: decision.strategy, topology: session.topology,
-            wire: session.options.wire, transport: session.transport, threads: session.threads, progressed: { watchdog.progress() })
+            wire: session.options.wire, transport: session.transport, threads: session.threads,
+            progressed: { watchdog.progress() })
         session.warn(run.shortages)
         let measurement = try session.measure(repetitions: bench.repetitions) {
             let before = run.exposed
@@ -68,12 +74,16 @@ struct BenchEncoder: ParsableCommand {
             UnsafeRawBufferPointer(start: run.hidden.pointer + first * width, count: count * width * 4)
         }
         withExtendedLifetime(run) {}
-        let row = BenchRow(fields: [
-            ("bench", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length)),
-            ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text(decision.strategy.rawValue)), ("layout", .text(session.options.layout.rawValue)),
-            ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
-        ] + measurement.fields(
-            session: session, flop: EncoderRun.flop(lengths: [length], configuration: configuration), sha256: sha256))
+        let row = BenchRow(
+            fields: [
+                ("bench", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length)),
+                ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text(decision.strategy.rawValue)),
+                ("layout", .text(session.options.layout.rawValue)),
+                ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
+            ]
+                + measurement.fields(
+                    session: session, flop: EncoderRun.flop(lengths: [length], configuration: configuration),
+                    sha256: sha256))
         try session.agree { try session.printLines(row.text(bench.format)) }
     }
 
@@ -84,20 +94,29 @@ struct BenchEncoder: ParsableCommand {
             let configuration = try EncoderConfiguration(JSON.load(path: path), path: path)
             guard configuration.positionCount >= length else {
                 throw JobError(
-                    .usage, "--length \(length) is more than the model's \(configuration.positionCount) positions; use --shape for longer ones")
+                    .usage,
+                    "--length \(length) is more than the model's \(configuration.positionCount) positions; use --shape for longer ones"
+                )
             }
             return configuration
         }
-        guard let shape = shape.flatMap(PublishedShape.named) else { throw JobError(.usage, "give either --model or --shape") }
+        guard let shape = shape.flatMap(PublishedShape.named) else {
+            throw JobError(.usage, "give either --model or --shape")
+        }
         var configuration = try shape.configuration()
         configuration.positionCount = max(configuration.positionCount, length)
         return configuration
     }
 
-    private func load(_ configuration: EncoderConfiguration, into storage: WeightStorage, _ element: ElementKind, _ kernels: KernelSet) throws -> Encoder {
+    private func load(
+        _ configuration: EncoderConfiguration, into storage: WeightStorage, _ element: ElementKind, _ kernels: KernelSet
+    ) throws -> Encoder {
         if let model {
-            return try Encoder(Checkpoint(folder: Checkpoint.resolve(model)), storage: storage, element: element, kernels: kernels)
+            return try Encoder(
+                Checkpoint(folder: Checkpoint.resolve(model)), storage: storage, element: element, kernels: kernels)
         }
-        return try Encoder(configuration, parameters: RandomParameters(seed: bench.seed), storage: storage, element: element, kernels: kernels)
+        return try Encoder(
+            configuration, parameters: RandomParameters(seed: bench.seed), storage: storage, element: element,
+            kernels: kernels)
     }
 }

@@ -48,18 +48,24 @@ struct BenchExchange: ParsableCommand {
     private func run(_ session: Session) throws {
         try session.agree {
             if session.transport.size < 2 {
-                throw JobError(.usage, "bench exchange needs two ranks; run it under mpirun -np 2, or with --virtual-ranks 2")
+                throw JobError(
+                    .usage, "bench exchange needs two ranks; run it under mpirun -np 2, or with --virtual-ranks 2")
             }
         }
         if strategies {
             let rows = try exposedTimes(session)
-            return try session.agree { try session.printLines(bench.format == .table ? exposedTable(rows, session) : BenchRow.text(rows, bench.format)) }
+            return try session.agree {
+                try session.printLines(
+                    bench.format == .table ? exposedTable(rows, session) : BenchRow.text(rows, bench.format))
+            }
         }
         var rows: [BenchRow] = []
         for size in bytes.sizes {
             for pattern in Pattern.allCases { rows.append(try measure(pattern, bytes: size, session)) }
         }
-        try session.agree { try session.printLines(bench.format == .table ? table(rows, session) : BenchRow.text(rows, bench.format)) }
+        try session.agree {
+            try session.printLines(bench.format == .table ? table(rows, session) : BenchRow.text(rows, bench.format))
+        }
     }
 
     /// One attention under each strategy.
@@ -71,11 +77,13 @@ struct BenchExchange: ParsableCommand {
             let run = try AttentionRun(job, strategy, seed: bench.seed, session)
             let messages = session.transport.traffic.messages
             let measurement = try session.measure(repetitions: bench.repetitions, work: run.attend)
-            let sent = try session.sum(Double(session.transport.traffic.messages - messages)) / Double(bench.repetitions + 1)
-            return BenchRow(fields: [("bench", .text("exchange"))] + attention.fields + [
-                ("strategy", .text(strategy.rawValue)), ("layout", .text(session.options.layout.rawValue)),
-                ("messages", .number(sent)), ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
-            ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: try run.digest()))
+            let sent =
+                try session.sum(Double(session.transport.traffic.messages - messages)) / Double(bench.repetitions + 1)
+            return BenchRow(
+                fields: [("bench", .text("exchange"))] + attention.fields + [
+                    ("strategy", .text(strategy.rawValue)), ("layout", .text(session.options.layout.rawValue)),
+                    ("messages", .number(sent)), ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
+                ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: try run.digest()))
         }
     }
 
@@ -83,9 +91,11 @@ struct BenchExchange: ParsableCommand {
         func cell(_ text: String) -> String { String(repeating: " ", count: max(0, 14 - text.count)) + text }
         let names = ["strategy", "bytes_sent", "messages", "seconds", "exposed_seconds", "predicted_seconds"]
         let head = ["strategy", "bytes", "messages", "seconds", "exposed", "predicted"]
-        return "# \(session.transport.size) ranks, \(attention.length) tokens, \(attention.mask)\n" + head.map(cell).joined() + "\n" + rows.map { row in
-            names.map { name in cell(row.fields.first { $0.name == name }?.value.plain ?? "") }.joined() + "\n"
-        }.joined()
+        return "# \(session.transport.size) ranks, \(attention.length) tokens, \(attention.mask)\n"
+            + head.map(cell).joined() + "\n"
+            + rows.map { row in
+                names.map { name in cell(row.fields.first { $0.name == name }?.value.plain ?? "") }.joined() + "\n"
+            }.joined()
     }
 
     private enum Pattern: String, CaseIterable {
@@ -120,7 +130,8 @@ struct BenchExchange: ParsableCommand {
         return BenchRow(fields: [
             ("bench", .text("exchange")), ("pattern", .text(pattern.rawValue)), ("bytes", .integer(bytes)),
             ("ranks", .integer(transport.size)), ("microseconds", .number(oneWay * 1e6)),
-            ("mb_per_second", .number((pattern == .latency ? 2 : 1) * Double(sent) / round * 1e-6)), ("seconds_all", .numbers(seconds)),
+            ("mb_per_second", .number((pattern == .latency ? 2 : 1) * Double(sent) / round * 1e-6)),
+            ("seconds_all", .numbers(seconds)),
         ])
     }
 
@@ -135,7 +146,8 @@ struct BenchExchange: ParsableCommand {
         for (size, start) in zip(bytes.sizes, stride(from: 0, to: rows.count, by: Pattern.allCases.count)) {
             let values = zip(Pattern.allCases, rows[start...]).map { pattern, row in
                 pattern == .latency
-                    ? String(format: "%.2f", number(row, "microseconds")) : String(format: "%.1f", number(row, "mb_per_second"))
+                    ? String(format: "%.2f", number(row, "microseconds"))
+                    : String(format: "%.1f", number(row, "mb_per_second"))
             }
             text += ([String(size)] + values).map(cell).joined() + "\n"
         }
@@ -156,7 +168,8 @@ struct SizeRange: ExpressibleByArgument, Sendable {
     /// `N` or `N:M`.
     init?(argument: String) {
         let parts = argument.split(separator: ":", omittingEmptySubsequences: false).map { Int($0) }
-        guard let first = parts.first ?? nil, let last = parts.last ?? nil, parts.count <= 2, 1 <= first, first <= last, last <= 1 << 30
+        guard let first = parts.first ?? nil, let last = parts.last ?? nil, parts.count <= 2, 1 <= first, first <= last,
+            last <= 1 << 30
         else { return nil }
         self.init(smallest: first, largest: last)
     }
@@ -225,7 +238,8 @@ private final class Exchange {
     func swap() throws {
         guard let partner else { return }
         try transport.exchange(
-            receive: [Incoming(from: partner, pieces: [arriving])], send: [Outgoing(to: partner, pieces: [part(outgoing, nil)])])
+            receive: [Incoming(from: partner, pieces: [arriving])],
+            send: [Outgoing(to: partner, pieces: [part(outgoing, nil)])])
     }
 
     func ring() throws {

@@ -9,7 +9,8 @@ import Transformers
 
 struct BenchGemm: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "gemm", abstract: "Time dense layers, weights packed beforehand, and OpenBLAS on the same products.",
+        commandName: "gemm",
+        abstract: "Time dense layers, weights packed beforehand, and OpenBLAS on the same products.",
         discussion: """
             Tokens are dealt out to ranks as everywhere, and every rank multiplies its own rows on its threads; no message is \
             sent. Within a repetition our product and OpenBLAS's sgemm take turns, each run once uncounted and then counted, and \
@@ -25,14 +26,19 @@ struct BenchGemm: ParsableCommand {
     @Option(help: "Rows of the product.")
     var tokens: Int = 4096
 
-    @Option(help: "Terms of each element. Default, with --outputs: the layers \(BenchGemm.published.map { "\($0.inputs) → \($0.outputs)" }.joined(separator: ", ")), one row each.")
+    @Option(
+        help:
+            "Terms of each element. Default, with --outputs: the layers \(BenchGemm.published.map { "\($0.inputs) → \($0.outputs)" }.joined(separator: ", ")), one row each."
+    )
     var inputs: Int?
 
     @Option(help: "Columns of the product.")
     var outputs: Int?
 
     /// The feed-forward layers of BERT-base and the first of MiniLM.
-    static let published = [Layer(inputs: 768, outputs: 3072), Layer(inputs: 3072, outputs: 768), Layer(inputs: 384, outputs: 1536)]
+    static let published = [
+        Layer(inputs: 768, outputs: 3072), Layer(inputs: 3072, outputs: 768), Layer(inputs: 384, outputs: 1536),
+    ]
 
     struct Layer: Sendable {
         let inputs: Int
@@ -45,10 +51,13 @@ struct BenchGemm: ParsableCommand {
     }
 
     mutating func validate() throws {
-        for (name, value) in [("--tokens", tokens), ("--inputs", inputs ?? 1), ("--outputs", outputs ?? 1)] where !(1...1 << 24).contains(value) {
+        for (name, value) in [("--tokens", tokens), ("--inputs", inputs ?? 1), ("--outputs", outputs ?? 1)]
+        where !(1...1 << 24).contains(value) {
             throw ValidationError("\(name) takes 1 to \(1 << 24), not \(value)")
         }
-        if (inputs == nil) != (outputs == nil) { throw ValidationError("give --inputs and --outputs together, or neither") }
+        if (inputs == nil) != (outputs == nil) {
+            throw ValidationError("give --inputs and --outputs together, or neither")
+        }
     }
 
     func run() throws {
@@ -65,7 +74,8 @@ struct BenchGemm: ParsableCommand {
         let openBLAS = try session.agree { try OpenBLAS.load() }
         let hosts = try session.transport.allGather(openBLAS == nil ? Array(LocalHost.name.utf8) : [])
         guard let rank = hosts.firstIndex(where: { !$0.isEmpty }) else { return openBLAS }
-        let place = hosts.contains { $0.isEmpty } ? "on \(String(decoding: hosts[rank], as: UTF8.self)) (rank \(rank))" : "here"
+        let place =
+            hosts.contains { $0.isEmpty } ? "on \(String(decoding: hosts[rank], as: UTF8.self)) (rank \(rank))" : "here"
         session.log.warning("there is no OpenBLAS \(place), so our product is measured alone: \(OpenBLAS.advice)")
         return nil
     }
@@ -73,7 +83,8 @@ struct BenchGemm: ParsableCommand {
     private func measure(_ layer: Layer, _ session: Session, _ openBLAS: OpenBLAS?) throws -> BenchRow {
         let transport = session.transport
         let sharding = Sharding(
-            lengths: [tokens], layout: session.options.layout, rankCount: transport.size, speeds: try session.relativeSpeeds())
+            lengths: [tokens], layout: session.options.layout, rankCount: transport.size,
+            speeds: try session.relativeSpeeds())
         let product = DenseProduct(layer, sharding: sharding, rank: transport.rank, seed: bench.seed, session: session)
         openBLAS?.setThreads(session.context.threads)
 
@@ -86,7 +97,9 @@ struct BenchGemm: ParsableCommand {
             session.watchdog.progress()
         }
         try session.agree {
-            if openBLAS != nil, let difference = product.disagreement() { throw JobError(.internal, "the product and OpenBLAS's disagree: \(difference)") }
+            if openBLAS != nil, let difference = product.disagreement() {
+                throw JobError(.internal, "the product and OpenBLAS's disagree: \(difference)")
+            }
         }
         let rowBytes = layer.outputs * 4
         let sha256 = try session.digest(sharding, rowBytes: rowBytes) { first, count in
@@ -97,14 +110,16 @@ struct BenchGemm: ParsableCommand {
         let measurement = Measurement(seconds: seconds, exposed: 0, bytesSent: 0, peak: peak)
         let theirs = openBLAS.map { _ in Measurement.median(openBLASSeconds) }
         func number(_ value: Double?) -> BenchValue { value.map { .number($0) } ?? .absent }
-        return BenchRow(fields: [
-            ("bench", .text("gemm")), ("tokens", .integer(tokens)), ("inputs", .integer(layer.inputs)),
-            ("outputs", .integer(layer.outputs)), ("dtype", .text(session.options.dtype.rawValue)),
-        ] + measurement.fields(session: session, flop: flop, sha256: sha256) + [
-            ("openblas_core", openBLAS.map { .text($0.core) } ?? .absent), ("openblas_seconds", number(theirs)),
-            ("openblas_seconds_all", openBLAS.map { _ in .numbers(openBLASSeconds) } ?? .absent),
-            ("openblas_gflops", number(theirs.map { flop / $0 * 1e-9 })), ("ratio", number(theirs.map { $0 / measurement.median })),
-        ])
+        return BenchRow(
+            fields: [
+                ("bench", .text("gemm")), ("tokens", .integer(tokens)), ("inputs", .integer(layer.inputs)),
+                ("outputs", .integer(layer.outputs)), ("dtype", .text(session.options.dtype.rawValue)),
+            ] + measurement.fields(session: session, flop: flop, sha256: sha256) + [
+                ("openblas_core", openBLAS.map { .text($0.core) } ?? .absent), ("openblas_seconds", number(theirs)),
+                ("openblas_seconds_all", openBLAS.map { _ in .numbers(openBLASSeconds) } ?? .absent),
+                ("openblas_gflops", number(theirs.map { flop / $0 * 1e-9 })),
+                ("ratio", number(theirs.map { $0 / measurement.median })),
+            ])
     }
 }
 
@@ -131,18 +146,22 @@ private final class DenseProduct {
         y = AlignedBuffer(count: max(1, rows * layer.outputs))
         openBLASOutput = AlignedBuffer(count: max(1, rows * layer.outputs))
         weights = AlignedBuffer(count: layer.outputs * layer.inputs)
-        for index in 0..<weights.count { weights[index] = CountedNormal.value(key: seed &+ 0xD1B5_4A32_D192_ED03, index: index) * 0.02 }
+        for index in 0..<weights.count {
+            weights[index] = CountedNormal.value(key: seed &+ 0xD1B5_4A32_D192_ED03, index: index) * 0.02
+        }
         var row = 0
         for tile in sharding.tiles(of: rank) {
             for token in sharding.numbering.tokens(of: tile) {
                 for column in 0..<layer.inputs {
-                    x[row * layer.inputs + column] = CountedNormal.value(key: seed, index: token * layer.inputs + column)
+                    x[row * layer.inputs + column] = CountedNormal.value(
+                        key: seed, index: token * layer.inputs + column)
                 }
                 row += 1
             }
         }
         packed = PackedMatrix(
-            weights: UnsafeBufferPointer(start: weights.pointer, count: weights.count), inputs: layer.inputs, outputs: layer.outputs,
+            weights: UnsafeBufferPointer(start: weights.pointer, count: weights.count), inputs: layer.inputs,
+            outputs: layer.outputs,
             element: session.options.dtype, kernels: session.kernels)
         blocks = Self.blocks(rows: rows, threads: session.context.threads)
     }
@@ -155,7 +174,9 @@ private final class DenseProduct {
         let left = rows - 96 * whole
         // Whole register blocks, which hold at most 12 rows.
         let share = max(12, ((left + threads - 1) / threads + 11) / 12 * 12)
-        for first in stride(from: 96 * whole, to: rows, by: min(share, 96)) { blocks.append(first..<min(first + min(share, 96), rows)) }
+        for first in stride(from: 96 * whole, to: rows, by: min(share, 96)) {
+            blocks.append(first..<min(first + min(share, 96), rows))
+        }
         return blocks
     }
 
@@ -171,12 +192,13 @@ private final class DenseProduct {
     func multiply(by openBLAS: OpenBLAS) {
         if rows == 0 { return }
         openBLAS.multiply(
-            rows: rows, inputs: layer.inputs, outputs: layer.outputs, x: x.pointer, weights: weights.pointer, y: openBLASOutput.pointer)
+            rows: rows, inputs: layer.inputs, outputs: layer.outputs, x: x.pointer, weights: weights.pointer,
+            y: openBLASOutput.pointer)
     }
 
-    /// Where the two results differ by more than twice what either may be off, nil where nowhere: n terms in float32 are off
-    /// by at most γ(n)·Σ|x·w| (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.1), and the sum is at most |x|·|w|;
-    /// rounding both factors to bfloat16 moves a term by at most 2·2⁻⁸ + 2⁻¹⁶ of itself.
+    /// Where the two results differ by more than twice what either may be off, nil where nowhere: n terms in float32
+    /// are off by at most γ(n)·Σ|x·w| (Higham, *Accuracy and Stability of Numerical Algorithms*, §3.1), and the sum is
+    /// at most |x|·|w|; rounding both factors to bfloat16 moves a term by at most 2·2⁻⁸ + 2⁻¹⁶ of itself.
     func disagreement() -> String? {
         func norms(_ rows: Int, _ matrix: AlignedBuffer) -> [Double] {
             (0..<rows).map { row in

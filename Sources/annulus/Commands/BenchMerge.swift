@@ -9,7 +9,8 @@ import Transformers
 
 struct BenchMerge: ParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "merge", abstract: "Time the merges of the fixed tree beside the attention tiles that they join, on one thread.",
+        commandName: "merge",
+        abstract: "Time the merges of the fixed tree beside the attention tiles that they join, on one thread.",
         discussion: """
             One tile of queries meets all tiles of keys, head by head: once with every partial result merged up the fixed tree, \
             once with the same tiles and no merge at all. cost is the first time over the second, minus 1. A running softmax \
@@ -41,7 +42,8 @@ struct BenchMerge: ParsableCommand {
     }
 
     private func run(_ session: Session) throws {
-        let work = TreeWork(length: length, heads: heads, dimension: headDim, kernels: session.kernels, seed: bench.seed)
+        let work = TreeWork(
+            length: length, heads: heads, dimension: headDim, kernels: session.kernels, seed: bench.seed)
         var merged: [Double] = []
         var unmerged: [Double] = []
         for repetition in 0...bench.repetitions {
@@ -57,8 +59,10 @@ struct BenchMerge: ParsableCommand {
         }
         let seconds = Measurement.median(merged)
         let row = BenchRow(fields: [
-            ("bench", .text("merge")), ("length", .integer(length)), ("heads", .integer(heads)), ("head_dim", .integer(headDim)),
-            ("dtype", .text("float32")), ("ranks", .integer(session.transport.size)), ("kernel", .text(session.kernels.name)),
+            ("bench", .text("merge")), ("length", .integer(length)), ("heads", .integer(heads)),
+            ("head_dim", .integer(headDim)),
+            ("dtype", .text("float32")), ("ranks", .integer(session.transport.size)),
+            ("kernel", .text(session.kernels.name)),
             ("merges", .integer(heads * (TileGrid.count(length: length) - 1))), ("seconds", .number(seconds)),
             ("seconds_all", .numbers(merged)), ("unmerged_seconds", .number(Measurement.median(unmerged))),
             ("unmerged_seconds_all", .numbers(unmerged)), ("cost", .number(seconds / Measurement.median(unmerged) - 1)),
@@ -100,7 +104,9 @@ private final class TreeWork {
         packed = AlignedBuffer(count: heads * tiles * tileFloats)
         let rows = AlignedBuffer(count: TileGrid.tileSize * dimension)
         for index in 0..<heads * tiles {
-            for element in 0..<rows.count { rows[element] = CountedNormal.value(key: seed &+ 1, index: index * rows.count + element) }
+            for element in 0..<rows.count {
+                rows[element] = CountedNormal.value(key: seed &+ 1, index: index * rows.count + element)
+            }
             let count = TileGrid.tokens(of: index % tiles, length: length).count
             withExtendedLifetime(rows) {
                 layout.pack(
@@ -114,14 +120,17 @@ private final class TreeWork {
         let tiles = TileGrid.count(length: shape.keys)
         let dimension = headShape.headDimension
         for head in 0..<heads {
-            let rows = TileRows(count: shape.queries, head: 0, planes: [(UnsafePointer(queries.pointer + head * dimension), heads * dimension)])
+            let rows = TileRows(
+                count: shape.queries, head: 0,
+                planes: [(UnsafePointer(queries.pointer + head * dimension), heads * dimension)])
             worker.load(rows, of: TileCall(scale: 1 / Float(dimension).squareRoot(), rowOperands: []))
             var forest = MergeForest<PartialResult>(tiles: Runs(0..<tiles))
             let only = PartialResult(rows: shape.queries, from: pool)
             for tile in 0..<tiles {
                 let part = mergesOnTree ? PartialResult(rows: shape.queries, from: pool) : only
                 let pair = TilePair(
-                    queryTile: 0, keyTile: tile, in: shape, isWhole: true, columns: packed.pointer + (head * tiles + tile) * tileFloats,
+                    queryTile: 0, keyTile: tile, in: shape, isWhole: true,
+                    columns: packed.pointer + (head * tiles + tile) * tileFloats,
                     capacity: TileGrid.tokens(of: tile, length: shape.keys).count)
                 worker.run(pair, rows: part, columns: nil, adds: false)
                 if mergesOnTree { forest.insert(part, tile: tile) }

@@ -38,28 +38,50 @@ struct Doctor: ParsableCommand {
         var rows = Rows()
         rows.add("annulus", Annulus.version)
         let environment = ProcessInfo.processInfo.environment
-        rows.add("started as", session.transport.size == 1 ? "one rank (no MPI)" : spread.virtualRanks != nil
-            ? "\(session.transport.size) virtual ranks in one process" : "\(session.transport.size) ranks over MPI")
-        rows.add("MPI", "\(MPIEnvironment.libraryVersion.split(separator: ",").first ?? "unknown") (MPI \(MPIEnvironment.standardVersion.major).\(MPIEnvironment.standardVersion.minor))")
+        rows.add(
+            "started as",
+            session.transport.size == 1
+                ? "one rank (no MPI)"
+                : spread.virtualRanks != nil
+                    ? "\(session.transport.size) virtual ranks in one process"
+                    : "\(session.transport.size) ranks over MPI")
+        rows.add(
+            "MPI",
+            "\(MPIEnvironment.libraryVersion.split(separator: ",").first ?? "unknown") (MPI \(MPIEnvironment.standardVersion.major).\(MPIEnvironment.standardVersion.minor))"
+        )
         if let flags = environment[Launch.tcpFlags] { rows.add("MPI over TCP", "\(Launch.tcpFlags)=\(flags)") }
         let sets = KernelSet.available.map(\.name)
         let asked = environment["ANNULUS_KERNEL"].flatMap { $0.isEmpty ? nil : $0 }
-        rows.add("kernel set", "\(session.kernels.name), " + (asked == nil ? "the best that every rank can run" : "as ANNULUS_KERNEL asks")
-            + "; this processor can run: \(sets.joined(separator: ", "))")
+        rows.add(
+            "kernel set",
+            "\(session.kernels.name), " + (asked == nil ? "the best that every rank can run" : "as ANNULUS_KERNEL asks")
+                + "; this processor can run: \(sets.joined(separator: ", "))")
         if asked == nil, session.kernels.name == "reference" {
-            rows.mend("only the portable kernels run here, far below what a processor with AVX2, AVX-512 or NEON reaches")
+            rows.mend(
+                "only the portable kernels run here, far below what a processor with AVX2, AVX-512 or NEON reaches")
         }
-        rows.add("bfloat16", session.kernels.hasNativeBFloat16
-            ? "by the processor's own dot products (VDPBF16PS)" : "computed in float32: the same bits, and slower than --dtype float32")
-        rows.add("peak", String(format: "%.0f GFLOP/s over all threads (fused multiply-adds, \(spread.dtype.rawValue))", peak))
+        rows.add(
+            "bfloat16",
+            session.kernels.hasNativeBFloat16
+                ? "by the processor's own dot products (VDPBF16PS)"
+                : "computed in float32: the same bits, and slower than --dtype float32")
+        rows.add(
+            "peak",
+            String(format: "%.0f GFLOP/s over all threads (fused multiply-adds, \(spread.dtype.rawValue))", peak))
         addOpenBLAS(to: &rows, sets)
         rows.add("layout", session.options.layout.rawValue)
         rows.add("strategy", session.options.strategy.name)
-        rows.add("attention", "GFLOP/s of each rank while all compute, heads of 64: "
-            + measured.flops.map { String(format: "%.0f", $0 * 1e-9) }.joined(separator: " "))
+        rows.add(
+            "attention",
+            "GFLOP/s of each rank while all compute, heads of 64: "
+                + measured.flops.map { String(format: "%.0f", $0 * 1e-9) }.joined(separator: " "))
         for (name, link) in [("within hosts", measured.inside), ("across hosts", measured.between)] {
             if let link {
-                rows.add(name, String(format: "%.3g µs a message, %.3g GB/s in each direction", link.latency * 1e6, link.bandwidth * 1e-9))
+                rows.add(
+                    name,
+                    String(
+                        format: "%.3g µs a message, %.3g GB/s in each direction", link.latency * 1e6,
+                        link.bandwidth * 1e-9))
             }
         }
         if let folder = session.measurementCache(HeadShape(heads: 1, headDimension: 64), hosts: [])?.folder {
@@ -79,9 +101,13 @@ struct Doctor: ParsableCommand {
                 return rows.add("OpenBLAS", "none; only `bench gemm` compares with it: \(OpenBLAS.advice)")
             }
             let core = openBLAS.core
-            rows.add("OpenBLAS", "\(openBLAS.configuration), kernels for \(core); a baseline for `bench`, no result passes through it")
+            rows.add(
+                "OpenBLAS",
+                "\(openBLAS.configuration), kernels for \(core); a baseline for `bench`, no result passes through it")
             if core.lowercased() == "haswell" || core.lowercased() == "zen", sets.contains("avx512") {
-                rows.mend("OpenBLAS runs its \(core) kernels on a processor with AVX-512: set OPENBLAS_CORETYPE=SkylakeX before the process starts")
+                rows.mend(
+                    "OpenBLAS runs its \(core) kernels on a processor with AVX-512: set OPENBLAS_CORETYPE=SkylakeX before the process starts"
+                )
             }
         } catch {
             rows.add("OpenBLAS", "none that can be used")
@@ -102,21 +128,32 @@ struct Doctor: ParsableCommand {
             let isSrun = (try? Launch.detect(environment: ProcessInfo.processInfo.environment).isSlurmStep) ?? false
             for group in ControlGroup.current("cpu") {
                 guard let quota = group.processorQuota else { continue }
-                rows.add("quota", String(format: "%.2f processors' time, for all that is in the control group ", quota) + group.folder)
+                rows.add(
+                    "quota",
+                    String(format: "%.2f processors' time, for all that is in the control group ", quota) + group.folder
+                )
                 if Double(threads) > quota, threads > 1 {
-                    rows.mend("this rank's \(threads) threads may take no more, and stand still for the rest of the time: fewer --threads, "
-                        + "or a larger quota (docker run --cpus, Kubernetes limits.cpu, systemd CPUQuota)")
+                    rows.mend(
+                        "this rank's \(threads) threads may take no more, and stand still for the rest of the time: fewer --threads, "
+                            + "or a larger quota (docker run --cpus, Kubernetes limits.cpu, systemd CPUQuota)")
                 }
             }
             rows.add("threads", "\(threads)")
             if threads > mask.count {
-                rows.mend("\(threads) threads share \(mask.count) processors: start with "
-                    + (isSrun ? "`srun --cpus-per-task=\(threads)`" : "`mpirun --bind-to none`, `--map-by slot:PE=\(threads)`")
-                    + ", or fewer --threads")
-            } else if session.transport.size > 1, mask.count == 1, ProcessInfo.processInfo.processorCount > session.transport.size {
-                rows.mend(isSrun
-                    ? "srun gave this rank one processor: `--cpus-per-task=n` gives it n"
-                    : "mpirun bound this rank to one processor: `--map-by slot:PE=n` gives it n, `--bind-to none` all")
+                rows.mend(
+                    "\(threads) threads share \(mask.count) processors: start with "
+                        + (isSrun
+                            ? "`srun --cpus-per-task=\(threads)`"
+                            : "`mpirun --bind-to none`, `--map-by slot:PE=\(threads)`")
+                        + ", or fewer --threads")
+            } else if session.transport.size > 1, mask.count == 1,
+                ProcessInfo.processInfo.processorCount > session.transport.size
+            {
+                rows.mend(
+                    isSrun
+                        ? "srun gave this rank one processor: `--cpus-per-task=n` gives it n"
+                        : "mpirun bound this rank to one processor: `--map-by slot:PE=n` gives it n, `--bind-to none` all"
+                )
             }
             Self.addMemory(to: &rows)
             if session.transport.size > 1, !isVirtual { Self.addNeighbours(to: &rows) }
@@ -125,11 +162,16 @@ struct Doctor: ParsableCommand {
 
         private static func addMemory(to rows: inout Rows) {
             let host = String(format: "%.1f GiB", Double(ProcessInfo.processInfo.physicalMemory) / 0x1p30)
-            let most = MemoryOfHost.limit.map { limit in
-                String(format: "%.1f GiB, the limit of the control group ", limit.bytes / 0x1p30) + "\(limit.folder); the host has \(host)"
-            } ?? host
+            let most =
+                MemoryOfHost.limit.map { limit in
+                    String(format: "%.1f GiB, the limit of the control group ", limit.bytes / 0x1p30)
+                        + "\(limit.folder); the host has \(host)"
+                } ?? host
             do throws(JobError) {
-                rows.add("memory", try MemoryOfHost.available().map { most + String(format: "; %.1f GiB may be taken", $0 / 0x1p30) } ?? most)
+                rows.add(
+                    "memory",
+                    try MemoryOfHost.available().map { most + String(format: "; %.1f GiB may be taken", $0 / 0x1p30) }
+                        ?? most)
             } catch {
                 rows.add("memory", most)
                 rows.mend(error.message)
@@ -139,15 +181,21 @@ struct Doctor: ParsableCommand {
         /// How ranks of one host reach each other.
         private static func addNeighbours(to rows: inout Rows) {
             if let free = HostProcess.freeSharedMemory {
-                rows.add("/dev/shm", String(format: "%.1f GiB free, for the weights and messages of this host's ranks", Double(free) / 0x1p30))
+                rows.add(
+                    "/dev/shm",
+                    String(
+                        format: "%.1f GiB free, for the weights and messages of this host's ranks",
+                        Double(free) / 0x1p30))
                 if free < 256 << 20 {
-                    rows.mend("too little for the weights of most models, which every rank then holds for itself: docker run --shm-size=8g, "
-                        + "or mount -o remount,size=50% /dev/shm")
+                    rows.mend(
+                        "too little for the weights of most models, which every rank then holds for itself: docker run --shm-size=8g, "
+                            + "or mount -o remount,size=50% /dev/shm")
                 }
             }
             if !HostProcess.mayReadNeighboursMemory {
-                rows.mend("ranks may not read each other's memory, so their messages are copied twice, in small pieces: "
-                    + "docker run --cap-add=SYS_PTRACE, or --security-opt seccomp=unconfined")
+                rows.mend(
+                    "ranks may not read each other's memory, so their messages are copied twice, in small pieces: "
+                        + "docker run --cap-add=SYS_PTRACE, or --security-opt seccomp=unconfined")
             }
         }
     }

@@ -37,23 +37,29 @@ struct Embed: ParsableCommand {
     @Option(help: "Put the model's prompt of this name before each document.")
     var promptName: String?
 
-    @Option(help: "Split documents into passages of at most N tokens before encoding, each with its own special tokens.")
+    @Option(
+        help: "Split documents into passages of at most N tokens before encoding, each with its own special tokens.")
     var passageTokens: Int?
 
     @Option(help: "Pool spans of N tokens after encoding the whole document (late chunking).")
     var chunkTokens: Int?
 
     mutating func validate() throws {
-        for (name, value) in [("--truncate-dim", truncateDim), ("--passage-tokens", passageTokens), ("--chunk-tokens", chunkTokens)] {
+        for (name, value) in [
+            ("--truncate-dim", truncateDim), ("--passage-tokens", passageTokens), ("--chunk-tokens", chunkTokens),
+        ] {
             if let value, value < 1 { throw ValidationError("\(name) takes a positive number, not \(value)") }
         }
         if passageTokens != nil && chunkTokens != nil {
             throw ValidationError("--passage-tokens splits before encoding and --chunk-tokens after it: choose one")
         }
         if pooling == PoolingChoice.none {
-            if chunkTokens != nil { throw ValidationError("--chunk-tokens pools, and --pooling none does not: choose one") }
+            if chunkTokens != nil {
+                throw ValidationError("--chunk-tokens pools, and --pooling none does not: choose one")
+            }
             if truncateDim != nil || normalize == true {
-                throw ValidationError("--pooling none writes the states as they are, without --truncate-dim or --normalize")
+                throw ValidationError(
+                    "--pooling none writes the states as they are, without --truncate-dim or --normalize")
             }
         }
         if output.format == .numpy && (passageTokens != nil || chunkTokens != nil) {
@@ -71,7 +77,10 @@ struct Embed: ParsableCommand {
             if let promptName {
                 guard let prompt = settings?.prompts[promptName] else {
                     let names = settings.map { $0.prompts.keys.sorted().joined(separator: ", ") } ?? ""
-                    throw JobError(.usage, "--prompt-name '\(promptName)' is unknown to the model; it has: \(names.isEmpty ? "none" : names)")
+                    throw JobError(
+                        .usage,
+                        "--prompt-name '\(promptName)' is unknown to the model; it has: \(names.isEmpty ? "none" : names)"
+                    )
                 }
                 return prompt
             }
@@ -112,20 +121,27 @@ struct Embed: ParsableCommand {
                 try StatesWriter(session, corpus: corpus, encoder: job.model.encoder, output: output).write(to: lines)
                 continue
             }
-            let places = corpus.items.flatMap { item in item.spans.map { (document: portion.first + item.document, start: $0.start, end: $0.end) } }
+            let places = corpus.items.flatMap { item in
+                item.spans.map { (document: portion.first + item.document, start: $0.start, end: $0.end) }
+            }
             try vectors(job, corpus) { found in
-                try lines.write(try session.gather(found).map { span, vector in
-                    let place = places[span]
-                    let location = isLocated ? "\"document\": \(place.document), \"start\": \(place.start), \"end\": \(place.end), " : ""
-                    return "{\(location)\"embedding\": \(JSONText.floats(vector))}\n"
-                }.joined())
+                try lines.write(
+                    try session.gather(found).map { span, vector in
+                        let place = places[span]
+                        let location =
+                            isLocated
+                            ? "\"document\": \(place.document), \"start\": \(place.start), \"end\": \(place.end), " : ""
+                        return "{\(location)\"embedding\": \(JSONText.floats(vector))}\n"
+                    }.joined())
             }
         }
         try lines.finish()
     }
 
     /// The vectors of a corpus, each on the rank that holds the first token of its span. Collective.
-    private func vectors(_ job: EncodingJob, _ corpus: Corpus, body: ([(span: Int, vector: [Float])]) throws -> Void) throws {
+    private func vectors(_ job: EncodingJob, _ corpus: Corpus, body: ([(span: Int, vector: [Float])]) throws -> Void)
+        throws
+    {
         let settings = job.model.settings
         try job.session.vectors(
             corpus, with: job.model.encoder, pooling: pooling?.mode ?? settings?.pooling ?? .mean,

@@ -32,7 +32,9 @@ struct Init: ParsableCommand {
     var force = false
 
     mutating func validate() throws {
-        if PublishedShape.named(shape) == nil { throw ValidationError("--shape '\(shape)' is unknown; known: \(PublishedShape.list)") }
+        if PublishedShape.named(shape) == nil {
+            throw ValidationError("--shape '\(shape)' is unknown; known: \(PublishedShape.list)")
+        }
         if let positions, !(1...(1 << 24)).contains(positions) {
             throw ValidationError("--positions takes 1 to \(1 << 24), not \(positions)")
         }
@@ -55,21 +57,26 @@ struct Init: ParsableCommand {
             do {
                 try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true)
             } catch {
-                throw JobError(.cannotCreate, "\(output): the folder cannot be made (\(error.localizedDescription)); name another")
+                throw JobError(
+                    .cannotCreate, "\(output): the folder cannot be made (\(error.localizedDescription)); name another")
             }
         }
         let configuration = try published.configuration(positions: positions)
         let parameters = try configuration.parameters()
-        let layout = SafetensorsLayout(tensors: parameters.map { ($0.name, .float32, $0.shape) }, metadata: ["format": "pt"])
+        let layout = SafetensorsLayout(
+            tensors: parameters.map { ($0.name, .float32, $0.shape) }, metadata: ["format": "pt"])
         let source = RandomParameters(seed: seed)
         let text = try Array(published.config(positions: positions).utf8)
-        let weightsFile = try ParallelFile.create(weights, force: force, transport: session.transport, size: layout.totalBytes)
+        let weightsFile = try ParallelFile.create(
+            weights, force: force, transport: session.transport, size: layout.totalBytes)
         let configFile = try ParallelFile.create(config, force: force, transport: session.transport, size: text.count)
         try text.withUnsafeBytes { try configFile.write(session.isRoot ? [(0, $0)] : []) }
         try layout.headerBytes.withUnsafeBytes { try weightsFile.write(session.isRoot ? [(0, $0)] : []) }
         for parameter in parameters {
             let values = session.isRoot ? try source.read(parameter.name, shape: parameter.shape) : []
-            try values.withUnsafeBytes { try weightsFile.write(session.isRoot ? [(layout.offset(of: parameter.name), $0)] : []) }
+            try values.withUnsafeBytes {
+                try weightsFile.write(session.isRoot ? [(layout.offset(of: parameter.name), $0)] : [])
+            }
             session.watchdog.progress()
         }
         try configFile.commit()

@@ -41,16 +41,23 @@ struct Inspect: ParsableCommand {
         ]
         if !model.checkpoint.prefix.isEmpty { rows.append(("prefix", model.checkpoint.prefix)) }
         if let tokenizer = try model.tokenizer() {
-            rows.append(("tokenizer", "\(tokenizer.vocabularySize) tokens; adds \(tokenizer.prefixIds.count) before and \(tokenizer.suffixIds.count) after a text"))
+            rows.append(
+                (
+                    "tokenizer",
+                    "\(tokenizer.vocabularySize) tokens; adds \(tokenizer.prefixIds.count) before and \(tokenizer.suffixIds.count) after a text"
+                ))
         } else {
             rows.append(("tokenizer", "none (tokenizer.json is missing): input must be token ids"))
         }
         if let settings = model.settings {
             rows.append(("pooling", settings.pooling.rawValue + (settings.normalize ? ", normalised" : "")))
             if let limit = settings.maximumSequenceLength {
-                rows.append(("trained length", "\(limit) tokens (sentence-transformers would cut there; annulus does not)"))
+                rows.append(
+                    ("trained length", "\(limit) tokens (sentence-transformers would cut there; annulus does not)"))
             }
-            if !settings.prompts.isEmpty { rows.append(("prompts", settings.prompts.keys.sorted().joined(separator: ", "))) }
+            if !settings.prompts.isEmpty {
+                rows.append(("prompts", settings.prompts.keys.sorted().joined(separator: ", ")))
+            }
         } else {
             rows.append(("pooling", "not told by the model; embed takes mean"))
         }

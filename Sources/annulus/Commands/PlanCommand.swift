@@ -26,19 +26,23 @@ struct PlanCommand: ParsableCommand {
             \(ClusterFile.help)
             """)
 
-    /// About what a process takes before it has a job: `python3 scripts/rank_peak.py DIR annulus bench peak` finds 25 MiB for
-    /// one process, and 13 to 20 a rank for two or four, which share the libraries.
+    /// About what a process takes before it has a job: `python3 scripts/rank_peak.py DIR annulus bench peak` finds 25
+    /// MiB for one process, and 13 to 20 a rank for two or four, which share the libraries.
     static let processBytes = 24 * 0x1p20
 
     @Option(help: "The cluster's description.")
     var cluster: String
 
-    @Option(help: ArgumentHelp("Price the cluster with these bandwidths between nodes instead, one after another: 10,100.", valueName: "gbit,…"))
+    @Option(
+        help: ArgumentHelp(
+            "Price the cluster with these bandwidths between nodes instead, one after another: 10,100.",
+            valueName: "gbit,…"))
     var gbitPerS: NumberList?
 
     @OptionGroup var attention: AttentionOptions
 
-    @Option(name: [.short, .long], help: "An encoder: a folder with config.json, or org/name in the Hugging Face cache.")
+    @Option(
+        name: [.short, .long], help: "An encoder: a folder with config.json, or org/name in the Hugging Face cache.")
     var model: String?
 
     @Option(help: "An encoder of a published shape: \(PublishedShape.list).")
@@ -59,11 +63,17 @@ struct PlanCommand: ParsableCommand {
     mutating func validate() throws {
         let isEncoder = model != nil || shape != nil
         let defaults = (heads: 12, headDim: 64, mask: "full")
-        if isEncoder, (attention.heads, attention.headDim, attention.mask) != defaults || attention.kvHeads != nil
-            || attention.valueDim != nil || attention.queryLength != nil {
-            throw ValidationError("with --model or --shape, --length is the document's; heads, widths, queries and mask are the encoder's own")
+        if isEncoder,
+            (attention.heads, attention.headDim, attention.mask) != defaults || attention.kvHeads != nil
+                || attention.valueDim != nil || attention.queryLength != nil
+        {
+            throw ValidationError(
+                "with --model or --shape, --length is the document's; heads, widths, queries and mask are the encoder's own"
+            )
         }
-        if model != nil, shape != nil { throw ValidationError("give either --model or --shape, or neither for attention alone") }
+        if model != nil, shape != nil {
+            throw ValidationError("give either --model or --shape, or neither for attention alone")
+        }
         if let shape, PublishedShape.named(shape) == nil {
             throw ValidationError("--shape '\(shape)' is unknown; known: \(PublishedShape.list)")
         }
@@ -103,7 +113,8 @@ struct PlanCommand: ParsableCommand {
                 planned.topology = topology
                 return planned
             }
-            let prices = pricing.prices(strategy.map { [$0] } ?? Strategy.allCases, layout.map { [$0] } ?? Layout.allCases, threads: threads)
+            let prices = pricing.prices(
+                strategy.map { [$0] } ?? Strategy.allCases, layout.map { [$0] } ?? Layout.allCases, threads: threads)
             let choice = Choice(of: prices)
             if format == .table {
                 text += (text.isEmpty ? "" : "\n") + table(prices, choice, cluster, job, bandwidth)
@@ -128,17 +139,25 @@ struct PlanCommand: ParsableCommand {
             let length = attention.length
             return PlannedJob(
                 description: "\(shape ?? model ?? ""), one document of \(length) tokens",
-                fields: [("plan", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length))],
+                fields: [
+                    ("plan", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length)),
+                ],
                 surroundings: try configuration.surroundings(element)
-            ) { EncoderRun.job(lengths: [length], configuration: configuration, element: element, layout: $0, rankCount: $1, speeds: $2) }
+            ) {
+                EncoderRun.job(
+                    lengths: [length], configuration: configuration, element: element, layout: $0, rankCount: $1,
+                    speeds: $2)
+            }
         }
         let heads = attention.shape
         let (pieces, mask) = try attention.sequence()
         return PlannedJob(
-            description: "attention over \(attention.length) tokens, \(heads.queryHeads) heads (\(heads.keyValueHeads) of keys) of \(heads.headDimension), \(attention.mask)",
+            description:
+                "attention over \(attention.length) tokens, \(heads.queryHeads) heads (\(heads.keyValueHeads) of keys) of \(heads.headDimension), \(attention.mask)",
             fields: [("plan", .text("attention"))] + attention.fields, surroundings: attention.surroundings
         ) { layout, ranks, speeds in
-            var job = AttentionJob(shapes: pieces, mask: mask, heads: heads, layout: layout, rankCount: ranks, speeds: speeds)
+            var job = AttentionJob(
+                shapes: pieces, mask: mask, heads: heads, layout: layout, rankCount: ranks, speeds: speeds)
             job.element = element
             return job
         }
@@ -164,44 +183,64 @@ struct PlanCommand: ParsableCommand {
     ) -> BenchRow {
         let isChosen = choice.map { $0.price.strategy == price.strategy && $0.price.layout == price.layout } ?? false
         func whole(_ value: Double) -> BenchValue { Int(exactly: value).map { .integer($0) } ?? .number(value) }
-        return BenchRow(fields: job.fields + [
-            ("dtype", .text(dtype.rawValue)), ("ranks", .integer(cluster.rankCount)), ("nodes", .integer(cluster.nodes.count)),
-            ("gbit_per_s", .number(bandwidth ?? (cluster.nodes.map(\.between.bandwidth).min() ?? 0) * 8e-9)),
-            ("strategy", .text(price.strategy.rawValue)), ("layout", .text(price.layout.rawValue)), ("seconds", .number(price.seconds)),
-            ("exposed_seconds", .number(price.exposedSeconds)), ("bytes_sent", whole(price.bytes)), ("messages", whole(price.messages)),
-            ("memory_per_rank", whole(price.memory.rounded())), ("memory_per_node", whole(price.nodeMemory.rounded())),
-            ("memory_of_node", whole(price.nodeLimit.rounded())), ("fits", .truth(price.fits)), ("balance", .number(price.balance)),
-            ("priced_ranks", .numbers(price.work.map { Double($0.rank.index) })),
-            ("rank_gflop", .numbers(price.work.map { $0.flop * 1e-9 })),
-            ("chosen", .truth(isChosen)), ("reason", .text(isChosen ? choice?.reason ?? "" : "")),
-        ])
+        return BenchRow(
+            fields: job.fields + [
+                ("dtype", .text(dtype.rawValue)), ("ranks", .integer(cluster.rankCount)),
+                ("nodes", .integer(cluster.nodes.count)),
+                ("gbit_per_s", .number(bandwidth ?? (cluster.nodes.map(\.between.bandwidth).min() ?? 0) * 8e-9)),
+                ("strategy", .text(price.strategy.rawValue)), ("layout", .text(price.layout.rawValue)),
+                ("seconds", .number(price.seconds)),
+                ("exposed_seconds", .number(price.exposedSeconds)), ("bytes_sent", whole(price.bytes)),
+                ("messages", whole(price.messages)),
+                ("memory_per_rank", whole(price.memory.rounded())),
+                ("memory_per_node", whole(price.nodeMemory.rounded())),
+                ("memory_of_node", whole(price.nodeLimit.rounded())), ("fits", .truth(price.fits)),
+                ("balance", .number(price.balance)),
+                ("priced_ranks", .numbers(price.work.map { Double($0.rank.index) })),
+                ("rank_gflop", .numbers(price.work.map { $0.flop * 1e-9 })),
+                ("chosen", .truth(isChosen)), ("reason", .text(isChosen ? choice?.reason ?? "" : "")),
+            ])
     }
 
     private func table(
         _ prices: [Price], _ choice: Choice?, _ cluster: Cluster, _ job: PlannedJob, _ bandwidth: Double?
     ) -> String {
-        func left(_ text: String, _ width: Int) -> String { text.padding(toLength: max(width, text.count), withPad: " ", startingAt: 0) }
-        func right(_ text: String, _ width: Int) -> String { String(repeating: " ", count: max(0, width - text.count)) + text }
-        func number(_ value: Double) -> String { String(format: value >= 1e6 ? "%.3e" : value >= 100 ? "%.1f" : "%.4g", value) }
+        func left(_ text: String, _ width: Int) -> String {
+            text.padding(toLength: max(width, text.count), withPad: " ", startingAt: 0)
+        }
+        func right(_ text: String, _ width: Int) -> String {
+            String(repeating: " ", count: max(0, width - text.count)) + text
+        }
+        func number(_ value: Double) -> String {
+            String(format: value >= 1e6 ? "%.3e" : value >= 100 ? "%.1f" : "%.4g", value)
+        }
         var text = "# \(job.description), \(dtype.rawValue); \(cluster.rankCount) ranks on \(cluster.nodes.count) nodes"
         text += bandwidth.map { ", \(number($0)) Gbit/s between nodes" } ?? ""
         text += "\n" + left("strategy", 15) + left("layout", 12)
-        text += ["seconds", "exposed s", "GB sent", "messages", "GiB/rank", "GiB/node", "of", "balance"].map { right($0, 11) }.joined() + "\n"
+        text +=
+            ["seconds", "exposed s", "GB sent", "messages", "GiB/rank", "GiB/node", "of", "balance"].map {
+                right($0, 11)
+            }.joined() + "\n"
         for price in prices {
             text += left(price.strategy.rawValue, 15) + left(price.layout.rawValue, 12)
             text += [
                 number(price.seconds), number(price.exposedSeconds), number(price.bytes * 1e-9), number(price.messages),
-                number(price.memory / 0x1p30), number(price.nodeMemory / 0x1p30), number(price.nodeLimit / 0x1p30), number(price.balance),
+                number(price.memory / 0x1p30), number(price.nodeMemory / 0x1p30), number(price.nodeLimit / 0x1p30),
+                number(price.balance),
             ].map { right($0, 11) }.joined()
             text += price.fits ? "" : "  does not fit"
-            if let choice, choice.price.strategy == price.strategy, choice.price.layout == price.layout { text += "  <- chosen" }
+            if let choice, choice.price.strategy == price.strategy, choice.price.layout == price.layout {
+                text += "  <- chosen"
+            }
             text += "\n"
         }
         if let looked = prices.map(\.work.count).min(), looked < cluster.rankCount {
-            text += "From the plans of \(looked) ranks or more: bytes, messages and balance of all ranks are estimates.\n"
+            text +=
+                "From the plans of \(looked) ranks or more: bytes, messages and balance of all ranks are estimates.\n"
         }
         guard let choice else { return text + "None fits into the nodes' memory.\n" }
-        return text + "Choice: \(choice.price.strategy.rawValue) with \(choice.price.layout.rawValue); \(choice.reason).\n"
+        return text
+            + "Choice: \(choice.price.strategy.rawValue) with \(choice.price.layout.rawValue); \(choice.reason).\n"
     }
 }
 

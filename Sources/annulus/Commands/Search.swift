@@ -55,7 +55,8 @@ struct Search: ParsableCommand {
         corpus.sources.append("the question")
         var vectors: [(span: Int, vector: [Float])] = []
         try session.vectors(
-            corpus, with: job.model.encoder, pooling: job.model.settings?.pooling ?? .mean, normalize: true, dimensions: nil
+            corpus, with: job.model.encoder, pooling: job.model.settings?.pooling ?? .mean, normalize: true,
+            dimensions: nil
         ) { vectors += $0 }
         let all = try session.gather(vectors)
         guard session.isRoot, let wanted = all.last?.vector else { return try session.agree {} }
@@ -75,7 +76,8 @@ struct Search: ParsableCommand {
         let text = String(scalars[start..<scalars.index(start, offsetBy: item.end - item.start)])
         switch format {
         case .json:
-            return "{\"rank\": \(place), \"score\": \(Float(hit.score)), \"source\": \(JSONText.string(corpus.sources[item.document])), "
+            return
+                "{\"rank\": \(place), \"score\": \(Float(hit.score)), \"source\": \(JSONText.string(corpus.sources[item.document])), "
                 + "\"document\": \(item.document), \"start\": \(item.start), \"end\": \(item.end), \"text\": \(JSONText.string(text))}\n"
         case .text:
             let words = text.split(whereSeparator: \.isWhitespace).joined(separator: " ")

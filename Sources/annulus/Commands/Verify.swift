@@ -25,7 +25,8 @@ struct Verify: ParsableCommand {
     @OptionGroup var model: ModelOptions
     @OptionGroup var spread: RunOptions
 
-    @Option(help: ArgumentHelp("Tokens of the documents of seeded ids, cut at the model's positions.", valueName: "n,…"))
+    @Option(
+        help: ArgumentHelp("Tokens of the documents of seeded ids, cut at the model's positions.", valueName: "n,…"))
     var lengths = CountList([1, 70, 300])
 
     @Option(help: ArgumentHelp("Numbers of virtual ranks.", valueName: "n,…"))
@@ -92,14 +93,19 @@ private final class Verification {
         try reportHeads()
         try session.agree {
             guard failed.isEmpty else {
-                throw JobError(.badInput, "\(checkpoint.folder): \(failed.count) of \(count) checks failed: \(failed.joined(separator: ", "))")
+                throw JobError(
+                    .badInput,
+                    "\(checkpoint.folder): \(failed.count) of \(count) checks failed: \(failed.joined(separator: ", "))"
+                )
             }
         }
     }
 
     /// Prints a line. Collective.
     private func report(_ name: String, _ text: String) throws {
-        try session.agree { try session.printLines(name.padding(toLength: 16, withPad: " ", startingAt: 0) + text + "\n") }
+        try session.agree {
+            try session.printLines(name.padding(toLength: 16, withPad: " ", startingAt: 0) + text + "\n")
+        }
     }
 
     /// Prints a check's line. Collective; the outcome is that of rank 0.
@@ -120,14 +126,18 @@ private final class Verification {
         let watchdog = session.watchdog
         let faults = try session.agree { session.isRoot ? try checkpoint.notFinite { watchdog.progress() } : [] }
         try check(
-            "finite", faults.isEmpty, faults.isEmpty ? "\(checkpoint.parameterCount) numbers in \(checkpoint.names.count) tensors"
+            "finite", faults.isEmpty,
+            faults.isEmpty
+                ? "\(checkpoint.parameterCount) numbers in \(checkpoint.names.count) tensors"
                 : list(faults.map { "'\($0.name)' holds \($0.count) that are infinite or not numbers" }))
         try check(
-            "parameters", audit.unreadable.isEmpty, audit.unreadable.isEmpty
+            "parameters", audit.unreadable.isEmpty,
+            audit.unreadable.isEmpty
                 ? "\(audit.parameters.count) of a \(configuration.family.name) of \(configuration.layerCount) layers, their shapes as config.json says"
                 : list(audit.unreadable))
         try check(
-            "no others", audit.unused.isEmpty, audit.unused.isEmpty
+            "no others", audit.unused.isEmpty,
+            audit.unused.isEmpty
                 ? "beside them \(audit.others.isEmpty ? "nothing" : "what the encoder does not read: " + list(audit.others))"
                 : "config.json has no place for " + list(audit.unused.map { "'\($0)'" }))
     }
@@ -146,7 +156,9 @@ private final class Verification {
             let source = SeededIds(seed: command.seed &+ UInt64(number), count: configuration.vocabularySize)
             return (0..<min(length, configuration.positionCount)).map { source.id($0) }
         }
-        if let tokenizer = try session.agreeReading({ try Tokenizer.exists(folder: checkpoint.folder) ? Tokenizer.load(folder: checkpoint.folder) : nil }) {
+        if let tokenizer = try session.agreeReading({
+            try Tokenizer.exists(folder: checkpoint.folder) ? Tokenizer.load(folder: checkpoint.folder) : nil
+        }) {
             let (type, types) = (Int(tokenizer.largestTypeId), configuration.tokenTypeCount)
             let hasTypes = !configuration.distinguishesTypes || type < types
             try check(
@@ -158,7 +170,11 @@ private final class Verification {
         } else {
             try report("not verified", "the tokenizer: there is none")
         }
-        return Documents(ids: ids, typeIds: ids.map { ids in ids.indices.map { configuration.distinguishesTypes && 2 * $0 >= ids.count ? 1 : 0 } })
+        return Documents(
+            ids: ids,
+            typeIds: ids.map { ids in
+                ids.indices.map { configuration.distinguishesTypes && 2 * $0 >= ids.count ? 1 : 0 }
+            })
     }
 
     private static let text = """
@@ -179,20 +195,27 @@ private final class Verification {
         }
         let place = notFinite.found
         let finite = place == nil && states.allSatisfy { $0.allSatisfy(\.isFinite) }
-        let fault = place.map { "not finite from \($0.layer == 0 ? "the embeddings" : "layer \($0.layer)") on, tile \($0.tile) of document \($0.sequence)" }
+        let fault = place.map {
+            "not finite from \($0.layer == 0 ? "the embeddings" : "layer \($0.layer)") on, tile \($0.tile) of document \($0.sequence)"
+        }
         try check(
-            "states", finite, "\(lengths.map(String.init).joined(separator: ", ")) tokens on 1 rank, \(finite ? "all finite" : fault ?? "not all finite"), "
+            "states", finite,
+            "\(lengths.map(String.init).joined(separator: ", ")) tokens on 1 rank, \(finite ? "all finite" : fault ?? "not all finite"), "
                 + "SHA-256 \(digest.prefix(16))…")
         let strategies = session.options.strategy.named.map { [$0] } ?? Strategy.allCases
         for ranks in command.ranks.values {
             let others = try session.agree {
                 guard session.isRoot else { return [String]() }
-                return try strategies.filter { Self.digest(try self.states(encoder, documents, ranks: ranks, $0, threads: 1)) != digest }.map(\.rawValue)
+                return try strategies.filter {
+                    Self.digest(try self.states(encoder, documents, ranks: ranks, $0, threads: 1)) != digest
+                }.map(\.rawValue)
             }
             let what = strategies.count == 1 ? strategies[0].rawValue : "\(strategies.count) strategies"
             try check(
                 "\(ranks) virtual", others.isEmpty,
-                others.isEmpty ? "the same bytes with \(what)" : "other bytes than on 1 rank with \(others.joined(separator: ", "))")
+                others.isEmpty
+                    ? "the same bytes with \(what)"
+                    : "other bytes than on 1 rank with \(others.joined(separator: ", "))")
         }
         if session.transport.size > 1 {
             let found = try digestOfJob(encoder, documents)
@@ -204,7 +227,9 @@ private final class Verification {
     }
 
     /// Every document's states, on so many virtual ranks.
-    private func states(_ encoder: Encoder, _ documents: Documents, ranks: Int, _ strategy: Strategy, threads: Int) throws -> [[Float]] {
+    private func states(_ encoder: Encoder, _ documents: Documents, ranks: Int, _ strategy: Strategy, threads: Int)
+        throws -> [[Float]]
+    {
         let width = encoder.configuration.hiddenSize
         let sharding = EncoderRun.sharding(
             lengths: documents.ids.map(\.count), encoder: encoder, layout: session.options.layout, rankCount: ranks)
@@ -217,8 +242,12 @@ private final class Verification {
             run.notFinite.map(notFinite.add)
             return withExtendedLifetime(run) {
                 run.tiles.map { tile in
-                    (tile.sequence, tile.tokens, Array(UnsafeBufferPointer(
-                        start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width)))
+                    (
+                        tile.sequence, tile.tokens,
+                        Array(
+                            UnsafeBufferPointer(
+                                start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width))
+                    )
                 }
             }
         }
@@ -239,15 +268,18 @@ private final class Verification {
     private func digestOfJob(_ encoder: Encoder, _ documents: Documents) throws -> String {
         let width = encoder.configuration.hiddenSize
         var job = EncoderRun.job(
-            lengths: documents.ids.map(\.count), configuration: encoder.configuration, element: encoder.element, layout: session.options.layout,
+            lengths: documents.ids.map(\.count), configuration: encoder.configuration, element: encoder.element,
+            layout: session.options.layout,
             rankCount: session.transport.size, speeds: try session.relativeSpeeds())
         job.topology = session.topology
         job.wire = session.options.wire
-        let surroundings = try encoder.configuration.surroundings(encoder.element, threads: session.context.threads, weights: false)
+        let surroundings = try encoder.configuration.surroundings(
+            encoder.element, threads: session.context.threads, weights: false)
         let decision = try session.decide(job, surroundings, session.options.strategy.named)
         let watchdog = session.watchdog
         let run = try EncoderRun(
-            encoder: encoder, sharding: job.queries, strategy: decision.strategy, topology: session.topology, wire: session.options.wire,
+            encoder: encoder, sharding: job.queries, strategy: decision.strategy, topology: session.topology,
+            wire: session.options.wire,
             transport: session.transport, threads: session.threads, progressed: { watchdog.progress() })
         session.warn(run.shortages)
         try run.run(ids: documents.ids, typeIds: documents.typeIds)
@@ -262,26 +294,34 @@ private final class Verification {
 
     private func checkStates(_ states: [[Float]], _ documents: Documents) throws {
         if session.options.dtype == .bfloat16 || session.options.wire == .bfloat16 {
-            return try report("not verified", "states against float64: there is no bound for bfloat16; leave out --dtype and --wire")
+            return try report(
+                "not verified", "states against float64: there is no bound for bfloat16; leave out --dtype and --wire")
         }
         let watchdog = session.watchdog
         let agreement = try session.agree { () -> Agreement? in
             guard session.isRoot else { return nil }
             let reference = ReferenceEncoder(configuration, parameters: checkpoint, threads: session.threads)
-            let exact = try reference.exactStates(ids: documents.ids, typeIds: documents.typeIds) { watchdog.progress(.encoding, layer: $0) }
-            let plain = try reference.plainStates(ids: documents.ids, typeIds: documents.typeIds) { watchdog.progress(.encoding, layer: $0) }
+            let exact = try reference.exactStates(ids: documents.ids, typeIds: documents.typeIds) {
+                watchdog.progress(.encoding, layer: $0)
+            }
+            let plain = try reference.plainStates(ids: documents.ids, typeIds: documents.typeIds) {
+                watchdog.progress(.encoding, layer: $0)
+            }
             return Agreement(states: states, exact: exact, plain: plain)
         }
         func number(_ value: Double) -> String { String(format: "%.2e", value) }
         try check(
             "float64", agreement?.holds ?? true,
-            agreement.map { "off by \(number($0.error)) of \(number($0.scale)); plain float32 by \(number($0.plainError)), allowed \(number($0.allowed))" } ?? "")
+            agreement.map {
+                "off by \(number($0.error)) of \(number($0.scale)); plain float32 by \(number($0.plainError)), allowed \(number($0.allowed))"
+            } ?? "")
     }
 
     /// What the heads are, of which nothing is computed.
     private func reportHeads() throws {
         if !audit.tasks.isEmpty {
-            try report("not verified", "the values of task heads: " + audit.tasks.map(\.rawValue).joined(separator: ", "))
+            try report(
+                "not verified", "the values of task heads: " + audit.tasks.map(\.rawValue).joined(separator: ", "))
         }
     }
 }

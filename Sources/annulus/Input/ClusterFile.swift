@@ -27,8 +27,12 @@ enum ClusterFile {
     static func read(path: String) throws(FileError) -> Cluster {
         let file = try JSON.load(path: path)
         func refuse(_ message: String) -> FileError { FileError(.malformed, path: path, message) }
-        guard case .object(let root) = file else { throw refuse("is \(file.kindName), and a cluster is an object with the key 'kinds'") }
-        if let other = root.members.first(where: { $0.key != "kinds" }) { throw refuse("the key '\(other.key)' is unknown; known: kinds") }
+        guard case .object(let root) = file else {
+            throw refuse("is \(file.kindName), and a cluster is an object with the key 'kinds'")
+        }
+        if let other = root.members.first(where: { $0.key != "kinds" }) {
+            throw refuse("the key '\(other.key)' is unknown; known: kinds")
+        }
         guard let kinds = root["kinds"]?.array, !kinds.isEmpty else {
             throw refuse("'kinds' must be a list of kinds of nodes, at least one; see annulus plan --help")
         }
@@ -36,7 +40,9 @@ enum ClusterFile {
         var ranks = 0
         for (number, kind) in kinds.enumerated() {
             let reader = Reader(path: path, at: "kinds[\(number)]", value: kind)
-            try reader.check(known: ["name", "nodes", "ranks_per_node", "gflops_per_rank", "memory_gib", "inside", "between"])
+            try reader.check(known: [
+                "name", "nodes", "ranks_per_node", "gflops_per_rank", "memory_gib", "inside", "between",
+            ])
             let nodes = try reader.count("nodes")
             let ranksPerNode = try reader.count("ranks_per_node")
             // Both are at most `mostRanks`, so the product is no overflow.
@@ -45,7 +51,8 @@ enum ClusterFile {
             let node = Cluster.Node(
                 name: try reader.name(), memory: try reader.number("memory_gib", atMost: 1e9) * 0x1p30,
                 inside: try reader.link("inside", isNeeded: ranksPerNode > 1, because: "its nodes have several ranks"),
-                between: try reader.link("between", isNeeded: nodes > 1 || kinds.count > 1, because: "there are several nodes"))
+                between: try reader.link(
+                    "between", isNeeded: nodes > 1 || kinds.count > 1, because: "there are several nodes"))
             result.append((node, nodes, ranksPerNode, try reader.number("gflops_per_rank", atMost: 1e9) * 1e9))
         }
         return Cluster(kinds: result)
@@ -60,7 +67,9 @@ enum ClusterFile {
         func refuse(_ message: String) -> FileError { FileError(.malformed, path: path, message) }
 
         func check(known: [String]) throws(FileError) {
-            guard let object = value.object else { throw refuse("'\(at)' is \(value.kindName), and an object is needed") }
+            guard let object = value.object else {
+                throw refuse("'\(at)' is \(value.kindName), and an object is needed")
+            }
             if let other = object.members.first(where: { !known.contains($0.key) }) {
                 throw refuse("the key '\(at).\(other.key)' is unknown; known: \(known.joined(separator: ", "))")
             }

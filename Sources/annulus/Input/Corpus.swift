@@ -28,7 +28,9 @@ struct Corpus: Sendable {
     var texts: [String]
 
     /// Where an item's document came from.
-    func source(of item: Item) -> String { sources.indices.contains(item.document) ? sources[item.document] : "document \(item.document)" }
+    func source(of item: Item) -> String {
+        sources.indices.contains(item.document) ? sources[item.document] : "document \(item.document)"
+    }
 
     /// How documents become items.
     struct Preparation {
@@ -61,7 +63,9 @@ struct Corpus: Sendable {
             tokenPositions = true
         case .text(let text):
             guard let tokenizer else {
-                throw FileError(.missing, path: document.source, "is text, and the model has no tokenizer.json; give token ids instead")
+                throw FileError(
+                    .missing, path: document.source,
+                    "is text, and the model has no tokenizer.json; give token ids instead")
             }
             tokenPositions = false
             if let passageTokens = preparation.passageTokens {
@@ -87,13 +91,15 @@ struct Corpus: Sendable {
             preparation.truncated(document.source)
         }
         if ids.isEmpty {
-            throw FileError(.malformed, path: document.source, "has no tokens; this tokenizer adds none to an empty text")
+            throw FileError(
+                .malformed, path: document.source, "has no tokens; this tokenizer adds none to an empty text")
         }
         let promptLength = preparation.prompt.unicodeScalars.count
         func place(_ tokens: Range<Int>) -> (start: Int, end: Int) {
             let text = tokens.clamped(to: prefix..<max(prefix, ids.count - suffix))
             guard let first = text.first, let last = text.last else { return (0, 0) }
-            return tokenPositions ? (first, last + 1)
+            return tokenPositions
+                ? (first, last + 1)
                 : (max(0, offsets[first].lowerBound - promptLength), max(0, offsets[last].upperBound - promptLength))
         }
         let whole = place(0..<ids.count)
@@ -116,7 +122,11 @@ struct Corpus: Sendable {
     ) -> [Item] {
         let encoding = tokenizer.encode(text, addSpecialTokens: false)
         let prompt = preparation.prompt.isEmpty ? [] : tokenizer.encode(preparation.prompt, addSpecialTokens: false).ids
-        let room = max(1, min(passageTokens, preparation.maximumLength - tokenizer.prefixIds.count - tokenizer.suffixIds.count - prompt.count))
+        let room = max(
+            1,
+            min(
+                passageTokens,
+                preparation.maximumLength - tokenizer.prefixIds.count - tokenizer.suffixIds.count - prompt.count))
         // An empty text is one passage of special tokens alone, as it would be unsplit.
         let starts = encoding.ids.isEmpty ? [0] : Array(stride(from: 0, to: encoding.ids.count, by: room))
         return starts.map { first in

@@ -44,8 +44,12 @@ struct DocumentSource {
             if open == nil {
                 guard let path = paths.popFirst() else { break }
                 let name = path == "-" ? "standard input" : path
-                let reader = DocumentReader(format: options.inputFormat ?? Self.format(of: path), path: name, textField: options.textField)
-                open = (path == "-" ? ReadableFile(standardInputNamed: name) : try ReadableFile(path: path), reader, true, false)
+                let reader = DocumentReader(
+                    format: options.inputFormat ?? Self.format(of: path), path: name, textField: options.textField)
+                open = (
+                    path == "-" ? ReadableFile(standardInputNamed: name) : try ReadableFile(path: path), reader, true,
+                    false
+                )
             }
             guard var current = open else { break }
             if !documents.isEmpty, !current.file.isReady { break }
@@ -60,7 +64,9 @@ struct DocumentSource {
             let name = current.reader.path
             if current.isEmpty { throw FileError(.malformed, path: name, "is empty; give it at least one document") }
             // Of all formats, only FASTA has lines that are no documents.
-            if !current.hasDocuments { throw FileError(.malformed, path: name, "holds no record; begin each with a line '>NAME'") }
+            if !current.hasDocuments {
+                throw FileError(.malformed, path: name, "holds no record; begin each with a line '>NAME'")
+            }
         }
         return documents
     }
@@ -103,8 +109,8 @@ struct DocumentReader {
 
     /// The documents that `bytes` complete; behind the last bytes, all that are left.
     ///
-    /// Every line is a document, an empty one too, and a last line needs no end; a text is one document, and a FASTA file one a
-    /// record.
+    /// Every line is a document, an empty one too, and a last line needs no end; a text is one document, and a FASTA
+    /// file one a record.
     /// - Throws: `FileError` that names the line.
     mutating func read(_ bytes: [UInt8], isLast: Bool) throws(FileError) -> [Document] {
         rest += bytes
@@ -139,7 +145,8 @@ struct DocumentReader {
         case .jsonl:
             let value = try JSON.parse(Array(line), path: source)
             guard let text = value[textField]?.string else {
-                throw FileError(.malformed, path: source, "has no text in a field '\(textField)'; name the field with --text-field")
+                throw FileError(
+                    .malformed, path: source, "has no text in a field '\(textField)'; name the field with --text-field")
             }
             let label = value["label"].flatMap { $0.isNull ? nil : $0 }
             return Document(source: source, content: .text(text), pair: value["text_pair"]?.string, label: label)
@@ -147,7 +154,8 @@ struct DocumentReader {
             let values = try JSON.parse(Array(line), path: source).array
             let ids = values?.compactMap { $0.int.flatMap { Int32(exactly: $0) } }
             guard let values, let ids, ids.count == values.count, !ids.isEmpty else {
-                throw FileError(.malformed, path: source, "is not a JSON array of token ids; write one as [101, 7592, 102]")
+                throw FileError(
+                    .malformed, path: source, "is not a JSON array of token ids; write one as [101, 7592, 102]")
             }
             return Document(source: source, content: .ids(ids))
         }
@@ -155,7 +163,9 @@ struct DocumentReader {
 
     private func text(_ bytes: ArraySlice<UInt8>, start: Int) throws(FileError) -> String {
         if let offset = UTF8Validation.firstInvalidByte(in: bytes) {
-            throw FileError(.malformed, path: path, "byte \(start + offset) is not UTF-8; convert the file, for example with iconv -t utf-8")
+            throw FileError(
+                .malformed, path: path,
+                "byte \(start + offset) is not UTF-8; convert the file, for example with iconv -t utf-8")
         }
         return String(decoding: bytes, as: UTF8.self)
     }

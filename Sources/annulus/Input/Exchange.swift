@@ -48,7 +48,9 @@ struct Message {
         let start = next
         next += count * MemoryLayout<Element>.size
         return bytes.withUnsafeBytes { raw in
-            (0..<count).map { raw.loadUnaligned(fromByteOffset: start + $0 * MemoryLayout<Element>.size, as: Element.self) }
+            (0..<count).map {
+                raw.loadUnaligned(fromByteOffset: start + $0 * MemoryLayout<Element>.size, as: Element.self)
+            }
         }
     }
 }
@@ -66,7 +68,8 @@ final class DocumentStream {
     private var source: DocumentSource
     private var count = 0
 
-    /// Bytes of input for each rank, after which a portion ends: some batches, so that the last one, which may be small, costs little.
+    /// Bytes of input for each rank, after which a portion ends: some batches, so that the last one, which may be
+    /// small, costs little.
     private static let portionBytes = 1 << 20
 
     init(_ options: InputOptions, _ session: Session) {
@@ -130,15 +133,16 @@ final class DocumentStream {
 }
 
 extension Session {
-    /// Waits until rank 0 comes here too, however long that takes, and leaves the processor to others meanwhile: a collective
-    /// call would keep it busy. Collective.
+    /// Waits until rank 0 comes here too, however long that takes, and leaves the processor to others meanwhile: a
+    /// collective call would keep it busy. Collective.
     fileprivate func waitForRoot() throws {
         guard transport.size > 1 else { return }
         var mark: UInt8 = isRoot ? 1 : 0
         try withUnsafeMutableBytes(of: &mark) { mark in
             if isRoot {
                 let sent = UnsafeRawBufferPointer(mark)
-                try transport.exchange(receive: [], send: (1..<transport.size).map { Outgoing(to: Rank($0), pieces: [sent]) })
+                try transport.exchange(
+                    receive: [], send: (1..<transport.size).map { Outgoing(to: Rank($0), pieces: [sent]) })
             } else {
                 try transport.exchange(receive: [Incoming(from: Rank(0), pieces: [mark])], send: []) { poll in
                     while mark[0] == 0 {
@@ -167,7 +171,9 @@ extension Session {
                 message.write(item.ids)
                 message.write(item.spans.count)
                 for span in item.spans {
-                    for value in [span.tokens.lowerBound, span.tokens.upperBound, span.start, span.end] { message.write(value) }
+                    for value in [span.tokens.lowerBound, span.tokens.upperBound, span.start, span.end] {
+                        message.write(value)
+                    }
                 }
             }
             items = []
@@ -184,7 +190,8 @@ extension Session {
                 }
             }
             // A rank's items are in order; between ranks, documents are dealt out in turn.
-            items = items.enumerated().sorted { ($0.element.document, $0.offset) < ($1.element.document, $1.offset) }.map(\.element)
+            items = items.enumerated().sorted { ($0.element.document, $0.offset) < ($1.element.document, $1.offset) }
+                .map(\.element)
         }
         return Corpus(
             items: items, sources: documents.map(\.source),

@@ -4,9 +4,10 @@ import Checkpoints
 
 /// Takes records out of the lines of a FASTA file (Pearson and Lipman 1988).
 ///
-/// A record is a header `>NAME …` and the lines up to the next one, joined. As the field's tools do: white space and empty lines
-/// do not count, lines that begin with `;` are comments, small letters mark residues and are read as capitals, and a `*` at the
-/// end, the stop of a translation, is left out. `-`, `.` and a `*` elsewhere stay, and so do special tokens, as `<mask>`.
+/// A record is a header `>NAME …` and the lines up to the next one, joined. As the field's tools do: white space and
+/// empty lines do not count, lines that begin with `;` are comments, small letters mark residues and are read as
+/// capitals, and a `*` at the end, the stop of a translation, is left out. `-`, `.` and a `*` elsewhere stay, and so do
+/// special tokens, as `<mask>`.
 struct FASTAReader {
     /// The record that is being read.
     private var record: (line: Int, name: String, letters: [UInt8])?
@@ -20,7 +21,9 @@ struct FASTAReader {
             let done = try finish(path: path)
             let name = line.dropFirst().prefix { !Self.isSpace($0) }
             guard UTF8Validation.firstInvalidByte(in: name) == nil else {
-                throw FileError(.malformed, path: place, "has a name that is not UTF-8; convert the file, for example with iconv -t utf-8")
+                throw FileError(
+                    .malformed, path: place,
+                    "has a name that is not UTF-8; convert the file, for example with iconv -t utf-8")
             }
             record = (number, String(decoding: name, as: UTF8.self), [])
             return done
@@ -28,7 +31,9 @@ struct FASTAReader {
         let content = line.filter { !Self.isSpace($0) }
         if content.isEmpty { return nil }
         guard record != nil else {
-            throw FileError(.malformed, path: place, "holds a sequence before the first header; begin each record with a line '>NAME'")
+            throw FileError(
+                .malformed, path: place,
+                "holds a sequence before the first header; begin each record with a line '>NAME'")
         }
         let letters = try letters(content, place: place)
         record?.letters += letters
@@ -41,7 +46,9 @@ struct FASTAReader {
         record = nil
         if last.letters.last == UInt8(ascii: "*") { last.letters.removeLast() }
         let source = "\(path):\(last.line)" + (last.name.isEmpty ? "" : " \(last.name)")
-        if last.letters.isEmpty { throw FileError(.malformed, path: source, "has a header and no sequence; give each record one") }
+        if last.letters.isEmpty {
+            throw FileError(.malformed, path: source, "has a header and no sequence; give each record one")
+        }
         return Document(source: source, content: .text(String(decoding: last.letters, as: UTF8.self)))
     }
 
@@ -51,18 +58,23 @@ struct FASTAReader {
         while next < content.count {
             let byte = content[next]
             switch byte {
-            case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "*"): result.append(byte)
+            case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "-"), UInt8(ascii: "."), UInt8(ascii: "*"):
+                result.append(byte)
             case UInt8(ascii: "a")...UInt8(ascii: "z"): result.append(byte - 32)
             case UInt8(ascii: "<"):
                 let end = content[(next + 1)...].firstIndex { !Self.isName($0) }
                 guard let end, content[end] == UInt8(ascii: ">") else {
-                    throw FileError(.malformed, path: place, "has a '<' that begins no special token; write one as <mask>")
+                    throw FileError(
+                        .malformed, path: place, "has a '<' that begins no special token; write one as <mask>")
                 }
                 result += content[next...end]
                 next = end
             default:
                 let shown = (0x21...0x7E).contains(byte) ? "'\(Character(Unicode.Scalar(byte)))'" : "the byte \(byte)"
-                throw FileError(.malformed, path: place, "has \(shown) in a sequence; only letters, '-', '.', '*' and special tokens as <mask> may stand there")
+                throw FileError(
+                    .malformed, path: place,
+                    "has \(shown) in a sequence; only letters, '-', '.', '*' and special tokens as <mask> may stand there"
+                )
             }
             next += 1
         }
@@ -71,7 +83,9 @@ struct FASTAReader {
 
     private static func isName(_ byte: UInt8) -> Bool {
         switch byte {
-        case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"): true
+        case UInt8(ascii: "A")...UInt8(ascii: "Z"), UInt8(ascii: "a")...UInt8(ascii: "z"),
+            UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "_"):
+            true
         default: false
         }
     }

@@ -42,7 +42,9 @@ enum MaskInput {
 enum ScoreInput {
     /// - Throws: `ValidationError` where a cap could not be one.
     static func check(softcap: Float?) throws {
-        if let softcap, !(softcap.isFinite && softcap > 0) { throw ValidationError("--softcap takes a positive number, not \(softcap)") }
+        if let softcap, !(softcap.isFinite && softcap > 0) {
+            throw ValidationError("--softcap takes a positive number, not \(softcap)")
+        }
     }
 }
 

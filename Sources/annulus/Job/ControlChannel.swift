@@ -170,7 +170,9 @@ final class ControlChannel: Sendable {
     }
 
     /// Ends the job for `error`, and lets the other hosts know that it is said.
-    private func end(_ error: JobError, _ outgoing: inout RequestSet, _ outbox: UnsafeMutableRawBufferPointer) throws -> Never {
+    private func end(_ error: JobError, _ outgoing: inout RequestSet, _ outbox: UnsafeMutableRawBufferPointer) throws
+        -> Never
+    {
         ending.tell(error)
         if spansHosts, (try? outgoing.test()) == true {
             outgoing.removeAll()
@@ -191,7 +193,9 @@ final class ControlChannel: Sendable {
     ) -> JobError? {
         let seconds = "\(Int(limit.inSeconds)) seconds"
         func silent(_ rank: Int, _ words: String) -> JobError {
-            JobError(.internal, "rank \(rank) on \(hosts[rank]) has not been heard of for \(words); it was last at \(positions[rank])")
+            JobError(
+                .internal,
+                "rank \(rank) on \(hosts[rank]) has not been heard of for \(words); it was last at \(positions[rank])")
         }
         guard let quietest = silences.indices.max(by: { silences[$0].length < silences[$1].length }) else { return nil }
         // The report of a crash takes its time, in which its rank is silent.
@@ -202,7 +206,9 @@ final class ControlChannel: Sendable {
             working.allSatisfy({ stillness[$0].length >= patience + Self.confirmation })
         else { return nil }
         // All others may have stood still for longer, while they wait for one that is gone.
-        if silences[quietest].length >= Self.doubt { return silent(quietest, "some time, and no rank has moved for \(seconds)") }
+        if silences[quietest].length >= Self.doubt {
+            return silent(quietest, "some time, and no rank has moved for \(seconds)")
+        }
         return JobError(
             .internal,
             "no rank has moved for \(seconds); rank \(last) on \(hosts[last]) has stood still longest, at \(positions[last]); raise "
@@ -238,7 +244,9 @@ final class ControlChannel: Sendable {
                 outgoing.removeAll()
                 let error = failure.withLock { $0 }
                 hasLeft = error == nil && isStopping
-                let kind = error.map { Heartbeat.Kind.failure($0) } ?? (watchdog.hasCrashed ? .crash : hasLeft ? .farewell : .beat)
+                let kind =
+                    error.map { Heartbeat.Kind.failure($0) }
+                    ?? (watchdog.hasCrashed ? .crash : hasLeft ? .farewell : .beat)
                 Heartbeat(kind: kind, count: watchdog.progressCount, position: watchdog.position).write(to: outbox)
                 try outgoing.send([UnsafeRawBufferPointer(outbox)], to: 0, tag: 1, over: communicator)
             }
@@ -334,7 +342,8 @@ struct Heartbeat {
     }
 }
 
-/// What rank 0 tells a rank: how far the job is, whether it is said why the job ends, and whether this is the last reply.
+/// What rank 0 tells a rank: how far the job is, whether it is said why the job ends, and whether this is the last
+/// reply.
 struct Reply {
     var isLast: Bool
     var hasSpoken: Bool

@@ -16,8 +16,8 @@ struct ControlGroup: Equatable {
 
     /// The same, read from the lines of a `/proc/PID/cgroup`, `HIERARCHY:CONTROLLERS:PATH` each.
     ///
-    /// Inside a container the folders may begin at its own group while the path still begins at the host's root: folders
-    /// that do not exist set no limit.
+    /// Inside a container the folders may begin at its own group while the path still begins at the host's root:
+    /// folders that do not exist set no limit.
     static func groups(of controller: String, membership: [Substring]) -> [ControlGroup] {
         membership.flatMap { line -> [ControlGroup] in
             let parts = line.split(separator: ":", maxSplits: 2, omittingEmptySubsequences: false)
@@ -40,7 +40,10 @@ struct ControlGroup: Equatable {
     var processorQuota: Double? {
         switch version {
         case .two: text("cpu.max").flatMap(Self.processorQuota(max:))
-        case .one: text("cpu.cfs_quota_us").flatMap { quota in text("cpu.cfs_period_us").flatMap { Self.processorQuota(quota: quota, period: $0) } }
+        case .one:
+            text("cpu.cfs_quota_us").flatMap { quota in
+                text("cpu.cfs_period_us").flatMap { Self.processorQuota(quota: quota, period: $0) }
+            }
         }
     }
 
@@ -66,7 +69,9 @@ struct ControlGroup: Equatable {
     // MARK: Memory
 
     /// Bytes that its members may take together, nil where it sets no limit.
-    var memoryLimit: Double? { text(version == .two ? "memory.max" : "memory.limit_in_bytes").flatMap(Self.memoryLimit) }
+    var memoryLimit: Double? {
+        text(version == .two ? "memory.max" : "memory.limit_in_bytes").flatMap(Self.memoryLimit)
+    }
 
     /// What a `memory.max` or `memory.limit_in_bytes` says. The latter writes no limit as the largest number of pages.
     static func memoryLimit(_ text: Substring) -> Double? {
@@ -76,9 +81,11 @@ struct ControlGroup: Equatable {
 
     /// What is left of the limit, apart from file pages that can be dropped.
     var memoryLeft: Double? {
-        let (usage, cache) = version == .two ? ("memory.current", "inactive_file") : ("memory.usage_in_bytes", "total_inactive_file")
+        let (usage, cache) =
+            version == .two ? ("memory.current", "inactive_file") : ("memory.usage_in_bytes", "total_inactive_file")
         guard let limit = memoryLimit, let used = text(usage).flatMap({ Double($0) }) else { return nil }
-        let droppable = Self.lines(folder + "/memory.stat").first { $0.hasPrefix(cache + " ") }
+        let droppable =
+            Self.lines(folder + "/memory.stat").first { $0.hasPrefix(cache + " ") }
             .flatMap { $0.split(separator: " ").last }.flatMap { Double($0) } ?? 0
         return max(0, limit - used + droppable)
     }

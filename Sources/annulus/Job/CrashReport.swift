@@ -6,11 +6,11 @@ import Synchronization
 
 /// The report of a crash: one line that begins as all failures do, then the call stack.
 ///
-/// Behind them the signal takes its usual course (a core dump, the status of a process that the signal ended), and unfinished
-/// outputs are removed. The call stack is plain addresses, which addr2line(1) resolves, and is written at once. The Swift
-/// runtime's own report has names and lines, but takes seconds, or for ever where a thread does not let itself be stopped: it
-/// comes where `SWIFT_BACKTRACE` asks for it. A handler may neither wait for a lock nor take memory (signal-safety(7)): all it
-/// needs is made beforehand.
+/// Behind them the signal takes its usual course (a core dump, the status of a process that the signal ended), and
+/// unfinished outputs are removed. The call stack is plain addresses, which addr2line(1) resolves, and is written at
+/// once. The Swift runtime's own report has names and lines, but takes seconds, or for ever where a thread does not let
+/// itself be stopped: it comes where `SWIFT_BACKTRACE` asks for it. A handler may neither wait for a lock nor take
+/// memory (signal-safety(7)): all it needs is made beforehand.
 enum CrashReport {
     private static let signals = [SIGSEGV, SIGBUS, SIGILL, SIGTRAP, SIGFPE, SIGABRT]
     /// The watchdog, which knows who this is; never freed once it is here.
@@ -22,8 +22,8 @@ enum CrashReport {
     /// Where the line is put together.
     private static let line = Memory(of: UInt8(0), count: 1024)
 
-    /// Reports crashes from here on. Call before all else, and before MPI starts, which leaves handlers alone that are there:
-    /// until then a crash that was only sent is one that the Swift runtime reports for seconds, and goes on.
+    /// Reports crashes from here on. Call before all else, and before MPI starts, which leaves handlers alone that are
+    /// there: until then a crash that was only sent is one that the Swift runtime reports for seconds, and goes on.
     static func prepare() {
         wantsRuntimeReport.store(getenv("SWIFT_BACKTRACE") != nil, ordering: .relaxed)
         isOneOfMany.store(Launch.rankVariables.contains { getenv($0) != nil }, ordering: .relaxed)
@@ -44,7 +44,9 @@ enum CrashReport {
         self.watchdog.store(UInt(bitPattern: Unmanaged.passRetained(watchdog).toOpaque()), ordering: .releasing)
     }
 
-    private static func report(_ number: Int32, _ info: UnsafeMutablePointer<siginfo_t>?, _ context: UnsafeMutableRawPointer?) {
+    private static func report(
+        _ number: Int32, _ info: UnsafeMutablePointer<siginfo_t>?, _ context: UnsafeMutableRawPointer?
+    ) {
         // First of all, so that a fault in here is no second report.
         for number in signals { sigaction(number, previous.pointer + Int(number), nil) }
         // The kernel's own signals have positive codes; others were sent.
@@ -69,7 +71,9 @@ enum CrashReport {
         if isSent || number == SIGTRAP { pthread_kill(pthread_self(), number) }
     }
 
-    private static func say(_ number: Int32, _ info: UnsafeMutablePointer<siginfo_t>?, isSent: Bool, _ watchdog: Watchdog?) {
+    private static func say(
+        _ number: Int32, _ info: UnsafeMutablePointer<siginfo_t>?, isSent: Bool, _ watchdog: Watchdog?
+    ) {
         var text = FixedText(line)
         text.append(StandardError.endOfTransientLine)
         text.append("annulus: ")
@@ -101,7 +105,9 @@ enum CrashReport {
 
 extension sigaction {
     /// The function that is called, where it is one that reports; nil for what the system does by itself.
-    fileprivate var reporter: (@convention(c) (Int32, UnsafeMutablePointer<siginfo_t>?, UnsafeMutableRawPointer?) -> Void)? {
+    fileprivate var reporter:
+        (@convention(c) (Int32, UnsafeMutablePointer<siginfo_t>?, UnsafeMutableRawPointer?) -> Void)?
+    {
         guard sa_flags & SA_SIGINFO != 0 else { return nil }
         #if canImport(Darwin)
         return __sigaction_u.__sa_sigaction
@@ -140,7 +146,9 @@ struct FixedText {
 
     var bytes: UnsafeBufferPointer<UInt8> { UnsafeBufferPointer(start: memory, count: count) }
 
-    mutating func append(_ text: StaticString) { append(UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount)) }
+    mutating func append(_ text: StaticString) {
+        append(UnsafeBufferPointer(start: text.utf8Start, count: text.utf8CodeUnitCount))
+    }
 
     mutating func append(_ bytes: UnsafeBufferPointer<UInt8>) {
         var index = 0

@@ -6,9 +6,9 @@ import Synchronization
 
 /// How a process of a job ends early, whoever notices that it must: its work, a timer, the control channel, a signal.
 ///
-/// Several ranks may notice the same failure, and its end is news to the others in turn (a launcher sends SIGTERM to all);
-/// still it is told once. On a host the ``Roster`` holds the right to speak. A host that rank 0 is not on has rank 0 speak,
-/// through the control channel, and speaks for itself only where rank 0 does not answer.
+/// Several ranks may notice the same failure, and its end is news to the others in turn (a launcher sends SIGTERM to
+/// all); still it is told once. On a host the ``Roster`` holds the right to speak. A host that rank 0 is not on has
+/// rank 0 speak, through the control channel, and speaks for itself only where rank 0 does not answer.
 final class Ending: Sendable {
     /// The ranks of this host; nil for a process that has no others.
     let roster: Roster?
@@ -18,7 +18,7 @@ final class Ending: Sendable {
     private let channel = Mutex<ControlChannel?>(nil)
 
     /// How long rank 0 may take to speak for another host. A launcher that ends a job gives its processes a second.
-    private static let answerLimit = Duration.milliseconds(600)
+    private static let answerLimit = Duration.milliseconds(1500)
     /// How long MPI may take to end the job's other processes, after which this one goes alone.
     private static let abortSeconds: UInt32 = 2
 
@@ -29,8 +29,8 @@ final class Ending: Sendable {
 
     var isConnected: Bool { channel.withLock { $0 != nil } }
 
-    /// Decides that this process ends, through with its work or told to by a signal: true for the first to ask. Who comes second
-    /// leaves it to the first.
+    /// Decides that this process ends, through with its work or told to by a signal: true for the first to ask. Who
+    /// comes second leaves it to the first.
     func decide() -> Bool { !isDecided.exchange(true, ordering: .acquiringAndReleasing) }
 
     /// Whether anybody of this host has said why the job ends.
@@ -40,8 +40,9 @@ final class Ending: Sendable {
     func claim() -> Bool { roster?.claimSpeech() ?? !hasSpoken.exchange(true, ordering: .acquiringAndReleasing) }
 
     /// Says why the job ends, unless that is said already.
-    func tell(_ error: JobError) {
-        if let control = remoteChannel {
+    /// - Parameter asksRoot: whether rank 0, where it is on another host, is asked to say it.
+    func tell(_ error: JobError, asksRoot: Bool = true) {
+        if asksRoot, let control = remoteChannel {
             control.pass(error)
             wait(Self.answerLimit)
         }
@@ -50,8 +51,8 @@ final class Ending: Sendable {
 
     /// Has rank 0 say that this rank was told to end, where it is on another host, and says it here otherwise.
     ///
-    /// A launcher that ends a job tells all ranks, for whatever reason: where rank 0 does not answer, it has said why, or
-    /// there is nobody left who could.
+    /// A launcher that ends a job tells all ranks, for whatever reason: where rank 0 does not answer, it has said why,
+    /// or there is nobody left who could.
     func tellOfSignal(_ error: JobError) {
         guard let control = remoteChannel else {
             // What other hosts have to say comes first: it may be the reason.
@@ -77,8 +78,9 @@ final class Ending: Sendable {
     }
 
     /// Ends the job for `error`: says so where nobody has, removes what is unfinished, and ends all ranks.
-    func end(_ error: JobError) -> Never {
-        tell(error)
+    /// - Parameter asksRoot: see ``tell(_:asksRoot:)``.
+    func end(_ error: JobError, asksRoot: Bool = true) -> Never {
+        tell(error, asksRoot: asksRoot)
         leave(error.status)
     }
 

@@ -63,10 +63,12 @@ enum Job {
         let isOneOfMany = (try? Launch.detect(environment: environment).kind) == .mpi
         let rank = isOneOfMany ? Launch.rank(environment) : nil
         let expected = Launch.number(environment, Launch.localSizes)
-        let ending = Ending(roster: rank.flatMap { Roster.join(rank: $0, expected: expected, environment: environment) })
+        let ending = Ending(
+            roster: rank.flatMap { Roster.join(rank: $0, expected: expected, environment: environment) })
         let isLimitUsable = options.watchdogSeconds > 0 && options.watchdogSeconds <= 1e9
         let watchdog = Watchdog(
-            limit: isLimitUsable ? .milliseconds(Int(options.watchdogSeconds * 1000)) : nil, rank: rank, expected: expected, ending: ending)
+            limit: isLimitUsable ? .milliseconds(Int(options.watchdogSeconds * 1000)) : nil, rank: rank,
+            expected: expected, ending: ending)
         Signals.handle(watchdog, ending)
         CrashReport.know(watchdog)
         // A signal that has come by then ends the process, after it has said so.
@@ -120,7 +122,8 @@ enum Job {
             do {
                 // Collective, so also where this rank has no use for it: others may have been given no number.
                 let fair = try ThreadShare.fair(transport)
-                try body(JobContext(transport: transport, threads: threads ?? fair, watchdog: watchdog, options: options))
+                try body(
+                    JobContext(transport: transport, threads: threads ?? fair, watchdog: watchdog, options: options))
             } catch let failure as AgreedFailure {
                 if world.rank == 0, watchdog.ending.claim() { StandardError.writeFailure(failure.message) }
                 TemporaryFiles.removeAll()

@@ -83,8 +83,8 @@ struct Launch: Equatable {
         (rank(environment) ?? 0) == 0
     }
 
-    /// Waits, on a process that says nothing of a failure before MPI starts: a launcher ends all processes as soon as one
-    /// has failed, so the one that speaks must be the first to leave.
+    /// Waits, on a process that says nothing of a failure before MPI starts: a launcher ends all processes as soon as
+    /// one has failed, so the one that speaks must be the first to leave.
     static func letFirstProcessSpeak() { sleep(2) }
 
     /// Checks the size of the world that MPI found against what the launcher said.
@@ -112,9 +112,9 @@ struct Launch: Equatable {
     /// Open MPI's shared memory moves messages by reading the other process, which containers may forbid; it then
     /// complains on every rank. Only where that is so is the mechanism turned off, since it is the fast one.
     static func prepareEnvironment() {
-        // Over TCP, Open MPI moves a large contiguous message by a "put" that its receiver asks for, in the stream that its own
-        // data fills: two ranks that send to each other then take turns (`annulus bench exchange`, pattern `both`, beside
-        // `bandwidth`). Sent outright both go at once.
+        // Over TCP, Open MPI moves a large contiguous message by a "put" that its receiver asks for, in the stream that
+        // its own data fills: two ranks that send to each other then take turns (`annulus bench exchange`, pattern
+        // `both`, beside `bandwidth`). Sent outright both go at once.
         setenv(tcpFlags, "send,inplace,need-ack,need-csum", 0)
         if !HostProcess.mayReadNeighboursMemory { setenv("OMPI_MCA_btl_vader_single_copy_mechanism", "none", 0) }
     }

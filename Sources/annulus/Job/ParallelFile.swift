@@ -56,20 +56,22 @@ final class ParallelFile {
     }
 
     /// Creates the file under its temporary name. Collective.
-    /// - Parameter size: its bytes, where they are known: room for them is made sure of, so that a disk that is too full is
-    ///   found before the work and not after it.
+    /// - Parameter size: its bytes, where they are known: room for them is made sure of, so that a disk that is too
+    ///   full is found before the work and not after it.
     /// - Parameter seeksFile: whether this rank looks for the file that rank 0 creates; one that does not has its
     ///   pieces written by rank 0. Rank 0 always writes for itself.
-    /// - Throws: ``AgreedFailure`` with status `cannotCreate`, as ``checkWritable(_:force:transport:)``; with `cannotWrite`
-    ///   where there is no room.
+    /// - Throws: ``AgreedFailure`` with status `cannotCreate`, as ``checkWritable(_:force:transport:)``; with
+    ///   `cannotWrite` where there is no room.
     static func create(
         _ path: String, force: Bool, transport: any Transport, size: Int? = nil, seeksFile: Bool = true
     ) throws -> ParallelFile {
         let isRoot = transport.rank == Rank(0)
         let nonce = (0..<16).map { _ in UInt8.random(in: 0...255) }
-        // Rank 0 tells where the file will be and what it will hold before it is there: should it be killed, others remove it.
+        // Rank 0 tells where the file will be and what it will hold before it is there: should it be killed, others
+        // remove it.
         let announcement = try transport.allGather(isRoot ? nonce + Array(temporaryPath(for: path).utf8) : [])[0]
-        let temporaryPath = isRoot || seeksFile ? String(decoding: announcement.dropFirst(nonce.count), as: UTF8.self) : ""
+        let temporaryPath =
+            isRoot || seeksFile ? String(decoding: announcement.dropFirst(nonce.count), as: UTF8.self) : ""
         if !temporaryPath.isEmpty { TemporaryFiles.register(temporaryPath) }
         var descriptor: Int32
         do {
@@ -110,10 +112,13 @@ final class ParallelFile {
             guard isRoot else { return }
             if ftruncate(descriptor, 0) != 0 { throw cannotWrite(path, errno) }
             guard let size, let shortage = FileRoom.reserve(size, in: descriptor) else { return }
-            let limit = shortage.failure == EFBIG ? "the limit of a file's size (ulimit -f) is \(shortage.free)"
+            let limit =
+                shortage.failure == EFBIG
+                ? "the limit of a file's size (ulimit -f) is \(shortage.free)"
                 : shortage.failure == EDQUOT ? "the quota does not allow them" : "\(shortage.free) are free"
             throw JobError(
-                .cannotWrite, "\(path): cannot write: it takes \(size) bytes, and \(limit); "
+                .cannotWrite,
+                "\(path): cannot write: it takes \(size) bytes, and \(limit); "
                     + (shortage.failure == EFBIG ? "raise it" : "free some space") + ", or name an output elsewhere")
         }
         return file
@@ -244,7 +249,8 @@ final class ParallelFile {
     }
 
     /// Creates the file of a temporary name, if it may become `path`.
-    private static func openTemporary(_ temporaryPath: String, for path: String, force: Bool) throws(JobError) -> Int32 {
+    private static func openTemporary(_ temporaryPath: String, for path: String, force: Bool) throws(JobError) -> Int32
+    {
         try checkDestination(path, force: force)
         let folder = URL(fileURLWithPath: path).deletingLastPathComponent().path
         var failure: Int32 = 0
@@ -317,8 +323,10 @@ final class ParallelFile {
 
     private static func cannotWrite(_ path: String, _ failure: Int32) -> JobError {
         JobError(
-            .cannotWrite, "\(path): cannot write: \(reason(failure)); "
-                + (failure == EFBIG ? "raise the limit of a file's size (ulimit -f)" : "free some space") + ", or name an output elsewhere")
+            .cannotWrite,
+            "\(path): cannot write: \(reason(failure)); "
+                + (failure == EFBIG ? "raise the limit of a file's size (ulimit -f)" : "free some space")
+                + ", or name an output elsewhere")
     }
 
     private static func reason(_ failure: Int32) -> String { String(cString: strerror(failure)) }

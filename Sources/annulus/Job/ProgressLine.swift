@@ -72,7 +72,8 @@ final class ProgressLine: Sendable {
                 StandardError.showTransient("")
             } else {
                 show(
-                    Self.text(title, done: done, total: total, unit: unit, seconds: (ContinuousClock.now - start).inSeconds))
+                    Self.text(
+                        title, done: done, total: total, unit: unit, seconds: (ContinuousClock.now - start).inSeconds))
             }
         }
     }

@@ -1,16 +1,17 @@
-// What the ranks of one host know of each other without MPI: who is there, who still lives, and whether anybody has spoken.
+// What the ranks of one host know of each other without MPI: who is there, who still lives, and whether anybody has
+// spoken.
 
 import Foundation
 import Synchronization
 
 /// A page of memory that the ranks of a host share from before MPI starts until they are gone.
 ///
-/// MPI cannot tell of a rank that is stopped or killed while others are busy, or before it has started, or after it has ended.
-/// Here every rank has a place, in which its timer counts beats and notes how far the rank is; all others can look. The page
-/// also holds the right to speak, so that a failure that several ranks notice makes one line.
+/// MPI cannot tell of a rank that is stopped or killed while others are busy, or before it has started, or after it has
+/// ended. Here every rank has a place, in which its timer counts beats and notes how far the rank is; all others can
+/// look. The page also holds the right to speak, so that a failure that several ranks notice makes one line.
 ///
-/// It is a file, in the folder that the launcher keeps for the job where there is one, and loses its name as soon as all ranks
-/// of the host have come: nothing is left of it, however the job ends.
+/// It is a file, in the folder that the launcher keeps for the job where there is one, and loses its name as soon as
+/// all ranks of the host have come: nothing is left of it, however the job ends.
 final class Roster: Sendable {
     /// What a rank has come to.
     enum State: Int {
@@ -84,7 +85,8 @@ final class Roster: Sendable {
             munmap(page, Word.bytes)
             return nil
         }
-        _ = head(Word.identity).pointee.compareExchange(expected: 0, desired: Int.random(in: 1 ... .max), ordering: .relaxed)
+        _ = head(Word.identity).pointee.compareExchange(
+            expected: 0, desired: Int.random(in: 1 ... .max), ordering: .relaxed)
     }
 
     private func enter(_ rank: Int, expected: Int?) {
@@ -99,14 +101,17 @@ final class Roster: Sendable {
     /// A name that the ranks of a host agree on and that no other job has; nil where the launcher gives none.
     private static func name(_ environment: [String: String]) -> String? {
         // Open MPI and PMIx name the job; Slurm numbers it, its steps and its restarts.
-        if let space = environment["PMIX_NAMESPACE"] ?? environment["OMPI_MCA_ess_base_jobid"] { return fileName([space]) }
+        if let space = environment["PMIX_NAMESPACE"] ?? environment["OMPI_MCA_ess_base_jobid"] {
+            return fileName([space])
+        }
         guard let job = environment["SLURM_JOB_ID"], let step = environment["SLURM_STEP_ID"] else { return nil }
         return fileName([job, step, environment["SLURM_RESTART_COUNT"] ?? "0"])
     }
 
     private static func fileName(_ parts: [String]) -> String {
         let text = ([String(getuid())] + parts).joined(separator: "-")
-        return "annulus-" + String(text.map { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-") ? $0 : "_" }.suffix(120))
+        return "annulus-"
+            + String(text.map { $0.isASCII && ($0.isLetter || $0.isNumber || $0 == "-") ? $0 : "_" }.suffix(120))
     }
 
     /// The number of the space in which process numbers mean something; 0 where there is but one.
@@ -130,11 +135,12 @@ final class Roster: Sendable {
     /// Tells what this rank has come to.
     func enter(_ state: State) { word(place, Word.state).pointee.store(state.rawValue, ordering: .releasing) }
 
-    /// Tells that this rank has nothing more to do, and returns once all others of the host have nothing either, or leave.
+    /// Tells that this rank has nothing more to do, and returns once all others of the host have nothing either, or
+    /// leave.
     ///
-    /// A rank that stands still between the end of MPI and its own is noticed by those that wait for it here; without them
-    /// nobody would be left to notice. So the rank that came first goes last: it waits for the others' processes too. One
-    /// whose timer still beats is left to that timer, which knows where it stands.
+    /// A rank that stands still between the end of MPI and its own is noticed by those that wait for it here; without
+    /// them nobody would be left to notice. So the rank that came first goes last: it waits for the others' processes
+    /// too. One whose timer still beats is left to that timer, which knows where it stands.
     /// - Parameter limit: how long such a process may be silent; nil: for ever.
     /// - Returns: a rank whose process is still there then.
     func finish(limit: Duration?) -> Entry? {
@@ -143,7 +149,9 @@ final class Roster: Sendable {
         guard place == 0 else { return nil }
         var watched: Entry?
         var silence = Silence()
-        while let last = neighbours.first(where: { $0.state == .finished && $0.process != getpid() && !Self.isGone($0.process) }) {
+        while let last = neighbours.first(where: {
+            $0.state == .finished && $0.process != getpid() && !Self.isGone($0.process)
+        }) {
             silence.note(isAlive: last.process != watched?.process || last.beats != watched?.beats)
             watched = last
             if let limit, silence.length >= limit { return last }
@@ -157,8 +165,8 @@ final class Roster: Sendable {
         if hasName.exchange(false, ordering: .relaxed) { unlink(path) }
     }
 
-    /// Tells that this rank leaves before its time. A rank that comes only now must hear of it, so that the page's name stays
-    /// where the launcher will remove it.
+    /// Tells that this rank leaves before its time. A rank that comes only now must hear of it, so that the page's name
+    /// stays where the launcher will remove it.
     func leave() {
         enter(.leaving)
         if !isLaunchers { removeName() }
@@ -189,8 +197,10 @@ final class Roster: Sendable {
         let state = word(place, Word.state).pointee.load(ordering: .acquiring)
         guard let state = State(rawValue: state), state != .absent else { return nil }
         return Entry(
-            rank: load(Word.rank), process: Int32(truncatingIfNeeded: load(Word.process)), state: state, beats: load(Word.beats),
-            position: Position(phase: Phase(rawValue: load(Word.phase)) ?? .starting, layer: load(Word.layer), tile: load(Word.tile)))
+            rank: load(Word.rank), process: Int32(truncatingIfNeeded: load(Word.process)), state: state,
+            beats: load(Word.beats),
+            position: Position(
+                phase: Phase(rawValue: load(Word.phase)) ?? .starting, layer: load(Word.layer), tile: load(Word.tile)))
     }
 
     /// The ranks that were at work and whose process is no more: killed from outside, since all else leaves a word.
@@ -202,21 +212,27 @@ final class Roster: Sendable {
 
     /// The others whose process numbers mean something here.
     private var neighbours: [Entry] {
-        (0..<count).filter { $0 != place && word($0, Word.namespace).pointee.load(ordering: .relaxed) == Self.processNamespace }
-            .compactMap(entry)
+        (0..<count).filter {
+            $0 != place && word($0, Word.namespace).pointee.load(ordering: .relaxed) == Self.processNamespace
+        }
+        .compactMap(entry)
     }
 
     private static func isGone(_ process: Int32) -> Bool {
         if kill(process, 0) != 0 { return errno == ESRCH }
-        // A process that nobody has waited for yet: its state stands behind the name, which ends with the last parenthesis.
-        guard let text = FileManager.default.contents(atPath: "/proc/\(process)/stat"), let end = text.lastIndex(of: UInt8(ascii: ")"))
+        // A process that nobody has waited for yet: its state stands behind the name, which ends with the last
+        // parenthesis.
+        guard let text = FileManager.default.contents(atPath: "/proc/\(process)/stat"),
+            let end = text.lastIndex(of: UInt8(ascii: ")"))
         else { return false }
         return text.dropFirst(end - text.startIndex + 1).first { $0 != UInt8(ascii: " ") } == UInt8(ascii: "Z")
     }
 
     private func head(_ index: Int) -> UnsafeMutablePointer<Atomic<Int>> { words + index }
 
-    private func word(_ place: Int, _ index: Int) -> UnsafeMutablePointer<Atomic<Int>> { words + (Word.perRank * (1 + place) + index) }
+    private func word(_ place: Int, _ index: Int) -> UnsafeMutablePointer<Atomic<Int>> {
+        words + (Word.perRank * (1 + place) + index)
+    }
 
     private var words: UnsafeMutablePointer<Atomic<Int>> {
         // It came from a pointer and is never zero. The page is the process's own until it ends.

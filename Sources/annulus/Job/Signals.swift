@@ -7,11 +7,12 @@ import Foundation
 enum Signals {
     /// Answers these signals by plain code on a thread of its own. Call before the work begins.
     ///
-    /// A handler writes what has come into a pipe, from which that thread reads; so it does not matter which thread a signal
-    /// meets, nor whether one was started before this call, by a library.
-    /// SIGTERM and SIGUSR1 (Slurm's warning) remove unfinished outputs and end the process with status `interrupted`; SIGINT
-    /// and SIGHUP remove them and end the process as they would without this, unless the process was started to ignore them.
-    /// One line says so for the whole job, or which rank of this host was killed, where that is why the launcher ends it.
+    /// A handler writes what has come into a pipe, from which that thread reads; so it does not matter which thread a
+    /// signal meets, nor whether one was started before this call, by a library.
+    /// SIGTERM and SIGUSR1 (Slurm's warning) remove unfinished outputs and end the process with status `interrupted`;
+    /// SIGINT and SIGHUP remove them and end the process as they would without this, unless the process was started to
+    /// ignore them. One line says so for the whole job, or which rank of this host was killed, where that is why the
+    /// launcher ends it.
     /// - Parameters:
     ///   - watchdog: knows which rank this is and what it is busy with.
     ///   - ending: how the job ends.
@@ -20,7 +21,9 @@ enum Signals {
         let signals = [SIGTERM, SIGUSR1] + [SIGINT, SIGHUP].filter { !isIgnored($0) }
         for number in signals {
             var action = sigaction()
-            action.setHandler { number, info, _ in SignalPipe.write(number, sender: info.map { cmpi_signal_sender($0) } ?? 0) }
+            action.setHandler { number, info, _ in
+                SignalPipe.write(number, sender: info.map { cmpi_signal_sender($0) } ?? 0)
+            }
             action.sa_flags = SA_SIGINFO | SA_RESTART
             sigaction(number, &action, nil)
         }
@@ -43,13 +46,15 @@ enum Signals {
     private static func end(_ received: SignalPipe.Received, _ watchdog: Watchdog, _ ending: Ending) {
         // Where all is done the process is about to end by itself.
         guard ending.decide() else { return }
-        // A rank that was killed is why a launcher ends the others: asked before anything else, while all of them still are.
+        // A rank that was killed is why a launcher ends the others: asked before anything else, while all of them still
+        // are.
         let lost = ending.roster?.lost.first
         ending.abandon()
         if let lost {
             ending.tell(watchdog.failure(lost))
         } else if !watchdog.wasStopped {
-            ending.tellOfSignal(JobError(.interrupted, "\(words(received, watchdog, ending)); nothing unfinished was kept"))
+            ending.tellOfSignal(
+                JobError(.interrupted, "\(words(received, watchdog, ending)); nothing unfinished was kept"))
         }
         if received.number == SIGINT || received.number == SIGHUP {
             signal(received.number, SIG_DFL)
@@ -95,7 +100,9 @@ enum Signals {
 
 extension sigaction {
     /// Sets the function that is called, which may do what a handler may (signal-safety(7)) and nothing else.
-    mutating func setHandler(_ handler: @escaping @convention(c) (Int32, UnsafeMutablePointer<siginfo_t>?, UnsafeMutableRawPointer?) -> Void) {
+    mutating func setHandler(
+        _ handler: @escaping @convention(c) (Int32, UnsafeMutablePointer<siginfo_t>?, UnsafeMutableRawPointer?) -> Void
+    ) {
         #if canImport(Darwin)
         __sigaction_u.__sa_sigaction = handler
         #else

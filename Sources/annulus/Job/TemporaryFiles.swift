@@ -5,8 +5,8 @@ import Synchronization
 
 /// The unfinished outputs that this process knows of.
 ///
-/// Whoever ends the process early, be it a failure, the watchdog, a signal or a crash, removes them first; a rank that is
-/// killed outright leaves that to the others that share the folder.
+/// Whoever ends the process early, be it a failure, the watchdog, a signal or a crash, removes them first; a rank that
+/// is killed outright leaves that to the others that share the folder.
 enum TemporaryFiles {
     /// The paths, as text that a crash may read: it can neither wait for a lock nor take memory.
     private static let places = Places()
@@ -32,15 +32,17 @@ enum TemporaryFiles {
     static func create(_ open: () throws(JobError) -> Int32) throws(JobError) -> Int32 {
         creating.add(1, ordering: .sequentiallyConsistent)
         defer { creating.subtract(1, ordering: .sequentiallyConsistent) }
-        if isClosed.load(ordering: .sequentiallyConsistent) { throw JobError(.interrupted, "the process is about to end") }
+        if isClosed.load(ordering: .sequentiallyConsistent) {
+            throw JobError(.interrupted, "the process is about to end")
+        }
         return try open()
     }
 
     /// Removes them all. To be called from any thread at any time, also where the process has crashed.
     static func removeAll() { places.unlinkAll() }
 
-    /// The same where the process is about to end: no other is created any more, and one that is just being created is waited
-    /// for, a moment, for it may be this thread's own.
+    /// The same where the process is about to end: no other is created any more, and one that is just being created is
+    /// waited for, a moment, for it may be this thread's own.
     static func close() {
         isClosed.store(true, ordering: .sequentiallyConsistent)
         removeAll()
@@ -71,7 +73,8 @@ enum TemporaryFiles {
 
         private func place(_ index: Int) -> UnsafeMutablePointer<Atomic<Int>> {
             // It came from a pointer and is never zero; a place is as large as the integer it holds.
-            UnsafeMutableRawPointer(bitPattern: address).unsafelyUnwrapped.assumingMemoryBound(to: Atomic<Int>.self) + index
+            UnsafeMutableRawPointer(bitPattern: address).unsafelyUnwrapped.assumingMemoryBound(to: Atomic<Int>.self)
+                + index
         }
 
         private func text(_ index: Int) -> UnsafeMutablePointer<CChar>? {

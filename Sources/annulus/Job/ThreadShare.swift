@@ -21,16 +21,16 @@ enum ThreadShare {
         return count
     }
 
-    /// This rank's share of the processors of its host, and of the time on them that its control groups may take. What is
-    /// left of a fraction is nobody's. At least 1. Collective.
+    /// This rank's share of the processors of its host, and of the time on them that its control groups may take. What
+    /// is left of a fraction is nobody's. At least 1. Collective.
     static func fair(_ transport: any Transport) throws -> Int {
         let mine = ProcessorAllowance.current
         let all = try transport.allGather(mine.bytes).compactMap(ProcessorAllowance.init)
         return share(of: mine, among: all)
     }
 
-    /// The share of `mine` among `all`, which include it once: each processor is divided among the ranks of its host that
-    /// may run on it, and each quota among those that are in its control group.
+    /// The share of `mine` among `all`, which include it once: each processor is divided among the ranks of its host
+    /// that may run on it, and each quota among those that are in its control group.
     static func share(of mine: ProcessorAllowance, among all: [ProcessorAllowance]) -> Int {
         let neighbours = all.filter { $0.host == mine.host }
         let byQuota = mine.quotas.map { quota in

@@ -44,15 +44,15 @@ struct Position: Equatable, Sendable, CustomStringConvertible {
 /// A rank's own timer, and what it knows of the others: of those of its host through the ``Roster``, of all through the
 /// ``ControlChannel``.
 ///
-/// The work calls ``progress(_:layer:tile:)`` at every step, which costs a few stores. A thread looks several times a second
-/// and ends the job
-/// - where another rank of the host was at work and its process is gone, or has been silent for `limit`, whatever this rank's
-///   own work does;
+/// The work calls ``progress(_:layer:tile:)`` at every step, which costs a few stores. A thread looks several times a
+/// second and ends the job
+/// - where another rank of the host was at work and its process is gone, or has been silent for `limit`, whatever this
+///   rank's own work does;
 /// - where rank 0, on another host, has been silent for `limit`;
 /// - where for `limit` nothing moves, neither here nor, as far as this rank hears, elsewhere;
 /// - where the launcher is gone.
-/// It depends on nothing but this process and its host, so it works before MPI starts, after it has ended, and while it hangs.
-/// Time in which the process itself did not run, suspended by its user or its batch system, is not counted.
+/// It depends on nothing but this process and its host, so it works before MPI starts, after it has ended, and while it
+/// hangs. Time in which the process itself did not run, suspended by its user or its batch system, is not counted.
 final class Watchdog: Sendable {
     /// How long a job may stand still, and a rank be silent; nil: for ever.
     let limit: Duration?
@@ -82,7 +82,8 @@ final class Watchdog: Sendable {
 
     /// How often the timer looks.
     static let tick = Duration.milliseconds(200)
-    /// How much longer a rank waits than those that know better what is wrong: rank 0, and the ranks of a host for each other.
+    /// How much longer a rank waits than those that know better what is wrong: rank 0, and the ranks of a host for each
+    /// other.
     private static let grace = Duration.seconds(1)
     /// How much longer a rank may be silent where it is said why the job ends: the report of a crash takes its time.
     static let reportTime = Duration.seconds(3)
@@ -144,13 +145,14 @@ final class Watchdog: Sendable {
         nanosleep(&moment, nil)
     }
 
-    /// Whether this process was stopped until now, or a moment ago. A launcher that ends a job wakes the ranks that are: what
-    /// it says to them is no news, and they may be why.
+    /// Whether this process was stopped until now, or a moment ago. A launcher that ends a job wakes the ranks that
+    /// are: what it says to them is no news, and they may be why.
     var wasStopped: Bool {
         guard rank != nil else { return false }
         let now = Self.now
         let look = lastLook.load(ordering: .relaxed)
-        return look != .min && (now - look > Self.stopped || now - max(0, lastWake.load(ordering: .relaxed)) < 2 * Self.stopped)
+        return look != .min
+            && (now - look > Self.stopped || now - max(0, lastWake.load(ordering: .relaxed)) < 2 * Self.stopped)
     }
 
     private static var now: Int64 { Int64(clamping: DispatchTime.now().uptimeNanoseconds) }
@@ -194,10 +196,11 @@ final class Watchdog: Sendable {
         JobError(
             .internal,
             "rank \(last.rank) on \(LocalHost.name) (process \(last.process)) has not been heard of for \(Self.seconds(limit ?? .zero)); "
-                + (status == 0 ? "the work was done, and so is the output" : "the job had failed with status \(status)"))
+                + (status == 0 ? "the work was done, and so is the output" : "the job had failed with status \(status)")
+        )
     }
 
-    private var stagger: Duration { .milliseconds(min(2000, 300 * max(0, (rank ?? 0) - 1))) }
+    private var stagger: Duration { .milliseconds(min(2000, 600 * max(0, (rank ?? 0) - 1))) }
 
     // MARK: - The thread
 
@@ -230,13 +233,15 @@ final class Watchdog: Sendable {
                     JobError(
                         .internal,
                         "rank 0 on \(rootHost.withLock { $0 }) has not been heard of for \(Self.seconds(self.limit ?? limit)) by \(place), which is at "
-                            + "\(position)"))
+                            + "\(position)"),
+                    asksRoot: false)
             }
             if silence.length >= limit + (rank == nil ? .zero : Self.grace + stagger) {
                 ending.end(
                     JobError(
                         .internal,
-                        "\(place) has not moved for \(Self.seconds(limit)), at \(position)\(absent); raise --watchdog where that can be right"))
+                        "\(place) has not moved for \(Self.seconds(limit)), at \(position)\(absent); raise --watchdog where that can be right"
+                    ))
             }
         }
     }
@@ -245,12 +250,16 @@ final class Watchdog: Sendable {
     private func watch(_ roster: Roster, _ launcher: Int32, _ neighbours: inout [Int: (beats: Int, silence: Silence)]) {
         let limit = ending.isTold ? limit.map { $0 + Self.reportTime } : limit
         if getppid() != launcher {
-            ending.tell(JobError(.internal, "the launcher that started \(place) is gone (process \(launcher)); nothing unfinished was kept"))
+            ending.tell(
+                JobError(
+                    .internal,
+                    "the launcher that started \(place) is gone (process \(launcher)); nothing unfinished was kept"))
             Self.removeSharedSegments()
             ending.leave(.internal)
         }
         if let lost = roster.lost.first {
-            // A launcher that has seen it ends this rank, with a status of its own; a library that misses the rank may sooner.
+            // A launcher that has seen it ends this rank, with a status of its own; a library that misses the rank may
+            // sooner.
             Thread.sleep(forTimeInterval: 0.2)
             ending.tell(failure(lost))
             Thread.sleep(forTimeInterval: 0.8)
@@ -266,7 +275,8 @@ final class Watchdog: Sendable {
                 ending.end(
                     JobError(
                         .internal,
-                        "rank \(other.rank) on \(LocalHost.name) has not been heard of for \(Self.seconds(limit)); it was last at \(other.position)"))
+                        "rank \(other.rank) on \(LocalHost.name) has not been heard of for \(Self.seconds(limit)); it was last at \(other.position)"
+                    ))
             }
             if other.state == .leaving, known.silence.length >= .seconds(2) { ending.leave(.internal) }
         }

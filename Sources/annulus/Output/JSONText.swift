@@ -6,7 +6,8 @@ enum JSONText {
     /// A quoted, escaped string.
     static func string(_ text: String) -> String { JSON.quoted(text) }
 
-    /// A list of floats, each the shortest decimal that reads back to the same bits; NaN and Infinity as Python's json writes them.
+    /// A list of floats, each the shortest decimal that reads back to the same bits; NaN and Infinity as Python's json
+    /// writes them.
     static func floats(_ values: some Sequence<Float>) -> String {
         "[" + values.map(number).joined(separator: ", ") + "]"
     }

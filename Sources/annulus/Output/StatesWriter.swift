@@ -22,7 +22,8 @@ struct StatesWriter {
         let count = corpus.items.count
         try session.agree {
             if output.format == .numpy && count != 1 {
-                throw JobError(.usage, "a .npy holds the states of one document, and there are \(count): write .safetensors")
+                throw JobError(
+                    .usage, "a .npy holds the states of one document, and there are \(count): write .safetensors")
             }
         }
     }
@@ -39,7 +40,8 @@ struct StatesWriter {
             offsets = [header.count]
             size = header.count + corpus.items[0].ids.count * width * 4
         } else {
-            let layout = SafetensorsLayout(tensors: corpus.items.enumerated().map { ("\($0)", .float32, [$1.ids.count, width]) })
+            let layout = SafetensorsLayout(
+                tensors: corpus.items.enumerated().map { ("\($0)", .float32, [$1.ids.count, width]) })
             header = layout.headerBytes
             offsets = corpus.items.indices.map { layout.offset(of: "\($0)") }
             size = layout.totalBytes
@@ -48,10 +50,12 @@ struct StatesWriter {
         try header.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
         try session.encode(corpus, with: encoder) { run, items in
             session.watchdog.progress(.writing)
-            try file.write(run.tiles.map { tile in
-                let bytes = UnsafeRawBufferPointer(start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width * 4)
-                return (offsets[items.lowerBound + tile.sequence] + tile.tokens.lowerBound * width * 4, bytes)
-            })
+            try file.write(
+                run.tiles.map { tile in
+                    let bytes = UnsafeRawBufferPointer(
+                        start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width * 4)
+                    return (offsets[items.lowerBound + tile.sequence] + tile.tokens.lowerBound * width * 4, bytes)
+                })
         }
         try file.commit()
     }
@@ -61,8 +65,12 @@ struct StatesWriter {
         let width = encoder.configuration.hiddenSize
         try session.encode(corpus, with: encoder) { run, items in
             let tiles = run.tiles.map { tile in
-                (span: tile.number, vector: Array(UnsafeBufferPointer(
-                    start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width)))
+                (
+                    span: tile.number,
+                    vector: Array(
+                        UnsafeBufferPointer(
+                            start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width))
+                )
             }
             var lines = ""
             var sequence = -1

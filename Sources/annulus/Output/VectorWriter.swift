@@ -16,7 +16,9 @@ final class VectorWriter {
     init(_ session: Session, corpus: Corpus, path: String, output: OutputOptions, width: Int, located: Bool) throws {
         self.session = session
         self.width = width
-        let places = corpus.items.flatMap { item in item.spans.map { (document: item.document, start: $0.start, end: $0.end) } }
+        let places = corpus.items.flatMap { item in
+            item.spans.map { (document: item.document, start: $0.start, end: $0.end) }
+        }
         func create(_ header: [UInt8], size: Int) throws -> ParallelFile {
             let file = try ParallelFile.create(path, force: output.force, transport: session.transport, size: size)
             try header.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
@@ -27,7 +29,9 @@ final class VectorWriter {
             base = header.count
             file = try create(header, size: header.count + places.count * width * 4)
         } else {
-            var tensors: [(name: String, elementType: ElementType, shape: [Int])] = [("embeddings", .float32, [places.count, width])]
+            var tensors: [(name: String, elementType: ElementType, shape: [Int])] = [
+                ("embeddings", .float32, [places.count, width])
+            ]
             if located { tensors += ["document", "start", "end"].map { ($0, .int64, [places.count]) } }
             let layout = SafetensorsLayout(tensors: tensors)
             file = try create(layout.headerBytes, size: layout.totalBytes)
@@ -47,9 +51,13 @@ final class VectorWriter {
         let rows = vectors.flatMap(\.vector)
         try rows.withUnsafeBytes { bytes in
             let rowBytes = width * MemoryLayout<Float>.stride
-            try file.write(vectors.enumerated().map { place, entry in
-                (base + entry.span * rowBytes, UnsafeRawBufferPointer(rebasing: bytes[place * rowBytes..<(place + 1) * rowBytes]))
-            })
+            try file.write(
+                vectors.enumerated().map { place, entry in
+                    (
+                        base + entry.span * rowBytes,
+                        UnsafeRawBufferPointer(rebasing: bytes[place * rowBytes..<(place + 1) * rowBytes])
+                    )
+                })
         }
     }
 
@@ -57,6 +65,8 @@ final class VectorWriter {
     func finish() throws { try file.commit() }
 
     private func writePlaces(at offset: Int, _ values: [Int]) throws {
-        try values.map { Int64($0).littleEndian }.withUnsafeBytes { try file.write(session.isRoot ? [(offset, $0)] : []) }
+        try values.map { Int64($0).littleEndian }.withUnsafeBytes {
+            try file.write(session.isRoot ? [(offset, $0)] : [])
+        }
     }
 }

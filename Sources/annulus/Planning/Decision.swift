@@ -18,8 +18,8 @@ struct Decision {
 }
 
 extension Session {
-    /// Chooses the strategy of a job, refuses it where a host's memory would not hold it, and makes sure that all ranks plan
-    /// the same. Collective; call it before memory for the job is taken.
+    /// Chooses the strategy of a job, refuses it where a host's memory would not hold it, and makes sure that all ranks
+    /// plan the same. Collective; call it before memory for the job is taken.
     ///
     /// What is measured is gathered and rounded; rank 0 prices it and tells the others.
     /// - Parameters:
@@ -40,7 +40,8 @@ extension Session {
         if isRoot {
             // Few ranks of many are looked at, and one round of heads: a plan is not to take longer than its job.
             let pricing = Pricing(
-                on: cluster, surroundings: surroundings, mostRanks: 8, sampledRanks: 4, everyRound: false) { _ in job }
+                on: cluster, surroundings: surroundings, mostRanks: 8, sampledRanks: 4, everyRound: false
+            ) { _ in job }
             // A single rank does the same whatever the strategy is called.
             let candidates = asked.map { [$0] } ?? (transport.size == 1 ? [.passKeyValue] : Strategy.allCases)
             let watchdog = watchdog
@@ -64,7 +65,8 @@ extension Session {
         if isAuto, transport.size > 1 {
             log.notice("strategy \(strategy.rawValue)\(isMeasured ? "" : " (by nominal speeds)"): \(reason)")
         }
-        return Decision(strategy: strategy, reason: isAuto ? reason : "", predictedSeconds: measured == nil ? nil : predicted)
+        return Decision(
+            strategy: strategy, reason: isAuto ? reason : "", predictedSeconds: measured == nil ? nil : predicted)
     }
 
     /// Refuses a model whose weights a host's memory would not hold. Collective; call it before they are read.
@@ -75,29 +77,40 @@ extension Session {
             // Whoever shares a copy maps all of it.
             if let rank = hosts.indices.first(where: { hosts[$0].leftOfProcess < bytesPerCopy }) {
                 throw JobError(
-                    .memory, "the weights need \(Self.gib(bytesPerCopy)) on \(hosts[rank].name), and a limit of the process (ulimit -v, ulimit -d) "
+                    .memory,
+                    "the weights need \(Self.gib(bytesPerCopy)) on \(hosts[rank].name), and a limit of the process (ulimit -v, ulimit -d) "
                         + "leaves \(Self.gib(hosts[rank].leftOfProcess)); raise it, or take --dtype bfloat16")
             }
             for name in Set(hosts.map(\.name)).sorted() {
                 let ranks = hosts.indices.filter { hosts[$0].name == name }
                 let copies = ranks.count { nodes.mates(of: Rank($0)).lowerBound == $0 }
-                guard let available = ranks.map({ hosts[$0].available }).min(), Double(copies) * bytesPerCopy > available else { continue }
+                guard let available = ranks.map({ hosts[$0].available }).min(),
+                    Double(copies) * bytesPerCopy > available
+                else { continue }
                 throw JobError(
-                    .memory, "the weights need \(Self.gib(Double(copies) * bytesPerCopy)) on \(name)"
-                        + (copies == 1 ? "" : ", \(Self.gib(bytesPerCopy)) for each of \(copies) copies") + ", and \(Self.gib(available)) are free; "
-                        + (copies == 1 ? "take hosts of more memory, or --dtype bfloat16" : "start fewer ranks a host, with more threads each"))
+                    .memory,
+                    "the weights need \(Self.gib(Double(copies) * bytesPerCopy)) on \(name)"
+                        + (copies == 1 ? "" : ", \(Self.gib(bytesPerCopy)) for each of \(copies) copies")
+                        + ", and \(Self.gib(available)) are free; "
+                        + (copies == 1
+                            ? "take hosts of more memory, or --dtype bfloat16"
+                            : "start fewer ranks a host, with more threads each"))
             }
         }
     }
 
-    /// Refuses what no strategy could hold, the ranks' own tokens alone being too much: no plan is made for it. Collective.
+    /// Refuses what no strategy could hold, the ranks' own tokens alone being too much: no plan is made for it.
+    /// Collective.
     private func refuseTokens(_ job: AttentionJob, _ surroundings: Surroundings, _ cluster: Cluster) throws {
         var held = Array(repeating: 0.0, count: cluster.nodes.count)
-        for (rank, place) in cluster.ranks.enumerated() { held[place.node] += surroundings.bytesHeld(of: job, by: Rank(rank)) }
+        for (rank, place) in cluster.ranks.enumerated() {
+            held[place.node] += surroundings.bytesHeld(of: job, by: Rank(rank))
+        }
         try agree {
             for (bytes, node) in zip(held, cluster.nodes) where bytes > node.memory {
                 throw JobError(
-                    .memory, "the ranks on \(node.name) need \(Self.gib(bytes)) for their own tokens, and \(Self.gib(node.memory)) are free; "
+                    .memory,
+                    "the ranks on \(node.name) need \(Self.gib(bytes)) for their own tokens, and \(Self.gib(node.memory)) are free; "
                         + "spread the job over more hosts, or shorten it")
             }
         }
@@ -121,7 +134,8 @@ extension Session {
         var hosts = try transport.allGather(mine.bytes).map {
             var told = Message($0)
             return Host(
-                name: told.readString(), available: Double(told.readString()) ?? .infinity, leftOfProcess: Double(told.readString()) ?? .infinity)
+                name: told.readString(), available: Double(told.readString()) ?? .infinity,
+                leftOfProcess: Double(told.readString()) ?? .infinity)
         }
         // What the processes of a host may take is no more than each of them may; virtual ranks are one.
         for ranks in Dictionary(grouping: hosts.indices, by: { hosts[$0].name }).values {
@@ -141,9 +155,11 @@ extension Session {
                 name: name, memory: max(1, hosts.filter { $0.name == name }.map(\.available).min() ?? .infinity),
                 inside: measured?.inside ?? nominal, between: measured?.between ?? nominal)
         }
-        return Cluster(nodes: nodes, ranks: hosts.enumerated().map { rank, host in
-            Cluster.Place(node: names.firstIndex(of: host.name) ?? 0, flops: measured?.flops[rank] ?? 1e11)
-        })
+        return Cluster(
+            nodes: nodes,
+            ranks: hosts.enumerated().map { rank, host in
+                Cluster.Place(node: names.firstIndex(of: host.name) ?? 0, flops: measured?.flops[rank] ?? 1e11)
+            })
     }
 
     /// The measurements of a job like this: kept ones, or new ones. Collective.
@@ -163,7 +179,8 @@ extension Session {
     /// Where the measurements of a job like this are kept.
     func measurementCache(_ heads: HeadShape, hosts: [String]) -> MeasurementCache? {
         MeasurementCache(
-            rankCount: hosts.count, hosts: options.virtualRanks == nil ? hosts : hosts + ["virtual"], kernel: kernels.name,
+            rankCount: hosts.count, hosts: options.virtualRanks == nil ? hosts : hosts + ["virtual"],
+            kernel: kernels.name,
             threads: context.threads, element: options.dtype.rawValue, heads: heads)
     }
 
@@ -178,18 +195,23 @@ extension Session {
         try agree {
             guard let other = all.firstIndex(where: { $0 != all[0] }) else { return }
             throw JobError(
-                .environment, "ranks 0 and \(other) would plan differently; run one build of annulus with the same options and files on all")
+                .environment,
+                "ranks 0 and \(other) would plan differently; run one build of annulus with the same options and files on all"
+            )
         }
     }
 
     private static func refusal(_ price: Price, _ cluster: Cluster, of tried: Int) -> String {
         let ranks = cluster.ranks.count { $0.node == price.fullestNode }
-        return "the job needs \(gib(price.nodeMemory)) on \(cluster.nodes[price.fullestNode].name) (\(ranks) \(ranks == 1 ? "rank" : "ranks"), "
+        return
+            "the job needs \(gib(price.nodeMemory)) on \(cluster.nodes[price.fullestNode].name) (\(ranks) \(ranks == 1 ? "rank" : "ranks"), "
             + "\(price.strategy.rawValue)\(tried > 1 ? ", which needs least" : "")), and \(gib(price.nodeLimit)) are free; "
             + "spread it over more hosts, or shorten it\(tried > 1 ? "" : ", or leave --strategy to auto")"
     }
 
-    private static func gib(_ bytes: Double) -> String { String(format: bytes < 0x1p30 ? "%.3g GiB" : "%.1f GiB", bytes / 0x1p30) }
+    private static func gib(_ bytes: Double) -> String {
+        String(format: bytes < 0x1p30 ? "%.3g GiB" : "%.1f GiB", bytes / 0x1p30)
+    }
 }
 
 /// What the plans of a job follow from.
@@ -200,8 +222,14 @@ enum PlanInputs {
         func add(_ numbers: [Int]) { numbers.withUnsafeBytes { hash.update(bufferPointer: $0) } }
         func add(_ runs: Runs) { add([runs.ranges.count] + runs.ranges.flatMap { [$0.lowerBound, $0.upperBound] }) }
         let heads = job.heads
-        hash.update(data: Data("\(Annulus.version) \(kernel) \(strategy.rawValue) \(job.element.rawValue) \(job.narrowsWire) \(job.mask)".utf8))
-        add([TileGrid.tileSize, heads.queryHeads, heads.keyValueHeads, heads.headDimension, heads.valueDimension, job.rankCount, job.shapes.count])
+        hash.update(
+            data: Data(
+                "\(Annulus.version) \(kernel) \(strategy.rawValue) \(job.element.rawValue) \(job.narrowsWire) \(job.mask)"
+                    .utf8))
+        add([
+            TileGrid.tileSize, heads.queryHeads, heads.keyValueHeads, heads.headDimension, heads.valueDimension,
+            job.rankCount, job.shapes.count,
+        ])
         for shape in job.shapes { add([shape.queries, shape.keys, shape.firstQuery, shape.firstKey, shape.offset]) }
         for rank in (0..<job.rankCount).map({ Rank($0) }) {
             add(job.queries.tiles(of: rank))

@@ -15,8 +15,8 @@ struct Measurements: Equatable {
     var inside: Cluster.Link?
     var between: Cluster.Link?
 
-    /// Rounded to within a hundredth (1.00, 1.02 … 2, 2.05 … 5, 5.1 … 10): what changes from one run to the next is not to
-    /// change the plan, and a prediction is not to suffer.
+    /// Rounded to within a hundredth (1.00, 1.02 … 2, 2.05 … 5, 5.1 … 10): what changes from one run to the next is not
+    /// to change the plan, and a prediction is not to suffer.
     var rounded: Measurements {
         func round(_ value: Double) -> Double {
             guard value > 0, value.isFinite else { return value }
@@ -37,7 +37,9 @@ extension Session {
     func measureMachine(_ heads: HeadShape, hosts: [String]) throws -> Measurements {
         try transport.barrier()
         let mine = try kernelSpeed(heads)
-        let flops = try transport.allGather(withUnsafeBytes(of: mine) { Array($0) }).map { $0.withUnsafeBytes { $0.loadUnaligned(as: Double.self) } }
+        let flops = try transport.allGather(withUnsafeBytes(of: mine) { Array($0) }).map {
+            $0.withUnsafeBytes { $0.loadUnaligned(as: Double.self) }
+        }
         let firsts = Dictionary(grouping: hosts.indices, by: { hosts[$0] }).values.sorted { $0[0] < $1[0] }
         let neighbours = firsts.first { $0.count > 1 }
         let inside = try neighbours.map { try measureLink(Rank($0[0]), Rank($0[1])) }
@@ -57,7 +59,8 @@ extension Session {
             var job = AttentionJob(
                 shapes: [SequenceShape(length: length)], mask: .full, heads: shape, layout: .contiguous, rankCount: 1)
             job.element = element
-            let attention = try AttentionSetup(job, .passKeyValue, transport: transport, threads: pool, kernels: kernels)
+            let attention = try AttentionSetup(
+                job, .passKeyValue, transport: transport, threads: pool, kernels: kernels)
             let (width, outputWidth) = (shape.queryHeads * shape.headDimension, shape.queryHeads * shape.valueDimension)
             let rows = AlignedBuffer(count: length * width)
             let output = AlignedBuffer(count: length * outputWidth)
@@ -90,7 +93,8 @@ extension Session {
         }[0]
     }
 
-    /// The link between two ranks: the time in which they swap a small message, and the rate at which they swap large ones. The other ranks wait. Collective.
+    /// The link between two ranks: the time in which they swap a small message, and the rate at which they swap large
+    /// ones. The other ranks wait. Collective.
     private func measureLink(_ first: Rank, _ second: Rank) throws -> Cluster.Link {
         try transport.barrier()
         var link = (latency: 0.0, bandwidth: 0.0)
@@ -100,7 +104,10 @@ extension Session {
             let (outgoing, arriving) = (AlignedBuffer(count: largest / 4), AlignedBuffer(count: largest / 4))
             func swap(_ bytes: Int) throws {
                 try transport.exchange(
-                    receive: [Incoming(from: peer, pieces: [UnsafeMutableRawBufferPointer(rebasing: arriving.bytes[..<bytes])])],
+                    receive: [
+                        Incoming(
+                            from: peer, pieces: [UnsafeMutableRawBufferPointer(rebasing: arriving.bytes[..<bytes])])
+                    ],
                     send: [Outgoing(to: peer, pieces: [UnsafeRawBufferPointer(rebasing: outgoing.bytes[..<bytes])])])
             }
             func seconds(_ bytes: Int, times: Int) throws -> Double {
@@ -113,8 +120,8 @@ extension Session {
             }
             _ = try seconds(64, times: 10)
             link.latency = try seconds(64, times: 50)
-            // Long enough that a connection comes to its speed, but a slow link not for long; both sides go by what the first
-            // one saw.
+            // Long enough that a connection comes to its speed, but a slow link not for long; both sides go by what the
+            // first one saw.
             outgoing.pointer[0] = Float(try seconds(1 << 16, times: 1))
             try swap(64)
             let quick = Double((transport.rank == first ? outgoing : arriving).pointer[0])
@@ -125,7 +132,9 @@ extension Session {
         }
         let both = try transport.allGather(withUnsafeBytes(of: link) { Array($0) })
         return both[first.index].withUnsafeBytes {
-            Cluster.Link(latency: $0.loadUnaligned(as: Double.self), bandwidth: $0.loadUnaligned(fromByteOffset: 8, as: Double.self))
+            Cluster.Link(
+                latency: $0.loadUnaligned(as: Double.self),
+                bandwidth: $0.loadUnaligned(fromByteOffset: 8, as: Double.self))
         }
     }
 }

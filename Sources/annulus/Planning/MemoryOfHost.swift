@@ -6,10 +6,12 @@ enum MemoryOfHost {
     /// The variable that lowers what `available` finds, in GiB.
     static let variable = "ANNULUS_MEMORY_GIB"
 
-    /// Bytes that new processes could take without swapping: the kernel's MemAvailable, what is left of the limits of the
-    /// control groups that this process is in, and ANNULUS_MEMORY_GIB, whichever is least; nil where none is known.
+    /// Bytes that new processes could take without swapping: the kernel's MemAvailable, what is left of the limits of
+    /// the control groups that this process is in, and ANNULUS_MEMORY_GIB, whichever is least; nil where none is known.
     /// - Throws: `JobError` with status `usage` where the variable is no positive number.
-    static func available(environment: [String: String] = ProcessInfo.processInfo.environment) throws(JobError) -> Double? {
+    static func available(environment: [String: String] = ProcessInfo.processInfo.environment) throws(JobError)
+        -> Double?
+    {
         var least = groupLimits + [kernelEstimate].compactMap { $0 }
         if let text = environment[variable], !text.isEmpty {
             guard let limit = Double(text), limit > 0, limit.isFinite else {
@@ -20,7 +22,8 @@ enum MemoryOfHost {
         return least.min()
     }
 
-    /// Bytes that this process may still map by its own limits (`ulimit -v`, `ulimit -d`; setrlimit(2)); nil where there are none.
+    /// Bytes that this process may still map by its own limits (`ulimit -v`, `ulimit -d`; setrlimit(2)); nil where
+    /// there are none.
     static var leftOfProcess: Double? {
         // In pages: all that is mapped, and of that data and stacks (proc(5)).
         let pages = ControlGroup.lines("/proc/self/statm").first?.split(separator: " ").compactMap { Double($0) } ?? []
@@ -41,12 +44,14 @@ enum MemoryOfHost {
         return nil
     }
 
-    /// What is left of the memory limit of each control group from this process's own up to the root, in either version.
+    /// What is left of the memory limit of each control group from this process's own up to the root, in either
+    /// version.
     private static var groupLimits: [Double] { ControlGroup.current("memory").compactMap(\.memoryLeft) }
 
     /// The control group whose limit on memory is the least, where that is less than the host has.
     static var limit: (bytes: Double, folder: String)? {
-        ControlGroup.current("memory").compactMap { group in group.memoryLimit.map { (bytes: $0, folder: group.folder) } }
-            .filter { $0.bytes < Double(ProcessInfo.processInfo.physicalMemory) }.min { $0.bytes < $1.bytes }
+        ControlGroup.current("memory").compactMap { group in group.memoryLimit.map { (bytes: $0, folder: group.folder) }
+        }
+        .filter { $0.bytes < Double(ProcessInfo.processInfo.physicalMemory) }.min { $0.bytes < $1.bytes }
     }
 }

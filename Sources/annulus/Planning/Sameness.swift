@@ -12,11 +12,15 @@ struct AskedOptions: Sendable {
     private let values: [(name: String, value: String)]
 
     /// What may differ: it changes no bit and no plan. What files hold is compared, not where they are.
-    private static let free: Set<String> = ["threads", "watchdog", "progress", "quiet", "force", "output", "input", "model", "labels", "cluster"]
+    private static let free: Set<String> = [
+        "threads", "watchdog", "progress", "quiet", "force", "output", "input", "model", "labels", "cluster",
+    ]
 
     init(_ command: some ParsableCommand) {
         let kind = type(of: command)
-        values = [(name: "the verb", value: kind.configuration.commandName ?? "\(kind)".lowercased())] + Self.options(of: command)
+        values =
+            [(name: "the verb", value: kind.configuration.commandName ?? "\(kind)".lowercased())]
+            + Self.options(of: command)
     }
 
     /// Every option, flag and argument of a command and of its groups.
@@ -25,13 +29,16 @@ struct AskedOptions: Sendable {
             guard let label = child.label, let option = child.value as? any ParsedOption else { return [] }
             if let group = option.parsed as? any ParsableArguments { return options(of: group) }
             let name = spelled(label)
-            return free.contains(name) ? [] : [(name: option.isNamed ? "--" + name : "the " + name, value: text(option.parsed))]
+            return free.contains(name)
+                ? [] : [(name: option.isNamed ? "--" + name : "the " + name, value: text(option.parsed))]
         }
     }
 
     /// An option's name by that of its property: `_truncateDim` is truncate-dim.
     private static func spelled(_ label: String) -> String {
-        let words = label.drop { $0 == "_" }.reduce(into: "") { $0 += $1.isUppercase ? "-" + $1.lowercased() : String($1) }
+        let words = label.drop { $0 == "_" }.reduce(into: "") {
+            $0 += $1.isUppercase ? "-" + $1.lowercased() : String($1)
+        }
         return words == "asked-layout" ? "layout" : words
     }
 
@@ -60,11 +67,14 @@ struct AskedOptions: Sendable {
             return values
         }
         func shown(_ value: String?) -> String { value.map { $0.isEmpty ? "not given" : "'\($0)'" } ?? "unknown" }
-        let names = Set(asked.flatMap(\.keys)).sorted { ($0.hasPrefix("--") ? 1 : 0, $0) < ($1.hasPrefix("--") ? 1 : 0, $1) }
+        let names = Set(asked.flatMap(\.keys)).sorted {
+            ($0.hasPrefix("--") ? 1 : 0, $0) < ($1.hasPrefix("--") ? 1 : 0, $1)
+        }
         for name in names {
             let others = asked.indices.filter { asked[$0][name] != asked[0][name] }
             guard let first = others.first else { continue }
-            return "\(name) is \(shown(asked[first][name])) on \(places.text(others)), and \(shown(asked[0][name])) on \(places.text([0])); "
+            return
+                "\(name) is \(shown(asked[first][name])) on \(places.text(others)), and \(shown(asked[0][name])) on \(places.text([0])); "
                 + "start all ranks with the same options"
         }
         return nil
@@ -136,28 +146,38 @@ extension JobContext {
         let program = Bundle.main.executablePath ?? CommandLine.arguments[0]
         #endif
         try compareCopies(of: program) { others, first in
-            JobError(.environment, "the program on \(others) is another build than that on \(first); run one build of annulus on all ranks")
+            JobError(
+                .environment,
+                "the program on \(others) is another build than that on \(first); run one build of annulus on all ranks"
+            )
         }
         let all = try transport.allGather(asked.message.bytes)
         if all.contains(where: { $0 != all[0] }) {
             let places = try places()
-            try agree { if let difference = AskedOptions.difference(all, places) { throw JobError(.environment, difference) } }
+            try agree {
+                if let difference = AskedOptions.difference(all, places) { throw JobError(.environment, difference) }
+            }
         }
     }
 
-    /// Refuses ranks whose copies of a file differ. Only files that are not evidently one are read, by the ranks that have the
-    /// same one in turn. Collective.
-    /// - Throws: `AgreedFailure` with the error that `refusal` makes of the ranks that differ from the first, and of that one.
+    /// Refuses ranks whose copies of a file differ. Only files that are not evidently one are read, by the ranks that
+    /// have the same one in turn. Collective.
+    /// - Throws: `AgreedFailure` with the error that `refusal` makes of the ranks that differ from the first, and of
+    ///   that one.
     func compareCopies(of path: String, refusal: (_ others: String, _ first: String) -> JobError) throws {
         if size == 1 || options.virtualRanks != nil { return }
         let mine = try agreeOnFiles { try FileBytes.identity(path: path) }
         var message = Message()
-        for value in [Int(truncatingIfNeeded: mine.number), mine.byteCount, mine.modified, mine.changed] { message.write(value) }
+        for value in [Int(truncatingIfNeeded: mine.number), mine.byteCount, mine.modified, mine.changed] {
+            message.write(value)
+        }
         let identities = try transport.allGather(message.bytes)
         guard identities.contains(where: { $0 != identities[0] }) else { return }
         let mates = identities.indices.filter { identities[$0] == message.bytes }
         let part = mates.firstIndex(of: rank.index) ?? 0
-        let digest = try agreeOnFiles { try FileBytes.digest(path: path, part: part, of: mates.count) { watchdog.progress() } }
+        let digest = try agreeOnFiles {
+            try FileBytes.digest(path: path, part: part, of: mates.count) { watchdog.progress() }
+        }
         var found = Message()
         found.write(Int(truncatingIfNeeded: digest))
         found.write(mine.byteCount)
@@ -166,7 +186,10 @@ extension JobContext {
             return (sum: told.readInt(), byteCount: told.readInt())
         }
         func whole(_ rank: Int) -> [Int] {
-            [identities.indices.filter { identities[$0] == identities[rank] }.reduce(0) { $0 &+ digests[$1].sum }, digests[rank].byteCount]
+            [
+                identities.indices.filter { identities[$0] == identities[rank] }.reduce(0) { $0 &+ digests[$1].sum },
+                digests[rank].byteCount,
+            ]
         }
         let first = whole(0)
         let others = identities.indices.filter { identities[$0] != identities[0] && whole($0) != first }
@@ -177,7 +200,8 @@ extension JobContext {
 }
 
 extension Session {
-    /// Runs `work`, which reads files or a model, on every rank; agrees on its outcome, and that all have read the same. Collective.
+    /// Runs `work`, which reads files or a model, on every rank; agrees on its outcome, and that all have read the
+    /// same. Collective.
     /// - Parameter nodes: which ranks share what they read into `WeightStorage`; none where nil.
     /// - Throws: `AgreedFailure`, also with status 65 where copies differ.
     func agreeReading<Value>(among nodes: Topology? = nil, _ work: () throws -> Value) throws -> Value {
@@ -189,7 +213,9 @@ extension Session {
 
     private func compare(_ mine: Readings, among nodes: Topology) throws {
         var message = Message()
-        for value in [mine.own, mine.shared, UInt64(mine.notFinite.count)] { message.write(Int(truncatingIfNeeded: value)) }
+        for value in [mine.own, mine.shared, UInt64(mine.notFinite.count)] {
+            message.write(Int(truncatingIfNeeded: value))
+        }
         let sums = try transport.allGather(message.bytes).map { bytes in
             var told = Message(bytes)
             return (own: told.readInt(), shared: told.readInt(), notFinite: told.readInt())
@@ -203,26 +229,36 @@ extension Session {
             let all = try transport.allGather(mine.message.bytes).map { Readings.list(Message($0)) }
             let places = Places(hosts: try hostNames())
             try agree {
-                let names = Set(all.flatMap(\.keys)).sorted { ($0.hasPrefix("tensor ") ? 1 : 0, $0) < ($1.hasPrefix("tensor ") ? 1 : 0, $1) }
+                let names = Set(all.flatMap(\.keys)).sorted {
+                    ($0.hasPrefix("tensor ") ? 1 : 0, $0) < ($1.hasPrefix("tensor ") ? 1 : 0, $1)
+                }
                 let differences = names.compactMap { name -> (name: String, ranks: [Int])? in
-                    func value(_ rank: Int) -> [UInt64] { [all[rank][name]?.own ?? 0, ofNode(rank) { all[$0][name]?.shared ?? 0 }] }
+                    func value(_ rank: Int) -> [UInt64] {
+                        [all[rank][name]?.own ?? 0, ofNode(rank) { all[$0][name]?.shared ?? 0 }]
+                    }
                     let first = value(0)
                     let ranks = all.indices.filter { value($0) != first }
                     return ranks.isEmpty ? nil : (name, ranks)
                 }
                 guard let difference = differences.first else { return }
                 throw JobError(
-                    .badInput, "\(difference.name): the copy on \(places.text(difference.ranks)) is another than that on \(places.text([0]))"
-                        + (differences.count > 1 ? ", and \(differences.count - 1) more differ" : "") + "; give all ranks the same files")
+                    .badInput,
+                    "\(difference.name): the copy on \(places.text(difference.ranks)) is another than that on \(places.text([0]))"
+                        + (differences.count > 1 ? ", and \(differences.count - 1) more differ" : "")
+                        + "; give all ranks the same files")
             }
         }
         if sums.contains(where: { $0.notFinite > 0 }) {
-            let names = Set(try transport.allGather(Array(mine.notFinite.joined(separator: "\0").utf8)).flatMap {
-                String(decoding: $0, as: UTF8.self).split(separator: "\0").map(String.init)
-            }).sorted()
-            warn("the weights hold infinities or NaN, in "
-                + names.prefix(3).map { "tensor '\($0)'" }.joined(separator: ", ") + (names.count > 3 ? " and \(names.count - 3) more" : "")
-                + "; `annulus verify` counts them")
+            let names = Set(
+                try transport.allGather(Array(mine.notFinite.joined(separator: "\0").utf8)).flatMap {
+                    String(decoding: $0, as: UTF8.self).split(separator: "\0").map(String.init)
+                }
+            ).sorted()
+            warn(
+                "the weights hold infinities or NaN, in "
+                    + names.prefix(3).map { "tensor '\($0)'" }.joined(separator: ", ")
+                    + (names.count > 3 ? " and \(names.count - 3) more" : "")
+                    + "; `annulus verify` counts them")
         }
     }
 }
@@ -249,7 +285,9 @@ private struct Readings {
     }
 
     /// FNV-1a.
-    private static func hash(_ name: String) -> UInt64 { name.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 } | 1 }
+    private static func hash(_ name: String) -> UInt64 {
+        name.utf8.reduce(0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 } | 1
+    }
 
     /// A sum over what the rank has read for itself.
     var own: UInt64 { entries.reduce(0) { $0 &+ Self.hash($1.name) &* $1.digests.own } }
@@ -271,7 +309,8 @@ private struct Readings {
         var entries: [String: ReadNotes.Tensor] = [:]
         while !message.isAtEnd {
             let name = message.readString()
-            entries[name] = ReadNotes.Tensor(own: UInt64(bitPattern: Int64(message.readInt())), shared: UInt64(bitPattern: Int64(message.readInt())))
+            entries[name] = ReadNotes.Tensor(
+                own: UInt64(bitPattern: Int64(message.readInt())), shared: UInt64(bitPattern: Int64(message.readInt())))
         }
         return entries
     }

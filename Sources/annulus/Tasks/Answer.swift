@@ -27,14 +27,17 @@ struct Answer: ParsableCommand {
     @Option(help: "The longest answer, in tokens.")
     var maxAnswerTokens: Int = 15
 
-    @Option(help: "Tokens of a window: question, special tokens and a part of the document. No more than the model takes.")
+    @Option(
+        help: "Tokens of a window: question, special tokens and a part of the document. No more than the model takes.")
     var windowTokens: Int = 384
 
     @Option(help: "Tokens that two windows share.")
     var stride: Int = 128
 
     mutating func validate() throws {
-        for (name, value) in [("--top-k", topK), ("--max-answer-tokens", maxAnswerTokens), ("--window-tokens", windowTokens)] where value < 1 {
+        for (name, value) in [
+            ("--top-k", topK), ("--max-answer-tokens", maxAnswerTokens), ("--window-tokens", windowTokens),
+        ] where value < 1 {
             throw ValidationError("\(name) takes a positive number, not \(value)")
         }
         if stride < 0 { throw ValidationError("--stride takes a number from 0 on, not \(stride)") }
@@ -59,7 +62,8 @@ struct Answer: ParsableCommand {
             let windows = try session.agree { try split(portion.documents, task, tokenizer) }
             // The answers found so far of a document whose windows span two batches.
             var open: [(span: AnswerSpan, start: Int, end: Int)] = []
-            try task.run(windows.map(\.encoding), of: portion.documents, owners: windows.map(\.document)) { run, items in
+            try task.run(windows.map(\.encoding), of: portion.documents, owners: windows.map(\.document)) {
+                run, items in
                 let logits = try task.tokenLogits(run, items.count)
                 if !session.isRoot { return "" }
                 var lines = ""
@@ -68,9 +72,14 @@ struct Answer: ParsableCommand {
                     open += answers(window.encoding, logits[number - items.lowerBound])
                     if number + 1 < windows.count, windows[number + 1].document == window.document { continue }
                     let text = if case .text(let text) = portion.documents[window.document].content { text } else { "" }
-                    let best = open.enumerated().sorted { ($1.element.span.score, $0.offset) < ($0.element.span.score, $1.offset) }
-                        .prefix(topK).map { json($0.element, text) }
-                    lines += (topK == 1 ? best.first ?? "{\"score\": 0.0, \"start\": 0, \"end\": 0, \"answer\": \"\"}" : "[" + best.joined(separator: ", ") + "]") + "\n"
+                    let best = open.enumerated().sorted {
+                        ($1.element.span.score, $0.offset) < ($0.element.span.score, $1.offset)
+                    }
+                    .prefix(topK).map { json($0.element, text) }
+                    lines +=
+                        (topK == 1
+                            ? best.first ?? "{\"score\": 0.0, \"start\": 0, \"end\": 0, \"answer\": \"\"}"
+                            : "[" + best.joined(separator: ", ") + "]") + "\n"
                     open = []
                 }
                 return lines
@@ -93,12 +102,16 @@ struct Answer: ParsableCommand {
             let (before, after) = (Array(0..<first), Array(last + 1..<whole.count))
             let room = limit - before.count - after.count
             guard room > 0, room >= context.count || room > stride else {
-                throw JobError(.usage, "the question takes \(before.count) tokens, which leaves no room in windows of \(limit) that share \(stride)")
+                throw JobError(
+                    .usage,
+                    "the question takes \(before.count) tokens, which leaves no room in windows of \(limit) that share \(stride)"
+                )
             }
             var start = 0
             while true {
                 let end = min(start + room, context.count)
-                windows.append(Window(document: number, encoding: whole.selecting(before + context[start..<end] + after)))
+                windows.append(
+                    Window(document: number, encoding: whole.selecting(before + context[start..<end] + after)))
                 if end == context.count { break }
                 start += room - stride
             }
@@ -110,12 +123,16 @@ struct Answer: ParsableCommand {
     private func answers(_ window: Encoding, _ logits: [Float]) -> [(span: AnswerSpan, start: Int, end: Int)] {
         let (starts, ends) = (window.ids.indices.map { logits[2 * $0] }, window.ids.indices.map { logits[2 * $0 + 1] })
         let spans = answerSpans(
-            starts: starts, ends: ends, isContext: window.sequences.map { $0 == 1 }, first: window.sequences.first == -1 ? 0 : nil,
+            starts: starts, ends: ends, isContext: window.sequences.map { $0 == 1 },
+            first: window.sequences.first == -1 ? 0 : nil,
             maximumTokens: maxAnswerTokens, count: topK)
         return spans.map { span in
             func word(_ token: Int) -> Range<Int> {
-                let tokens = window.ids.indices.filter { window.sequences[$0] == 1 && window.words[$0] == window.words[token] }
-                return window.offsets[tokens.first ?? token].lowerBound..<window.offsets[tokens.last ?? token].upperBound
+                let tokens = window.ids.indices.filter {
+                    window.sequences[$0] == 1 && window.words[$0] == window.words[token]
+                }
+                return window.offsets[tokens.first ?? token]
+                    .lowerBound..<window.offsets[tokens.last ?? token].upperBound
             }
             return (span, word(span.tokens.lowerBound).lowerBound, word(span.tokens.upperBound).upperBound)
         }

@@ -22,7 +22,10 @@ struct Classify: ParsableCommand {
     @Option(help: "The true labels, one a line for each document: an index, a name, or a JSON list of numbers.")
     var labels: String?
 
-    @Option(help: "Give a list of this many labels with their scores, or of all if there are fewer. Default: the best label alone.")
+    @Option(
+        help:
+            "Give a list of this many labels with their scores, or of all if there are fewer. Default: the best label alone."
+    )
     var topK: Int?
 
     mutating func validate() throws {
@@ -41,9 +44,15 @@ struct Classify: ParsableCommand {
         var count = 0
         try task.forEachPortion { portion in
             count = portion.first + portion.documents.count
-            let truth: [Label?] = try session.agree { session.isRoot ? try trueLabels(portion, listed, task.labels) : [] }
+            let truth: [Label?] = try session.agree {
+                session.isRoot ? try trueLabels(portion, listed, task.labels) : []
+            }
             try task.run(try task.encodings(portion.documents), of: portion.documents) { run, items in
-                let spans = items.indices.map { Span(sequence: $0 - items.lowerBound, tokens: 0..<run.sharding.numbering.lengths[$0 - items.lowerBound]) }
+                let spans = items.indices.map {
+                    Span(
+                        sequence: $0 - items.lowerBound,
+                        tokens: 0..<run.sharding.numbering.lengths[$0 - items.lowerBound])
+                }
                 let mine = try run.pool(spans, mode: task.head.pooling, transport: session.transport).map { entry in
                     (span: entry.span, vector: task.head.logits(rows: 1, entry.vector, width: entry.vector.count))
                 }
@@ -54,7 +63,8 @@ struct Classify: ParsableCommand {
         }
         try session.agree {
             if let labels, let listed, listed.count > count {
-                throw FileError(.malformed, path: labels, "has \(listed.count) lines for \(count) documents; give one a line")
+                throw FileError(
+                    .malformed, path: labels, "has \(listed.count) lines for \(count) documents; give one a line")
             }
         }
     }
@@ -62,17 +72,21 @@ struct Classify: ParsableCommand {
     private func line(_ logits: [Float], truth: Label?, _ labels: LabelSet) -> String {
         let scores = labels.scores(logits)
         let order = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }
-        func fields(_ index: Int) -> String { "\"label\": \(JSONText.string(labels.names[index])), \"score\": \(JSONText.number(scores[index]))" }
+        func fields(_ index: Int) -> String {
+            "\"label\": \(JSONText.string(labels.names[index])), \"score\": \(JSONText.number(scores[index]))"
+        }
         let loss = truth.flatMap { labels.loss(logits, $0) }.map { ", \"loss\": \(JSONText.number($0))" } ?? ""
         let first = "{\(fields(order[0])), \"logits\": \(JSONText.floats(logits))\(loss)}"
         guard let topK else { return first + "\n" }
-        return "[" + ([first] + order.prefix(topK).dropFirst().map { "{\(fields($0))}" }).joined(separator: ", ") + "]\n"
+        return "[" + ([first] + order.prefix(topK).dropFirst().map { "{\(fields($0))}" }).joined(separator: ", ")
+            + "]\n"
     }
 
     /// The labels of --labels; nil where it is not given.
     private func listedLabels(_ labels: LabelSet) throws -> [Label]? {
         guard let path = self.labels else { return nil }
-        var lines = String(decoding: try FileBytes.read(path: path), as: UTF8.self).split(separator: "\n", omittingEmptySubsequences: false)
+        var lines = String(decoding: try FileBytes.read(path: path), as: UTF8.self).split(
+            separator: "\n", omittingEmptySubsequences: false)
         if lines.last?.isEmpty == true { lines.removeLast() }
         return try lines.enumerated().map { number, line in
             let place = "\(path):\(number + 1)"
@@ -83,7 +97,9 @@ struct Classify: ParsableCommand {
     }
 
     /// The label of each document of a portion; none where none has one.
-    private func trueLabels(_ portion: DocumentStream.Portion, _ listed: [Label]?, _ labels: LabelSet) throws -> [Label?] {
+    private func trueLabels(_ portion: DocumentStream.Portion, _ listed: [Label]?, _ labels: LabelSet) throws
+        -> [Label?]
+    {
         guard let listed, let path = self.labels else {
             let found = try portion.documents.map { document in
                 try document.label.map { try label($0, labels, at: document.source) }
@@ -91,7 +107,8 @@ struct Classify: ParsableCommand {
             return found.allSatisfy { $0 == nil } ? [] : found
         }
         guard listed.count >= portion.first + portion.documents.count else {
-            throw FileError(.malformed, path: path, "has \(listed.count) lines, and there are more documents; give one a line")
+            throw FileError(
+                .malformed, path: path, "has \(listed.count) lines, and there are more documents; give one a line")
         }
         return Array(listed[portion.first..<portion.first + portion.documents.count])
     }
@@ -111,7 +128,8 @@ struct Classify: ParsableCommand {
         guard let result, labels.loss(Array(repeating: 0, count: labels.names.count), result) != nil else {
             throw FileError(
                 .malformed, path: place,
-                "the label fits no \(labels.problem?.rawValue ?? "problem") of \(labels.names.count) labels (\(labels.names.prefix(5).joined(separator: ", ")))")
+                "the label fits no \(labels.problem?.rawValue ?? "problem") of \(labels.names.count) labels (\(labels.names.prefix(5).joined(separator: ", ")))"
+            )
         }
         return result
     }

@@ -32,8 +32,10 @@ struct NER: ParsableCommand {
         let task = try TaskJob(.tokenClassification, options, session)
         let tokenizer = try task.tokenizer()
         let (decoder, unknown) = try session.agreeReading {
-            (try TokenDecoder.load(folder: task.model.folder),
-             try NamedTokens(folder: task.model.folder).id("unk_token", tokenizer, usual: ["[UNK]", "<unk>"]))
+            (
+                try TokenDecoder.load(folder: task.model.folder),
+                try NamedTokens(folder: task.model.folder).id("unk_token", tokenizer, usual: ["[UNK]", "<unk>"])
+            )
         }
         session.logHeader("ner \(options.model.model)", encodes: true)
         try task.forEachPortion { portion in
@@ -43,8 +45,12 @@ struct NER: ParsableCommand {
                 if !session.isRoot { return "" }
                 return items.map { number in
                     let text = if case .text(let text) = portion.documents[number].content { text } else { "" }
-                    let tokens = scored(encodings[number], logits[number - items.lowerBound], of: text, tokenizer, unknown, task.labels.names.count)
-                    let found = entities(tokens, labels: task.labels.names, aggregation: aggregation) { decoder.text($0) }
+                    let tokens = scored(
+                        encodings[number], logits[number - items.lowerBound], of: text, tokenizer, unknown,
+                        task.labels.names.count)
+                    let found = entities(tokens, labels: task.labels.names, aggregation: aggregation) {
+                        decoder.text($0)
+                    }
                     return "[" + found.map(json).joined(separator: ", ") + "]\n"
                 }.joined()
             }
@@ -53,7 +59,8 @@ struct NER: ParsableCommand {
 
     /// The tokens of the text itself with their scores.
     private func scored(
-        _ encoding: Encoding, _ logits: [Float], of text: String, _ tokenizer: Tokenizer, _ unknown: Int32?, _ count: Int
+        _ encoding: Encoding, _ logits: [Float], of text: String, _ tokenizer: Tokenizer, _ unknown: Int32?,
+        _ count: Int
     ) -> [ScoredToken] {
         let all = Array(text.unicodeScalars)
         let marksPieces = tokenizer.continuingSubwordPrefix?.isEmpty == false
@@ -73,7 +80,8 @@ struct NER: ParsableCommand {
                 isSubword = false
             }
             return ScoredToken(
-                word: word, scores: softmax(Array(logits[index * count..<(index + 1) * count])), offsets: offsets, index: index, isSubword: isSubword)
+                word: word, scores: softmax(Array(logits[index * count..<(index + 1) * count])), offsets: offsets,
+                index: index, isSubword: isSubword)
         }
     }
 

@@ -14,14 +14,18 @@ struct TaskOptions: ParsableArguments {
     @OptionGroup var input: InputOptions
     @OptionGroup var spread: RunOptions
 
-    @Option(name: [.short, .long], help: ArgumentHelp("Output file, .jsonl. Default: standard output. \(OutputOptions.underMPIRun)"))
+    @Option(
+        name: [.short, .long],
+        help: ArgumentHelp("Output file, .jsonl. Default: standard output. \(OutputOptions.underMPIRun)"))
     var output: String?
 
     @Flag(help: "Overwrite an output that exists.")
     var force = false
 
     mutating func validate() throws {
-        if let output, !output.hasSuffix(".jsonl") { throw ValidationError("--output '\(output)' needs a name that ends in .jsonl") }
+        if let output, !output.hasSuffix(".jsonl") {
+            throw ValidationError("--output '\(output)' needs a name that ends in .jsonl")
+        }
     }
 
     /// The standard streams that the task reads and writes.
@@ -47,8 +51,10 @@ struct TaskJob {
         self.labels = labels
         head = try session.loadWeights { storage in
             try TaskHead(
-                task, labels: labels.names.count, config: model.checkpoint.config, path: path, configuration: model.encoder.configuration,
-                parameters: model.checkpoint, storage: storage, element: session.options.dtype, kernels: session.kernels)
+                task, labels: labels.names.count, config: model.checkpoint.config, path: path,
+                configuration: model.encoder.configuration,
+                parameters: model.checkpoint, storage: storage, element: session.options.dtype, kernels: session.kernels
+            )
         }
         output = try LineOutput(options.output, force: options.force, session)
     }
@@ -65,7 +71,9 @@ struct TaskJob {
     func tokenizer() throws -> Tokenizer {
         try session.agree {
             guard let tokenizer = job.tokenizer else {
-                throw FileError(.missing, path: model.folder + "/tokenizer.json", "no such file; this verb needs the model's tokenizer")
+                throw FileError(
+                    .missing, path: model.folder + "/tokenizer.json",
+                    "no such file; this verb needs the model's tokenizer")
             }
             return tokenizer
         }
@@ -84,17 +92,23 @@ struct TaskJob {
             encoding.specialTokensMask = ids.map { _ in false }
         case .text(let text):
             guard let tokenizer = job.tokenizer else {
-                throw FileError(.missing, path: document.source, "is text, and the model has no tokenizer.json; give token ids instead")
+                throw FileError(
+                    .missing, path: document.source,
+                    "is text, and the model has no tokenizer.json; give token ids instead")
             }
             encoding = document.pair.map { tokenizer.encode(text, pair: $0) } ?? tokenizer.encode(text)
         }
-        if encoding.ids.isEmpty { throw FileError(.malformed, path: document.source, "has no tokens; this tokenizer adds none to an empty text") }
+        if encoding.ids.isEmpty {
+            throw FileError(
+                .malformed, path: document.source, "has no tokens; this tokenizer adds none to an empty text")
+        }
         if encoding.count > limit {
             let suffix = encoding.specialTokensMask.reversed().prefix { $0 }.count
             guard options.input.truncate == .right, limit > suffix else {
                 throw FileError(
                     .malformed, path: document.source,
-                    "has \(encoding.count) tokens, and the limit is \(limit); cut it with --truncate right, or use a model of more positions")
+                    "has \(encoding.count) tokens, and the limit is \(limit); cut it with --truncate right, or use a model of more positions"
+                )
             }
             session.log.warning("\(document.source) was cut to the limit (--truncate right)")
             let kept = Array(0..<limit - suffix) + Array(encoding.count - suffix..<encoding.count)
@@ -119,12 +133,14 @@ struct TaskJob {
     ///   - documents: what the sequences are of: each of one, or as `owners` says.
     ///   - lines: gets the run and which of the sequences it holds; its text counts on rank 0 alone.
     func run(
-        _ encodings: [Encoding], of documents: [Document], owners: [Int]? = nil, lines: (EncoderRun, Range<Int>) throws -> String
+        _ encodings: [Encoding], of documents: [Document], owners: [Int]? = nil,
+        lines: (EncoderRun, Range<Int>) throws -> String
     ) throws {
         let corpus = Corpus(
             items: encodings.enumerated().map { number, encoding in
                 Corpus.Item(
-                    document: owners?[number] ?? number, ids: encoding.ids, typeIds: encoding.typeIds, start: 0, end: 0, spans: [(0..<encoding.count, 0, 0)])
+                    document: owners?[number] ?? number, ids: encoding.ids, typeIds: encoding.typeIds, start: 0, end: 0,
+                    spans: [(0..<encoding.count, 0, 0)])
             }, sources: documents.map(\.source), texts: [])
         try session.encode(corpus, with: model.encoder) { run, items in try output.write(try lines(run, items)) }
     }
@@ -132,7 +148,11 @@ struct TaskJob {
     /// The head's logits of every token of a batch on rank 0: for each sequence, tokens × outputs. Collective.
     func tokenLogits(_ run: EncoderRun, _ count: Int) throws -> [[Float]] {
         let mine = run.tiles.map { tile in
-            (span: tile.number, vector: run.logits(head) { $0.number == tile.number ? Array(0..<tile.tokens.count) : [] }.flatMap(\.values))
+            (
+                span: tile.number,
+                vector: run.logits(head) { $0.number == tile.number ? Array(0..<tile.tokens.count) : [] }.flatMap(
+                    \.values)
+            )
         }
         var result = Array(repeating: [Float](), count: count)
         for (tile, values) in try session.gather(mine) { result[run.sharding.numbering.sequence(of: tile)] += values }
@@ -157,7 +177,8 @@ extension Encoding {
 /// The text of some Unicode scalars of a string.
 func scalars(_ text: String, _ range: Range<Int>) -> String {
     let scalars = text.unicodeScalars
-    let start = scalars.index(scalars.startIndex, offsetBy: range.lowerBound, limitedBy: scalars.endIndex) ?? scalars.endIndex
+    let start =
+        scalars.index(scalars.startIndex, offsetBy: range.lowerBound, limitedBy: scalars.endIndex) ?? scalars.endIndex
     let end = scalars.index(start, offsetBy: range.count, limitedBy: scalars.endIndex) ?? scalars.endIndex
     return String(scalars[start..<end])
 }

@@ -1,4 +1,5 @@
-// Masks against their definition, and plans: any attention either is refused or is planned, validated and run with one rank's bytes.
+// Masks against their definition, and plans: any attention either is refused or is planned, validated and run with one
+// rank's bytes.
 
 import Attention
 import Matrices
@@ -9,7 +10,8 @@ import Tiles
 
 func fuzzMask(_ bytes: [UInt8]) {
     guard bytes.count >= 2 else { return }
-    let shape = SequenceShape(queries: 2 * Int(bytes[0]), keys: bytes[1] == 0xFF ? 2 * Int(bytes[0]) : 2 * Int(bytes[1]))
+    let shape = SequenceShape(
+        queries: 2 * Int(bytes[0]), keys: bytes[1] == 0xFF ? 2 * Int(bytes[0]) : 2 * Int(bytes[1]))
     let expression = String(decoding: bytes.dropFirst(2), as: UTF8.self)
     guard let mask = try? Mask(parsing: expression, blocks: { _, size in try blocks(size, shape) }) else { return }
     // A sequence far longer than any, which a mask either fits or does not.
@@ -32,8 +34,12 @@ func fuzzMask(_ bytes: [UInt8]) {
             var count = 0
             for row in rows { for key in keys where mask.sees(row: row, key: key, in: shape) { count += 1 } }
             defined += count
-            check(visible.any.contains(keyTile) == (count > 0), "query tile \(queryTile) sees \(count) pairs of key tile \(keyTile): \(mask)")
-            check(visible.all.contains(keyTile) == (count == rows.count * keys.count), "query tile \(queryTile), key tile \(keyTile), \(count) pairs: \(mask)")
+            check(
+                visible.any.contains(keyTile) == (count > 0),
+                "query tile \(queryTile) sees \(count) pairs of key tile \(keyTile): \(mask)")
+            check(
+                visible.all.contains(keyTile) == (count == rows.count * keys.count),
+                "query tile \(queryTile), key tile \(keyTile), \(count) pairs: \(mask)")
         }
         check(pairs == defined, "query tile \(queryTile) sees \(defined) pairs, and \(pairs) were counted: \(mask)")
     }
@@ -47,7 +53,9 @@ private func blocks(_ size: Int, _ shape: SequenceShape) throws -> BlockMask {
     let rows = (shape.queries + size - 1) / size
     let columns = (shape.keys + size - 1) / size
     guard rows * columns <= 1 << 14 else { throw TooManyBlocks() }
-    return BlockMask(size: size, rows: rows, columns: columns, cells: (0..<rows * columns).map { ($0 * 2_654_435_761) >> 7 & 3 != 0 })
+    return BlockMask(
+        size: size, rows: rows, columns: columns, cells: (0..<rows * columns).map { ($0 * 2_654_435_761) >> 7 & 3 != 0 }
+    )
 }
 
 /// Numbers out of bytes; zeros behind the last.
@@ -75,7 +83,8 @@ func fuzzPlan(_ bytes: [UInt8]) {
     let layout = draw.one(of: Layout.allCases)
     let keyValueHeads = draw.number(1...4)
     let heads = HeadShape(
-        queryHeads: keyValueHeads * draw.number(1...4), keyValueHeads: keyValueHeads, headDimension: draw.number(1...20),
+        queryHeads: keyValueHeads * draw.number(1...4), keyValueHeads: keyValueHeads,
+        headDimension: draw.number(1...20),
         valueDimension: draw.number(1...20))
     let ranksPerNode = draw.number(1...17)
     let storage = draw.number(0...2)
@@ -103,7 +112,9 @@ func fuzzPlan(_ bytes: [UInt8]) {
     // Speeds and links as far apart as they come.
     let link = Cluster.Link(latency: 1e-6, bandwidth: 1e9)
     let cluster = Cluster(
-        nodes: (0...(ranks - 1) / ranksPerNode).map { Cluster.Node(name: "node \($0)", memory: 0x1p30, inside: link, between: link) },
+        nodes: (0...(ranks - 1) / ranksPerNode).map {
+            Cluster.Node(name: "node \($0)", memory: 0x1p30, inside: link, between: link)
+        },
         ranks: (0..<ranks).map { Cluster.Place(node: $0 / ranksPerNode, flops: $0 % 3 == 1 ? 1 : 1e18) })
     checkPrices(on: cluster, strategy, layout) { [ringCase] layout in
         var ringCase = ringCase
@@ -114,19 +125,30 @@ func fuzzPlan(_ bytes: [UInt8]) {
     // Small enough to be run twice well within a second.
     guard pairs * heads.queryHeads * (heads.headDimension + heads.valueDimension) <= 1 << 23 else { return }
     do {
-        let alone = try VirtualRanks.run(count: 1, seed: 1, fillsReceives: true) { [ringCase] in try ringCase.run(on: $0) }
-        let spread = try VirtualRanks.run(count: ranks, seed: 2, fillsReceives: true) { [ringCase] in try ringCase.run(on: $0) }
+        let alone = try VirtualRanks.run(count: 1, seed: 1, fillsReceives: true) { [ringCase] in
+            try ringCase.run(on: $0)
+        }
+        let spread = try VirtualRanks.run(count: ranks, seed: 2, fillsReceives: true) { [ringCase] in
+            try ringCase.run(on: $0)
+        }
         check(spread.allSatisfy { $0.sameBits(as: alone[0]) }, "other bytes on \(ranks) ranks than on one: \(ringCase)")
-        check(spread.map(\.bytesSent) == plans.map(\.bytesSent), "other bytes were sent than planned on \(ranks) ranks: \(ringCase)")
+        check(
+            spread.map(\.bytesSent) == plans.map(\.bytesSent),
+            "other bytes were sent than planned on \(ranks) ranks: \(ringCase)")
     } catch {
         preconditionFailure("\(error) on \(ranks) ranks: \(ringCase)")
     }
 }
 
 /// Prices a job, which must give numbers.
-func checkPrices(on cluster: Cluster, _ strategy: Strategy, _ layout: Layout, job: @escaping @Sendable (Layout) -> AttentionJob) {
+func checkPrices(
+    on cluster: Cluster, _ strategy: Strategy, _ layout: Layout, job: @escaping @Sendable (Layout) -> AttentionJob
+) {
     for price in Pricing(on: cluster, job: job).prices([strategy], [layout]) {
-        let numbers = [price.seconds, price.exposedSeconds, price.bytes, price.messages, price.memory, price.nodeMemory, price.balance]
+        let numbers = [
+            price.seconds, price.exposedSeconds, price.bytes, price.messages, price.memory, price.nodeMemory,
+            price.balance,
+        ]
         check(numbers.allSatisfy { $0.isFinite && $0 >= 0 }, "the price \(price)")
     }
 }

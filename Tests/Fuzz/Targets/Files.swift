@@ -9,7 +9,9 @@ import Transformers
 func fuzzJSON(_ bytes: [UInt8]) {
     guard let value = try? JSON.parse(bytes, path: "input") else { return }
     let printed = text(value)
-    guard let again = try? JSON.parse(Array(printed.utf8), path: "printed") else { preconditionFailure("what was printed is no JSON: \(printed)") }
+    guard let again = try? JSON.parse(Array(printed.utf8), path: "printed") else {
+        preconditionFailure("what was printed is no JSON: \(printed)")
+    }
     check(again == value, "printed and read again it differs: \(printed)")
     // What others ask of a value.
     _ = (value.int, value.double, value.string, value[0], value["a"], value.kindName)
@@ -23,7 +25,8 @@ private func text(_ value: JSON) -> String {
     case .number(let value): "\(value)"
     case .string(let value): JSON.quoted(value)
     case .array(let values): "[" + values.map(text).joined(separator: ",") + "]"
-    case .object(let object): "{" + object.members.map { JSON.quoted($0.key) + ":" + text($0.value) }.joined(separator: ",") + "}"
+    case .object(let object):
+        "{" + object.members.map { JSON.quoted($0.key) + ":" + text($0.value) }.joined(separator: ",") + "}"
     }
 }
 
@@ -38,8 +41,12 @@ func fuzzSafetensors(_ bytes: [UInt8]) {
         check(tensor.byteRange.lowerBound == end, "\(name) begins at \(tensor.byteRange.lowerBound), not \(end)")
         end = tensor.byteRange.upperBound
         check(end <= bytes.count, "\(name) ends beyond the file")
-        check(tensor.elementType.byteCount(elements: tensor.elementCount) == tensor.byteRange.count, "\(name) has other bytes than elements")
-        if let values = try? file.readFloat32(name) { check(values.count == tensor.elementCount, "\(name) was read in part") }
+        check(
+            tensor.elementType.byteCount(elements: tensor.elementCount) == tensor.byteRange.count,
+            "\(name) has other bytes than elements")
+        if let values = try? file.readFloat32(name) {
+            check(values.count == tensor.elementCount, "\(name) was read in part")
+        }
         _ = try? file.readIntegers(name)
         _ = try? file.tensor(name + "?", expecting: [1])
     }
@@ -58,7 +65,8 @@ func fuzzNumpy(_ bytes: [UInt8]) {
 func fuzzSettings(_ bytes: [UInt8]) {
     guard var folder = ScratchFolder.make() else { return }
     for (name, part) in zip(
-        ["modules.json", "1_Pooling/config.json", "config_sentence_transformers.json", "sentence_bert_config.json"], parts(bytes, 4))
+        ["modules.json", "1_Pooling/config.json", "config_sentence_transformers.json", "sentence_bert_config.json"],
+        parts(bytes, 4))
     where !part.isEmpty {
         folder.write(name, part)
     }
@@ -72,7 +80,9 @@ func fuzzCheckpoint(_ bytes: [UInt8]) {
     folder.write("model.safetensors.index.json", parts[1])
     folder.write("a.safetensors", parts[2])
     guard let checkpoint = try? Checkpoint(folder: folder.path) else { return }
-    check(checkpoint.files.allSatisfy { $0.path == folder.path + "/a.safetensors" }, "a shard outside of the folder was opened")
+    check(
+        checkpoint.files.allSatisfy { $0.path == folder.path + "/a.safetensors" },
+        "a shard outside of the folder was opened")
     _ = checkpoint.parameterCount
     for name in checkpoint.names {
         let path = checkpoint[String(name.dropFirst(checkpoint.prefix.count))]
@@ -85,20 +95,27 @@ func fuzzCheckpoint(_ bytes: [UInt8]) {
 
 func fuzzConfiguration(_ bytes: [UInt8]) {
     guard let json = try? JSON.parse(bytes, path: "config.json") else { return }
-    if let labels = try? LabelSet(json, path: "config.json") { _ = labels.loss(labels.names.map { _ in 0.5 }, .index(0)) }
+    if let labels = try? LabelSet(json, path: "config.json") {
+        _ = labels.loss(labels.names.map { _ in 0.5 }, .index(0))
+    }
     guard let configuration = try? EncoderConfiguration(json, path: "config.json") else { return }
     check(configuration.layerCount == configuration.attention.count, "layers and their attentions differ")
-    check(configuration.headDimension * configuration.headCount == configuration.hiddenSize, "heads do not fill the width")
+    check(
+        configuration.headDimension * configuration.headCount == configuration.hiddenSize, "heads do not fill the width"
+    )
     check(configuration.rotaryDimension <= configuration.headDimension, "more is turned than there is")
     _ = configuration.denseFlopPerToken
     // What costs memory is asked of small models alone.
     guard configuration.layerCount <= 8, configuration.hiddenSize <= 256, configuration.intermediateSize <= 1024,
         configuration.vocabularySize <= 4096, configuration.positionCount <= 4096
     else { return }
-    guard let parameters = try? configuration.parameters(), let bytes = try? configuration.weightBytes(.bfloat16) else { return }
+    guard let parameters = try? configuration.parameters(), let bytes = try? configuration.weightBytes(.bfloat16) else {
+        return
+    }
     check(bytes > 0 && !parameters.isEmpty, "a model without parameters")
     _ = EncoderRun.flop(lengths: [1, 300], configuration: configuration)
     for layout in [nil, .balanced] as [Layout?] {
-        _ = EncoderRun.job(lengths: [1, 300], configuration: configuration, element: .float32, layout: layout, rankCount: 3)
+        _ = EncoderRun.job(
+            lengths: [1, 300], configuration: configuration, element: .float32, layout: layout, rankCount: 3)
     }
 }

@@ -1,5 +1,5 @@
-// The targets of fuzzing by name. What a target does with an input may end in an error of the project's own; it must not trap, hang,
-// or break what the reader promises.
+// The targets of fuzzing by name. What a target does with an input may end in an error of the project's own; it must
+// not trap, hang, or break what the reader promises.
 
 #if canImport(Glibc)
 import Glibc

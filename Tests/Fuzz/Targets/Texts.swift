@@ -9,10 +9,14 @@ private func encode(_ text: String, _ tokenizer: Tokenizer) {
     func checked(_ encoding: Encoding, _ name: String) {
         let count = encoding.ids.count
         check(
-            encoding.offsets.count == count && encoding.typeIds.count == count && encoding.specialTokensMask.count == count
-                && encoding.words.count == count && encoding.sequences.count == count, "\(name): lists of several lengths")
+            encoding.offsets.count == count && encoding.typeIds.count == count
+                && encoding.specialTokensMask.count == count
+                && encoding.words.count == count && encoding.sequences.count == count,
+            "\(name): lists of several lengths")
         check(encoding.ids.allSatisfy { (0...tokenizer.largestId).contains($0) }, "\(name): an id beyond the largest")
-        check(encoding.offsets.allSatisfy { $0.lowerBound >= 0 && $0.upperBound <= length }, "\(name): offsets outside of the text")
+        check(
+            encoding.offsets.allSatisfy { $0.lowerBound >= 0 && $0.upperBound <= length },
+            "\(name): offsets outside of the text")
     }
     let whole = tokenizer.encode(text)
     checked(whole, "the text")
@@ -28,11 +32,16 @@ private func decode(_ text: String, _ tokenizer: Tokenizer, _ json: JSON) {
 
 func fuzzTokenizer(_ bytes: [UInt8]) {
     let parts = parts(bytes, 2)
-    guard let json = try? JSON.parse(parts[0], path: "tokenizer.json"), let tokenizer = try? Tokenizer(json: json, path: "tokenizer.json") else {
+    guard let json = try? JSON.parse(parts[0], path: "tokenizer.json"),
+        let tokenizer = try? Tokenizer(json: json, path: "tokenizer.json")
+    else {
         return
     }
     // What a text may grow by in normalisation is bounded, and so is a text here.
-    for text in [String(decoding: parts[1].prefix(256), as: UTF8.self), "", "Hello, wörld 12 é\u{301}ﬁ 中文 \u{1F600}\u{200D}\u{1F600}\n a"] {
+    for text in [
+        String(decoding: parts[1].prefix(256), as: UTF8.self), "",
+        "Hello, wörld 12 é\u{301}ﬁ 中文 \u{1F600}\u{200D}\u{1F600}\n a",
+    ] {
         encode(text, tokenizer)
         decode(text, tokenizer, json)
     }

@@ -12,11 +12,13 @@ let width = 4 * 32
 /// One rank's part: it brings the tiles that the sharding gives it, and returns the first channel of their rows.
 @Sendable func attend(on transport: any Transport) throws -> [Int: Float] {
     let job = AttentionJob(
-        shapes: [SequenceShape(length: length)], mask: .causal, heads: heads, layout: .zigzag, rankCount: transport.size)
+        shapes: [SequenceShape(length: length)], mask: .causal, heads: heads, layout: .zigzag, rankCount: transport.size
+    )
     let sharding = job.queries
     let keyValues = KeyValueTiles(of: job, rank: transport.rank, kernels: .best)
     let executor = try RingExecutor(
-        plan: Strategy.passKeyValue.plan(job, rank: transport.rank), transport: transport, threads: ThreadPool(threads: 1), kernels: .best)
+        plan: Strategy.passKeyValue.plan(job, rank: transport.rank), transport: transport,
+        threads: ThreadPool(threads: 1), kernels: .best)
 
     // (tokens of this rank, heads, headDimension), tile after tile; zero at first.
     let tokens = sharding.tiles(of: transport.rank).ranges.joined().flatMap { sharding.numbering.tokens(of: $0) }

@@ -1,4 +1,4 @@
-// The programs that README.md shows: they are the ones compiled here, and they print what it says they print.
+// The programs that docs/library.md shows: they are the ones compiled here, and they print what it says they print.
 
 import Checkpoints
 import Foundation
@@ -6,7 +6,7 @@ import Testing
 
 private let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
 private let root = folder.deletingLastPathComponent().deletingLastPathComponent()
-private let readme = try? String(contentsOf: root.appendingPathComponent("README.md"), encoding: .utf8)
+private let page = try? String(contentsOf: root.appendingPathComponent("docs/library.md"), encoding: .utf8)
 
 /// Where the executables of this build are: beside the test bundle.
 private let products = {
@@ -36,12 +36,12 @@ private func example(_ name: String) -> String { products.appendingPathComponent
 
 @Suite struct LibraryExampleTests {
     @Test(arguments: ["Attention", "Similarity"])
-    func readmeShowsTheProgram(name: String) throws {
-        let readme = try #require(readme, "README.md is at the top")
+    func thePageShowsTheProgram(name: String) throws {
+        let page = try #require(page, "docs/library.md is there")
         let source = try String(contentsOf: folder.appendingPathComponent("\(name)/main.swift"), encoding: .utf8)
         #expect(
-            readme.contains("```swift\n\(source)```"),
-            "README.md must hold Tests/LibraryExample/\(name)/main.swift word for word, in a swift code block")
+            page.contains("```swift\n\(source)```"),
+            "docs/library.md must hold Tests/LibraryExample/\(name)/main.swift word for word, in a swift code block")
     }
 
     /// Row t averages 0 … t. The sums are integers below 2²⁴, so every step is exact in float32 and so is the print.
@@ -55,8 +55,8 @@ private func example(_ name: String) -> String { products.appendingPathComponent
                 "token 1 attends to 0.5, on rank 0", "token 500 attends to 250.0, on rank 1",
                 "token 999 attends to 499.5, on rank 1",
             ])
-        let readme = try #require(readme)
-        for line in lines { #expect(readme.contains("\n\(line)\n"), "README.md must show the line: \(line)") }
+        let page = try #require(page)
+        for line in lines { #expect(page.contains("\n\(line)\n"), "docs/library.md must show the line: \(line)") }
     }
 
     @Test func attentionUnderMPI() throws {

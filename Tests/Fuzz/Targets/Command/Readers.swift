@@ -37,11 +37,15 @@ func fuzzCluster(_ bytes: [UInt8]) {
     _ = cluster.topology
     // Fewer tiles than ranks, unless these are few.
     guard cluster.rankCount <= 256 else { return }
-    let shape = SequenceShape(length: 5000), heads = HeadShape(queryHeads: 2, keyValueHeads: 1, headDimension: 8, valueDimension: 8)
-    for (strategy, layout) in [(Strategy.passKeyValue, Layout.balanced), (.headExchange, .zigzag), (.tree, .contiguous)] {
+    let shape = SequenceShape(length: 5000),
+        heads = HeadShape(queryHeads: 2, keyValueHeads: 1, headDimension: 8, valueDimension: 8)
+    for (strategy, layout) in [
+        (Strategy.passKeyValue, Layout.balanced), (.headExchange, .zigzag), (.tree, .contiguous),
+    ] {
         checkPrices(on: cluster, strategy, layout) { layout in
             AttentionJob(
-                shapes: [shape], mask: .causal, heads: heads, layout: layout, rankCount: cluster.rankCount, speeds: cluster.speeds)
+                shapes: [shape], mask: .causal, heads: heads, layout: layout, rankCount: cluster.rankCount,
+                speeds: cluster.speeds)
         }
     }
 }

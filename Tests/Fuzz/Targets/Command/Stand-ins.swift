@@ -1,4 +1,5 @@
-// What the command's readers of documents lean on, without its options and files: the sources beside this one are the command's own.
+// What the command's readers of documents lean on, without its options and files: the sources beside this one are the
+// command's own.
 
 import Checkpoints
 

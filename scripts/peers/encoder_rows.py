@@ -1,4 +1,4 @@
-"""The rows of scripts/bench-encoders: whole encoders beside the libraries that people run them with, and their memory."""
+"""The rows of scripts/peers/bench-encoders: whole encoders beside the libraries that people run them with, and their memory."""
 
 import atexit
 import dataclasses
@@ -13,7 +13,8 @@ import time
 
 from peers import Failed, Ours, Peer, Row, Skipped, failure, main, timed
 
-SCRIPTS = os.path.dirname(os.path.abspath(__file__))
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(HERE))
 # What the sides of a row share; made by the first of them, gone when the script ends.
 WORK = os.path.join(tempfile.gettempdir(), "annulus-bench-encoders.%d" % os.getpid())
 
@@ -99,7 +100,7 @@ def minilm(session):
     """Puts all-MiniLM-L6-v2 under the name that both sides use."""
     make_work()
     if not os.path.islink(in_work("minilm")):
-        fetched = subprocess.run([os.path.join(SCRIPTS, "fetch-minilm")], stdout=subprocess.PIPE, text=True)
+        fetched = subprocess.run([os.path.join(ROOT, "scripts", "fetch-minilm")], stdout=subprocess.PIPE, text=True)
         if fetched.returncode != 0:
             raise Skipped("all-MiniLM-L6-v2 cannot be had here; see scripts/fetch-minilm")
         os.symlink(fetched.stdout.strip(), in_work("minilm"))
@@ -111,7 +112,7 @@ def prose():
     names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
     # The links name the newest version of a licence, which is there under its own name.
     files = [os.path.join(folder, name) for name in names if not os.path.islink(os.path.join(folder, name))]
-    return files or [os.path.join(os.path.dirname(SCRIPTS), name) for name in ("LICENSE", "README.md")]
+    return files or [os.path.join(ROOT, name) for name in ("LICENSE", "README.md")]
 
 
 def short_documents(session, path, count, lengths, seed=1):
@@ -236,7 +237,7 @@ class EmbedLong:
         os.mkdir(peaks)
         start = time.perf_counter()
         ended = subprocess.run(
-            self.session.mpirun + ["-np", str(self.ranks), sys.executable, os.path.join(SCRIPTS, "rank_peak.py"), peaks, self.session.annulus,
+            self.session.mpirun + ["-np", str(self.ranks), sys.executable, os.path.join(HERE, "rank_peak.py"), peaks, self.session.annulus,
                                    "embed", "-m", self.folder, "-i", in_work("long.ids"), "-o", in_work("long.npy"), "--threads", "1",
                                    *self.STRATEGY, "--force", "--quiet"],
             stdin=subprocess.DEVNULL, capture_output=True, text=True)

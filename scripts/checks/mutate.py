@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Mutation test of masks, tiles, layouts, merge and plan: makes small changes at random and sees whether the tests notice.
 
-    scripts/mutate [--count N] [--seed S] [--only NUMBER,…] [--keep FOLDER] [--launcher COMMAND]
+    scripts/checks/mutate.py [--count N] [--seed S] [--only NUMBER,…] [--keep FOLDER] [--launcher COMMAND]
 
     --count N           how many changes (240)
     --seed S            which ones (1)
@@ -23,7 +23,7 @@ import argparse, hashlib, json, os, random, re, resource, shlex, shutil, signal,
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SUBJECTS = [
     "Sources/Tiles/*.swift", "Sources/Attention/Mask*.swift", "Sources/Attention/TileMask.swift",
     "Sources/Attention/DocumentMask.swift", "Sources/Attention/Shapes.swift", "Sources/Attention/PartialAttention.swift",
@@ -432,7 +432,7 @@ class Note:
 
     def __init__(self, path, options):
         digest = hashlib.sha256(json.dumps(options).encode())
-        for folder in ("Sources", "Tests", "scripts/mutate"):
+        for folder in ("Sources", "Tests", "scripts/checks/mutate.py"):
             for file in sorted((ROOT / folder).rglob("*")) or [ROOT / folder]:
                 if file.is_file() and "Mutants" not in file.parts:
                     digest.update(file.read_bytes())

@@ -1,4 +1,4 @@
-"""The rows of scripts/bench-kernels: kernels, layers and the ring against the machine's peak and against their peers."""
+"""The rows of scripts/peers/bench-kernels: kernels, layers and the ring against the machine's peak and against their peers."""
 
 import os
 import time

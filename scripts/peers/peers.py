@@ -1,6 +1,6 @@
 """How figures are measured beside peers: the sides, the turns and the table; the rows are in modules of their own.
 
-    kernel_rows.py, encoder_rows.py list|requirements|measure …    for scripts/bench-kernels and scripts/bench-encoders
+    kernel_rows.py, encoder_rows.py list|requirements|measure …    for scripts/peers/bench-kernels and scripts/peers/bench-encoders
     kernel_rows.py, encoder_rows.py serve NAME JSON                one peer: prints "ready", then for every line of standard
                                                                    input one line with the seconds of one run
 

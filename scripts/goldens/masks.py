@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Goldens of masks and biases made with PyTorch: scaled_dot_product_attention and flex_attention's mask functions.
 
-    scripts/mask-goldens            writes Tests/RingAttentionTests/Goldens/masks.safetensors
+    scripts/goldens/masks.py            writes Tests/RingAttentionTests/Goldens/masks.safetensors
 
 Needs torch, numpy and safetensors; ANNULUS_GOLDENS_PYTHON may name an interpreter that has them. Otherwise the virtual
-environment of scripts/bench-kernels serves where there is one, or one is made in ~/.cache/annulus/mask-goldens and they
+environment of scripts/peers/bench-kernels serves where there is one, or one is made in ~/.cache/annulus/mask-goldens and they
 are installed there (several gigabytes).
 """
 import json, os, subprocess, sys
@@ -153,7 +153,7 @@ for number, (expression, queries, keys, mask_function, modifiers) in enumerate(M
     tensors[f"modified.{number}.output"] = output.float().numpy()
     modified.append({"expression": expression, **({"softcap": modifiers["softcap"]} if "softcap" in modifiers else {})})
 
-folder = Path(__file__).resolve().parent.parent / "Tests" / "RingAttentionTests" / "Goldens"
+folder = Path(__file__).resolve().parents[2] / "Tests" / "RingAttentionTests" / "Goldens"
 folder.mkdir(exist_ok=True)
 safetensors.numpy.save_file(tensors, folder / "masks.safetensors")
 (folder / "masks.json").write_text(json.dumps(expressions, indent=1) + "\n")

@@ -1,6 +1,6 @@
 """Tiny random checkpoints of every family, with the hidden states that transformers computes from them.
 
-Imported by scripts/goldens, inside its environment. The states are those of float64; beside them stands how far
+Imported by scripts/goldens/make.py, inside its environment. The states are those of float64; beside them stands how far
 transformers' own float32 is from them on the same rows, which is what the tests allow twice of.
 
 Some models of transformers fall back to float32 inside a float64 model (rotary angles, softmax). The reference lifts

@@ -1,6 +1,6 @@
 """Tiny random checkpoints with the heads of all tasks, and what transformers makes of them: logits, losses, pipelines.
 
-Imported by scripts/goldens, inside its environment. A checkpoint holds the parameters of the four task models of its
+Imported by scripts/goldens/make.py, inside its environment. A checkpoint holds the parameters of the four task models of its
 family at once, those of one name being the same, so that each Auto class reads what it needs from the one file.
 
 transformers 5 has no question-answering pipeline any more; `answers` below decodes spans by the description of that of
