@@ -17,8 +17,10 @@ final class Ending: Sendable {
     private let isDecided = Atomic<Bool>(false)
     private let channel = Mutex<ControlChannel?>(nil)
 
-    /// How long rank 0 may take to speak for another host. A launcher that ends a job gives its processes a second.
-    private static let answerLimit = Duration.milliseconds(1500)
+    /// How long rank 0 may take to speak for another host.
+    static let answerLimit = Duration.milliseconds(1500)
+    /// How long where a launcher ends the job, which gives its processes a second.
+    static let lastAnswerLimit = Duration.milliseconds(600)
     /// How long MPI may take to end the job's other processes, after which this one goes alone.
     private static let abortSeconds: UInt32 = 2
 
@@ -40,11 +42,13 @@ final class Ending: Sendable {
     func claim() -> Bool { roster?.claimSpeech() ?? !hasSpoken.exchange(true, ordering: .acquiringAndReleasing) }
 
     /// Says why the job ends, unless that is said already.
-    /// - Parameter asksRoot: whether rank 0, where it is on another host, is asked to say it.
-    func tell(_ error: JobError, asksRoot: Bool = true) {
+    /// - Parameters:
+    ///   - asksRoot: whether rank 0, where it is on another host, is asked to say it.
+    ///   - limit: how long it may take.
+    func tell(_ error: JobError, asksRoot: Bool = true, within limit: Duration = answerLimit) {
         if asksRoot, let control = remoteChannel {
             control.pass(error)
-            wait(Self.answerLimit)
+            wait(limit)
         }
         if claim() { StandardError.writeFailure(error.message) }
     }
@@ -61,7 +65,7 @@ final class Ending: Sendable {
             return
         }
         control.pass(error)
-        wait(Self.answerLimit)
+        wait(Self.lastAnswerLimit)
     }
 
     private func wait(_ limit: Duration) {
@@ -78,7 +82,7 @@ final class Ending: Sendable {
     }
 
     /// Ends the job for `error`: says so where nobody has, removes what is unfinished, and ends all ranks.
-    /// - Parameter asksRoot: see ``tell(_:asksRoot:)``.
+    /// - Parameter asksRoot: see ``tell(_:asksRoot:within:)``.
     func end(_ error: JobError, asksRoot: Bool = true) -> Never {
         tell(error, asksRoot: asksRoot)
         leave(error.status)

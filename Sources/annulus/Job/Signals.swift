@@ -51,7 +51,7 @@ enum Signals {
         let lost = ending.roster?.lost.first
         ending.abandon()
         if let lost {
-            ending.tell(watchdog.failure(lost))
+            ending.tell(watchdog.failure(lost), within: Ending.lastAnswerLimit)
         } else if !watchdog.wasStopped {
             ending.tellOfSignal(
                 JobError(.interrupted, "\(words(received, watchdog, ending)); nothing unfinished was kept"))
