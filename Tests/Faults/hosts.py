@@ -157,7 +157,7 @@ def rank_case(rank: int, ranks: int, number: signal.Signals) -> Case:
     words = {signal.SIGKILL: "killed", signal.SIGSTOP: "not been heard of", signal.SIGSEGV: "SIGSEGV"}[number]
     has_neighbour = ranks > COUNT
     # Of a rank that was alone on its host only mpirun knows, which tells the others to end.
-    unseen = "|where it has lost a rank" if number == signal.SIGKILL and not has_neighbour else ""
+    unseen = rf"|where it has lost a rank|rank {rank}\b.*not been heard of" if number == signal.SIGKILL and not has_neighbour else ""
     return Case(
         f"{number.name} to rank {rank} of {ranks}, host{rank * COUNT // ranks}", ranks, f"rank {rank}", number, frozenset(statuses),
         rf"rank {rank}\b.*{words}{unseen}", is_told=has_neighbour or number != signal.SIGKILL)
