@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SUBJECTS = [
     "Sources/Tiles/*.swift", "Sources/Attention/Mask*.swift", "Sources/Attention/TileMask.swift",
     "Sources/Attention/DocumentMask.swift", "Sources/Attention/Shapes.swift", "Sources/Attention/PartialAttention.swift",
-    "Sources/Attention/TileKernel.swift", "Sources/Plans/*.swift",
+    "Sources/Attention/TileScores.swift", "Sources/Attention/*Operation.swift", "Sources/Attention/PackedTile.swift", "Sources/Plans/*.swift",
 ]
 SUITES = ["TilesTests", "AttentionTests", "PlansTests", "RingAttentionTests", "TransformersTests"]
 # (tests that run, cases of each generated part): quick ones first, in the end all there is.
