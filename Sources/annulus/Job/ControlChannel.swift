@@ -24,10 +24,15 @@ final class ControlChannel: Sendable {
     // What this rank's own work reports, to be passed on.
     private let failure = Mutex<JobError?>(nil)
     private let isStopping = Atomic<Bool>(false)
+    // Whether this rank is about to end, and waits for what the others have to say.
+    private let isUrgent = Atomic<Bool>(false)
     private let wakeUp = DispatchSemaphore(value: 0)
     private let finished = DispatchSemaphore(value: 0)
 
     private static let beat = Duration.milliseconds(250)
+    /// Open MPI looks at its sockets at every eighth call (`opal_progress`), and while a rank computes nobody else calls:
+    /// with one call a beat a message from another host would lie there for two seconds.
+    private static let callsToReachSockets = 8
     /// How long the last messages may take.
     private static let farewellLimit = Duration.seconds(10)
     /// How long a rank that failed waits for rank 0 to end the job.
@@ -78,6 +83,12 @@ final class ControlChannel: Sendable {
     /// Has rank 0 end the job for `error`, which names this rank's host.
     func pass(_ error: JobError) {
         failure.withLock { $0 = $0 ?? error }
+        hurry()
+    }
+
+    /// Listens without a pause from now on: this rank is about to end.
+    func hurry() {
+        isUrgent.store(true, ordering: .releasing)
         wakeUp.signal()
     }
 
@@ -117,7 +128,7 @@ final class ControlChannel: Sendable {
 
         while true {
             var heard: [Int] = []
-            try incoming.test { heard.append($0.token) }
+            try listen(&incoming) { heard.append($0.token) }
             var moved = Set<Int>()
             for rank in heard {
                 let beat = Heartbeat(Heartbeat.slot(rank, of: inbox))
@@ -224,12 +235,14 @@ final class ControlChannel: Sendable {
         var outgoing = RequestSet()
         var hasLeft = false
         var isDismissed = false
+        var hasReported = false
         var jobCount = 0
+        var nextBeat = ContinuousClock.now
         var farewell: ContinuousClock.Instant?
         try incoming.receive([inbox], from: 0, tag: 2, over: communicator)
 
         while !isDismissed {
-            while !isDismissed, try incoming.test() {
+            while !isDismissed, try listen(&incoming) {
                 let reply = Reply(inbox)
                 watchdog.noteControl()
                 if reply.hasSpoken { _ = ending.claim() }
@@ -240,9 +253,12 @@ final class ControlChannel: Sendable {
                 if !isDismissed { try incoming.receive([inbox], from: 0, tag: 2, over: communicator) }
             }
             let isStopping = isStopping.load(ordering: .acquiring)
-            if !hasLeft, try outgoing.test() {
+            let error = failure.withLock { $0 }
+            let hasNews = isStopping || error != nil && !hasReported || ContinuousClock.now >= nextBeat
+            if !hasLeft, hasNews, try outgoing.test() {
                 outgoing.removeAll()
-                let error = failure.withLock { $0 }
+                hasReported = error != nil
+                nextBeat = ContinuousClock.now + Self.beat
                 hasLeft = error == nil && isStopping
                 let kind =
                     error.map { Heartbeat.Kind.failure($0) }
@@ -265,9 +281,20 @@ final class ControlChannel: Sendable {
         if isSent { outbox.deallocate() }
     }
 
+    /// Moves messages along, those of other hosts too. Returns whether nothing is under way any more.
+    @discardableResult
+    private func listen(_ requests: inout RequestSet, onReceive: (RequestSet.Arrival) -> Void = { _ in }) throws
+        -> Bool
+    {
+        for _ in 0..<(spansHosts ? Self.callsToReachSockets : 1) where try requests.test(onReceive: onReceive) {
+            return true
+        }
+        return false
+    }
+
     /// Sleeps until the next look: sooner where this rank has nothing else to do, or its work has something to say.
     private func pause(isStopping: Bool) {
-        if isStopping {
+        if isStopping || isUrgent.load(ordering: .acquiring) {
             Thread.sleep(forTimeInterval: 0.002)
         } else {
             _ = wakeUp.wait(timeout: .now() + Self.beat.inSeconds)

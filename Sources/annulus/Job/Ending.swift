@@ -35,6 +35,9 @@ final class Ending: Sendable {
     /// comes second leaves it to the first.
     func decide() -> Bool { !isDecided.exchange(true, ordering: .acquiringAndReleasing) }
 
+    /// Does not return where a signal is ending this process: what fails now may fail for that.
+    func standAside() { while isDecided.load(ordering: .acquiring) { sleep(1) } }
+
     /// Whether anybody of this host has said why the job ends.
     var isTold: Bool { roster?.hasSpoken ?? hasSpoken.load(ordering: .acquiring) }
 
@@ -60,7 +63,10 @@ final class Ending: Sendable {
     func tellOfSignal(_ error: JobError) {
         guard let control = remoteChannel else {
             // What other hosts have to say comes first: it may be the reason.
-            if spansHosts { wait(.milliseconds(500)) }
+            if let control = channel.withLock({ $0 }), control.spansHosts {
+                control.hurry()
+                wait(.milliseconds(500))
+            }
             if claim() { StandardError.writeFailure(error.message) }
             return
         }

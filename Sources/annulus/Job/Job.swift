@@ -98,6 +98,7 @@ enum Job {
                 return ExitStatus.done.rawValue
             }
         } catch {
+            ending.standAside()
             let error = JobError(error)
             if Launch.isFirstProcess(environment) {
                 if ending.claim() { StandardError.writeFailure(error.message) }
@@ -125,11 +126,13 @@ enum Job {
                 try body(
                     JobContext(transport: transport, threads: threads ?? fair, watchdog: watchdog, options: options))
             } catch let failure as AgreedFailure {
+                watchdog.ending.standAside()
                 if world.rank == 0, watchdog.ending.claim() { StandardError.writeFailure(failure.message) }
                 TemporaryFiles.removeAll()
                 status = failure.status
             } catch {
                 guard let control else { throw error }
+                watchdog.ending.standAside()
                 control.fail(JobError(error))
             }
             watchdog.progress(.finishing)
