@@ -9,6 +9,7 @@ let package = Package(
     products: [
         .library(name: "RingAttention", targets: ["RingAttention", "Plans", "Attention", "Tiles", "Matrices", "MPI"]),
         .library(name: "Transformers", targets: ["Transformers", "Checkpoints", "Tokenization"]),
+        .library(name: "Pipelines", targets: ["Pipelines", "Checkpoints"]),
         .executable(name: "annulus", targets: ["annulus"]),
     ],
     dependencies: [
@@ -31,10 +32,18 @@ let package = Package(
         .target(
             name: "Transformers",
             dependencies: ["Attention", "Checkpoints", "Matrices", "Plans", "RingAttention", "Tiles"]),
+        .target(
+            name: "Pipelines",
+            dependencies: [
+                "Attention", "Checkpoints", "MPI", "Matrices", "Plans", "RingAttention", "Tiles", "Tokenization",
+                "Transformers",
+                .product(name: "Logging", package: "swift-log"),
+                .product(name: "Crypto", package: "swift-crypto"),
+            ]),
         .executableTarget(
             name: "annulus",
             dependencies: [
-                "Attention", "CMPI", "Checkpoints", "MPI", "Matrices", "Plans", "RingAttention", "Tiles",
+                "Attention", "CMPI", "Checkpoints", "MPI", "Matrices", "Pipelines", "Plans", "RingAttention", "Tiles",
                 "Tokenization", "Transformers",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
@@ -70,9 +79,12 @@ let package = Package(
             name: "similarity-example",
             dependencies: ["Checkpoints", "Matrices", "Plans", "RingAttention", "Tokenization", "Transformers"],
             path: "Tests/LibraryExample/Similarity"),
+        .executableTarget(
+            name: "embedding-example", dependencies: ["Pipelines"], path: "Tests/LibraryExample/Embedding"),
         // Runs them.
         .testTarget(
-            name: "LibraryExampleTests", dependencies: ["Checkpoints", "attention-example", "similarity-example"],
+            name: "LibraryExampleTests",
+            dependencies: ["Checkpoints", "annulus", "attention-example", "embedding-example", "similarity-example"],
             path: "Tests/LibraryExample/Tests"),
         // What is fuzzed (Tests/Fuzz is a package of its own), and the test that replays the committed inputs.
         .target(
@@ -87,8 +99,8 @@ let package = Package(
         .executableTarget(
             name: "distributed-tests",
             dependencies: [
-                "Attention", "CMPI", "Checkpoints", "MPI", "Matrices", "Plans", "RingAttention", "TestSupport", "Tiles",
-                "Transformers",
+                "Attention", "CMPI", "Checkpoints", "MPI", "Matrices", "Pipelines", "Plans", "RingAttention",
+                "TestSupport", "Tiles", "Transformers",
             ],
             path: "Tests/DistributedTests", exclude: ["Misuse"]),
     ],

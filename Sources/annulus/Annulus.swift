@@ -2,11 +2,10 @@
 
 import ArgumentParser
 import Foundation
+import Pipelines
 
 @main
 struct Annulus: ParsableCommand {
-    static let version = "0.1.0"
-
     static let configuration = CommandConfiguration(
         commandName: "annulus",
         abstract: "Exact attention over sequences that no single process could hold, on ordinary CPU clusters.",
@@ -19,7 +18,7 @@ struct Annulus: ParsableCommand {
             73 and 74 cannot write, 75 interrupted, 78 environment. Every error is one line that begins `annulus:`. A crash \
             keeps its signal's status, behind such a line and the call stack.
             """,
-        version: version,
+        version: Release.version,
         subcommands: [
             Embed.self, Search.self, Classify.self, NER.self, FillMask.self, Answer.self, Tokenize.self, Attend.self,
             Init.self,

@@ -3,6 +3,7 @@
 import ArgumentParser
 import Attention
 import Matrices
+import Pipelines
 import Plans
 
 /// One attention over a sequence: of its tokens, or of other queries to them.
@@ -60,13 +61,7 @@ struct AttentionOptions: ParsableArguments {
     /// - Throws: as `sequence`, agreed on by all ranks.
     func job(_ session: Session) throws -> AttentionJob {
         let (pieces, mask) = try session.agreeReading { try sequence() }
-        var job = AttentionJob(
-            shapes: pieces, mask: mask, heads: shape, layout: session.options.layout, rankCount: session.transport.size,
-            speeds: try session.relativeSpeeds())
-        job.element = session.options.dtype
-        job.topology = session.topology
-        job.wire = session.options.wire
-        return job
+        return try session.problem(pieces, mask, shape)
     }
 
     /// What a rank holds beside keys and values.

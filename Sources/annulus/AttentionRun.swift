@@ -2,6 +2,7 @@
 
 import Attention
 import Matrices
+import Pipelines
 import Plans
 import RingAttention
 import Tiles
@@ -42,19 +43,19 @@ final class AttentionRun {
         _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), seed: UInt64,
         _ session: Session
     ) throws {
-        let watchdog = session.watchdog
+        let monitor = session.monitor
         self.session = session
         self.job = job
         attention = try AttentionSetup(
             job, strategy, modifiers: modifiers, transport: session.transport, threads: session.threads,
-            kernels: session.kernels, progressed: { watchdog.progress() })
+            kernels: session.kernels, progressed: { monitor.progress() })
         session.warn(attention.shortages)
         let rows = job.queries.tokenCount(of: session.transport.rank)
         queries = AlignedBuffer(count: max(1, rows * job.heads.queryHeads * job.heads.headDimension))
         output = AlignedBuffer(count: max(1, rows * job.heads.queryHeads * job.heads.valueDimension))
-        watchdog.progress(.reading)
+        monitor.progress(.reading)
         if let wireError = prepare(RandomInput(seed: seed)) { wireBound = try wireError.bound(scale: scale, session) }
-        watchdog.progress(.attention)
+        monitor.progress(.attention)
     }
 
     private var queryWidth: Int { job.heads.queryHeads * job.heads.headDimension }
@@ -90,7 +91,7 @@ final class AttentionRun {
             let tokens = job.queries.tokens(of: tile, first: firstQueries)
             input.fill(queries.pointer + row * queryWidth, tokens, width: queryWidth, stream: .queries)
             row += tokens.count
-            session.watchdog.progress()
+            session.monitor.progress()
         }
         wireError?.add(
             queries: HeadRows(queries, tokenStride: queryWidth, headStride: job.heads.headDimension), rows: row)
@@ -108,7 +109,7 @@ final class AttentionRun {
                 let valueRows = HeadRows(values, tokenStride: valueWidth, headStride: job.heads.valueDimension)
                 wireError?.add(keys: keyRows, values: valueRows, rows: tokens.count)
                 attention.keyValues.pack(tile: tile, rows: 0..<tokens.count, keys: keyRows, values: valueRows)
-                session.watchdog.progress()
+                session.monitor.progress()
             }
         }
         return wireError

@@ -1,6 +1,7 @@
 // OpenBLAS, loaded while the command runs: a baseline of `bench gemm`, and what `doctor` says of it.
 
 import Foundation
+import Pipelines
 
 /// The functions of an OpenBLAS that is on this machine. Nothing else needs it, so the command is not linked with it.
 struct OpenBLAS: Sendable {

@@ -3,6 +3,7 @@
 import ArgumentParser
 import Foundation
 import Matrices
+import Pipelines
 import Plans
 
 /// How a job is spread over ranks and threads, watched and reported.
@@ -80,13 +81,18 @@ struct RunOptions: ParsableArguments {
         }
     }
 
-    /// The layout of what is one sequence, or of equal ones.
-    var layout: Layout { askedLayout ?? .contiguous }
+    /// How the job runs.
+    var job: JobOptions { JobOptions(virtualRanks: virtualRanks, threads: threads, watchdogSeconds: watchdog) }
 
-    /// How the job runs, in the words of the job.
-    var job: JobOptions {
-        JobOptions(
-            virtualRanks: virtualRanks, threads: threads, watchdogSeconds: watchdog, progress: progress, isQuiet: quiet)
+    /// How it is spread over ranks.
+    var settings: Settings {
+        var settings = Settings()
+        settings.element = dtype
+        settings.wire = wire
+        settings.strategy = strategy.named
+        settings.askedLayout = askedLayout
+        settings.ranksPerNode = ranksPerNode
+        return settings
     }
 }
 
@@ -154,22 +160,11 @@ struct OutputOptions: ParsableArguments {
     /// The standard streams that results go to.
     var streams: [StandardStream] { output == nil ? [.output] : [] }
 
+    /// The file that is asked for; nil: standard output.
+    var file: OutputFile? { output.map { OutputFile(path: $0, mayReplace: force) } }
+
     /// The format that the name asks for; JSON lines where there is none.
     var format: OutputFormat { output.flatMap { OutputFormat(path: $0) } ?? .jsonLines }
-}
-
-/// How results are written.
-enum OutputFormat: Sendable {
-    case numpy, safetensors, jsonLines
-
-    init?(path: String) {
-        switch path.split(separator: ".", omittingEmptySubsequences: false).last {
-        case "npy": self = .numpy
-        case "safetensors": self = .safetensors
-        case "jsonl": self = .jsonLines
-        default: return nil
-        }
-    }
 }
 
 /// Which documents.
@@ -203,14 +198,20 @@ struct InputOptions: ParsableArguments {
         }
     }
 
+    /// Where documents come from, and how long they may be.
+    var documents: DocumentInput {
+        var documents = DocumentInput(paths: input)
+        documents.format = inputFormat
+        documents.textField = textField
+        documents.maximumLength = maxLength
+        documents.truncation = truncate
+        return documents
+    }
+
     /// The standard streams that documents come from.
     var streams: [StandardStream] { input.contains("-") ? [.input] : [] }
 }
 
-enum InputFormat: String, ExpressibleByArgument, CaseIterable {
-    case text, lines, jsonl, ids, fasta
-}
+extension InputFormat: ExpressibleByArgument {}
 
-enum Truncation: String, ExpressibleByArgument, CaseIterable {
-    case error, right
-}
+extension Truncation: ExpressibleByArgument {}

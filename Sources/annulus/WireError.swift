@@ -1,6 +1,7 @@
 // What sending keys and values in bfloat16 may do to the outputs of an attention, from the sizes of its inputs.
 
 import Attention
+import Pipelines
 import RingAttention
 
 /// The sizes that bound the error of a wire of bfloat16: of each head the longest query and key, and the largest value.

@@ -3,6 +3,7 @@
 
 import Foundation
 import MPI
+import Pipelines
 import RingAttention
 import Tiles
 

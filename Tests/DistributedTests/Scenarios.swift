@@ -2,6 +2,7 @@
 
 import Foundation
 import MPI
+import Pipelines
 import RingAttention
 import Tiles
 
@@ -19,49 +20,49 @@ enum Scenario: String {
         options.watchdogSeconds = 2
         let status = Job.run(options) { context in
             let file = folder.isEmpty ? nil : folder + "/out"
-            if let file { try ParallelFile.checkWritable(file, force: false, transport: context.transport) }
+            if let file { try ParallelFile.checkWritable(file, force: false, transport: context.group.transport) }
             context.watchdog.progress(.encoding, layer: 4, tile: 17)
-            let last = context.rank.index == context.size - 1
+            let last = context.group.rank.index == context.group.size - 1
             switch self {
             case .succeeds:
                 if let file {
-                    let output = try ParallelFile.create(file, force: false, transport: context.transport)
-                    let byte = Bytes([UInt8(context.rank.index)])
-                    try output.write([(offset: context.rank.index, bytes: UnsafeRawBufferPointer(byte.all))])
+                    let output = try ParallelFile.create(file, force: false, transport: context.group.transport)
+                    let byte = Bytes([UInt8(context.group.rank.index)])
+                    try output.write([(offset: context.group.rank.index, bytes: UnsafeRawBufferPointer(byte.all))])
                     try output.commit()
                 }
             case .agreedFailure:
-                try context.agree { if last { throw JobError(.missingFile, "poem.txt: no such file") } }
+                try context.group.agree { if last { throw JobError(.missingFile, "poem.txt: no such file") } }
             case .failsLater, .failsOnAll, .rankZeroFails:
-                if let file { _ = try ParallelFile.create(file, force: false, transport: context.transport) }
-                let fails = self == .failsOnAll || (self == .failsLater ? last : context.rank.index == 0)
+                if let file { _ = try ParallelFile.create(file, force: false, transport: context.group.transport) }
+                let fails = self == .failsOnAll || (self == .failsLater ? last : context.group.rank.index == 0)
                 let memory = Bytes(count: 1000)
-                try context.transport.exchange(
+                try context.group.transport.exchange(
                     receive: [
                         Incoming(
-                            from: Rank((context.rank.index + 1) % context.size), pieces: memory.pieces(2),
+                            from: Rank((context.group.rank.index + 1) % context.group.size), pieces: memory.pieces(2),
                             keeping: [memory])
                     ],
                     send: [],
                     while: { _ in if fails { throw JobError(.memory, "no memory left for tile 3") } })
             case .standsStill:
-                if last { Thread.sleep(forTimeInterval: 600) } else { try context.transport.barrier() }
+                if last { Thread.sleep(forTimeInterval: 600) } else { try context.group.transport.barrier() }
             case .rankStopped, .rankZeroStopped:
-                if self == .rankStopped ? last : context.rank.index == 0 { raise(SIGSTOP) }
-                try context.transport.barrier()
+                if self == .rankStopped ? last : context.group.rank.index == 0 { raise(SIGSTOP) }
+                try context.group.transport.barrier()
             case .rankZeroStoppedAmidWork:
-                if context.rank.index == 0 { raise(SIGSTOP) }
+                if context.group.rank.index == 0 { raise(SIGSTOP) }
                 // The others have work of their own for long.
                 for _ in 0..<600 {
                     Thread.sleep(forTimeInterval: 0.1)
                     context.watchdog.progress()
                 }
             case .crashes, .killed:
-                if let file { _ = try ParallelFile.create(file, force: false, transport: context.transport) }
-                try context.transport.barrier()
+                if let file { _ = try ParallelFile.create(file, force: false, transport: context.group.transport) }
+                try context.group.transport.barrier()
                 if last, self == .killed { kill(getpid(), SIGKILL) }
                 if last { UnsafeMutablePointer<Int>(bitPattern: 4096)?.pointee = 1 }
-                try context.transport.barrier()
+                try context.group.transport.barrier()
             case .slowRank:
                 // Longer than the watchdog's limit, but never still for so long.
                 if last {
@@ -70,18 +71,18 @@ enum Scenario: String {
                         context.watchdog.progress()
                     }
                 }
-                try context.transport.barrier()
+                try context.group.transport.barrier()
             case .rankZeroLast:
                 // A part that counts its steps, then one that waits for a reader, both beyond the limit.
-                guard context.isRoot else { return }
+                guard context.group.isRoot else { return }
                 for _ in 0..<16 {
                     Thread.sleep(forTimeInterval: 0.25)
                     context.watchdog.progress()
                 }
                 context.watchdog.whileWaiting { Thread.sleep(forTimeInterval: 5) }
             case .waitsForSignal:
-                if let file { _ = try ParallelFile.create(file, force: false, transport: context.transport) }
-                if context.isRoot { say("ready") }
+                if let file { _ = try ParallelFile.create(file, force: false, transport: context.group.transport) }
+                if context.group.isRoot { say("ready") }
                 while true {
                     Thread.sleep(forTimeInterval: 0.1)
                     context.watchdog.progress()

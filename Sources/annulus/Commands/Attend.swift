@@ -5,6 +5,7 @@ import Attention
 import Checkpoints
 import Foundation
 import Matrices
+import Pipelines
 import Plans
 import RingAttention
 import Tiles
@@ -55,9 +56,9 @@ struct Attend: ParsableCommand {
 
     private func run(_ session: Session) throws {
         let transport = session.transport
-        session.watchdog.progress(.reading)
+        session.monitor.progress(.reading)
         let (arrays, heads, shape) = try session.agree { try open() }
-        try session.context.compareCopies(of: input) { others, first in
+        try session.group.compareCopies(of: input) { others, first in
             JobError(
                 .badInput,
                 "\(input): the copy on \(others) is another than that on \(first); give all ranks the same file")
@@ -72,19 +73,14 @@ struct Attend: ParsableCommand {
         let file = try ParallelFile.create(output, force: force, transport: transport, size: layout.totalBytes)
         session.logHeader("attend \(input)")
         let (pieces, maskWithin) = mask.pieces(of: shape)
-        var job = AttentionJob(
-            shapes: pieces, mask: maskWithin, heads: heads, layout: session.options.layout, rankCount: transport.size,
-            speeds: try session.relativeSpeeds())
-        job.element = session.options.dtype
-        job.topology = session.topology
-        job.wire = session.options.wire
+        let job = try session.problem(pieces, maskWithin, heads)
         var surroundings = Surroundings()
         surroundings.bytesPerToken = Double(4 * heads.queryHeads * (heads.headDimension + heads.valueDimension + 1))
-        let decision = try session.decide(job, surroundings, session.options.strategy.named)
-        let watchdog = session.watchdog
+        let decision = try session.decide(job, surroundings, session.settings.strategy)
+        let monitor = session.monitor
         let attention = try AttentionSetup(
             job, decision.strategy, modifiers: modifiers, transport: transport, threads: session.threads,
-            kernels: session.kernels, progressed: { watchdog.progress() })
+            kernels: session.kernels, progressed: { monitor.progress() })
         session.warn(attention.shortages)
         let rows = job.queries.tokenCount(of: transport.rank)
         let queries = AlignedBuffer(count: heads.queryHeads * rows * heads.headDimension)
@@ -99,14 +95,14 @@ struct Attend: ParsableCommand {
             session.log.notice(
                 "wire bfloat16: of these inputs, no output changes by more than \(String(format: "%.3g", bound))")
         }
-        session.watchdog.progress(.attention)
+        session.monitor.progress(.attention)
         try withExtendedLifetime((queries, result, sums)) {
             try attention.attend(
                 queries: HeadRows(queries, tokenStride: heads.headDimension, headStride: rows * heads.headDimension),
                 scale: scale,
                 output: HeadRows(result, tokenStride: heads.valueDimension, headStride: rows * heads.valueDimension),
                 logSumExp: HeadRows(sums, tokenStride: 1, headStride: rows))
-            session.watchdog.progress(.writing)
+            session.monitor.progress(.writing)
             try write(to: file, layout, session, job, result: result, sums: sums, rows: rows)
         }
     }

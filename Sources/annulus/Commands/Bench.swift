@@ -4,6 +4,7 @@ import ArgumentParser
 import Crypto
 import Foundation
 import Matrices
+import Pipelines
 import Plans
 import RingAttention
 import Tiles
@@ -120,19 +121,13 @@ struct Measurement {
     /// The peak of all ranks' threads together.
     let peak: Double
 
-    var median: Double { Self.median(seconds) }
-
-    static func median(_ values: [Double]) -> Double {
-        let sorted = values.sorted()
-        let middle = sorted.count / 2
-        return sorted.count % 2 == 1 ? sorted[middle] : (sorted[middle - 1] + sorted[middle]) / 2
-    }
+    var median: Double { Pipelines.median(seconds) }
 
     /// The fields that every benchmark prints.
     func fields(session: Session, flop: Double, sha256: String) -> [(name: String, value: BenchValue)] {
         let gflops = flop / median * 1e-9
         return [
-            ("ranks", .integer(session.transport.size)), ("threads", .integer(session.context.threads)),
+            ("ranks", .integer(session.transport.size)), ("threads", .integer(session.threads.threads)),
             ("kernel", .text(session.kernels.name)), ("seconds", .number(median)), ("seconds_all", .numbers(seconds)),
             ("gflops", .number(gflops)), ("peak_gflops", .number(peak)), ("fraction_of_peak", .number(gflops / peak)),
             ("bytes_sent", .integer(bytesSent)), ("exposed_seconds", .number(exposed)), ("sha256", .text(sha256)),
@@ -145,18 +140,7 @@ extension Session {
     /// Collective.
     func peakGFLOPs() throws -> Double {
         try transport.barrier()
-        return try sum(peak(kernels: kernels, element: options.dtype, seconds: 0.3, pool: threads).reduce(0, +))
-    }
-
-    /// The ranks' relative speeds for a balanced layout, nil for the others: each measures what it gets of its cores,
-    /// which others may use too, over many time slices; that is rounded to eighths of the fastest, so that noise does
-    /// not shape the layout. Collective.
-    func relativeSpeeds() throws -> [Double]? {
-        guard options.layout == .balanced, transport.size > 1 else { return nil }
-        try transport.barrier()
-        let rates = try everyone(peak(kernels: kernels, seconds: 0.1, pool: threads, sustained: true).reduce(0, +))
-        let fastest = rates.max() ?? 1
-        return rates.map { max(1, ($0 / fastest * 8).rounded()) / 8 }
+        return try sum(peak(kernels: kernels, element: settings.element, seconds: 0.3, pool: threads).reduce(0, +))
     }
 
     /// Runs `work` on all ranks at once, once uncounted and then `repetitions` times. Collective.
@@ -173,7 +157,7 @@ extension Session {
             let waited = try work()
             let time = (ContinuousClock.now - start).inSeconds
             bytes = transport.traffic.bytes - before
-            watchdog.progress()
+            monitor.progress()
             let slowest = try maximum(time)
             let longestWait = try maximum(waited.inSeconds)
             if repetition > 0 {
@@ -182,59 +166,7 @@ extension Session {
             }
         }
         return Measurement(
-            seconds: seconds, exposed: Measurement.median(exposed), bytesSent: Int(try sum(Double(bytes))), peak: peak)
-    }
-
-    private func everyone(_ value: Double) throws -> [Double] {
-        try transport.allGather(withUnsafeBytes(of: value) { Array($0) }).map { bytes in
-            bytes.withUnsafeBytes { $0.loadUnaligned(as: Double.self) }
-        }
-    }
-
-    func maximum(_ value: Double) throws -> Double { try everyone(value).max() ?? value }
-    func sum(_ value: Double) throws -> Double { try everyone(value).reduce(0, +) }
-
-    /// SHA-256 over the rows of all tiles in order, whoever holds them; empty but on rank 0. Collective.
-    /// - Parameter rows: the bytes of one of this rank's tiles.
-    func digest(_ sharding: Sharding, rowBytes: Int, rows: (_ firstRow: Int, _ count: Int) -> UnsafeRawBufferPointer)
-        throws -> String
-    {
-        var hash = SHA256()
-        var row = 0
-        // A few tiles a round bound what rank 0 holds.
-        let tilesPerRound = 64
-        for first in stride(from: 0, to: sharding.numbering.tileCount, by: tilesPerRound) {
-            let round = first..<min(first + tilesPerRound, sharding.numbering.tileCount)
-            var mine: [(tile: Int, bytes: UnsafeRawBufferPointer)] = []
-            for tile in sharding.tiles(of: transport.rank).intersection(round) {
-                let count = sharding.numbering.tokens(of: tile).count
-                mine.append((tile, rows(row, count)))
-                row += count
-            }
-            guard isRoot else {
-                try transport.exchange(
-                    receive: [], send: mine.isEmpty ? [] : [Outgoing(to: Rank(0), pieces: mine.map(\.bytes))])
-                continue
-            }
-            var arriving: [Incoming] = []
-            var all = mine
-            var held: [UnsafeMutableRawBufferPointer] = []
-            defer { held.forEach { $0.deallocate() } }
-            for rank in (1..<transport.size).map({ Rank($0) }) {
-                var pieces: [UnsafeMutableRawBufferPointer] = []
-                for tile in sharding.tiles(of: rank).intersection(round) {
-                    let buffer = UnsafeMutableRawBufferPointer.allocate(
-                        byteCount: sharding.numbering.tokens(of: tile).count * rowBytes, alignment: 64)
-                    held.append(buffer)
-                    pieces.append(buffer)
-                    all.append((tile, UnsafeRawBufferPointer(buffer)))
-                }
-                if !pieces.isEmpty { arriving.append(Incoming(from: rank, pieces: pieces)) }
-            }
-            try transport.exchange(receive: arriving, send: [])
-            for entry in all.sorted(by: { $0.tile < $1.tile }) { hash.update(bufferPointer: entry.bytes) }
-        }
-        return isRoot ? hash.finalize().map { String(format: "%02x", $0) }.joined() : ""
+            seconds: seconds, exposed: Pipelines.median(exposed), bytesSent: Int(try sum(Double(bytes))), peak: peak)
     }
 }
 
@@ -250,9 +182,9 @@ struct BenchPeak: ParsableCommand {
             var rates: [Double] = []
             for _ in 0..<command.bench.repetitions { rates.append(try session.peakGFLOPs()) }
             let row = BenchRow(fields: [
-                ("ranks", .integer(session.transport.size)), ("threads", .integer(session.context.threads)),
-                ("kernel", .text(session.kernels.name)), ("dtype", .text(session.options.dtype.rawValue)),
-                ("peak_gflops", .number(Measurement.median(rates))), ("peak_gflops_all", .numbers(rates)),
+                ("ranks", .integer(session.transport.size)), ("threads", .integer(session.threads.threads)),
+                ("kernel", .text(session.kernels.name)), ("dtype", .text(session.settings.element.rawValue)),
+                ("peak_gflops", .number(Pipelines.median(rates))), ("peak_gflops_all", .numbers(rates)),
             ])
             try session.agree { try session.printLines(row.text(command.bench.format)) }
         }

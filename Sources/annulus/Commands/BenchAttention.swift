@@ -3,6 +3,7 @@
 import ArgumentParser
 import Attention
 import Foundation
+import Pipelines
 import Tiles
 
 struct BenchAttention: ParsableCommand {
@@ -43,7 +44,7 @@ struct BenchAttention: ParsableCommand {
 
     private func run(_ session: Session) throws {
         let job = try attention.job(session)
-        let decision = try session.decide(job, attention.surroundings, session.options.strategy.named, predicts: true)
+        let decision = try session.decide(job, attention.surroundings, session.settings.strategy, predicts: true)
         let run = try AttentionRun(job, decision.strategy, modifiers: modifiers, seed: bench.seed, session)
         let measurement = try session.measure(repetitions: bench.repetitions, work: run.attend)
         let row = BenchRow(
@@ -51,9 +52,10 @@ struct BenchAttention: ParsableCommand {
                 ("bench", .text("attention"))
             ] + attention.fields + [
                 ("modifiers", .text(modifierNames)),
-                ("dtype", .text(session.options.dtype.rawValue)), ("wire", .text((job.wire ?? job.element).rawValue)),
+                ("dtype", .text(session.settings.element.rawValue)),
+                ("wire", .text((job.wire ?? job.element).rawValue)),
                 ("wire_bound", .number(run.wireBound)),
-                ("strategy", .text(decision.strategy.rawValue)), ("layout", .text(session.options.layout.rawValue)),
+                ("strategy", .text(decision.strategy.rawValue)), ("layout", .text(session.settings.layout.rawValue)),
                 ("rank_tokens", .numbers((0..<job.rankCount).map { Double(job.queries.tokenCount(of: Rank($0))) })),
                 ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
             ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: try run.digest()))

@@ -4,6 +4,7 @@ import ArgumentParser
 import Checkpoints
 import Foundation
 import Matrices
+import Pipelines
 import Plans
 import RingAttention
 import Tiles
@@ -40,18 +41,15 @@ struct BenchEncoder: ParsableCommand {
     }
 
     private func run(_ session: Session) throws {
-        session.watchdog.progress(.reading)
+        session.monitor.progress(.reading)
         let configuration = try session.agreeReading { try self.configuration() }
-        let surroundings = try configuration.surroundings(session.options.dtype, threads: session.context.threads)
-        var job = EncoderRun.job(
-            lengths: [length], configuration: configuration, element: session.options.dtype,
-            layout: session.options.layout,
-            rankCount: session.transport.size, speeds: try session.relativeSpeeds())
-        job.topology = session.topology
-        job.wire = session.options.wire
-        let decision = try session.decide(job, surroundings, session.options.strategy.named, predicts: true)
+        let surroundings = try configuration.surroundings(session.settings.element, threads: session.threads.threads)
+        let job = session.problem(
+            lengths: [length], configuration, element: session.settings.element, layout: session.settings.layout,
+            speeds: try session.relativeSpeeds())
+        let decision = try session.decide(job, surroundings, session.settings.strategy, predicts: true)
         let encoder = try session.loadWeights {
-            try load(configuration, into: $0, session.options.dtype, session.kernels)
+            try load(configuration, into: $0, session.settings.element, session.kernels)
         }
         let width = configuration.hiddenSize
         let vocabulary = UInt64(configuration.vocabularySize)
@@ -59,15 +57,11 @@ struct BenchEncoder: ParsableCommand {
             Int32(truncatingIfNeeded: (UInt64(index) &* 0x9E37_79B9_7F4A_7C15 &+ bench.seed) >> 20 % vocabulary)
         }
         let sharding = job.queries
-        let watchdog = session.watchdog
-        let run = try EncoderRun(
-            encoder: encoder, sharding: sharding, strategy: decision.strategy, topology: session.topology,
-            wire: session.options.wire, transport: session.transport, threads: session.threads,
-            progressed: { watchdog.progress() })
-        session.warn(run.shortages)
+        let monitor = session.monitor
+        let run = try session.encoderRun(encoder, sharding, decision.strategy)
         let measurement = try session.measure(repetitions: bench.repetitions) {
             let before = run.exposed
-            try run.run(ids: [ids]) { layer, _ in watchdog.progress(.encoding, layer: layer) }
+            try run.run(ids: [ids]) { layer, _ in monitor.progress(.encoding, layer: layer) }
             return run.exposed - before
         }
         let sha256 = try session.digest(sharding, rowBytes: width * 4) { first, count in
@@ -77,8 +71,8 @@ struct BenchEncoder: ParsableCommand {
         let row = BenchRow(
             fields: [
                 ("bench", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length)),
-                ("dtype", .text(session.options.dtype.rawValue)), ("strategy", .text(decision.strategy.rawValue)),
-                ("layout", .text(session.options.layout.rawValue)),
+                ("dtype", .text(session.settings.element.rawValue)), ("strategy", .text(decision.strategy.rawValue)),
+                ("layout", .text(session.settings.layout.rawValue)),
                 ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
             ]
                 + measurement.fields(

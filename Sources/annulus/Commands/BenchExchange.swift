@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Foundation
+import Pipelines
 import Plans
 import RingAttention
 import Tiles
@@ -72,7 +73,7 @@ struct BenchExchange: ParsableCommand {
     private func exposedTimes(_ session: Session) throws -> [BenchRow] {
         let job = try attention.job(session)
         session.logHeader("bench exchange")
-        return try (session.options.strategy.named.map { [$0] } ?? Strategy.allCases).map { strategy in
+        return try (session.settings.strategy.map { [$0] } ?? Strategy.allCases).map { strategy in
             let decision = try session.decide(job, attention.surroundings, strategy, predicts: true)
             let run = try AttentionRun(job, strategy, seed: bench.seed, session)
             let messages = session.transport.traffic.messages
@@ -81,7 +82,7 @@ struct BenchExchange: ParsableCommand {
                 try session.sum(Double(session.transport.traffic.messages - messages)) / Double(bench.repetitions + 1)
             return BenchRow(
                 fields: [("bench", .text("exchange"))] + attention.fields + [
-                    ("strategy", .text(strategy.rawValue)), ("layout", .text(session.options.layout.rawValue)),
+                    ("strategy", .text(strategy.rawValue)), ("layout", .text(session.settings.layout.rawValue)),
                     ("messages", .number(sent)), ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
                 ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: try run.digest()))
         }
@@ -120,10 +121,10 @@ struct BenchExchange: ParsableCommand {
                 }
             }
             let slowest = try session.maximum((ContinuousClock.now - start).inSeconds)
-            session.watchdog.progress()
+            session.monitor.progress()
             if repetition > 0 { seconds.append(slowest / Double(rounds)) }
         }
-        let round = Measurement.median(seconds)
+        let round = Pipelines.median(seconds)
         // What one rank sends in a round.
         let sent = bytes * (pattern == .bandwidth ? window : 1)
         let oneWay = pattern == .latency ? round / 2 : pattern == .bandwidth ? round / Double(window) : round

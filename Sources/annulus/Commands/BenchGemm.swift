@@ -3,6 +3,7 @@
 import ArgumentParser
 import Foundation
 import Matrices
+import Pipelines
 import Plans
 import Tiles
 import Transformers
@@ -83,10 +84,10 @@ struct BenchGemm: ParsableCommand {
     private func measure(_ layer: Layer, _ session: Session, _ openBLAS: OpenBLAS?) throws -> BenchRow {
         let transport = session.transport
         let sharding = Sharding(
-            lengths: [tokens], layout: session.options.layout, rankCount: transport.size,
+            lengths: [tokens], layout: session.settings.layout, rankCount: transport.size,
             speeds: try session.relativeSpeeds())
         let product = DenseProduct(layer, sharding: sharding, rank: transport.rank, seed: bench.seed, session: session)
-        openBLAS?.setThreads(session.context.threads)
+        openBLAS?.setThreads(session.threads.threads)
 
         let peak = try session.peakGFLOPs()
         var seconds: [Double] = []
@@ -94,7 +95,7 @@ struct BenchGemm: ParsableCommand {
         for _ in 0..<bench.repetitions {
             seconds.append(try session.slowest { product.multiply() })
             if let openBLAS { openBLASSeconds.append(try session.slowest { product.multiply(by: openBLAS) }) }
-            session.watchdog.progress()
+            session.monitor.progress()
         }
         try session.agree {
             if openBLAS != nil, let difference = product.disagreement() {
@@ -108,12 +109,12 @@ struct BenchGemm: ParsableCommand {
         withExtendedLifetime(product) {}
         let flop = 2 * Double(tokens) * Double(layer.inputs) * Double(layer.outputs)
         let measurement = Measurement(seconds: seconds, exposed: 0, bytesSent: 0, peak: peak)
-        let theirs = openBLAS.map { _ in Measurement.median(openBLASSeconds) }
+        let theirs = openBLAS.map { _ in Pipelines.median(openBLASSeconds) }
         func number(_ value: Double?) -> BenchValue { value.map { .number($0) } ?? .absent }
         return BenchRow(
             fields: [
                 ("bench", .text("gemm")), ("tokens", .integer(tokens)), ("inputs", .integer(layer.inputs)),
-                ("outputs", .integer(layer.outputs)), ("dtype", .text(session.options.dtype.rawValue)),
+                ("outputs", .integer(layer.outputs)), ("dtype", .text(session.settings.element.rawValue)),
             ] + measurement.fields(session: session, flop: flop, sha256: sha256) + [
                 ("openblas_core", openBLAS.map { .text($0.core) } ?? .absent), ("openblas_seconds", number(theirs)),
                 ("openblas_seconds_all", openBLAS.map { _ in .numbers(openBLASSeconds) } ?? .absent),
@@ -162,8 +163,8 @@ private final class DenseProduct {
         packed = PackedMatrix(
             weights: UnsafeBufferPointer(start: weights.pointer, count: weights.count), inputs: layer.inputs,
             outputs: layer.outputs,
-            element: session.options.dtype, kernels: session.kernels)
-        blocks = Self.blocks(rows: rows, threads: session.context.threads)
+            element: session.settings.element, kernels: session.kernels)
+        blocks = Self.blocks(rows: rows, threads: session.threads.threads)
     }
 
     /// Blocks of 96 rows, as the encoder's, as many as every thread gets equally; what is left in equal parts, so that
@@ -211,7 +212,7 @@ private final class DenseProduct {
         let ofRows = norms(rows, x)
         let ofColumns = norms(layer.outputs, weights)
         let unit = Double(layer.inputs) * 0x1p-24
-        let bound = 2 * unit / (1 - unit) + (session.options.dtype == .bfloat16 ? 2 * 0x1p-8 + 0x1p-16 : 0)
+        let bound = 2 * unit / (1 - unit) + (session.settings.element == .bfloat16 ? 2 * 0x1p-8 + 0x1p-16 : 0)
         for row in 0..<rows {
             for column in 0..<layer.outputs {
                 let place = row * layer.outputs + column

@@ -4,6 +4,7 @@ import ArgumentParser
 import Attention
 import Foundation
 import Matrices
+import Pipelines
 import Tiles
 import Transformers
 
@@ -50,22 +51,22 @@ struct BenchMerge: ParsableCommand {
             try session.transport.barrier()
             let tree = try session.maximum(Self.seconds { work.attend(mergesOnTree: true) })
             let tiles = try session.maximum(Self.seconds { work.attend(mergesOnTree: false) })
-            session.watchdog.progress()
+            session.monitor.progress()
             // The first is not counted.
             if repetition > 0 {
                 merged.append(tree)
                 unmerged.append(tiles)
             }
         }
-        let seconds = Measurement.median(merged)
+        let seconds = Pipelines.median(merged)
         let row = BenchRow(fields: [
             ("bench", .text("merge")), ("length", .integer(length)), ("heads", .integer(heads)),
             ("head_dim", .integer(headDim)),
             ("dtype", .text("float32")), ("ranks", .integer(session.transport.size)),
             ("kernel", .text(session.kernels.name)),
             ("merges", .integer(heads * (TileGrid.count(length: length) - 1))), ("seconds", .number(seconds)),
-            ("seconds_all", .numbers(merged)), ("unmerged_seconds", .number(Measurement.median(unmerged))),
-            ("unmerged_seconds_all", .numbers(unmerged)), ("cost", .number(seconds / Measurement.median(unmerged) - 1)),
+            ("seconds_all", .numbers(merged)), ("unmerged_seconds", .number(Pipelines.median(unmerged))),
+            ("unmerged_seconds_all", .numbers(unmerged)), ("cost", .number(seconds / Pipelines.median(unmerged) - 1)),
         ])
         try session.agree { try session.printLines(row.text(bench.format)) }
     }

@@ -5,6 +5,7 @@ import Foundation
 import MPI
 import Attention
 import Matrices
+import Pipelines
 import RingAttention
 
 struct Doctor: ParsableCommand {
@@ -36,7 +37,7 @@ struct Doctor: ParsableCommand {
     /// What is one for the whole job.
     private func common(_ session: Session, peak: Double, _ measured: Measurements) -> String {
         var rows = Rows()
-        rows.add("annulus", Annulus.version)
+        rows.add("annulus", Release.version)
         let environment = ProcessInfo.processInfo.environment
         rows.add(
             "started as",
@@ -69,8 +70,8 @@ struct Doctor: ParsableCommand {
             "peak",
             String(format: "%.0f GFLOP/s over all threads (fused multiply-adds, \(spread.dtype.rawValue))", peak))
         addOpenBLAS(to: &rows, sets)
-        rows.add("layout", session.options.layout.rawValue)
-        rows.add("strategy", session.options.strategy.name)
+        rows.add("layout", session.settings.layout.rawValue)
+        rows.add("strategy", session.settings.strategyName)
         rows.add(
             "attention",
             "GFLOP/s of each rank while all compute, heads of 64: "
@@ -90,7 +91,7 @@ struct Doctor: ParsableCommand {
             rows.add("kept in", "no folder")
             rows.mend("HOME is not set, so every job measures anew: set it, or XDG_CACHE_HOME")
         }
-        rows.add("watchdog", session.options.watchdog == 0 ? "off" : "\(session.options.watchdog) s")
+        rows.add("watchdog", spread.watchdog == 0 ? "off" : "\(spread.watchdog) s")
         return rows.text
     }
 
@@ -124,7 +125,7 @@ struct Doctor: ParsableCommand {
             let mask = ProcessorMask.current.processors
             rows.add("host", LocalHost.name)
             rows.add("processors", "\(mask.count) of \(ProcessInfo.processInfo.processorCount) may be used")
-            let threads = session.context.threads
+            let threads = session.threads.threads
             let isSrun = (try? Launch.detect(environment: ProcessInfo.processInfo.environment).isSlurmStep) ?? false
             for group in ControlGroup.current("cpu") {
                 guard let quota = group.processorQuota else { continue }

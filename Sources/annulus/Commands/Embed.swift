@@ -2,11 +2,7 @@
 
 import ArgumentParser
 import Checkpoints
-import Foundation
-import Matrices
-import RingAttention
-import Tiles
-import Transformers
+import Pipelines
 
 struct Embed: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -68,84 +64,25 @@ struct Embed: ParsableCommand {
     }
 
     func run() throws {
+        var options = EmbeddingOptions()
+        options.pooling = pooling?.mode
+        options.normalizes = normalize
+        options.dimensions = truncateDim
+        options.promptName = promptName
+        options.passageTokens = passageTokens
+        options.chunkTokens = chunkTokens
+        options.keepsStates = pooling == PoolingChoice.none
         let command = self
-        try Session.run(self, spread, needs: input.streams + output.streams) { try command.run($0) }
-    }
-
-    private func run(_ session: Session) throws {
-        let job = try EncodingJob(model: model, input: input, session: session) { settings in
-            if let promptName {
-                guard let prompt = settings?.prompts[promptName] else {
-                    let names = settings.map { $0.prompts.keys.sorted().joined(separator: ", ") } ?? ""
-                    throw JobError(
-                        .usage,
-                        "--prompt-name '\(promptName)' is unknown to the model; it has: \(names.isEmpty ? "none" : names)"
-                    )
-                }
-                return prompt
+        try Session.run(self, spread, needs: input.streams + output.streams) { [options] session in
+            let embedder = try Embedder(
+                session, model: command.model.model, input: command.input.documents, options)
+            if let path = command.output.output {
+                try ParallelFile.checkWritable(path, force: command.output.force, transport: session.transport)
             }
-            return settings?.defaultPromptName.flatMap { settings?.prompts[$0] } ?? ""
+            session.logHeader("embed \(command.model.model)", encodes: true)
+            if let file = command.output.file, file.format != .jsonLines { return try embedder.write(to: file) }
+            try embedder.writeLines(to: LineDestination(path: command.output.output, force: command.output.force))
         }
-        let width = job.model.encoder.configuration.hiddenSize
-        try session.agree {
-            if let truncateDim, truncateDim > width {
-                throw JobError(.usage, "--truncate-dim \(truncateDim) is more than the model's \(width) values")
-            }
-        }
-        if let path = output.output {
-            try ParallelFile.checkWritable(path, force: output.force, transport: session.transport)
-        }
-        session.logHeader("embed \(model.model)", encodes: true)
-        guard let path = output.output, output.format != .jsonLines else { return try writeLines(job) }
-        // The headers of these files tell how many rows follow: all documents come first.
-        let corpus = try job.corpus(try job.stream.rest(), passageTokens: passageTokens, chunkTokens: chunkTokens)
-        if pooling == PoolingChoice.none {
-            return try StatesWriter(session, corpus: corpus, encoder: job.model.encoder, output: output).run()
-        }
-        let writer = try VectorWriter(
-            session, corpus: corpus, path: path, output: output, width: truncateDim ?? width, located: isLocated)
-        try vectors(job, corpus, body: writer.write)
-        try writer.finish()
-    }
-
-    /// Whether rows tell where in their document they come from.
-    private var isLocated: Bool { passageTokens != nil || chunkTokens != nil }
-
-    /// Lines of JSON, as documents come. Collective.
-    private func writeLines(_ job: EncodingJob) throws {
-        let session = job.session
-        let lines = try LineOutput(output.output, force: output.force, session)
-        while let portion = try job.stream.next() {
-            let corpus = try job.corpus(portion.documents, passageTokens: passageTokens, chunkTokens: chunkTokens)
-            if pooling == PoolingChoice.none {
-                try StatesWriter(session, corpus: corpus, encoder: job.model.encoder, output: output).write(to: lines)
-                continue
-            }
-            let places = corpus.items.flatMap { item in
-                item.spans.map { (document: portion.first + item.document, start: $0.start, end: $0.end) }
-            }
-            try vectors(job, corpus) { found in
-                try lines.write(
-                    try session.gather(found).map { span, vector in
-                        let place = places[span]
-                        let location =
-                            isLocated
-                            ? "\"document\": \(place.document), \"start\": \(place.start), \"end\": \(place.end), " : ""
-                        return "{\(location)\"embedding\": \(JSONText.floats(vector))}\n"
-                    }.joined())
-            }
-        }
-        try lines.finish()
-    }
-
-    /// The vectors of a corpus, each on the rank that holds the first token of its span. Collective.
-    private func vectors(_ job: EncodingJob, _ corpus: Corpus, body: ([(span: Int, vector: [Float])]) throws -> Void)
-        throws
-    {
-        let settings = job.model.settings
-        try job.session.vectors(
-            corpus, with: job.model.encoder, pooling: pooling?.mode ?? settings?.pooling ?? .mean,
-            normalize: normalize ?? settings?.normalize ?? false, dimensions: truncateDim, body: body)
     }
 }
 

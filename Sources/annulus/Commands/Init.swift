@@ -3,6 +3,7 @@
 import ArgumentParser
 import Checkpoints
 import Foundation
+import Pipelines
 import Transformers
 
 struct Init: ParsableCommand {
@@ -77,7 +78,7 @@ struct Init: ParsableCommand {
             try values.withUnsafeBytes {
                 try weightsFile.write(session.isRoot ? [(layout.offset(of: parameter.name), $0)] : [])
             }
-            session.watchdog.progress()
+            session.monitor.progress()
         }
         try configFile.commit()
         try weightsFile.commit()

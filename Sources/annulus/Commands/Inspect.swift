@@ -4,6 +4,7 @@ import ArgumentParser
 import Checkpoints
 import Foundation
 import Matrices
+import Pipelines
 import Tokenization
 import Transformers
 

@@ -5,6 +5,7 @@ import Attention
 import Checkpoints
 import Foundation
 import Matrices
+import Pipelines
 import Plans
 import Tiles
 import Transformers
@@ -82,17 +83,11 @@ struct PlanCommand: ParsableCommand {
     func run() throws {
         let command = self
         let status = Job.run(JobOptions()) { context in
-            guard context.size == 1 else {
+            guard context.group.size == 1 else {
                 throw JobError(.usage, "plan runs nothing; start it without mpirun")
             }
             try StandardStream.output.check()
-            do {
-                try StandardStream.write(command.priced(ThreadPool(threads: context.threads)))
-            } catch let error as FileError {
-                throw JobError(ExitStatus(rawValue: error.exitStatus) ?? .internal, error.description)
-            } catch let error as MaskSyntaxError {
-                throw JobError(.usage, error.description)
-            }
+            try StandardStream.write(command.priced(ThreadPool(threads: context.threads)))
         }
         if status != 0 { throw EndedJob(status: status) }
     }

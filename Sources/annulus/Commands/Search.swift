@@ -1,10 +1,8 @@
 // `annulus search`: passages of the input ranked against a question.
 
 import ArgumentParser
-import Checkpoints
 import Foundation
-import RingAttention
-import Transformers
+import Pipelines
 
 struct Search: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -36,53 +34,26 @@ struct Search: ParsableCommand {
     }
 
     func run() throws {
+        var search = Pipelines.Search(question: question)
+        search.topK = topK
+        search.passageTokens = passageTokens
         let command = self
-        try Session.run(self, spread, needs: input.streams + [.output]) { try command.run($0) }
-    }
-
-    private func run(_ session: Session) throws {
-        let job = try EncodingJob(model: model, input: input, session: session)
-        session.logHeader("search \(model.model)", encodes: true)
-        var corpus = try job.corpus(try job.stream.rest(), passageTokens: passageTokens)
-        // The question is encoded like one more document, behind all others.
-        let asked = try session.agree {
-            try Corpus.items(
-                Document(source: "the question", content: .text(question)), number: corpus.sources.count,
-                tokenizer: job.tokenizer, job.preparation())
-        }
-        let passages = corpus.items.count
-        corpus.items += asked
-        corpus.sources.append("the question")
-        var vectors: [(span: Int, vector: [Float])] = []
-        try session.vectors(
-            corpus, with: job.model.encoder, pooling: job.model.settings?.pooling ?? .mean, normalize: true,
-            dimensions: nil
-        ) { vectors += $0 }
-        let all = try session.gather(vectors)
-        guard session.isRoot, let wanted = all.last?.vector else { return try session.agree {} }
-        let scored = all.prefix(passages).map { entry in
-            (span: entry.span, score: zip(entry.vector, wanted).reduce(0.0) { $0 + Double($1.0) * Double($1.1) })
-        }
-        let best = scored.sorted { ($1.score, $0.span) < ($0.score, $1.span) }.prefix(topK)
-        try session.agree {
-            for (place, hit) in best.enumerated() { try session.printLines(line(corpus, hit, place: place + 1)) }
+        try Session.run(self, spread, needs: input.streams + [.output]) { [search] session in
+            let hits = try search.run(model: command.model.model, input: command.input.documents, session)
+            try session.agree { for hit in hits { try session.printLines(command.line(hit)) } }
         }
     }
 
-    private func line(_ corpus: Corpus, _ hit: (span: Int, score: Double), place: Int) -> String {
-        let item = corpus.items[hit.span]
-        let scalars = corpus.texts[item.document].unicodeScalars
-        let start = scalars.index(scalars.startIndex, offsetBy: item.start)
-        let text = String(scalars[start..<scalars.index(start, offsetBy: item.end - item.start)])
+    private func line(_ hit: Pipelines.Search.Hit) -> String {
         switch format {
         case .json:
             return
-                "{\"rank\": \(place), \"score\": \(Float(hit.score)), \"source\": \(JSONText.string(corpus.sources[item.document])), "
-                + "\"document\": \(item.document), \"start\": \(item.start), \"end\": \(item.end), \"text\": \(JSONText.string(text))}\n"
+                "{\"rank\": \(hit.rank), \"score\": \(Float(hit.score)), \"source\": \(JSONText.string(hit.source)), "
+                + "\"document\": \(hit.document), \"start\": \(hit.start), \"end\": \(hit.end), \"text\": \(JSONText.string(hit.text))}\n"
         case .text:
-            let words = text.split(whereSeparator: \.isWhitespace).joined(separator: " ")
+            let words = hit.text.split(whereSeparator: \.isWhitespace).joined(separator: " ")
             let score = String(format: "%.4f", hit.score)
-            return "\(place). \(score)  \(corpus.sources[item.document]) [\(item.start)–\(item.end)]\n   \(words)\n"
+            return "\(hit.rank). \(score)  \(hit.source) [\(hit.start)–\(hit.end)]\n   \(words)\n"
         }
     }
 }

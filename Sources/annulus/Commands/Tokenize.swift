@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Checkpoints
+import Pipelines
 import Tokenization
 
 struct Tokenize: ParsableCommand {
@@ -29,9 +30,9 @@ struct Tokenize: ParsableCommand {
     /// Prints lines as documents come.
     private func write(_ session: Session) throws {
         let tokenizer = try Tokenizer.load(folder: Checkpoint.resolve(model.model))
-        var source = DocumentSource(input)
+        var source = DocumentSource(input.documents)
         while true {
-            let documents = try source.next(limit: 1 << 20) { try session.watchdog.whileWaiting($0) }
+            let documents = try source.next(limit: 1 << 20) { try session.monitor.whileWaiting($0) }
             if documents.isEmpty { return }
             try session.printLines(try documents.map { try line($0, tokenizer) }.joined())
         }

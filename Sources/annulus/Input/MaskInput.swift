@@ -3,6 +3,7 @@
 import ArgumentParser
 import Attention
 import Checkpoints
+import Pipelines
 import Plans
 
 enum MaskInput {

@@ -3,6 +3,7 @@
 import Dispatch
 import Foundation
 import MPI
+import Pipelines
 import Synchronization
 
 /// The star of heartbeats around rank 0, by which the job knows that all its ranks are alive.

@@ -2,6 +2,7 @@
 
 import CMPI
 import Foundation
+import Pipelines
 import Synchronization
 
 /// The report of a crash: one line that begins as all failures do, then the call stack.

@@ -2,6 +2,7 @@
 
 import Foundation
 import MPI
+import Pipelines
 import Synchronization
 
 /// How a process of a job ends early, whoever notices that it must: its work, a timer, the control channel, a signal.

@@ -2,6 +2,7 @@
 
 import Foundation
 import MPI
+import Pipelines
 import RingAttention
 import Tiles
 
@@ -13,42 +14,14 @@ struct JobOptions: Sendable {
     var threads: Int?
     /// `--watchdog`: seconds that a job may stand still; 0: for ever.
     var watchdogSeconds = 300.0
-    /// `--seed`.
-    var seed: UInt64 = 0
-    /// `--progress`.
-    var progress = ProgressMode.auto
-    /// `--quiet`: no progress and no notes, errors only.
-    var isQuiet = false
 }
 
 /// What the work of one rank is given.
-final class JobContext {
-    let transport: any Transport
+struct JobContext {
+    let group: RankGroup
     /// How many threads this rank may use.
     let threads: Int
     let watchdog: Watchdog
-    let options: JobOptions
-
-    init(transport: any Transport, threads: Int, watchdog: Watchdog, options: JobOptions) {
-        self.transport = transport
-        self.threads = threads
-        self.watchdog = watchdog
-        self.options = options
-    }
-
-    var rank: Rank { transport.rank }
-    var size: Int { transport.size }
-    /// Whether this is the rank that reads standard input and writes standard output.
-    var isRoot: Bool { rank == Rank(0) }
-
-    /// Runs `work` on every rank and agrees on its outcome: all go on, or all leave with one error. Collective.
-    func agree<Value>(_ work: () throws -> Value) throws -> Value { try Failure.agree(transport, work) }
-
-    /// A progress line, shown by rank 0.
-    func progressLine(_ title: String, total: Int, unit: String) -> ProgressLine {
-        ProgressLine(
-            title, total: total, unit: unit, mode: options.isQuiet ? .never : options.progress, isVisible: isRoot)
-    }
 }
 
 /// One run of the command.
@@ -90,10 +63,10 @@ enum Job {
                 return status
             case .single, .virtual:
                 let count = if case .virtual(let count) = launch.kind { count } else { 1 }
-                _ = try VirtualRanks.run(count: count, seed: options.seed) { transport in
+                _ = try VirtualRanks.run(count: count) { transport in
                     let share = try threads ?? ThreadShare.fair(transport)
-                    try body(
-                        JobContext(transport: transport, threads: share, watchdog: watchdog, options: options))
+                    let group = RankGroup(transport, monitor: watchdog, isVirtual: options.virtualRanks != nil)
+                    try body(JobContext(group: group, threads: share, watchdog: watchdog))
                 }
                 return ExitStatus.done.rawValue
             }
@@ -123,8 +96,8 @@ enum Job {
             do {
                 // Collective, so also where this rank has no use for it: others may have been given no number.
                 let fair = try ThreadShare.fair(transport)
-                try body(
-                    JobContext(transport: transport, threads: threads ?? fair, watchdog: watchdog, options: options))
+                let group = RankGroup(transport, monitor: watchdog, isVirtual: false)
+                try body(JobContext(group: group, threads: threads ?? fair, watchdog: watchdog))
             } catch let failure as AgreedFailure {
                 watchdog.ending.standAside()
                 if world.rank == 0, watchdog.ending.claim() { StandardError.writeFailure(failure.message) }

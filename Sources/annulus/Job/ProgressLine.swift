@@ -1,6 +1,7 @@
 // The progress of long work on standard error: done, rate, time left.
 
 import Foundation
+import Pipelines
 import Synchronization
 
 /// When progress is shown.
@@ -13,7 +14,7 @@ enum ProgressMode: String, CaseIterable, Sendable {
 }
 
 /// A line that tells how far some work is. Nothing is shown for work that takes less than a second.
-final class ProgressLine: Sendable {
+final class ProgressLine: ProgressDisplay, Sendable {
     private struct State {
         var shown: ContinuousClock.Instant
         var isShowing = false
@@ -111,9 +112,4 @@ final class ProgressLine: Sendable {
         if whole < 3600 { return "\(whole / 60) min \(whole % 60) s" }
         return "\(whole / 3600) h \(whole % 3600 / 60) min"
     }
-}
-
-extension Duration {
-    /// The same in seconds.
-    var inSeconds: Double { Double(components.seconds) + Double(components.attoseconds) * 1e-18 }
 }

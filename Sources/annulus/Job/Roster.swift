@@ -2,6 +2,7 @@
 // spoken.
 
 import Foundation
+import Pipelines
 import Synchronization
 
 /// A page of memory that the ranks of a host share from before MPI starts until they are gone.

@@ -2,6 +2,7 @@
 
 import CMPI
 import Foundation
+import Pipelines
 
 /// The signals by which a launcher, a batch system or a user asks a job to end.
 enum Signals {

@@ -1,6 +1,7 @@
 // Standard input, output and error where whoever started the process closed them.
 
 import Foundation
+import Pipelines
 
 /// One of the streams that carry a verb's documents and results.
 enum StandardStream: Int32, Sendable {

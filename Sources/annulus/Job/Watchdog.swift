@@ -2,28 +2,8 @@
 
 import Dispatch
 import Foundation
+import Pipelines
 import Synchronization
-
-/// What a rank is busy with, as the watchdog reports it.
-enum Phase: Int, CaseIterable, Sendable {
-    case starting, reading, tokenizing, planning, encoding, attention, dense, pooling, writing, finishing
-
-    /// As reports call it; text that a crash can use.
-    var name: StaticString {
-        switch self {
-        case .starting: "starting"
-        case .reading: "reading"
-        case .tokenizing: "tokenizing"
-        case .planning: "planning"
-        case .encoding: "encoding"
-        case .attention: "attention"
-        case .dense: "dense"
-        case .pooling: "pooling"
-        case .writing: "writing"
-        case .finishing: "finishing"
-        }
-    }
-}
 
 /// Where a rank is in its work.
 struct Position: Equatable, Sendable, CustomStringConvertible {
@@ -53,7 +33,7 @@ struct Position: Equatable, Sendable, CustomStringConvertible {
 /// - where the launcher is gone.
 /// It depends on nothing but this process and its host, so it works before MPI starts, after it has ended, and while it
 /// hangs. Time in which the process itself did not run, suspended by its user or its batch system, is not counted.
-final class Watchdog: Sendable {
+final class Watchdog: Monitor {
     /// How long a job may stand still, and a rank be silent; nil: for ever.
     let limit: Duration?
     let ending: Ending
@@ -114,7 +94,7 @@ final class Watchdog: Sendable {
     }
 
     /// Tells that the work has come to a step. Callable from any thread at any time.
-    func progress(_ phase: Phase, layer: Int = -1, tile: Int = -1) {
+    func progress(_ phase: Phase, layer: Int, tile: Int) {
         self.phase.store(phase.rawValue, ordering: .relaxed)
         self.layer.store(layer, ordering: .relaxed)
         self.tile.store(tile, ordering: .relaxed)
@@ -161,13 +141,9 @@ final class Watchdog: Sendable {
 
     var hasCrashed: Bool { crashed.load(ordering: .acquiring) }
 
-    /// Runs `body`, which may stand still for as long as it likes: one that waits for a reader of standard output,
-    /// or for a person.
-    func whileWaiting<Result>(_ body: () throws -> Result) rethrows -> Result {
-        waits.wrappingAdd(1, ordering: .relaxed)
-        defer { waits.wrappingSubtract(1, ordering: .relaxed) }
-        return try body()
-    }
+    func beginWaiting() { waits.wrappingAdd(1, ordering: .relaxed) }
+
+    func endWaiting() { waits.wrappingSubtract(1, ordering: .relaxed) }
 
     var progressCount: Int { counter.load(ordering: .relaxed) }
 

@@ -1,10 +1,7 @@
 // `annulus classify`: documents to labels.
 
 import ArgumentParser
-import Checkpoints
-import Foundation
-import RingAttention
-import Transformers
+import Pipelines
 
 struct Classify: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -33,104 +30,9 @@ struct Classify: ParsableCommand {
     }
 
     func run() throws {
-        let command = self
-        try Session.run(self, options.spread, needs: options.streams) { try command.run($0) }
-    }
-
-    private func run(_ session: Session) throws {
-        let task = try TaskJob(.sequenceClassification, options, session)
-        session.logHeader("classify \(options.model.model)", encodes: true)
-        let listed = try session.agree { session.isRoot ? try listedLabels(task.labels) : nil }
-        var count = 0
-        try task.forEachPortion { portion in
-            count = portion.first + portion.documents.count
-            let truth: [Label?] = try session.agree {
-                session.isRoot ? try trueLabels(portion, listed, task.labels) : []
-            }
-            try task.run(try task.encodings(portion.documents), of: portion.documents) { run, items in
-                let spans = items.indices.map {
-                    Span(
-                        sequence: $0 - items.lowerBound,
-                        tokens: 0..<run.sharding.numbering.lengths[$0 - items.lowerBound])
-                }
-                let mine = try run.pool(spans, mode: task.head.pooling, transport: session.transport).map { entry in
-                    (span: entry.span, vector: task.head.logits(rows: 1, entry.vector, width: entry.vector.count))
-                }
-                return try session.gather(mine).map { span, logits in
-                    line(logits, truth: truth.isEmpty ? nil : truth[items.lowerBound + span], task.labels)
-                }.joined()
-            }
-        }
-        try session.agree {
-            if let labels, let listed, listed.count > count {
-                throw FileError(
-                    .malformed, path: labels, "has \(listed.count) lines for \(count) documents; give one a line")
-            }
-        }
-    }
-
-    private func line(_ logits: [Float], truth: Label?, _ labels: LabelSet) -> String {
-        let scores = labels.scores(logits)
-        let order = scores.indices.sorted { (scores[$1], $0) < (scores[$0], $1) }
-        func fields(_ index: Int) -> String {
-            "\"label\": \(JSONText.string(labels.names[index])), \"score\": \(JSONText.number(scores[index]))"
-        }
-        let loss = truth.flatMap { labels.loss(logits, $0) }.map { ", \"loss\": \(JSONText.number($0))" } ?? ""
-        let first = "{\(fields(order[0])), \"logits\": \(JSONText.floats(logits))\(loss)}"
-        guard let topK else { return first + "\n" }
-        return "[" + ([first] + order.prefix(topK).dropFirst().map { "{\(fields($0))}" }).joined(separator: ", ")
-            + "]\n"
-    }
-
-    /// The labels of --labels; nil where it is not given.
-    private func listedLabels(_ labels: LabelSet) throws -> [Label]? {
-        guard let path = self.labels else { return nil }
-        var lines = String(decoding: try FileBytes.read(path: path), as: UTF8.self).split(
-            separator: "\n", omittingEmptySubsequences: false)
-        if lines.last?.isEmpty == true { lines.removeLast() }
-        return try lines.enumerated().map { number, line in
-            let place = "\(path):\(number + 1)"
-            let text = line.hasSuffix("\r") ? line.dropLast() : line
-            let value = (try? JSON.parse(Array(text.utf8), path: place)) ?? .string(String(text))
-            return try label(value, labels, at: place)
-        }
-    }
-
-    /// The label of each document of a portion; none where none has one.
-    private func trueLabels(_ portion: DocumentStream.Portion, _ listed: [Label]?, _ labels: LabelSet) throws
-        -> [Label?]
-    {
-        guard let listed, let path = self.labels else {
-            let found = try portion.documents.map { document in
-                try document.label.map { try label($0, labels, at: document.source) }
-            }
-            return found.allSatisfy { $0 == nil } ? [] : found
-        }
-        guard listed.count >= portion.first + portion.documents.count else {
-            throw FileError(
-                .malformed, path: path, "has \(listed.count) lines, and there are more documents; give one a line")
-        }
-        return Array(listed[portion.first..<portion.first + portion.documents.count])
-    }
-
-    private func label(_ value: JSON, _ labels: LabelSet, at place: String) throws -> Label {
-        let result: Label?
-        if let list = value.array {
-            let numbers = list.compactMap(\.double)
-            result = numbers.count == list.count ? .values(numbers) : nil
-        } else if case .integer(let index) = value {
-            result = .index(index)
-        } else if let number = value.double {
-            result = .values([number])
-        } else {
-            result = value.string.flatMap { labels.names.firstIndex(of: $0) }.map { .index($0) }
-        }
-        guard let result, labels.loss(Array(repeating: 0, count: labels.names.count), result) != nil else {
-            throw FileError(
-                .malformed, path: place,
-                "the label fits no \(labels.problem?.rawValue ?? "problem") of \(labels.names.count) labels (\(labels.names.prefix(5).joined(separator: ", ")))"
-            )
-        }
-        return result
+        var classification = Classification()
+        classification.labels = labels
+        classification.topK = topK
+        try options.run(self, classification.run)
     }
 }

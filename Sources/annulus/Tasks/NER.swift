@@ -1,10 +1,7 @@
 // `annulus ner`: labels of tokens, and entities.
 
 import ArgumentParser
-import Checkpoints
-import Foundation
-import RingAttention
-import Tokenization
+import Pipelines
 import Transformers
 
 extension EntityAggregation: ExpressibleByArgument {}
@@ -24,71 +21,8 @@ struct NER: ParsableCommand {
     var aggregation: EntityAggregation = .none
 
     func run() throws {
-        let command = self
-        try Session.run(self, options.spread, needs: options.streams) { try command.run($0) }
-    }
-
-    private func run(_ session: Session) throws {
-        let task = try TaskJob(.tokenClassification, options, session)
-        let tokenizer = try task.tokenizer()
-        let (decoder, unknown) = try session.agreeReading {
-            (
-                try TokenDecoder.load(folder: task.model.folder),
-                try NamedTokens(folder: task.model.folder).id("unk_token", tokenizer, usual: ["[UNK]", "<unk>"])
-            )
-        }
-        session.logHeader("ner \(options.model.model)", encodes: true)
-        try task.forEachPortion { portion in
-            let encodings = try task.encodings(portion.documents)
-            try task.run(encodings, of: portion.documents) { run, items in
-                let logits = try task.tokenLogits(run, items.count)
-                if !session.isRoot { return "" }
-                return items.map { number in
-                    let text = if case .text(let text) = portion.documents[number].content { text } else { "" }
-                    let tokens = scored(
-                        encodings[number], logits[number - items.lowerBound], of: text, tokenizer, unknown,
-                        task.labels.names.count)
-                    let found = entities(tokens, labels: task.labels.names, aggregation: aggregation) {
-                        decoder.text($0)
-                    }
-                    return "[" + found.map(json).joined(separator: ", ") + "]\n"
-                }.joined()
-            }
-        }
-    }
-
-    /// The tokens of the text itself with their scores.
-    private func scored(
-        _ encoding: Encoding, _ logits: [Float], of text: String, _ tokenizer: Tokenizer, _ unknown: Int32?,
-        _ count: Int
-    ) -> [ScoredToken] {
-        let all = Array(text.unicodeScalars)
-        let marksPieces = tokenizer.continuingSubwordPrefix?.isEmpty == false
-        return (0..<encoding.count).filter { !encoding.specialTokensMask[$0] }.map { index in
-            let offsets = encoding.offsets[index]
-            var word = tokenizer.token(of: encoding.ids[index]) ?? String(encoding.ids[index])
-            var isSubword: Bool
-            if marksPieces {
-                // A piece inside a word is longer than what it stands for, by its prefix.
-                isSubword = word.unicodeScalars.count != offsets.count
-            } else {
-                let start = offsets.lowerBound
-                isSubword = start > 0 && !all[start - 1..<min(start + 1, all.count)].contains(" ")
-            }
-            if encoding.ids[index] == unknown {
-                word = String(String.UnicodeScalarView(all[offsets.clamped(to: 0..<all.count)]))
-                isSubword = false
-            }
-            return ScoredToken(
-                word: word, scores: softmax(Array(logits[index * count..<(index + 1) * count])), offsets: offsets,
-                index: index, isSubword: isSubword)
-        }
-    }
-
-    private func json(_ entity: Entity) -> String {
-        let name = entity.index == nil ? "entity_group" : "entity"
-        let index = entity.index.map { "\"index\": \($0), " } ?? ""
-        return "{\"\(name)\": \(JSONText.string(entity.label)), \"score\": \(JSONText.number(entity.score)), \(index)"
-            + "\"word\": \(JSONText.string(entity.word)), \"start\": \(entity.offsets.lowerBound), \"end\": \(entity.offsets.upperBound)}"
+        var recognition = EntityRecognition()
+        recognition.aggregation = aggregation
+        try options.run(self, recognition.run)
     }
 }

@@ -35,7 +35,7 @@ private func run(_ executable: String, _ arguments: [String]) throws -> (output:
 private func example(_ name: String) -> String { products.appendingPathComponent(name).path }
 
 @Suite struct LibraryExampleTests {
-    @Test(arguments: ["Attention", "Similarity"])
+    @Test(arguments: ["Attention", "Embedding", "Similarity"])
     func thePageShowsTheProgram(name: String) throws {
         let page = try #require(page, "docs/library.md is there")
         let source = try String(contentsOf: folder.appendingPathComponent("\(name)/main.swift"), encoding: .utf8)
@@ -65,6 +65,48 @@ private func example(_ name: String) -> String { products.appendingPathComponent
         #expect(status == 0)
         let values = Set(output.split(separator: "\n").map { $0.split(separator: ",")[0] })
         #expect(values == ["token 1 attends to 0.5", "token 500 attends to 250.0", "token 999 attends to 499.5"])
+    }
+
+    @Test func theReadMeShowsTheProgram() throws {
+        let source = try String(contentsOf: folder.appendingPathComponent("Embedding/main.swift"), encoding: .utf8)
+        let page = try String(contentsOf: root.appendingPathComponent("README.md"), encoding: .utf8)
+        #expect(page.contains("```swift\n\(source)```"))
+    }
+
+    /// The vectors that the command prints, alone and on every rank of a job.
+    @Test func embedding() throws {
+        let model = root.appendingPathComponent("Tests/TransformersTests/Goldens/tiny-bert-sentence").path
+        let texts = "A ring has no end.\nA circle is round.\nTea is at four.\n"
+        let command = try run(
+            "/usr/bin/env",
+            ["bash", "-c", "printf '%s' \"$0\" | \"$1\" embed -m \"$2\" --quiet", texts, example("annulus"), model])
+        #expect(command.status == 0)
+        let expected = try command.output.split(separator: "\n").map { line in
+            try JSON.parse(Array(line.utf8), path: "line")["embedding"]?.array?.compactMap(\.double) ?? []
+        }
+        #expect(expected.count == 3 && expected.allSatisfy { !$0.isEmpty })
+        func vectors(_ line: Substring) throws -> [[Double]] {
+            try JSON.parse(Array(line.utf8), path: "line").array?.map { $0.array?.compactMap(\.double) ?? [] } ?? []
+        }
+        let alone = try run(example("embedding-example"), [model])
+        #expect(alone.status == 0)
+        #expect(try alone.output.split(separator: "\n").map(vectors) == [expected])
+        let launch = ". \"$0/scripts/lib\" && exec mpirun $(mpirun_flags) -np 3 \"$1\" \"$2\""
+        let job = try run("/usr/bin/env", ["bash", "-c", launch, root.path, example("embedding-example"), model])
+        #expect(job.status == 0)
+        #expect(try job.output.split(separator: "\n").map(vectors) == [expected, expected, expected])
+    }
+
+    /// A model that is not there is one line for the whole job, and no hang.
+    @Test func embeddingWithoutAModel() throws {
+        for launch in [
+            "exec \"$1\" nowhere", ". \"$0/scripts/lib\" && exec mpirun $(mpirun_flags) -np 2 \"$1\" nowhere",
+        ] {
+            let (output, status) = try run(
+                "/usr/bin/env", ["bash", "-c", launch + " 2>&1", root.path, example("embedding-example")])
+            #expect(status != 0)
+            #expect(output.contains("nowhere"), "\(output)")
+        }
     }
 
     /// The cosines of the vectors that sentence-transformers gives (goldens of the encoder's tests).

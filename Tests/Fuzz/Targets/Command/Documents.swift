@@ -1,1 +1,1 @@
-../../../../Sources/annulus/Input/Documents.swift
+../../../../Sources/Pipelines/Documents/Documents.swift

@@ -1,1 +1,1 @@
-../../../../Sources/annulus/Input/FASTA.swift
+../../../../Sources/Pipelines/Documents/FASTA.swift

@@ -4,14 +4,14 @@
 import Checkpoints
 
 /// The formats of `--input-format`.
-enum InputFormat: CaseIterable {
+package enum InputFormat: CaseIterable {
     case text, lines, jsonl, ids, fasta
 }
 
-/// The options that say which documents.
-struct InputOptions {
-    var input: [String] = []
-    var inputFormat: InputFormat?
+/// Which documents.
+package struct DocumentInput {
+    var paths: [String] = []
+    var format: InputFormat?
     var textField = "text"
 }
 

@@ -1,0 +1,259 @@
+// How a job runs: the strategy, found from measurements or given, and the refusal of what memory cannot hold.
+
+import Attention
+import Crypto
+import Foundation
+import Matrices
+import Plans
+import RingAttention
+import Tiles
+
+/// What the ranks have agreed on before the first message of a job.
+package struct Decision {
+    package let strategy: Strategy
+    /// Why this one; empty where it was asked for.
+    package let reason: String
+    /// Seconds that the job is predicted to take; nil where nothing was measured.
+    package let predictedSeconds: Double?
+}
+
+extension Session {
+    /// Chooses the strategy of a job, refuses it where a host's memory would not hold it, and makes sure that all ranks
+    /// plan the same. Collective; call it before memory for the job is taken.
+    ///
+    /// What is measured is gathered and rounded; rank 0 prices it and tells the others.
+    /// - Parameters:
+    ///   - asked: the strategy; nil where it is to be chosen.
+    ///   - predicts: measure and predict also where a strategy is given.
+    /// - Throws: `AgreedFailure` with status 71 where the job does not fit, and 78 where the ranks plan differently.
+    package func decide(
+        _ job: AttentionJob, _ surroundings: Surroundings, _ asked: Strategy?, predicts: Bool = false
+    ) throws -> Decision {
+        let hosts = try everyHost()
+        let isAuto = asked == nil
+        // Virtual ranks share their processors, and one rank has nobody to talk to: there is nothing to measure.
+        let isMeasured = predicts || isAuto && transport.size > 1 && !group.isVirtual
+        let measured = isMeasured ? try machine(job.heads, hosts: hosts.map(\.name)) : nil
+        let cluster = cluster(hosts, measured)
+        try refuseTokens(job, surroundings, cluster)
+        var outcome = Message()
+        if isRoot {
+            // Few ranks of many are looked at, and one round of heads: a plan is not to take longer than its job.
+            let pricing = Pricing(
+                on: cluster, surroundings: surroundings, mostRanks: 8, sampledRanks: 4, everyRound: false
+            ) { _ in job }
+            // A single rank does the same whatever the strategy is called.
+            let candidates = asked.map { [$0] } ?? (transport.size == 1 ? [.passKeyValue] : Strategy.allCases)
+            let monitor = monitor
+            let prices = pricing.prices(candidates, [job.queries.layout], progressed: { monitor.progress() })
+            if let choice = Choice(of: prices) {
+                outcome.write(choice.price.strategy.rawValue)
+                outcome.write(transport.size == 1 ? "" : choice.reason)
+                outcome.write("\(choice.price.seconds)")
+            } else if let least = prices.min(by: { $0.nodeMemory / $0.nodeLimit < $1.nodeMemory / $1.nodeLimit }) {
+                outcome.write("")
+                outcome.write(Self.refusal(least, cluster, of: prices.count))
+            }
+        }
+        var told = Message(try transport.allGather(outcome.bytes)[0])
+        let strategy = Strategy(rawValue: told.readString())
+        let reason = told.readString()
+        try agree { if strategy == nil { throw JobError(.memory, reason) } }
+        guard let strategy else { throw JobError(.memory, reason) }
+        let predicted = Double(told.readString())
+        try compareInputs(job, strategy)
+        if isAuto, transport.size > 1 {
+            log.notice("strategy \(strategy.rawValue)\(isMeasured ? "" : " (by nominal speeds)"): \(reason)")
+        }
+        return Decision(
+            strategy: strategy, reason: isAuto ? reason : "", predictedSeconds: measured == nil ? nil : predicted)
+    }
+
+    /// Refuses a model whose weights a host's memory would not hold. Collective; call it before they are read.
+    /// - Parameter nodes: which ranks share a copy.
+    func refuseWeights(bytesPerCopy: Double, _ nodes: Topology) throws {
+        let hosts = try everyHost()
+        try agree {
+            // Whoever shares a copy maps all of it.
+            if let rank = hosts.indices.first(where: { hosts[$0].leftOfProcess < bytesPerCopy }) {
+                throw JobError(
+                    .memory,
+                    "the weights need \(Self.gib(bytesPerCopy)) on \(hosts[rank].name), and a limit of the process (ulimit -v, ulimit -d) "
+                        + "leaves \(Self.gib(hosts[rank].leftOfProcess)); raise it, or take --dtype bfloat16")
+            }
+            for name in Set(hosts.map(\.name)).sorted() {
+                let ranks = hosts.indices.filter { hosts[$0].name == name }
+                let copies = ranks.count { nodes.mates(of: Rank($0)).lowerBound == $0 }
+                guard let available = ranks.map({ hosts[$0].available }).min(),
+                    Double(copies) * bytesPerCopy > available
+                else { continue }
+                throw JobError(
+                    .memory,
+                    "the weights need \(Self.gib(Double(copies) * bytesPerCopy)) on \(name)"
+                        + (copies == 1 ? "" : ", \(Self.gib(bytesPerCopy)) for each of \(copies) copies")
+                        + ", and \(Self.gib(available)) are free; "
+                        + (copies == 1
+                            ? "take hosts of more memory, or --dtype bfloat16"
+                            : "start fewer ranks a host, with more threads each"))
+            }
+        }
+    }
+
+    /// Refuses what no strategy could hold, the ranks' own tokens alone being too much: no plan is made for it.
+    /// Collective.
+    private func refuseTokens(_ job: AttentionJob, _ surroundings: Surroundings, _ cluster: Cluster) throws {
+        var held = Array(repeating: 0.0, count: cluster.nodes.count)
+        for (rank, place) in cluster.ranks.enumerated() {
+            held[place.node] += surroundings.bytesHeld(of: job, by: Rank(rank))
+        }
+        try agree {
+            for (bytes, node) in zip(held, cluster.nodes) where bytes > node.memory {
+                throw JobError(
+                    .memory,
+                    "the ranks on \(node.name) need \(Self.gib(bytes)) for their own tokens, and \(Self.gib(node.memory)) are free; "
+                        + "spread the job over more hosts, or shorten it")
+            }
+        }
+    }
+
+    /// A rank's host and the bytes that are free there.
+    private struct Host {
+        let name: String
+        /// To all ranks there.
+        var available: Double
+        /// To this rank alone.
+        let leftOfProcess: Double
+    }
+
+    private func everyHost() throws -> [Host] {
+        let available = try agree { try MemoryOfHost.available() ?? .infinity }
+        var mine = Message()
+        mine.write(LocalHost.name)
+        mine.write("\(available)")
+        mine.write("\(MemoryOfHost.leftOfProcess ?? .infinity)")
+        var hosts = try transport.allGather(mine.bytes).map {
+            var told = Message($0)
+            return Host(
+                name: told.readString(), available: Double(told.readString()) ?? .infinity,
+                leftOfProcess: Double(told.readString()) ?? .infinity)
+        }
+        // What the processes of a host may take is no more than each of them may; virtual ranks are one.
+        for ranks in Dictionary(grouping: hosts.indices, by: { hosts[$0].name }).values {
+            let least = ranks.map { hosts[$0].leftOfProcess }.min() ?? .infinity
+            let together = least * Double(!group.isVirtual ? ranks.count : 1)
+            for rank in ranks { hosts[rank].available = min(hosts[rank].available, together) }
+        }
+        return hosts
+    }
+
+    /// The hosts as nodes; without measurements, of nominal speeds: they only weigh memory then, and virtual ranks.
+    private func cluster(_ hosts: [Host], _ measured: Measurements?) -> Cluster {
+        let names = hosts.map(\.name).reduce(into: [String]()) { if !$0.contains($1) { $0.append($1) } }
+        let nominal = Cluster.Link(latency: 5e-6, bandwidth: 4e9)
+        let nodes = names.map { name in
+            Cluster.Node(
+                name: name, memory: max(1, hosts.filter { $0.name == name }.map(\.available).min() ?? .infinity),
+                inside: measured?.inside ?? nominal, between: measured?.between ?? nominal)
+        }
+        return Cluster(
+            nodes: nodes,
+            ranks: hosts.enumerated().map { rank, host in
+                Cluster.Place(node: names.firstIndex(of: host.name) ?? 0, flops: measured?.flops[rank] ?? 1e11)
+            })
+    }
+
+    /// The measurements of a job like this: kept ones, or new ones. Collective.
+    /// - Parameter isFresh: measure anew.
+    package func machine(_ heads: HeadShape, hosts: [String], isFresh: Bool = false) throws -> Measurements {
+        let cache = measurementCache(heads, hosts: hosts)
+        let kept = isRoot && !isFresh ? cache?.read() : nil
+        var mine = Message()
+        if let kept { mine.write(kept) }
+        var told = Message(try transport.allGather(mine.bytes)[0])
+        if !told.isAtEnd { return told.readMeasurements() }
+        let measured = try measureMachine(heads, hosts: hosts)
+        if isRoot { cache?.write(measured) }
+        return measured
+    }
+
+    /// Where the measurements of a job like this are kept.
+    package func measurementCache(_ heads: HeadShape, hosts: [String]) -> MeasurementCache? {
+        MeasurementCache(
+            rankCount: hosts.count, hosts: !group.isVirtual ? hosts : hosts + ["virtual"],
+            kernel: kernels.name,
+            threads: threads.threads, element: settings.element.rawValue, heads: heads)
+    }
+
+    /// The host of every rank. Collective.
+    package func hostNames() throws -> [String] { try everyHost().map(\.name) }
+
+    /// Compares what the plans of all ranks follow from. Collective.
+    private func compareInputs(_ job: AttentionJob, _ strategy: Strategy) throws {
+        if transport.size == 1 { return }
+        let mine = Array(PlanInputs.digest(job, strategy, kernel: kernels.name))
+        let all = try transport.allGather(mine)
+        try agree {
+            guard let other = all.firstIndex(where: { $0 != all[0] }) else { return }
+            throw JobError(
+                .environment,
+                "ranks 0 and \(other) would plan differently; run one build of annulus with the same options and files on all"
+            )
+        }
+    }
+
+    private static func refusal(_ price: Price, _ cluster: Cluster, of tried: Int) -> String {
+        let ranks = cluster.ranks.count { $0.node == price.fullestNode }
+        return
+            "the job needs \(gib(price.nodeMemory)) on \(cluster.nodes[price.fullestNode].name) (\(ranks) \(ranks == 1 ? "rank" : "ranks"), "
+            + "\(price.strategy.rawValue)\(tried > 1 ? ", which needs least" : "")), and \(gib(price.nodeLimit)) are free; "
+            + "spread it over more hosts, or shorten it\(tried > 1 ? "" : ", or leave --strategy to auto")"
+    }
+
+    private static func gib(_ bytes: Double) -> String {
+        String(format: bytes < 0x1p30 ? "%.3g GiB" : "%.1f GiB", bytes / 0x1p30)
+    }
+}
+
+/// What the plans of a job follow from.
+enum PlanInputs {
+    /// The SHA-256 of it, the same on two ranks only if they plan alike.
+    package static func digest(_ job: AttentionJob, _ strategy: Strategy, kernel: String) -> SHA256.Digest {
+        var hash = SHA256()
+        func add(_ numbers: [Int]) { numbers.withUnsafeBytes { hash.update(bufferPointer: $0) } }
+        func add(_ runs: Runs) { add([runs.ranges.count] + runs.ranges.flatMap { [$0.lowerBound, $0.upperBound] }) }
+        let heads = job.heads
+        hash.update(
+            data: Data(
+                "\(Release.version) \(kernel) \(strategy.rawValue) \(job.element.rawValue) \(job.narrowsWire) \(job.mask)"
+                    .utf8))
+        add([
+            TileGrid.tileSize, heads.queryHeads, heads.keyValueHeads, heads.headDimension, heads.valueDimension,
+            job.rankCount, job.shapes.count,
+        ])
+        for shape in job.shapes { add([shape.queries, shape.keys, shape.firstQuery, shape.firstKey, shape.offset]) }
+        for rank in (0..<job.rankCount).map({ Rank($0) }) {
+            add(job.queries.tiles(of: rank))
+            add(job.keys.tiles(of: rank))
+            add(Runs(job.topology.mates(of: rank)))
+        }
+        for tile in 0..<job.queries.numbering.tileCount { add(job.visibleTiles(queryTile: tile).any) }
+        return hash.finalize()
+    }
+}
+
+extension Message {
+    fileprivate mutating func write(_ measured: Measurements) {
+        let links = [measured.inside, measured.between].map { $0.map { "\($0.latency) \($0.bandwidth)" } ?? "" }
+        for text in links + [measured.flops.map { "\($0)" }.joined(separator: " ")] { write(text) }
+    }
+
+    fileprivate mutating func readMeasurements() -> Measurements {
+        func numbers() -> [Double] { readString().split(separator: " ").compactMap { Double($0) } }
+        func link() -> Cluster.Link? {
+            let values = numbers()
+            return values.count == 2 ? Cluster.Link(latency: values[0], bandwidth: values[1]) : nil
+        }
+        let (inside, between) = (link(), link())
+        return Measurements(flops: numbers(), inside: inside, between: between)
+    }
+}

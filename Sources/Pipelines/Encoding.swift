@@ -1,0 +1,313 @@
+// Batches of a corpus through an encoder, on all ranks.
+
+import Attention
+import Checkpoints
+import Foundation
+import Matrices
+import Plans
+import RingAttention
+import Tiles
+import Tokenization
+import Transformers
+
+/// A model loaded for a job.
+package struct LoadedModel: Sendable {
+    package let folder: String
+    package let checkpoint: Checkpoint
+    package let encoder: Encoder
+    package let settings: SentenceTransformersSettings?
+
+    package static func load(
+        _ name: String, storage: WeightStorage, element: ElementKind = .float32, kernels: KernelSet
+    ) throws(FileError) -> LoadedModel {
+        let folder = try Checkpoint.resolve(name)
+        let checkpoint = try Checkpoint(folder: folder)
+        return LoadedModel(
+            folder: folder, checkpoint: checkpoint,
+            encoder: try Encoder(checkpoint, storage: storage, element: element, kernels: kernels),
+            settings: try SentenceTransformersSettings.load(folder: folder))
+    }
+
+    /// The model's tokenizer; nil where the folder has none.
+    /// - Parameter obeysSettings: lowercase first where sentence-transformers would.
+    package func tokenizer(obeysSettings: Bool = false) throws(FileError) -> Tokenizer? {
+        let lowercase = obeysSettings && settings?.lowercase ?? false
+        return Tokenizer.exists(folder: folder) ? try Tokenizer.load(folder: folder, lowercase: lowercase) : nil
+    }
+}
+
+/// Where the states of a corpus are not finite.
+private struct NotFiniteStates {
+    let document: Int
+    /// From 1; 0: the embeddings.
+    let layer: Int
+    let tile: Int
+
+    var order: (Int, Int, Int) { (document, layer, tile) }
+}
+
+/// What a job's batches share, whose documents may come in portions.
+struct BatchPlanning {
+    /// The ranks' relative speeds, once they are measured.
+    package var speeds: [Double]??
+    /// The strategy, and the cost of the batch for which it was decided.
+    package var strategy: (strategy: Strategy, flop: Double)?
+    /// What every batch's run works in.
+    package let memory = BufferPool()
+    /// Documents of earlier portions.
+    package var documents = 0
+    /// Whether it was said that states are not finite.
+    var hasWarnedOfStates = false
+}
+
+extension Session {
+    /// Loads weights, one copy for the ranks that share memory, and refuses what the hosts cannot hold before anything
+    /// is read. Collective.
+    /// - Parameter load: loads them into a storage; called once more beforehand, to count.
+    /// - Throws: `AgreedFailure`, also with status 71, and with 65 where the copies of the ranks differ; what the
+    ///   transport throws.
+    package func loadWeights<Model>(_ load: (WeightStorage) throws -> Model) throws -> Model {
+        let counting = WeightStorage.counting
+        let notes = ReadNotes()
+        try agree { try ReadNotes.$current.withValue(notes) { _ = try load(counting) } }
+        // Ranks of a host that have files of their own load them apart, and compare what they have loaded.
+        let files = try transport.allGather(withUnsafeBytes(of: notes.openedFiles) { Array($0) })
+        let weightNodes = weightNodes
+        let neighbours = Topology(ranks: files.count) { rank, neighbour in
+            weightNodes.mates(of: Rank(rank)).contains(neighbour) && files[rank] == files[neighbour]
+        }
+        let isFirst = neighbours.mates(of: transport.rank).lowerBound == transport.rank.index
+        let ((nodes, storage), shortages) = try neighbours.sharing(.weights, over: transport) { _ in
+            isFirst ? counting.floats : 0
+        } make: { nodes -> (Topology, WeightStorage) in
+            try refuseWeights(bytesPerCopy: Double(counting.floats * MemoryLayout<Float>.stride), nodes)
+            return (
+                nodes,
+                nodes.isShared
+                    ? try WeightStorage.shared(floats: counting.floats, over: transport, among: nodes) : WeightStorage()
+            )
+        }
+        warn(shortages)
+        let model = try agreeReading(among: nodes) { try load(storage) }
+        try storage.publish()
+        return model
+    }
+
+    /// Encodes a corpus in batches that bound each rank's memory, and hands each batch's run to `body`. Collective.
+    ///
+    /// The batches change no bit: a document's states do not depend on its company.
+    /// - Parameter body: the run, and which items of the corpus it holds.
+    package func encode(
+        _ corpus: Corpus, with encoder: Encoder, body: (EncoderRun, Range<Int>) throws -> Void
+    ) throws {
+        let configuration = encoder.configuration
+        try agree { try check(corpus, configuration) }
+        let total = EncoderRun.flop(lengths: corpus.items.map(\.ids.count), configuration: configuration)
+        let line = display("encoding", total: Int(total * 1e-9), unit: "GFLOP")
+        let speeds = try plannedSoFar.speeds ?? relativeSpeeds()
+        plannedSoFar.speeds = .some(speeds)
+        /// A batch, as all ranks share it.
+        func problem(_ items: Range<Int>) -> AttentionJob {
+            self.problem(
+                lengths: corpus.items[items].map(\.ids.count), configuration, element: encoder.element,
+                layout: settings.askedLayout, speeds: speeds)
+        }
+        func flop(_ items: Range<Int>) -> Double {
+            EncoderRun.flop(lengths: corpus.items[items].map(\.ids.count), configuration: configuration)
+        }
+        let batches = batches(of: corpus)
+        // The costliest batch decides for all of them.
+        guard let costliest = batches.max(by: { flop($0) < flop($1) }) else { return line.finish(done: 0) }
+        monitor.progress(.planning)
+        let strategy = try decide(problem(costliest), flop: flop(costliest), configuration, encoder.element)
+        var done = 0.0
+        var notFinite: NotFiniteStates?
+        for items in batches {
+            let ids = corpus.items[items].map(\.ids)
+            let typeIds = corpus.items[items].map { $0.typeIds ?? Array(repeating: 0, count: $0.ids.count) }
+            let batch = flop(items)
+            let run = try encoderRun(encoder, problem(items).queries, strategy)
+            let layers = configuration.layerCount
+            let monitor = monitor
+            monitor.progress(.encoding, layer: 1)
+            try run.run(ids: ids, typeIds: typeIds) { layer, part in
+                // The one that comes next; behind the last, whole documents begin anew.
+                monitor.progress(.encoding, layer: layer % layers + 1)
+                line.advance(to: Int((done + batch * part) * 1e-9))
+            }
+            notFinite =
+                notFinite
+                ?? run.notFinite.map {
+                    NotFiniteStates(
+                        document: corpus.items[items.lowerBound + $0.sequence].document, layer: $0.layer, tile: $0.tile)
+                }
+            monitor.progress(.pooling)
+            try body(run, items)
+            done += batch
+        }
+        line.finish(done: Int(total * 1e-9))
+        try warn(of: notFinite, sources: corpus.sources)
+        plannedSoFar.documents += (corpus.items.last?.document ?? -1) + 1
+    }
+
+    /// Attention over some sequences, as the ranks of this job share it.
+    /// - Parameters:
+    ///   - layout: nil: contiguous, or whatever is more even for documents.
+    ///   - speeds: of the ranks, for a balanced layout.
+    package func problem(
+        lengths: [Int], _ configuration: EncoderConfiguration, element: ElementKind, layout: Layout?, speeds: [Double]?
+    ) -> AttentionJob {
+        spread(
+            EncoderRun.job(
+                lengths: lengths, configuration: configuration, element: element, layout: layout,
+                rankCount: transport.size, speeds: speeds))
+    }
+
+    /// Attention over pieces of a sequence, as the ranks of this job share it. Collective.
+    package func problem(_ pieces: [SequenceShape], _ mask: Mask, _ heads: HeadShape) throws -> AttentionJob {
+        var problem = AttentionJob(
+            shapes: pieces, mask: mask, heads: heads, layout: settings.layout, rankCount: transport.size,
+            speeds: try relativeSpeeds())
+        problem.element = settings.element
+        return spread(problem)
+    }
+
+    private func spread(_ problem: AttentionJob) -> AttentionJob {
+        var problem = problem
+        problem.topology = topology
+        problem.wire = settings.wire
+        return problem
+    }
+
+    /// What a batch goes through. Collective.
+    package func encoderRun(_ encoder: Encoder, _ sharding: Sharding, _ strategy: Strategy) throws -> EncoderRun {
+        let monitor = monitor
+        let run = try EncoderRun(
+            encoder: encoder, sharding: sharding, strategy: strategy, topology: topology, wire: settings.wire,
+            transport: transport, threads: threads, memory: plannedSoFar.memory, progressed: { monitor.progress() })
+        warn(run.shortages)
+        return run
+    }
+
+    /// Names the first place of all ranks where states are not finite, once in a job. Collective.
+    private func warn(of mine: NotFiniteStates?, sources: [String]) throws {
+        var message = Message()
+        if let mine { for value in [mine.document, mine.layer, mine.tile] { message.write(value) } }
+        let all = try transport.allGather(message.bytes).enumerated().compactMap {
+            rank, bytes -> (found: NotFiniteStates, rank: Int)? in
+            var told = Message(bytes)
+            return told.isAtEnd
+                ? nil : (NotFiniteStates(document: told.readInt(), layer: told.readInt(), tile: told.readInt()), rank)
+        }
+        guard !plannedSoFar.hasWarnedOfStates, let first = all.min(by: { $0.found.order < $1.found.order }) else {
+            return
+        }
+        plannedSoFar.hasWarnedOfStates = true
+        let found = first.found
+        let document =
+            sources.indices.contains(found.document)
+            ? sources[found.document] : "document \(plannedSoFar.documents + found.document)"
+        log.warning(
+            """
+            infinities or NaN came out of \(found.layer == 0 ? "the embeddings" : "layer \(found.layer)") for tile \(found.tile) of \
+            \(document) (rank \(first.rank)), and are in the results; `annulus verify` tells whether the model is at fault
+            """)
+    }
+
+    /// Refuses tokens for which the model has no row, wherever they come from: given ids, or what a tokenizer made of a
+    /// text.
+    private func check(_ corpus: Corpus, _ configuration: EncoderConfiguration) throws {
+        for item in corpus.items {
+            do throws(TokenError) {
+                try configuration.check(ids: [item.ids], typeIds: item.typeIds.map { [$0] })
+            } catch {
+                throw FileError(
+                    .malformed, path: corpus.source(of: item), "\(error.reason); use this model's tokenizer")
+            }
+        }
+    }
+
+    /// The strategy of some batches, given the costliest: that of earlier ones, unless these cost twice as much.
+    /// Collective.
+    private func decide(
+        _ job: AttentionJob, flop: Double, _ configuration: EncoderConfiguration, _ element: ElementKind
+    ) throws -> Strategy {
+        let surroundings = try configuration.surroundings(element, threads: threads.threads, weights: false)
+        let earlier = plannedSoFar.strategy.flatMap { flop <= 2 * $0.flop ? $0 : nil }
+        // Also where nothing is chosen, memory is looked at, and whether all ranks plan the same.
+        let strategy = try decide(job, surroundings, settings.strategy ?? earlier?.strategy).strategy
+        plannedSoFar.strategy = (strategy, max(flop, earlier?.flop ?? 0))
+        return strategy
+    }
+
+    /// Batches of as many tokens as bound each rank's memory, or of a single document that is longer.
+    private func batches(of corpus: Corpus) -> [Range<Int>] {
+        var batches: [Range<Int>] = []
+        var first = 0
+        while first < corpus.items.count {
+            var last = first
+            var tokens = 0
+            while last < corpus.items.count,
+                last == first || tokens + corpus.items[last].ids.count <= 16_384 * transport.size
+            {
+                tokens += corpus.items[last].ids.count
+                last += 1
+            }
+            batches.append(first..<last)
+            first = last
+        }
+        return batches
+    }
+
+    /// The vectors of every span of a corpus, each on the rank that holds the span's first token. Collective.
+    /// - Parameter body: (number of the span in the corpus, vector), called on that rank in ascending order of a batch.
+    package func vectors(
+        _ corpus: Corpus, with encoder: Encoder, pooling: PoolingMode, normalize: Bool, dimensions: Int?,
+        body: ([(span: Int, vector: [Float])]) throws -> Void
+    ) throws {
+        var spansBefore = 0
+        try encode(corpus, with: encoder) { run, items in
+            var spans: [Span] = []
+            for (sequence, item) in corpus.items[items].enumerated() {
+                spans += item.spans.map { Span(sequence: sequence, tokens: $0.tokens) }
+            }
+            let pooled = try run.pool(spans, mode: pooling, transport: transport).map { entry in
+                var vector = entry.vector
+                if let dimensions { vector = Array(vector.prefix(dimensions)) }
+                return (span: spansBefore + entry.span, vector: normalize ? normalized(vector) : vector)
+            }
+            try body(pooled)
+            spansBefore += spans.count
+        }
+    }
+
+    /// Every rank's (number, vector) pairs, in ascending order, on rank 0; nothing on the others. Collective.
+    package func gather(_ mine: [(span: Int, vector: [Float])]) throws -> [(span: Int, vector: [Float])] {
+        if transport.size == 1 { return mine }
+        var message = Message()
+        for entry in mine {
+            message.write(entry.span)
+            message.write(entry.vector)
+        }
+        let sizes = try transport.allGather(withUnsafeBytes(of: Int64(message.bytes.count)) { Array($0) })
+        guard isRoot else {
+            try message.bytes.withUnsafeBytes { bytes in
+                try transport.exchange(receive: [], send: bytes.isEmpty ? [] : [Outgoing(to: Rank(0), pieces: [bytes])])
+            }
+            return []
+        }
+        var inboxes: [(rank: Rank, bytes: UnsafeMutableRawBufferPointer)] = []
+        for rank in 1..<transport.size {
+            let count = sizes[rank].withUnsafeBytes { Int($0.loadUnaligned(as: Int64.self)) }
+            if count > 0 { inboxes.append((Rank(rank), .allocate(byteCount: count, alignment: 8))) }
+        }
+        defer { inboxes.forEach { $0.bytes.deallocate() } }
+        try transport.exchange(receive: inboxes.map { Incoming(from: $0.rank, pieces: [$0.bytes]) }, send: [])
+        var all = mine
+        for inbox in inboxes {
+            var told = Message(Array(inbox.bytes))
+            while !told.isAtEnd { all.append((told.readInt(), told.readFloats())) }
+        }
+        return all.sorted { $0.span < $1.span }
+    }
+}

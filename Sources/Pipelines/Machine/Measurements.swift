@@ -1,0 +1,140 @@
+// What ranks measure of themselves and of the links between them, for the planner.
+
+import Attention
+import Foundation
+import Matrices
+import Plans
+import RingAttention
+import Tiles
+
+/// What is measured, by every rank of a job, before a strategy is chosen.
+package struct Measurements: Equatable {
+    /// Floating-point operations a second of each rank's attention while all ranks compute.
+    package var flops: [Double]
+    /// Between two ranks of one host, and between two hosts, where the job has them.
+    package var inside: Cluster.Link?
+    package var between: Cluster.Link?
+
+    /// Rounded to within a hundredth (1.00, 1.02 … 2, 2.05 … 5, 5.1 … 10): what changes from one run to the next is not
+    /// to change the plan, and a prediction is not to suffer.
+    package var rounded: Measurements {
+        func round(_ value: Double) -> Double {
+            guard value > 0, value.isFinite else { return value }
+            let power = pow(10, log10(value).rounded(.down))
+            let perUnit: Double = value < 2 * power ? 50 : value < 5 * power ? 20 : 10
+            return (value / power * perUnit).rounded() / perUnit * power
+        }
+        func round(_ link: Cluster.Link?) -> Cluster.Link? {
+            link.map { Cluster.Link(latency: round($0.latency), bandwidth: round($0.bandwidth)) }
+        }
+        return Measurements(flops: flops.map { round($0) }, inside: round(inside), between: round(between))
+    }
+}
+
+extension Session {
+    /// Measures what this job's ranks and links do now, in some tenths of a second. Collective.
+    /// - Parameter hosts: the host of every rank.
+    func measureMachine(_ heads: HeadShape, hosts: [String]) throws -> Measurements {
+        try transport.barrier()
+        let mine = try kernelSpeed(heads)
+        let flops = try transport.allGather(withUnsafeBytes(of: mine) { Array($0) }).map {
+            $0.withUnsafeBytes { $0.loadUnaligned(as: Double.self) }
+        }
+        let firsts = Dictionary(grouping: hosts.indices, by: { hosts[$0] }).values.sorted { $0[0] < $1[0] }
+        let neighbours = firsts.first { $0.count > 1 }
+        let inside = try neighbours.map { try measureLink(Rank($0[0]), Rank($0[1])) }
+        let between = firsts.count > 1 ? try measureLink(Rank(firsts[0][0]), Rank(firsts[1][0])) : nil
+        return Measurements(flops: flops, inside: inside, between: between).rounded
+    }
+
+    /// The attention of one rank, no messages: floating-point operations a second, the median over a tenth of a second.
+    private func kernelSpeed(_ heads: HeadShape) throws -> Double {
+        let (pool, kernels, element, monitor) = (threads, kernels, settings.element, monitor)
+        // As many heads as keep the threads busy, and little enough for wide heads.
+        let shape = HeadShape(
+            queryHeads: min(pool.threads, 64), keyValueHeads: min(pool.threads, 64), headDimension: heads.headDimension,
+            valueDimension: heads.valueDimension)
+        let length = (heads.headDimension + heads.valueDimension) > 1024 ? 256 : 2048
+        return try VirtualRanks.run(count: 1) { transport in
+            var job = AttentionJob(
+                shapes: [SequenceShape(length: length)], mask: .full, heads: shape, layout: .contiguous, rankCount: 1)
+            job.element = element
+            let attention = try AttentionSetup(
+                job, .passKeyValue, transport: transport, threads: pool, kernels: kernels)
+            let (width, outputWidth) = (shape.queryHeads * shape.headDimension, shape.queryHeads * shape.valueDimension)
+            let rows = AlignedBuffer(count: length * width)
+            let output = AlignedBuffer(count: length * outputWidth)
+            // Zeros would do, but for processors that are faster on them.
+            for index in 0..<rows.count { rows.pointer[index] = Float(index % 17) * 0.1 - 0.8 }
+            return try withExtendedLifetime((rows, output)) {
+                for tile in job.keys.tiles(of: Rank(0)) {
+                    attention.keyValues.pack(
+                        tile: tile, rows: 0..<min(TileGrid.tileSize, length),
+                        keys: HeadRows(rows, tokenStride: width, headStride: shape.headDimension),
+                        values: HeadRows(output, tokenStride: outputWidth, headStride: shape.valueDimension))
+                }
+                func attend() throws {
+                    try attention.attend(
+                        queries: HeadRows(rows, tokenStride: width, headStride: shape.headDimension), scale: 0.1,
+                        output: HeadRows(output, tokenStride: outputWidth, headStride: shape.valueDimension))
+                }
+                try attend()
+                let start = ContinuousClock.now
+                var seconds: [Double] = []
+                while seconds.count < 5 || ContinuousClock.now - start < .milliseconds(100) {
+                    let before = ContinuousClock.now
+                    try attend()
+                    monitor.progress()
+                    seconds.append((ContinuousClock.now - before).inSeconds)
+                }
+                // A neighbour's work for a moment is not to count.
+                return job.visibleFlop / median(seconds)
+            }
+        }[0]
+    }
+
+    /// The link between two ranks: the time in which they swap a small message, and the rate at which they swap large
+    /// ones. The other ranks wait. Collective.
+    private func measureLink(_ first: Rank, _ second: Rank) throws -> Cluster.Link {
+        try transport.barrier()
+        var link = (latency: 0.0, bandwidth: 0.0)
+        if transport.rank == first || transport.rank == second {
+            let peer = transport.rank == first ? second : first
+            let largest = 1 << 22
+            let (outgoing, arriving) = (AlignedBuffer(count: largest / 4), AlignedBuffer(count: largest / 4))
+            func swap(_ bytes: Int) throws {
+                try transport.exchange(
+                    receive: [
+                        Incoming(
+                            from: peer, pieces: [UnsafeMutableRawBufferPointer(rebasing: arriving.bytes[..<bytes])])
+                    ],
+                    send: [Outgoing(to: peer, pieces: [UnsafeRawBufferPointer(rebasing: outgoing.bytes[..<bytes])])])
+            }
+            func seconds(_ bytes: Int, times: Int) throws -> Double {
+                let start = ContinuousClock.now
+                for _ in 0..<times {
+                    try swap(bytes)
+                    monitor.progress()
+                }
+                return (ContinuousClock.now - start).inSeconds / Double(times)
+            }
+            _ = try seconds(64, times: 10)
+            link.latency = try seconds(64, times: 50)
+            // Long enough that a connection comes to its speed, but a slow link not for long; both sides go by what the
+            // first one saw.
+            outgoing.pointer[0] = Float(try seconds(1 << 16, times: 1))
+            try swap(64)
+            let quick = Double((transport.rank == first ? outgoing : arriving).pointer[0])
+            let bytes = quick > 0.02 ? 1 << 16 : largest
+            let times = max(2, min(16, Int(0.1 / max(1e-6, quick * Double(bytes >> 16)))))
+            _ = try seconds(bytes, times: 1)
+            link.bandwidth = Double(bytes) / max(1e-9, try seconds(bytes, times: times) - link.latency)
+        }
+        let both = try transport.allGather(withUnsafeBytes(of: link) { Array($0) })
+        return both[first.index].withUnsafeBytes {
+            Cluster.Link(
+                latency: $0.loadUnaligned(as: Double.self),
+                bandwidth: $0.loadUnaligned(fromByteOffset: 8, as: Double.self))
+        }
+    }
+}

@@ -1,0 +1,30 @@
+// Where results go.
+
+/// How results are written.
+package enum OutputFormat: Sendable {
+    case numpy, safetensors, jsonLines
+
+    package init?(path: String) {
+        switch path.split(separator: ".", omittingEmptySubsequences: false).last {
+        case "npy": self = .numpy
+        case "safetensors": self = .safetensors
+        case "jsonl": self = .jsonLines
+        default: return nil
+        }
+    }
+}
+
+/// A file for results.
+package struct OutputFile: Sendable {
+    package let path: String
+    /// Whether one of that name may be replaced.
+    package let mayReplace: Bool
+
+    package init(path: String, mayReplace: Bool) {
+        self.path = path
+        self.mayReplace = mayReplace
+    }
+
+    /// The format that its name asks for.
+    package var format: OutputFormat { OutputFormat(path: path) ?? .jsonLines }
+}

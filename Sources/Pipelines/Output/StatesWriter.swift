@@ -1,0 +1,86 @@
+// Every token's hidden state, written by the rank that computed it.
+
+import Checkpoints
+import Foundation
+import RingAttention
+import Tiles
+import Transformers
+
+/// Encodes a corpus and writes the states of all tokens: `embed --pooling none`.
+struct StatesWriter {
+    private let session: Session
+    private let corpus: Corpus
+    private let encoder: Encoder
+
+    init(_ session: Session, corpus: Corpus, encoder: Encoder) {
+        self.session = session
+        self.corpus = corpus
+        self.encoder = encoder
+    }
+
+    /// Encodes and writes into a file. Collective.
+    /// - Throws: `AgreedFailure` where the file cannot hold what was asked for.
+    package func write(to output: OutputFile) throws {
+        let count = corpus.items.count
+        try session.agree {
+            if output.format == .numpy && count != 1 {
+                throw JobError(
+                    .usage, "a .npy holds the states of one document, and there are \(count): write .safetensors")
+            }
+        }
+        let width = encoder.configuration.hiddenSize
+        let header: [UInt8]
+        let offsets: [Int]
+        let size: Int
+        if output.format == .numpy {
+            header = NumpyHeader.float32(shape: [corpus.items[0].ids.count, width])
+            offsets = [header.count]
+            size = header.count + corpus.items[0].ids.count * width * 4
+        } else {
+            let layout = SafetensorsLayout(
+                tensors: corpus.items.enumerated().map { ("\($0)", .float32, [$1.ids.count, width]) })
+            header = layout.headerBytes
+            offsets = corpus.items.indices.map { layout.offset(of: "\($0)") }
+            size = layout.totalBytes
+        }
+        let file = try ParallelFile.create(
+            output.path, force: output.mayReplace, transport: session.transport, size: size)
+        try header.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
+        try session.encode(corpus, with: encoder) { run, items in
+            session.monitor.progress(.writing)
+            try file.write(
+                run.tiles.map { tile in
+                    let bytes = UnsafeRawBufferPointer(
+                        start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width * 4)
+                    return (offsets[items.lowerBound + tile.sequence] + tile.tokens.lowerBound * width * 4, bytes)
+                })
+        }
+        try file.commit()
+    }
+
+    /// Encodes and writes a line a document: {"embeddings": [[…], …]}. Collective.
+    package func write(to lines: LineOutput) throws {
+        let width = encoder.configuration.hiddenSize
+        try session.encode(corpus, with: encoder) { run, items in
+            let tiles = run.tiles.map { tile in
+                (
+                    span: tile.number,
+                    vector: Array(
+                        UnsafeBufferPointer(
+                            start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width))
+                )
+            }
+            var text = ""
+            var sequence = -1
+            for (number, rows) in try session.gather(tiles) {
+                let owner = run.sharding.numbering.sequence(of: number)
+                text += owner == sequence ? ", " : (sequence < 0 ? "" : "]}\n") + "{\"embeddings\": ["
+                sequence = owner
+                text += stride(from: 0, to: rows.count, by: width)
+                    .map { JSONText.floats(rows[$0..<$0 + width]) }.joined(separator: ", ")
+            }
+            if sequence >= 0 { text += "]}\n" }
+            try lines.write(text)
+        }
+    }
+}

@@ -1,0 +1,120 @@
+// Questions answered from documents.
+
+import Checkpoints
+import Foundation
+import RingAttention
+import Tokenization
+import Transformers
+
+/// The spans of documents that answer a question, with a model of extractive question answering.
+///
+/// As in the pipeline of transformers, a document is read in windows that overlap.
+package struct Answering: Sendable {
+    package var question: String
+    /// How many answers a document.
+    package var topK = 1
+    /// The longest answer, in tokens.
+    package var maxAnswerTokens = 15
+    /// Tokens of a window: question, special tokens and a part of the document.
+    package var windowTokens = 384
+    /// Tokens that two windows share.
+    package var stride = 128
+
+    package init(question: String) { self.question = question }
+
+    /// A part of a document behind the question.
+    private struct Window {
+        let document: Int
+        let encoding: Encoding
+    }
+
+    /// Answers the question from every document. Collective.
+    package func run(model: String, input: DocumentInput, output: LineDestination, _ session: Session) throws {
+        let task = try TaskPipeline(.questionAnswering, model: model, input: input, output: output, session)
+        let tokenizer = try task.tokenizer()
+        session.logHeader("answer \(model)", encodes: true)
+        try task.forEachPortion { portion in
+            let windows = try session.agree { try split(portion.documents, task, tokenizer) }
+            // The answers found so far of a document whose windows span two batches.
+            var open: [(span: AnswerSpan, start: Int, end: Int)] = []
+            try task.run(windows.map(\.encoding), of: portion.documents, owners: windows.map(\.document)) {
+                run, items in
+                let logits = try task.tokenLogits(run, items.count)
+                if !session.isRoot { return "" }
+                var lines = ""
+                for number in items {
+                    let window = windows[number]
+                    open += answers(window.encoding, logits[number - items.lowerBound])
+                    if number + 1 < windows.count, windows[number + 1].document == window.document { continue }
+                    let text = if case .text(let text) = portion.documents[window.document].content { text } else { "" }
+                    let best = open.enumerated().sorted {
+                        ($1.element.span.score, $0.offset) < ($0.element.span.score, $1.offset)
+                    }
+                    .prefix(topK).map { json($0.element, text) }
+                    lines +=
+                        (topK == 1
+                            ? best.first ?? "{\"score\": 0.0, \"start\": 0, \"end\": 0, \"answer\": \"\"}"
+                            : "[" + best.joined(separator: ", ") + "]") + "\n"
+                    open = []
+                }
+                return lines
+            }
+        }
+    }
+
+    private func split(_ documents: [Document], _ task: TaskPipeline, _ tokenizer: Tokenizer) throws -> [Window] {
+        let limit = min(windowTokens, task.encoding.maximumLength)
+        var windows: [Window] = []
+        for (number, document) in documents.enumerated() {
+            guard case .text(let text) = document.content else {
+                throw FileError(.malformed, path: document.source, "holds token ids; answer needs text")
+            }
+            let whole = tokenizer.encode(question, pair: text)
+            let context = whole.sequences.indices.filter { whole.sequences[$0] == 1 }
+            guard let first = context.first, let last = context.last else {
+                throw FileError(.malformed, path: document.source, "has no tokens to answer from")
+            }
+            let (before, after) = (Array(0..<first), Array(last + 1..<whole.count))
+            let room = limit - before.count - after.count
+            guard room > 0, room >= context.count || room > stride else {
+                throw JobError(
+                    .usage,
+                    "the question takes \(before.count) tokens, which leaves no room in windows of \(limit) that share \(stride)"
+                )
+            }
+            var start = 0
+            while true {
+                let end = min(start + room, context.count)
+                windows.append(
+                    Window(document: number, encoding: whole.selecting(before + context[start..<end] + after)))
+                if end == context.count { break }
+                start += room - stride
+            }
+        }
+        return windows
+    }
+
+    /// The answers of one window, widened to whole words.
+    private func answers(_ window: Encoding, _ logits: [Float]) -> [(span: AnswerSpan, start: Int, end: Int)] {
+        let (starts, ends) = (window.ids.indices.map { logits[2 * $0] }, window.ids.indices.map { logits[2 * $0 + 1] })
+        let spans = answerSpans(
+            starts: starts, ends: ends, isContext: window.sequences.map { $0 == 1 },
+            first: window.sequences.first == -1 ? 0 : nil,
+            maximumTokens: maxAnswerTokens, count: topK)
+        return spans.map { span in
+            func word(_ token: Int) -> Range<Int> {
+                let tokens = window.ids.indices.filter {
+                    window.sequences[$0] == 1 && window.words[$0] == window.words[token]
+                }
+                return window.offsets[tokens.first ?? token]
+                    .lowerBound..<window.offsets[tokens.last ?? token].upperBound
+            }
+            return (span, word(span.tokens.lowerBound).lowerBound, word(span.tokens.upperBound).upperBound)
+        }
+    }
+
+    private func json(_ answer: (span: AnswerSpan, start: Int, end: Int), _ text: String) -> String {
+        "{\"score\": \(JSONText.number(answer.span.score)), \"start\": \(answer.start), \"end\": \(answer.end), "
+            + "\"answer\": \(JSONText.string(scalars(text, answer.start..<max(answer.start, answer.end))))}"
+    }
+}

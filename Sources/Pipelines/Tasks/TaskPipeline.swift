@@ -1,0 +1,152 @@
+// What the verbs of task heads share: the head, documents as tokens, as they come, and lines that leave in input order.
+
+import Checkpoints
+import Foundation
+import RingAttention
+import Tiles
+import Tokenization
+import Transformers
+
+/// A model with a head, and documents for it.
+struct TaskPipeline {
+    package let encoding: EncodingPipeline
+    package let head: TaskHead
+    package let labels: LabelSet
+    private let output: LineOutput
+    private var session: Session { encoding.session }
+
+    /// Loads everything. Collective.
+    init(_ task: Task, model name: String, input: DocumentInput, output: LineDestination, _ session: Session) throws {
+        encoding = try EncodingPipeline(model: name, input: input, session: session, obeysSettings: false)
+        let model = encoding.model
+        let path = model.folder + "/config.json"
+        let labels = try session.agree { try LabelSet(model.checkpoint.config, path: path) }
+        self.labels = labels
+        head = try session.loadWeights { storage in
+            try TaskHead(
+                task, labels: labels.names.count, config: model.checkpoint.config, path: path,
+                configuration: model.encoder.configuration,
+                parameters: model.checkpoint, storage: storage, element: session.settings.element,
+                kernels: session.kernels)
+        }
+        self.output = try LineOutput(output, session)
+    }
+
+    package var model: LoadedModel { encoding.model }
+
+    /// Calls `body` with the documents in portions, as they come. Collective.
+    func forEachPortion(_ body: (DocumentStream.Portion) throws -> Void) throws {
+        while let portion = try encoding.stream.next() { try body(portion) }
+        try output.finish()
+    }
+
+    /// The tokenizer, which this task cannot do without.
+    package func tokenizer() throws -> Tokenizer {
+        try session.agree {
+            guard let tokenizer = encoding.tokenizer else {
+                throw FileError(
+                    .missing, path: model.folder + "/tokenizer.json",
+                    "no such file; this verb needs the model's tokenizer")
+            }
+            return tokenizer
+        }
+    }
+
+    /// A document's tokens.
+    /// - Throws: `FileError` where it is too long, naming the limit.
+    package func tokens(of document: Document) throws(FileError) -> Encoding {
+        var tokens = try document.encoding(encoding.tokenizer)
+        let isCut = try encoding.truncation.apply(
+            to: &tokens, limit: encoding.maximumLength, prefix: tokens.specialTokensMask.prefix { $0 }.count,
+            suffix: tokens.specialTokensMask.reversed().prefix { $0 }.count, of: document.source)
+        if isCut { session.log.warning("\(document.source) was cut to the limit (--truncate right)") }
+        return tokens
+    }
+
+    /// Some documents' tokens, on every rank. Collective.
+    func encodings(_ documents: [Document]) throws -> [Encoding] {
+        session.monitor.progress(.tokenizing)
+        return try session.agree {
+            try documents.map { document in
+                session.monitor.progress()
+                return try tokens(of: document)
+            }
+        }
+    }
+
+    /// Encodes sequences in batches and writes what `lines` makes of each batch, in input order. Collective.
+    /// - Parameters:
+    ///   - documents: what the sequences are of: each of one, or as `owners` says.
+    ///   - lines: gets the run and which of the sequences it holds; its text counts on rank 0 alone.
+    package func run(
+        _ encodings: [Encoding], of documents: [Document], owners: [Int]? = nil,
+        lines: (EncoderRun, Range<Int>) throws -> String
+    ) throws {
+        let corpus = Corpus(
+            items: encodings.enumerated().map { number, encoding in
+                Corpus.Item(
+                    document: owners?[number] ?? number, ids: encoding.ids, typeIds: encoding.typeIds, start: 0, end: 0,
+                    spans: [(0..<encoding.count, 0, 0)])
+            }, sources: documents.map(\.source), texts: [])
+        try session.encode(corpus, with: model.encoder) { run, items in try output.write(try lines(run, items)) }
+    }
+
+    /// The head's logits of every token of a batch on rank 0: for each sequence, tokens × outputs. Collective.
+    func tokenLogits(_ run: EncoderRun, _ count: Int) throws -> [[Float]] {
+        let mine = run.tiles.map { tile in
+            (
+                span: tile.number,
+                vector: run.logits(head) { $0.number == tile.number ? Array(0..<tile.tokens.count) : [] }.flatMap(
+                    \.values)
+            )
+        }
+        var result = Array(repeating: [Float](), count: count)
+        for (tile, values) in try session.gather(mine) { result[run.sharding.numbering.sequence(of: tile)] += values }
+        return result
+    }
+}
+
+extension Encoding {
+    /// Some of the tokens, in the order given.
+    func selecting(_ tokens: [Int]) -> Encoding {
+        var result = Encoding()
+        result.ids = tokens.map { ids[$0] }
+        result.offsets = tokens.map { offsets[$0] }
+        result.specialTokensMask = tokens.map { specialTokensMask[$0] }
+        result.typeIds = tokens.map { typeIds[$0] }
+        if !words.isEmpty { result.words = tokens.map { words[$0] } }
+        if !sequences.isEmpty { result.sequences = tokens.map { sequences[$0] } }
+        return result
+    }
+}
+
+/// The text of some Unicode scalars of a string.
+package func scalars(_ text: String, _ range: Range<Int>) -> String {
+    let scalars = text.unicodeScalars
+    let start =
+        scalars.index(scalars.startIndex, offsetBy: range.lowerBound, limitedBy: scalars.endIndex) ?? scalars.endIndex
+    let end = scalars.index(start, offsetBy: range.count, limitedBy: scalars.endIndex) ?? scalars.endIndex
+    return String(scalars[start..<end])
+}
+
+/// The tokens of a model that have a meaning of their own, as its tokenizer's files name them.
+struct NamedTokens {
+    private let names: [String: String]
+
+    init(folder: String) throws(FileError) {
+        var names: [String: String] = [:]
+        for file in ["special_tokens_map.json", "tokenizer_config.json"] where FileBytes.exists(folder + "/" + file) {
+            let json = try JSON.load(path: folder + "/" + file)
+            for key in ["mask_token", "unk_token", "pad_token", "cls_token"] {
+                if let name = json[key]?.string ?? json[key]?["content"]?.string { names[key] = name }
+            }
+        }
+        self.names = names
+    }
+
+    /// The id of `mask_token`, …; where the files do not name it, that of the usual spellings.
+    func id(_ key: String, _ tokenizer: Tokenizer, usual: [String]) -> Int32? {
+        if let name = names[key] { return tokenizer.id(of: name) }
+        return usual.lazy.compactMap { tokenizer.id(of: $0) }.first
+    }
+}

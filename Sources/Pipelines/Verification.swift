@@ -1,0 +1,320 @@
+// A checkpoint proved sound, the same on any ranks, and right by a float64 reference.
+
+import Checkpoints
+import Crypto
+import Foundation
+import Matrices
+import Plans
+import RingAttention
+import Synchronization
+import Tokenization
+import Transformers
+
+/// One run of `verify`, on one rank.
+package final class Verification {
+    /// What is proved.
+    package struct Options: Sendable {
+        /// A folder, or `org/name` in the Hugging Face cache.
+        package var model: String
+        /// Tokens of the documents of seeded ids, cut at the model's positions.
+        package var lengths: [Int]
+        /// Numbers of virtual ranks.
+        package var ranks: [Int]
+        /// Of the token ids.
+        package var seed: UInt64
+
+        package init(model: String, lengths: [Int], ranks: [Int], seed: UInt64) {
+            (self.model, self.lengths, self.ranks, self.seed) = (model, lengths, ranks, seed)
+        }
+    }
+
+    private let options: Options
+    private let print: (String) throws -> Void
+    private let session: Session
+    private let checkpoint: Checkpoint
+    private let configuration: EncoderConfiguration
+    private let audit: CheckpointAudit
+    private var failed: [String] = []
+    private var count = 0
+    /// The first place where states of rank 0 were not finite.
+    private let notFinite = FirstNotFinite()
+
+    /// Collective, like all of its functions.
+    /// - Parameter print: takes a line of the report, on rank 0.
+    package init(_ options: Options, _ session: Session, print: @escaping (String) throws -> Void) throws {
+        self.options = options
+        self.session = session
+        self.print = print
+        session.monitor.progress(.reading)
+        (checkpoint, configuration) = try session.agreeReading {
+            let checkpoint = try Checkpoint(folder: Checkpoint.resolve(options.model))
+            return (checkpoint, try EncoderConfiguration(checkpoint.config, path: checkpoint.folder + "/config.json"))
+        }
+        let checkpoint = checkpoint
+        audit = try session.agree { try CheckpointAudit(checkpoint, kernels: session.kernels) }
+    }
+
+    /// - Throws: `AgreedFailure` with status 65 where a check fails.
+    package func run() throws {
+        session.logHeader("verify \(options.model)")
+        try checkTensors()
+        if failed.isEmpty {
+            let documents = try self.documents()
+            let encoder = try session.loadWeights { [checkpoint] storage in
+                try Encoder(checkpoint, storage: storage, element: session.settings.element, kernels: session.kernels)
+            }
+            let states = try checkBytes(encoder, documents)
+            try checkStates(states, documents)
+        } else {
+            try report("not verified", "bytes on ranks, states against float64: the tensors are at fault")
+        }
+        try reportHeads()
+        try session.agree {
+            guard failed.isEmpty else {
+                throw JobError(
+                    .badInput,
+                    "\(checkpoint.folder): \(failed.count) of \(count) checks failed: \(failed.joined(separator: ", "))"
+                )
+            }
+        }
+    }
+
+    /// Prints a line. Collective.
+    private func report(_ name: String, _ text: String) throws {
+        try session.agree {
+            guard session.isRoot else { return }
+            try print(name.padding(toLength: 16, withPad: " ", startingAt: 0) + text + "\n")
+        }
+    }
+
+    /// Prints a check's line. Collective; the outcome is that of rank 0.
+    private func check(_ name: String, _ holds: Bool, _ text: String) throws {
+        let told = try session.transport.allGather([holds ? 1 : 0])[0][0] == 1
+        count += 1
+        if !told { failed.append(name) }
+        try report(name, (told ? "ok      " : "FAILED  ") + text)
+    }
+
+    private func list(_ names: [String]) -> String {
+        names.prefix(3).joined(separator: ", ") + (names.count > 3 ? ", and \(names.count - 3) more" : "")
+    }
+
+    // MARK: Tensors
+
+    private func checkTensors() throws {
+        let monitor = session.monitor
+        let faults = try session.agree { session.isRoot ? try checkpoint.notFinite { monitor.progress() } : [] }
+        try check(
+            "finite", faults.isEmpty,
+            faults.isEmpty
+                ? "\(checkpoint.parameterCount) numbers in \(checkpoint.names.count) tensors"
+                : list(faults.map { "'\($0.name)' holds \($0.count) that are infinite or not numbers" }))
+        try check(
+            "parameters", audit.unreadable.isEmpty,
+            audit.unreadable.isEmpty
+                ? "\(audit.parameters.count) of a \(configuration.family.name) of \(configuration.layerCount) layers, their shapes as config.json says"
+                : list(audit.unreadable))
+        try check(
+            "no others", audit.unused.isEmpty,
+            audit.unused.isEmpty
+                ? "beside them \(audit.others.isEmpty ? "nothing" : "what the encoder does not read: " + list(audit.others))"
+                : "config.json has no place for " + list(audit.unused.map { "'\($0)'" }))
+    }
+
+    // MARK: Documents
+
+    private struct Documents {
+        var ids: [[Int32]]
+        var typeIds: [[Int32]]
+    }
+
+    /// Documents of every length, and one of text. The second halves are of the second type, where there are types.
+    private func documents() throws -> Documents {
+        let configuration = configuration
+        var ids = options.lengths.enumerated().map { number, length in
+            let source = SeededIds(seed: options.seed &+ UInt64(number), count: configuration.vocabularySize)
+            return (0..<min(length, configuration.positionCount)).map { source.id($0) }
+        }
+        if let tokenizer = try session.agreeReading({
+            try Tokenizer.exists(folder: checkpoint.folder) ? Tokenizer.load(folder: checkpoint.folder) : nil
+        }) {
+            let (type, types) = (Int(tokenizer.largestTypeId), configuration.tokenTypeCount)
+            let hasTypes = !configuration.distinguishesTypes || type < types
+            try check(
+                "tokenizer", Int(tokenizer.largestId) < configuration.vocabularySize && hasTypes,
+                "\(tokenizer.vocabularySize) tokens, the largest id \(tokenizer.largestId); the model has \(configuration.vocabularySize) rows"
+                    + (hasTypes ? "" : "; the largest type \(type), and the model has \(types) rows of types"))
+            let text = Array(tokenizer.encode(Self.text).ids.prefix(configuration.positionCount))
+            if failed.isEmpty, !text.isEmpty { ids.append(text) }
+        } else {
+            try report("not verified", "the tokenizer: there is none")
+        }
+        return Documents(
+            ids: ids,
+            typeIds: ids.map { ids in
+                ids.indices.map { configuration.distinguishesTypes && 2 * $0 >= ids.count ? 1 : 0 }
+            })
+    }
+
+    private static let text = """
+        The quick brown fox jumps over the lazy dog. Café naïve façade, Ångström; 3.14159 ≈ π. 北京大学 東京都 한국어. \
+        Привет, мир! مرحبا بالعالم. नमस्ते दुनिया 🍕👩‍💻 MKTAYIAKQRQISFVKSHFSRQ
+        """
+
+    // MARK: Bytes
+
+    /// The states of one rank, on rank 0.
+    private func checkBytes(_ encoder: Encoder, _ documents: Documents) throws -> [[Float]] {
+        session.monitor.progress(.encoding)
+        let lengths = documents.ids.map(\.count)
+        let (states, digest) = try session.agree {
+            guard session.isRoot else { return ([[Float]](), "") }
+            let states = try self.states(encoder, documents, ranks: 1, .passKeyValue, threads: session.threads.threads)
+            return (states, Self.digest(states))
+        }
+        let place = notFinite.found
+        let finite = place == nil && states.allSatisfy { $0.allSatisfy(\.isFinite) }
+        let fault = place.map {
+            "not finite from \($0.layer == 0 ? "the embeddings" : "layer \($0.layer)") on, tile \($0.tile) of document \($0.sequence)"
+        }
+        try check(
+            "states", finite,
+            "\(lengths.map(String.init).joined(separator: ", ")) tokens on 1 rank, \(finite ? "all finite" : fault ?? "not all finite"), "
+                + "SHA-256 \(digest.prefix(16))…")
+        let strategies = session.settings.strategy.map { [$0] } ?? Strategy.allCases
+        for ranks in options.ranks {
+            let others = try session.agree {
+                guard session.isRoot else { return [String]() }
+                return try strategies.filter {
+                    Self.digest(try self.states(encoder, documents, ranks: ranks, $0, threads: 1)) != digest
+                }.map(\.rawValue)
+            }
+            let what = strategies.count == 1 ? strategies[0].rawValue : "\(strategies.count) strategies"
+            try check(
+                "\(ranks) virtual", others.isEmpty,
+                others.isEmpty
+                    ? "the same bytes with \(what)"
+                    : "other bytes than on 1 rank with \(others.joined(separator: ", "))")
+        }
+        if session.transport.size > 1 {
+            let found = try digestOfJob(encoder, documents)
+            try check(
+                "\(session.transport.size) of the job", found == digest,
+                found == digest ? "the same bytes" : "other bytes than on 1 rank, SHA-256 \(found.prefix(16))…")
+        }
+        return states
+    }
+
+    /// Every document's states, on so many virtual ranks.
+    private func states(_ encoder: Encoder, _ documents: Documents, ranks: Int, _ strategy: Strategy, threads: Int)
+        throws -> [[Float]]
+    {
+        let width = encoder.configuration.hiddenSize
+        let sharding = EncoderRun.sharding(
+            lengths: documents.ids.map(\.count), encoder: encoder, layout: session.settings.layout, rankCount: ranks)
+        let (monitor, wire, notFinite) = (session.monitor, session.settings.wire, notFinite)
+        let parts = try VirtualRanks.run(count: ranks, seed: options.seed) { transport in
+            let run = try EncoderRun(
+                encoder: encoder, sharding: sharding, strategy: strategy, wire: wire, transport: transport,
+                threads: ThreadPool(threads: threads), progressed: { monitor.progress() })
+            try run.run(ids: documents.ids, typeIds: documents.typeIds)
+            run.notFinite.map(notFinite.add)
+            return withExtendedLifetime(run) {
+                run.tiles.map { tile in
+                    (
+                        tile.sequence, tile.tokens,
+                        Array(
+                            UnsafeBufferPointer(
+                                start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width))
+                    )
+                }
+            }
+        }
+        var states = documents.ids.map { Array(repeating: Float.nan, count: $0.count * width) }
+        for (sequence, tokens, rows) in parts.joined() {
+            states[sequence].replaceSubrange(tokens.lowerBound * width..<tokens.upperBound * width, with: rows)
+        }
+        return states
+    }
+
+    private static func digest(_ states: [[Float]]) -> String {
+        var hash = SHA256()
+        for document in states { document.withUnsafeBytes { hash.update(bufferPointer: $0) } }
+        return hash.finalize().map { String(format: "%02x", $0) }.joined()
+    }
+
+    /// The digest of the states that the ranks of this job compute, on rank 0.
+    private func digestOfJob(_ encoder: Encoder, _ documents: Documents) throws -> String {
+        let width = encoder.configuration.hiddenSize
+        let job = session.problem(
+            lengths: documents.ids.map(\.count), encoder.configuration, element: encoder.element,
+            layout: session.settings.layout, speeds: try session.relativeSpeeds())
+        let surroundings = try encoder.configuration.surroundings(
+            encoder.element, threads: session.threads.threads, weights: false)
+        let decision = try session.decide(job, surroundings, session.settings.strategy)
+        let run = try session.encoderRun(encoder, job.queries, decision.strategy)
+        try run.run(ids: documents.ids, typeIds: documents.typeIds)
+        return try withExtendedLifetime(run) {
+            try session.digest(job.queries, rowBytes: width * 4) { first, count in
+                UnsafeRawBufferPointer(start: run.hidden.pointer + first * width, count: count * width * 4)
+            }
+        }
+    }
+
+    // MARK: The reference
+
+    private func checkStates(_ states: [[Float]], _ documents: Documents) throws {
+        if session.settings.element == .bfloat16 || session.settings.wire == .bfloat16 {
+            return try report(
+                "not verified", "states against float64: there is no bound for bfloat16; leave out --dtype and --wire")
+        }
+        let monitor = session.monitor
+        let agreement = try session.agree { () -> Agreement? in
+            guard session.isRoot else { return nil }
+            let reference = ReferenceEncoder(configuration, parameters: checkpoint, threads: session.threads)
+            let exact = try reference.exactStates(ids: documents.ids, typeIds: documents.typeIds) {
+                monitor.progress(.encoding, layer: $0)
+            }
+            let plain = try reference.plainStates(ids: documents.ids, typeIds: documents.typeIds) {
+                monitor.progress(.encoding, layer: $0)
+            }
+            return Agreement(states: states, exact: exact, plain: plain)
+        }
+        func number(_ value: Double) -> String { String(format: "%.2e", value) }
+        try check(
+            "float64", agreement?.holds ?? true,
+            agreement.map {
+                "off by \(number($0.error)) of \(number($0.scale)); plain float32 by \(number($0.plainError)), allowed \(number($0.allowed))"
+            } ?? "")
+    }
+
+    /// What the heads are, of which nothing is computed.
+    private func reportHeads() throws {
+        if !audit.tasks.isEmpty {
+            try report(
+                "not verified", "the values of task heads: " + audit.tasks.map(\.rawValue).joined(separator: ", "))
+        }
+    }
+}
+
+/// The first place that any of some runs names.
+private final class FirstNotFinite: Sendable {
+    private let place = Mutex<EncoderRun.NotFinite?>(nil)
+
+    var found: EncoderRun.NotFinite? { place.withLock { $0 } }
+
+    func add(_ found: EncoderRun.NotFinite) { place.withLock { $0 = min($0 ?? found, found) } }
+}
+
+/// Token ids by their place, uniform over the vocabulary.
+private struct SeededIds {
+    let seed: UInt64
+    let count: Int
+
+    func id(_ place: Int) -> Int32 {
+        var z = (seed &+ 1) &* 0x9E37_79B9_7F4A_7C15 &+ UInt64(place) &* 0xD1B5_4A32_D192_ED03
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return Int32((z ^ (z >> 31)) % UInt64(count))
+    }
+}
