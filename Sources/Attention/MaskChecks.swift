@@ -4,7 +4,7 @@ import Tiles
 
 extension Mask {
     /// Why the mask cannot be applied to a sequence; nil where it can.
-    public func misfit(_ shape: SequenceShape) -> String? {
+    public func incompatibility(with shape: SequenceShape) -> String? {
         switch self {
         case .full, .causal, .window, .prefix: return nil
         case .documents(let documents):
@@ -34,8 +34,9 @@ extension Mask {
                     + "of \(blocks.size) need \(rows) × \(columns)"
             }
             return nil
-        case .not(let mask): return mask.misfit(shape)
-        case .and(let left, let right), .or(let left, let right): return left.misfit(shape) ?? right.misfit(shape)
+        case .not(let mask): return mask.incompatibility(with: shape)
+        case .and(let left, let right), .or(let left, let right):
+            return left.incompatibility(with: shape) ?? right.incompatibility(with: shape)
         }
     }
 

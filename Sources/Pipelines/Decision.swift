@@ -27,25 +27,25 @@ extension Session {
     ///   - predicts: measure and predict also where a strategy is given.
     /// - Throws: `AgreedFailure` with status 71 where the job does not fit, and 78 where the ranks plan differently.
     package func decide(
-        _ job: AttentionJob, _ surroundings: Surroundings, _ asked: Strategy?, predicts: Bool = false
+        _ problem: AttentionProblem, _ footprint: Footprint, _ asked: Strategy?, predicts: Bool = false
     ) throws -> Decision {
         let hosts = try everyHost()
         let isAuto = asked == nil
         // Virtual ranks share their processors, and one rank has nobody to talk to: there is nothing to measure.
         let isMeasured = predicts || isAuto && transport.size > 1 && !group.isVirtual
-        let measured = isMeasured ? try machine(job.heads, hosts: hosts.map(\.name)) : nil
+        let measured = isMeasured ? try machine(problem.heads, hosts: hosts.map(\.name)) : nil
         let cluster = cluster(hosts, measured)
-        try refuseTokens(job, surroundings, cluster)
+        try refuseTokens(problem, footprint, cluster)
         var outcome = Message()
         if isRoot {
             // Few ranks of many are looked at, and one round of heads: a plan is not to take longer than its job.
             let pricing = Pricing(
-                on: cluster, surroundings: surroundings, mostRanks: 8, sampledRanks: 4, everyRound: false
-            ) { _ in job }
+                on: cluster, footprint: footprint, mostRanks: 8, sampledRanks: 4, everyRound: false
+            ) { _ in problem }
             // A single rank does the same whatever the strategy is called.
             let candidates = asked.map { [$0] } ?? (transport.size == 1 ? [.passKeyValue] : Strategy.allCases)
             let monitor = monitor
-            let prices = pricing.prices(candidates, [job.queries.layout], progressed: { monitor.progress() })
+            let prices = pricing.prices(candidates, [problem.queries.layout], progressed: { monitor.progress() })
             if let choice = Choice(of: prices) {
                 outcome.write(choice.price.strategy.rawValue)
                 outcome.write(transport.size == 1 ? "" : choice.reason)
@@ -61,7 +61,7 @@ extension Session {
         try agree { if strategy == nil { throw JobError(.memory, reason) } }
         guard let strategy else { throw JobError(.memory, reason) }
         let predicted = Double(told.readString())
-        try compareInputs(job, strategy)
+        try compareInputs(problem, strategy)
         if isAuto, transport.size > 1 {
             log.notice("strategy \(strategy.rawValue)\(isMeasured ? "" : " (by nominal speeds)"): \(reason)")
         }
@@ -101,10 +101,10 @@ extension Session {
 
     /// Refuses what no strategy could hold, the ranks' own tokens alone being too much: no plan is made for it.
     /// Collective.
-    private func refuseTokens(_ job: AttentionJob, _ surroundings: Surroundings, _ cluster: Cluster) throws {
+    private func refuseTokens(_ problem: AttentionProblem, _ footprint: Footprint, _ cluster: Cluster) throws {
         var held = Array(repeating: 0.0, count: cluster.nodes.count)
         for (rank, place) in cluster.ranks.enumerated() {
-            held[place.node] += surroundings.bytesHeld(of: job, by: Rank(rank))
+            held[place.node] += footprint.bytesHeld(of: problem, by: Rank(rank))
         }
         try agree {
             for (bytes, node) in zip(held, cluster.nodes) where bytes > node.memory {
@@ -188,9 +188,9 @@ extension Session {
     package func hostNames() throws -> [String] { try everyHost().map(\.name) }
 
     /// Compares what the plans of all ranks follow from. Collective.
-    private func compareInputs(_ job: AttentionJob, _ strategy: Strategy) throws {
+    private func compareInputs(_ problem: AttentionProblem, _ strategy: Strategy) throws {
         if transport.size == 1 { return }
-        let mine = Array(PlanInputs.digest(job, strategy, kernel: kernels.name))
+        let mine = Array(PlanInputs.digest(problem, strategy, kernel: kernels.name))
         let all = try transport.allGather(mine)
         try agree {
             guard let other = all.firstIndex(where: { $0 != all[0] }) else { return }
@@ -205,7 +205,7 @@ extension Session {
         let ranks = cluster.ranks.count { $0.node == price.fullestNode }
         return
             "the job needs \(gib(price.nodeMemory)) on \(cluster.nodes[price.fullestNode].name) (\(ranks) \(ranks == 1 ? "rank" : "ranks"), "
-            + "\(price.strategy.rawValue)\(tried > 1 ? ", which needs least" : "")), and \(gib(price.nodeLimit)) are free; "
+            + "\(price.strategy.rawValue)\(tried > 1 ? ", which dependencies least" : "")), and \(gib(price.nodeLimit)) are free; "
             + "spread it over more hosts, or shorten it\(tried > 1 ? "" : ", or leave --strategy to auto")"
     }
 
@@ -217,26 +217,28 @@ extension Session {
 /// What the plans of a job follow from.
 enum PlanInputs {
     /// The SHA-256 of it, the same on two ranks only if they plan alike.
-    package static func digest(_ job: AttentionJob, _ strategy: Strategy, kernel: String) -> SHA256.Digest {
+    package static func digest(_ problem: AttentionProblem, _ strategy: Strategy, kernel: String) -> SHA256.Digest {
         var hash = SHA256()
         func add(_ numbers: [Int]) { numbers.withUnsafeBytes { hash.update(bufferPointer: $0) } }
         func add(_ runs: Runs) { add([runs.ranges.count] + runs.ranges.flatMap { [$0.lowerBound, $0.upperBound] }) }
-        let heads = job.heads
+        let heads = problem.heads
         hash.update(
             data: Data(
-                "\(Release.version) \(kernel) \(strategy.rawValue) \(job.element.rawValue) \(job.narrowsWire) \(job.mask)"
+                "\(Release.version) \(kernel) \(strategy.rawValue) \(problem.element.rawValue) \(problem.narrowsWire) \(problem.mask)"
                     .utf8))
         add([
             TileGrid.tileSize, heads.queryHeads, heads.keyValueHeads, heads.headDimension, heads.valueDimension,
-            job.rankCount, job.shapes.count,
+            problem.rankCount, problem.shapes.count,
         ])
-        for shape in job.shapes { add([shape.queries, shape.keys, shape.firstQuery, shape.firstKey, shape.offset]) }
-        for rank in (0..<job.rankCount).map({ Rank($0) }) {
-            add(job.queries.tiles(of: rank))
-            add(job.keys.tiles(of: rank))
-            add(Runs(job.topology.mates(of: rank)))
+        for shape in problem.shapes {
+            add([shape.queries, shape.keys, shape.firstQuery, shape.firstKey, shape.offset])
         }
-        for tile in 0..<job.queries.numbering.tileCount { add(job.visibleTiles(queryTile: tile).any) }
+        for rank in (0..<problem.rankCount).map({ Rank($0) }) {
+            add(problem.queries.tiles(of: rank))
+            add(problem.keys.tiles(of: rank))
+            add(Runs(problem.topology.mates(of: rank)))
+        }
+        for tile in 0..<problem.queries.numbering.tileCount { add(problem.visibleTiles(queryTile: tile).any) }
         return hash.finalize()
     }
 }

@@ -107,7 +107,7 @@ extension Session {
         let speeds = try plannedSoFar.speeds ?? relativeSpeeds()
         plannedSoFar.speeds = .some(speeds)
         /// A batch, as all ranks share it.
-        func problem(_ items: Range<Int>) -> AttentionJob {
+        func problem(_ items: Range<Int>) -> AttentionProblem {
             self.problem(
                 lengths: corpus.items[items].map(\.ids.count), configuration, element: encoder.element,
                 layout: settings.askedLayout, speeds: speeds)
@@ -156,23 +156,23 @@ extension Session {
     ///   - speeds: of the ranks, for a balanced layout.
     package func problem(
         lengths: [Int], _ configuration: EncoderConfiguration, element: ElementKind, layout: Layout?, speeds: [Double]?
-    ) -> AttentionJob {
+    ) -> AttentionProblem {
         spread(
-            EncoderRun.job(
+            EncoderRun.problem(
                 lengths: lengths, configuration: configuration, element: element, layout: layout,
                 rankCount: transport.size, speeds: speeds))
     }
 
     /// Attention over pieces of a sequence, as the ranks of this job share it. Collective.
-    package func problem(_ pieces: [SequenceShape], _ mask: Mask, _ heads: HeadShape) throws -> AttentionJob {
-        var problem = AttentionJob(
+    package func problem(_ pieces: [SequenceShape], _ mask: Mask, _ heads: HeadShape) throws -> AttentionProblem {
+        var problem = AttentionProblem(
             shapes: pieces, mask: mask, heads: heads, layout: settings.layout, rankCount: transport.size,
             speeds: try relativeSpeeds())
         problem.element = settings.element
         return spread(problem)
     }
 
-    private func spread(_ problem: AttentionJob) -> AttentionJob {
+    private func spread(_ problem: AttentionProblem) -> AttentionProblem {
         var problem = problem
         problem.topology = topology
         problem.wire = settings.wire
@@ -230,12 +230,12 @@ extension Session {
     /// The strategy of some batches, given the costliest: that of earlier ones, unless these cost twice as much.
     /// Collective.
     private func decide(
-        _ job: AttentionJob, flop: Double, _ configuration: EncoderConfiguration, _ element: ElementKind
+        _ problem: AttentionProblem, flop: Double, _ configuration: EncoderConfiguration, _ element: ElementKind
     ) throws -> Strategy {
-        let surroundings = try configuration.surroundings(element, threads: threads.threads, weights: false)
+        let footprint = try configuration.footprint(element, threads: threads.threads, weights: false)
         let earlier = plannedSoFar.strategy.flatMap { flop <= 2 * $0.flop ? $0 : nil }
         // Also where nothing is chosen, memory is looked at, and whether all ranks plan the same.
-        let strategy = try decide(job, surroundings, settings.strategy ?? earlier?.strategy).strategy
+        let strategy = try decide(problem, footprint, settings.strategy ?? earlier?.strategy).strategy
         plannedSoFar.strategy = (strategy, max(flop, earlier?.flop ?? 0))
         return strategy
     }

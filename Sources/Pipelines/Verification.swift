@@ -246,16 +246,16 @@ package final class Verification {
     /// The digest of the states that the ranks of this job compute, on rank 0.
     private func digestOfJob(_ encoder: Encoder, _ documents: Documents) throws -> String {
         let width = encoder.configuration.hiddenSize
-        let job = session.problem(
+        let problem = session.problem(
             lengths: documents.ids.map(\.count), encoder.configuration, element: encoder.element,
             layout: session.settings.layout, speeds: try session.relativeSpeeds())
-        let surroundings = try encoder.configuration.surroundings(
+        let footprint = try encoder.configuration.footprint(
             encoder.element, threads: session.threads.threads, weights: false)
-        let decision = try session.decide(job, surroundings, session.settings.strategy)
-        let run = try session.encoderRun(encoder, job.queries, decision.strategy)
+        let decision = try session.decide(problem, footprint, session.settings.strategy)
+        let run = try session.encoderRun(encoder, problem.queries, decision.strategy)
         try run.run(ids: documents.ids, typeIds: documents.typeIds)
         return try withExtendedLifetime(run) {
-            try session.digest(job.queries, rowBytes: width * 4) { first, count in
+            try session.digest(problem.queries, rowBytes: width * 4) { first, count in
                 UnsafeRawBufferPointer(start: run.hidden.pointer + first * width, count: count * width * 4)
             }
         }

@@ -5,7 +5,7 @@ import Matrices
 import Tiles
 
 /// One attention over a batch of sequences: queries of sequence s see keys of sequence s only.
-public struct AttentionJob: Sendable {
+public struct AttentionProblem: Sendable {
     /// The sequences of the batch; pieces of a longer one know their place in it.
     public let shapes: [SequenceShape]
     /// Where the query tiles live.
@@ -92,7 +92,7 @@ public struct AttentionJob: Sendable {
     }
 
     /// The key tiles that the queries of a rank need.
-    public func needs(of rank: Rank) -> Runs {
+    public func dependencies(of rank: Rank) -> Runs {
         Runs(queries.tiles(of: rank).flatMap { visibleTiles(queryTile: $0).any.ranges })
     }
 

@@ -10,16 +10,16 @@ import Tiles
 /// the strategy, a unit gives the same results and results merge on the fixed trees, so the bits are the same too.
 public struct Plan: Sendable {
     public let rank: Rank
-    public let job: AttentionJob
+    public let problem: AttentionProblem
     public let strategy: Strategy
     public package(set) var steps: [Step]
     /// The query tiles that see each key tile: the leaves of its fixed tree. Empty where the operation gives keys
     /// nothing.
     public let readers: [Runs]
 
-    init(_ needs: Needs, _ strategy: Strategy, rank: Rank, steps: [Step]) {
-        job = needs.job
-        readers = needs.readersOfTiles
+    init(_ dependencies: TileDependencies, _ strategy: Strategy, rank: Rank, steps: [Step]) {
+        problem = dependencies.problem
+        readers = dependencies.readersOfTiles
         self.strategy = strategy
         self.rank = rank
         self.steps = steps
@@ -41,17 +41,21 @@ public struct Plan: Sendable {
     public func bytes(of payload: Payload) -> Int {
         switch payload {
         case .columns(let tiles, let heads):
-            return job.packedBytes(of: tiles, job.operation.columns) * heads.count / (job.narrowsWire ? 2 : 1)
-        case .rows(let tiles, let heads): return job.rows(of: tiles) * 4 * job.operation.rowOperandFloats * heads.count
+            return problem.packedBytes(of: tiles, problem.operation.columns) * heads.count
+                / (problem.narrowsWire ? 2 : 1)
+        case .rows(let tiles, let heads):
+            return problem.rows(of: tiles) * 4 * problem.operation.rowOperandFloats * heads.count
         case .rowResults(let units):
-            let perRow = 4 * job.operation.rowResultFloats * units.heads.count
+            let perRow = 4 * problem.operation.rowResultFloats * units.heads.count
             return units.queries.reduce(0) {
-                $0 + job.queries.numbering.tokens(of: $1).count * perRow * job.subtrees(of: $1, in: units.keys).count
+                $0 + problem.queries.numbering.tokens(of: $1).count * perRow
+                    * problem.subtrees(of: $1, in: units.keys).count
             }
         case .columnResults(let units):
-            let perKey = 4 * job.operation.columnResultFloats * job.columnResultHeads(of: units.heads).count
+            let perKey = 4 * problem.operation.columnResultFloats * problem.columnResultHeads(of: units.heads).count
             return units.keys.reduce(0) {
-                $0 + job.keys.numbering.tokens(of: $1).count * perKey * subtrees(ofKeyTile: $1, in: units.queries).count
+                $0 + problem.keys.numbering.tokens(of: $1).count * perKey
+                    * subtrees(ofKeyTile: $1, in: units.queries).count
             }
         }
     }
@@ -59,12 +63,12 @@ public struct Plan: Sendable {
     /// The maximal subtrees that some query tiles fill in the fixed tree of those that see a key tile, nodes counted
     /// within its sequence.
     public func subtrees(ofKeyTile keyTile: Int, in queryTiles: Runs) -> [TreeNode] {
-        let first = job.queries.numbering.firstTile[job.keys.numbering.sequence(of: keyTile)]
+        let first = problem.queries.numbering.firstTile[problem.keys.numbering.sequence(of: keyTile)]
         return TreeNode.maximal(in: queryTiles.shifted(by: -first), of: readers[keyTile].shifted(by: -first))
     }
 }
 
-extension AttentionJob {
+extension AttentionProblem {
     /// The maximal subtrees of a query tile's fixed tree that some key tiles fill, nodes counted within its sequence.
     public func subtrees(of queryTile: Int, in keyTiles: Runs) -> [TreeNode] {
         let first = keys.numbering.firstTile[queries.numbering.sequence(of: queryTile)]

@@ -6,7 +6,7 @@ import Tiles
 /// The plans of all ranks for one job and strategy: what they share is found once, and each is made when it is asked
 /// for, so that nobody ever lists the steps of all ranks.
 public struct Planner: Sendable {
-    private let needs: Needs
+    private let dependencies: TileDependencies
     public let strategy: Strategy
     /// The rounds in which the heads are gone through, all alike but for the heads.
     let rounds: Rounds
@@ -28,11 +28,11 @@ public struct Planner: Sendable {
 
     /// - Parameter write: the schedule of a rank that goes through the first so many rounds only.
     init(
-        _ needs: Needs, _ strategy: Strategy, rounds: Rounds,
+        _ dependencies: TileDependencies, _ strategy: Strategy, rounds: Rounds,
         takesHeads: @escaping @Sendable (Rank) -> Bool = { _ in true },
         write: @escaping @Sendable (_ rank: Rank, _ rounds: Int) -> Schedule
     ) {
-        self.needs = needs
+        self.dependencies = dependencies
         self.strategy = strategy
         self.rounds = rounds
         self.takesHeads = takesHeads
@@ -43,7 +43,9 @@ public struct Planner: Sendable {
     public func plan(_ rank: Rank) -> Plan { plan(rank, rounds: rounds.count) }
 
     /// The plan of a rank, cut off after some rounds: enough to price it.
-    func plan(_ rank: Rank, rounds: Int) -> Plan { Plan(needs, strategy, rank: rank, steps: write(rank, rounds).steps) }
+    func plan(_ rank: Rank, rounds: Int) -> Plan {
+        Plan(dependencies, strategy, rank: rank, steps: write(rank, rounds).steps)
+    }
 
-    public var job: AttentionJob { needs.job }
+    public var problem: AttentionProblem { dependencies.problem }
 }

@@ -5,7 +5,7 @@ import Matrices
 import Tiles
 
 /// What a job does and holds beside its attention.
-public struct Surroundings: Sendable, Hashable {
+public struct Footprint: Sendable, Hashable {
     /// Layers that attend alike.
     public struct Layers: Sendable, Hashable {
         /// What they see; nil: what the job says.
@@ -36,10 +36,10 @@ public struct Surroundings: Sendable, Hashable {
 
     /// Bytes that a rank holds all the time: its share of the weights, its own tokens, and their packed keys and
     /// values.
-    public func bytesHeld(of job: AttentionJob, by rank: Rank) -> Double {
-        bytesPerRank + bytesPerNode / Double(job.topology.mates(of: rank).count) + Double(
-            job.queries.tokenCount(of: rank)) * bytesPerToken
-            + Double(job.packedBytes(of: job.keys.tiles(of: rank)) * job.heads.keyValueHeads)
+    public func bytesHeld(of problem: AttentionProblem, by rank: Rank) -> Double {
+        bytesPerRank + bytesPerNode / Double(problem.topology.mates(of: rank).count) + Double(
+            problem.queries.tokenCount(of: rank)) * bytesPerToken
+            + Double(problem.packedBytes(of: problem.keys.tiles(of: rank)) * problem.heads.keyValueHeads)
     }
 }
 
@@ -72,8 +72,8 @@ public struct Price: Sendable {
 /// Prices one job: what strategies and layouts share is found once.
 public struct Pricing: Sendable {
     private let cluster: Cluster
-    private let make: @Sendable (Layout) -> AttentionJob
-    private let surroundings: Surroundings
+    private let make: @Sendable (Layout) -> AttentionProblem
+    private let footprint: Footprint
     private let mostRanks: Int
     private let sampledRanks: Int
     private let everyRound: Bool
@@ -82,18 +82,18 @@ public struct Pricing: Sendable {
     ///   - mostRanks: with more ranks than this, the plans of about `sampledRanks` of each kind are priced, of one
     ///     round of heads, and stand for the others: bytes, messages and balance are estimates then.
     ///   - everyRound: whether all rounds of heads are priced where all ranks are; one stands for the others where not.
-    ///   - job: the job under a layout; its ranks are those of the cluster.
+    ///   - problem: the job under a layout; its ranks are those of the cluster.
     public init(
-        on cluster: Cluster, surroundings: Surroundings = Surroundings(), mostRanks: Int = 64, sampledRanks: Int = 8,
+        on cluster: Cluster, footprint: Footprint = Footprint(), mostRanks: Int = 64, sampledRanks: Int = 8,
         everyRound: Bool = true,
-        job: @escaping @Sendable (Layout) -> AttentionJob
+        problem: @escaping @Sendable (Layout) -> AttentionProblem
     ) {
         self.cluster = cluster
-        self.surroundings = surroundings
+        self.footprint = footprint
         self.mostRanks = mostRanks
         self.sampledRanks = sampledRanks
         self.everyRound = everyRound
-        make = job
+        make = problem
     }
 
     /// The prices of some strategies under some layouts, layout after layout.
@@ -106,27 +106,27 @@ public struct Pricing: Sendable {
     ) -> [Price] {
         var tables: [TileTable] = []
         return layouts.flatMap { layout in
-            let job = make(layout)
-            let needs = surroundings.layers.map { layers in
-                var job = job
-                if let mask = layers.mask { job.mask = mask }
-                if let heads = layers.heads { job.attend(heads) }
-                return Needs(job)
+            let problem = make(layout)
+            let dependencies = footprint.layers.map { layers in
+                var problem = problem
+                if let mask = layers.mask { problem.mask = mask }
+                if let heads = layers.heads { problem.attend(heads) }
+                return TileDependencies(problem)
             }
             // They do not depend on the layout.
-            if tables.isEmpty { tables = needs.map { TileTable($0) } }
+            if tables.isEmpty { tables = dependencies.map { TileTable($0) } }
             progressed()
             guard let threads else {
                 return strategies.map { strategy in
                     defer { progressed() }
-                    return price(strategy: strategy, needs, tables)
+                    return price(strategy: strategy, dependencies, tables)
                 }
             }
             var prices: [Price?] = Array(repeating: nil, count: strategies.count)
             prices.withUnsafeMutableBufferPointer { prices in
                 // Disjoint: each index has its own price.
                 threads.forEach(strategies.count) { index, _ in
-                    prices[index] = price(strategy: strategies[index], needs, tables)
+                    prices[index] = price(strategy: strategies[index], dependencies, tables)
                     progressed()
                 }
             }
@@ -136,33 +136,34 @@ public struct Pricing: Sendable {
 
     /// - Parameters:
     ///   - needs, tables: of each kind of layers.
-    private func price(strategy: Strategy, _ needs: [Needs], _ tables: [TileTable]) -> Price {
-        let planners = needs.map { strategy.planner($0) }
-        let job = needs[0].job
+    private func price(strategy: Strategy, _ dependencies: [TileDependencies], _ tables: [TileTable]) -> Price {
+        let planners = dependencies.map { strategy.planner($0) }
+        let problem = dependencies[0].problem
         let sample = Sample(
-            of: cluster, most: mostRanks, ofEachKind: sampledRanks, needs[0], takesHeads: planners[0].takesHeads)
+            of: cluster, most: mostRanks, ofEachKind: sampledRanks, dependencies[0], takesHeads: planners[0].takesHeads)
         // Where rounds overlap, the last of these is like those that follow.
         let enough = planners.map { planner in
             let rounds = planner.rounds
             return sample.isWhole && everyRound
                 ? rounds.count : min(rounds.count, (rounds.drain + rounds.period - 1) / rounds.period + 1)
         }
-        let layerCount = Double(surroundings.layers.reduce(0) { $0 + $1.count })
+        let layerCount = Double(footprint.layers.reduce(0) { $0 + $1.count })
         var (slowest, exposed, bytes, messages, fullest, longest, all) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         var work: [(rank: Rank, flop: Double)] = []
         var nodes: [Int: (bytes: Double, ranks: Int)] = [:]
         for (number, (rank, weight)) in sample.ranks.enumerated() {
             let weighsMemory = sample.isWhole || sample.weighed.contains(number)
             var one = RankPrice()
-            for (kind, layers) in surroundings.layers.enumerated() {
+            for (kind, layers) in footprint.layers.enumerated() {
                 let price = RankWalk.price(
-                    planners[kind], rank: rank, rounds: enough[kind], needs[kind], tables[kind], cluster,
+                    planners[kind], rank: rank, rounds: enough[kind], dependencies[kind], tables[kind], cluster,
                     weighsMemory: weighsMemory)
                 one.add(price, times: Double(layers.count))
             }
             let speed = cluster.ranks[rank.index].flops
             let dense =
-                layerCount * Double(tables[0].rows(of: needs[0].queries[rank.index])) * surroundings.denseFlopPerToken
+                layerCount * Double(tables[0].rows(of: dependencies[0].queries[rank.index]))
+                * footprint.denseFlopPerToken
             let flop = one.flop + dense
             slowest = max(slowest, one.seconds + dense / speed)
             exposed = max(exposed, one.exposed)
@@ -172,7 +173,7 @@ public struct Pricing: Sendable {
             all += weight * flop
             work.append((rank, flop))
             guard weighsMemory else { continue }
-            let memory = one.transient + surroundings.bytesHeld(of: job, by: rank)
+            let memory = one.transient + footprint.bytesHeld(of: problem, by: rank)
             fullest = max(fullest, memory)
             let node = cluster.ranks[rank.index].node
             nodes[node, default: (0, 0)].bytes += memory
@@ -187,7 +188,7 @@ public struct Pricing: Sendable {
         }.max { ($0.bytes / $0.limit, $1.node) < ($1.bytes / $1.limit, $0.node) }
         guard let full else { preconditionFailure("a cluster without ranks") }
         return Price(
-            strategy: strategy, layout: job.queries.layout, seconds: slowest, exposedSeconds: exposed,
+            strategy: strategy, layout: problem.queries.layout, seconds: slowest, exposedSeconds: exposed,
             bytes: bytes.rounded(),
             messages: messages.rounded(), memory: fullest, nodeMemory: full.bytes, nodeLimit: full.limit,
             fullestNode: full.node,
@@ -221,7 +222,10 @@ private struct Sample {
         return count < 4 ? count : 2 + Int.bitWidth - count.leadingZeroBitCount
     }
 
-    init(of cluster: Cluster, most: Int, ofEachKind each: Int, _ needs: Needs, takesHeads: (Rank) -> Bool) {
+    init(
+        of cluster: Cluster, most: Int, ofEachKind each: Int, _ dependencies: TileDependencies,
+        takesHeads: (Rank) -> Bool
+    ) {
         isWhole = cluster.rankCount <= most
         let everyone = (0..<cluster.rankCount).map { Rank($0) }
         if isWhole {
@@ -231,7 +235,7 @@ private struct Sample {
         let groups = Dictionary(grouping: everyone) {
             Likeness(
                 flops: cluster.ranks[$0.index].flops, memory: cluster.node(of: $0).memory, takesHeads: takesHeads($0),
-                queries: Self.size(needs.queries[$0.index]), keys: Self.size(needs.keys[$0.index]))
+                queries: Self.size(dependencies.queries[$0.index]), keys: Self.size(dependencies.keys[$0.index]))
         }
         var weighedRanks: Set<Rank> = []
         for group in groups.values {

@@ -35,7 +35,7 @@ struct RankPrice: Sendable, Hashable {
 /// neighbours keep up with it. Where one does not, the neighbour's own price is the job's, which is that of its slowest
 /// rank.
 struct RankWalk {
-    private let needs: Needs
+    private let dependencies: TileDependencies
     private let table: TileTable
     private let cluster: Cluster
     private let rank: Rank
@@ -46,21 +46,23 @@ struct RankWalk {
     /// What waits for the rest of it; nil where the operation gives that side nothing.
     private var rowResults: WaitingResults?
     private var columnResults: WaitingResults?
-    private var job: AttentionJob { needs.job }
+    private var problem: AttentionProblem { dependencies.problem }
 
-    private init(_ needs: Needs, _ table: TileTable, _ cluster: Cluster, rank: Rank, weighsMemory: Bool) {
-        self.needs = needs
+    private init(
+        _ dependencies: TileDependencies, _ table: TileTable, _ cluster: Cluster, rank: Rank, weighsMemory: Bool
+    ) {
+        self.dependencies = dependencies
         self.table = table
         self.cluster = cluster
         self.rank = rank
         self.weighsMemory = weighsMemory
-        own = needs.queries[rank.index]
-        if !needs.job.operation.rowResults.isEmpty {
-            rowResults = WaitingResults(own: own, meets: needs.seen, first: table.firstKeyTile)
+        own = dependencies.queries[rank.index]
+        if !dependencies.problem.operation.rowResults.isEmpty {
+            rowResults = WaitingResults(own: own, meets: dependencies.seen, first: table.firstKeyTile)
         }
-        if !needs.job.operation.columnResults.isEmpty {
+        if !dependencies.problem.operation.columnResults.isEmpty {
             columnResults = WaitingResults(
-                own: needs.keys[rank.index], meets: needs.readersOfTiles, first: table.firstQueryTile)
+                own: dependencies.keys[rank.index], meets: dependencies.readersOfTiles, first: table.firstQueryTile)
         }
     }
 
@@ -68,10 +70,11 @@ struct RankWalk {
     /// out.
     /// - Parameter weighsMemory: whether `transient` is found, which takes longer than all else.
     static func price(
-        _ planner: Planner, rank: Rank, rounds: Int, _ needs: Needs, _ table: TileTable, _ cluster: Cluster,
+        _ planner: Planner, rank: Rank, rounds: Int, _ dependencies: TileDependencies, _ table: TileTable,
+        _ cluster: Cluster,
         weighsMemory: Bool
     ) -> RankPrice {
-        var walk = RankWalk(needs, table, cluster, rank: rank, weighsMemory: weighsMemory)
+        var walk = RankWalk(dependencies, table, cluster, rank: rank, weighsMemory: weighsMemory)
         let steps = planner.plan(rank, rounds: rounds).steps
         let period = planner.rounds.period
         let last = (rounds - 1) * period..<rounds * period
@@ -90,7 +93,7 @@ struct RankWalk {
     }
 
     private mutating func take(_ step: Step, countsResults: Bool) -> RankPrice {
-        let job = job
+        let problem = problem
         var price = RankPrice()
         for units in step.attend { price.flop += flop(of: units) }
         let departing = sum(step.sends, from: true)
@@ -106,7 +109,7 @@ struct RankWalk {
         // The executor makes room for what arrives, and copies the rows that leave, before it computes.
         for units in step.attend {
             rowResults?.merge(units.queries, units.heads, units.keys)
-            columnResults?.merge(units.keys, job.columnResultHeads(of: units.heads), units.queries)
+            columnResults?.merge(units.keys, problem.columnResultHeads(of: units.heads), units.queries)
         }
         if countsResults {
             rowResults?.count()
@@ -120,13 +123,13 @@ struct RankWalk {
         for payload in step.sends.flatMap(\.payloads) {
             if case .rowResults(let units) = payload { rowResults?.forget(units.queries, units.heads, units.keys) }
             if case .columnResults(let units) = payload {
-                columnResults?.forget(units.keys, job.columnResultHeads(of: units.heads), units.queries)
+                columnResults?.forget(units.keys, problem.columnResultHeads(of: units.heads), units.queries)
             }
         }
         for payload in step.receives.flatMap(\.payloads) {
             if case .rowResults(let units) = payload { rowResults?.merge(units.queries, units.heads, units.keys) }
             if case .columnResults(let units) = payload {
-                columnResults?.merge(units.keys, job.columnResultHeads(of: units.heads), units.queries)
+                columnResults?.merge(units.keys, problem.columnResultHeads(of: units.heads), units.queries)
             }
         }
         return price
@@ -157,7 +160,7 @@ struct RankWalk {
                 case .columns:
                     // What travels narrowed is a copy on both sides.
                     flow.kept += size.memory
-                    if job.narrowsWire { flow.copied += size.bytes }
+                    if problem.narrowsWire { flow.copied += size.bytes }
                 case .rows(let tiles, let heads):
                     flow.kept += size.memory
                     if isDeparting { flow.copied += rowBytes(tiles.intersection(own), heads) }
@@ -175,13 +178,13 @@ struct RankWalk {
 
     private func flop(of units: Units) -> Double {
         let pairs = units.queries.reduce(0.0) {
-            $0 + table.pairs(queryTile: $1, seen: needs.seen[$1], keys: units.keys)
+            $0 + table.pairs(queryTile: $1, seen: dependencies.seen[$1], keys: units.keys)
         }
         return pairs * table.flopPerPair * Double(units.heads.count)
     }
 
     private func rowBytes(_ tiles: Runs, _ heads: Range<Int>) -> Double {
-        Double(table.rows(of: tiles) * 4 * job.operation.rowOperandFloats * heads.count)
+        Double(table.rows(of: tiles) * 4 * problem.operation.rowOperandFloats * heads.count)
     }
 
     /// As `Plan.bytes(of:)` counts them, what tiles take in memory, and bytes of blocks of results.
@@ -189,32 +192,34 @@ struct RankWalk {
         switch payload {
         case .columns(let tiles, let heads):
             let memory = Double(table.columnBytes(of: tiles) * heads.count)
-            return (job.narrowsWire ? memory / 2 : memory, memory, 0)
+            return (problem.narrowsWire ? memory / 2 : memory, memory, 0)
         case .rows(let tiles, let heads):
             let bytes = rowBytes(tiles, heads)
             return (bytes, bytes, 0)
         case .rowResults(let units):
             var (rows, blocks) = (0, 0)
-            TileTable.forEachSubtreeCount(of: units.queries, in: units.keys, needs.seen, first: table.firstKeyTile) {
+            TileTable.forEachSubtreeCount(
+                of: units.queries, in: units.keys, dependencies.seen, first: table.firstKeyTile
+            ) {
                 tile, count in
                 rows += table.rows(of: tile) * count
                 blocks += count
             }
             return (
-                Double(rows * 4 * job.operation.rowResultFloats * units.heads.count), 0,
+                Double(rows * 4 * problem.operation.rowResultFloats * units.heads.count), 0,
                 Double(blocks * units.heads.count) * table.rowBlockBytes
             )
         case .columnResults(let units):
-            let heads = job.columnResultHeads(of: units.heads).count
+            let heads = problem.columnResultHeads(of: units.heads).count
             var (keys, blocks) = (0, 0)
             TileTable.forEachSubtreeCount(
-                of: units.keys, in: units.queries, needs.readersOfTiles, first: table.firstQueryTile
+                of: units.keys, in: units.queries, dependencies.readersOfTiles, first: table.firstQueryTile
             ) { tile, count in
                 keys += table.keys(of: tile) * count
                 blocks += count
             }
             return (
-                Double(keys * 4 * job.operation.columnResultFloats * heads), 0,
+                Double(keys * 4 * problem.operation.columnResultFloats * heads), 0,
                 Double(blocks * heads) * table.columnBlockBytes
             )
         }

@@ -10,7 +10,9 @@ extension Planner {
     /// Bytes: Σ over key tiles of bytes × (nodes other than the owner's with a rank that needs it), which is the least
     /// possible. Where no ranks share memory, each is a node. For column results, Σ over key tiles and ranks other than
     /// the owner with queries that see it of a result for each maximal subtree that these fill among all that see it.
-    public static func passKeyValue(_ needs: Needs) -> Planner { headExchangeRing(needs, .passKeyValue, degree: 1) }
+    public static func passKeyValue(_ dependencies: TileDependencies) -> Planner {
+        headExchangeRing(dependencies, .passKeyValue, degree: 1)
+    }
 
     /// `head-exchange`: each rank takes some heads and gets the queries, keys and values of all ranks for them
     /// (DeepSpeed-Ulysses, Jacobs and others 2023). Heads need not divide evenly, and there may be more ranks than
@@ -19,8 +21,8 @@ extension Planner {
     /// Bytes: Σ over ranks r of the bytes, for the heads that r takes, of the rows that see a key, other than r's own,
     /// and the columns that are seen, other than those of r's node; and of one row result for each of these rows, and
     /// one column result for each key that is seen and not r's own, on its way back.
-    public static func headExchange(_ needs: Needs) -> Planner {
-        headExchangeRing(needs, .headExchange, degree: needs.job.rankCount)
+    public static func headExchange(_ dependencies: TileDependencies) -> Planner {
+        headExchangeRing(dependencies, .headExchange, degree: dependencies.problem.rankCount)
     }
 
     /// `hybrid`: head exchange in groups of consecutive ranks, rings across the groups (USP, Fang and Zhao 2024).
@@ -32,10 +34,10 @@ extension Planner {
     /// all members but, in the owner's group, the owner.
     /// - Parameter degree: the ranks of a group, a divisor of the rank count; 1 is `pass-kv`, all ranks
     ///   `head-exchange`. Nil takes `hybridDegree`.
-    public static func hybrid(_ needs: Needs, degree: Int? = nil) -> Planner {
-        let degree = degree ?? needs.job.hybridDegree
-        precondition(needs.job.rankCount % degree == 0, "groups are equally large")
-        return headExchangeRing(needs, .hybrid, degree: degree)
+    public static func hybrid(_ dependencies: TileDependencies, degree: Int? = nil) -> Planner {
+        let degree = degree ?? dependencies.problem.hybridDegree
+        precondition(dependencies.problem.rankCount % degree == 0, "groups are equally large")
+        return headExchangeRing(dependencies, .hybrid, degree: degree)
     }
 
     /// `all-gather`: a unit runs where its queries live, and each key tile goes from its owner straight to every rank
@@ -43,41 +45,43 @@ extension Planner {
     ///
     /// Bytes: those of `pass-kv`. Messages: one a round for each pair of ranks of which one needs what the other has,
     /// and one where column results return.
-    public static func allGather(_ needs: Needs) -> Planner {
-        let job = needs.job
-        let shares = needs.headShares(ranks: 1, tokensArriving: job.keys.numbering.lengths.reduce(0, +)).map { $0[0] }
-        let entering = job.topology.entering(owned: needs.keys, needed: needs.needed)
-        let returnsColumns = !job.operation.columnResults.isEmpty
+    public static func allGather(_ dependencies: TileDependencies) -> Planner {
+        let problem = dependencies.problem
+        let shares = dependencies.headShares(ranks: 1, tokensArriving: problem.keys.numbering.lengths.reduce(0, +)).map
+        { $0[0] }
+        let entering = problem.topology.entering(owned: dependencies.keys, needed: dependencies.needed)
+        let returnsColumns = !problem.operation.columnResults.isEmpty
         let drain = returnsColumns ? 2 : 1
-        return Planner(needs, .allGather, rounds: .init(heads: shares.map { $0.count }, period: 1, drain: drain)) {
+        return Planner(dependencies, .allGather, rounds: .init(heads: shares.map { $0.count }, period: 1, drain: drain))
+        {
             rank, rounds in
-            let (own, needed) = (needs.keys[rank.index], needs.needed[rank.index])
-            let mates = job.topology.mates(of: rank)
+            let (own, needed) = (dependencies.keys[rank.index], dependencies.needed[rank.index])
+            let mates = problem.topology.mates(of: rank)
             // What is here when a round starts: what this rank or a mate has.
-            let here = mates.count > 1 ? Runs(mates.flatMap { needs.keys[$0].ranges }) : own
-            var schedule = Schedule(job, rank: rank, stepCount: rounds + drain)
+            let here = mates.count > 1 ? Runs(mates.flatMap { dependencies.keys[$0].ranges }) : own
+            var schedule = Schedule(problem, rank: rank, stepCount: rounds + drain)
             // Each rank begins with its neighbour, so that not all send to one.
-            for offset in 1..<max(1, job.rankCount) {
-                let peer = rank.advanced(by: offset, count: job.rankCount)
+            for offset in 1..<max(1, problem.rankCount) {
+                let peer = rank.advanced(by: offset, count: problem.rankCount)
                 let sent = entering[peer.index].intersection(own)
-                let received = entering[rank.index].intersection(needs.keys[peer.index])
+                let received = entering[rank.index].intersection(dependencies.keys[peer.index])
                 for (round, heads) in shares.prefix(rounds).enumerated() {
-                    let keyHeads = job.heads.keyValueHeads(of: heads)
+                    let keyHeads = problem.heads.keyValueHeads(of: heads)
                     schedule.send(.columns(sent, heads: keyHeads), to: peer, at: round)
                     schedule.receive(.columns(received, heads: keyHeads), from: peer, at: round)
                     guard returnsColumns else { continue }
                     let mine = Units(
-                        queries: needs.asking[rank.index], heads: heads,
-                        keys: needed.intersection(needs.keys[peer.index]))
+                        queries: dependencies.asking[rank.index], heads: heads,
+                        keys: needed.intersection(dependencies.keys[peer.index]))
                     let its = Units(
-                        queries: needs.asking[peer.index], heads: heads,
-                        keys: needs.needed[peer.index].intersection(own))
+                        queries: dependencies.asking[peer.index], heads: heads,
+                        keys: dependencies.needed[peer.index].intersection(own))
                     schedule.send(.columnResults(mine), to: peer, at: round + 2)
                     schedule.receive(.columnResults(its), from: peer, at: round + 2)
                 }
             }
             for (round, heads) in shares.prefix(rounds).enumerated() {
-                let queries = needs.asking[rank.index]
+                let queries = dependencies.asking[rank.index]
                 schedule.attend(Units(queries: queries, heads: heads, keys: needed.intersection(here)), at: round)
                 schedule.attend(Units(queries: queries, heads: heads, keys: needed.subtracting(here)), at: round + 1)
                 // What entered here for the whole node is in the last of these: this rank is the first that needs it.
@@ -87,7 +91,7 @@ extension Planner {
     }
 }
 
-extension AttentionJob {
+extension AttentionProblem {
     /// The ranks of a group in `hybrid`, where nothing else is asked for: the largest divisor of the rank count that is
     /// smaller than it and leaves every member a head; 1, which is `pass-kv`, where there is none.
     public var hybridDegree: Int {
@@ -104,54 +108,59 @@ extension Planner {
     ///
     /// Heads go in rounds (`headShares`). A round's exchange leaves while the last stage of the round before is
     /// attended, and its return while the first stage of the next one is.
-    private static func headExchangeRing(_ needs: Needs, _ strategy: Strategy, degree: Int) -> Planner {
-        let job = needs.job
-        let ranks = needs.ranks
+    private static func headExchangeRing(_ dependencies: TileDependencies, _ strategy: Strategy, degree: Int) -> Planner
+    {
+        let problem = dependencies.problem
+        let ranks = dependencies.ranks
         let groups = stride(from: 0, to: ranks.count, by: degree).map { Array(ranks[$0..<$0 + degree]) }
-        let asking = groups.map { Runs($0.flatMap { needs.asking[$0.index].ranges }) }
+        let asking = groups.map { Runs($0.flatMap { dependencies.asking[$0.index].ranges }) }
         // The ring of each member of a group: its own ranks, and the same tiles.
         let (owned, needed) = (
-            groups.map { Runs($0.flatMap { needs.keys[$0.index].ranges }) },
-            groups.map { Runs($0.flatMap { needs.needed[$0.index].ranges }) }
+            groups.map { Runs($0.flatMap { dependencies.keys[$0.index].ranges }) },
+            groups.map { Runs($0.flatMap { dependencies.needed[$0.index].ranges }) }
         )
         let routes = (0..<degree).map { member in
-            RingRoute(owned: owned, needed: needed, topology: job.topology.ring(of: groups.map { $0[member] }))
+            RingRoute(owned: owned, needed: needed, topology: problem.topology.ring(of: groups.map { $0[member] }))
         }
-        let shares = needs.headShares(
-            ranks: degree, tokensArriving: groups.map { $0.reduce(0) { $0 + job.keys.tokenCount(of: $1) } }.max() ?? 0)
+        let shares = dependencies.headShares(
+            ranks: degree,
+            tokensArriving: groups.map { $0.reduce(0) { $0 + problem.keys.tokenCount(of: $1) } }.max() ?? 0)
         let exchanges = degree > 1 ? 1 : 0
-        let (returnsRows, returnsColumns) = (!job.operation.rowResults.isEmpty, !job.operation.columnResults.isEmpty)
+        let (returnsRows, returnsColumns) = (
+            !problem.operation.rowResults.isEmpty, !problem.operation.columnResults.isEmpty
+        )
         let drain = max(2 * exchanges, returnsColumns ? 1 : 0)
         let rounds = Planner.Rounds(
             heads: shares.map { $0.reduce(0) { $0 + $1.count } }, period: groups.count, drain: drain)
         let members = shares.first?.map { !$0.isEmpty } ?? []
-        return Planner(needs, strategy, rounds: rounds, takesHeads: { members[$0.index % degree] }) { rank, rounds in
+        return Planner(dependencies, strategy, rounds: rounds, takesHeads: { members[$0.index % degree] }) {
+            rank, rounds in
             let (group, member) = (rank.index / degree, rank.index % degree)
             let route = routes[member]
             let (arrivals, departures) = (route.arrivals(at: group), route.departures(from: group))
             let used = groups.indices.map { route.used(at: group, stage: $0) }
             let keys = route.needed[group]
-            var schedule = Schedule(job, rank: rank, stepCount: rounds * groups.count + drain)
+            var schedule = Schedule(problem, rank: rank, stepCount: rounds * groups.count + drain)
             for (round, shares) in shares.prefix(rounds).enumerated() {
                 let start = round * groups.count
                 let first = start + exchanges
                 let last = first + groups.count
                 let heads = shares[member]
-                let keyHeads = job.heads.keyValueHeads(of: heads)
+                let keyHeads = problem.heads.keyValueHeads(of: heads)
                 for offset in 1..<degree {
                     let other = (member + offset) % degree
                     let (peer, theirs) = (groups[group][other], shares[other])
                     // What anyone in any group sees.
-                    func wanted(_ rank: Rank) -> Runs { needs.keys[rank.index].intersection(route.needed.whole) }
-                    if !job.topology.areMates(rank, peer) {
+                    func wanted(_ rank: Rank) -> Runs { dependencies.keys[rank.index].intersection(route.needed.whole) }
+                    if !problem.topology.areMates(rank, peer) {
                         schedule.send(
-                            .columns(wanted(rank), heads: job.heads.keyValueHeads(of: theirs)), to: peer, at: start)
+                            .columns(wanted(rank), heads: problem.heads.keyValueHeads(of: theirs)), to: peer, at: start)
                         schedule.receive(.columns(wanted(peer), heads: keyHeads), from: peer, at: start)
-                        for reading in route.readings(at: group, of: needs.keys[peer.index], stage: 0) {
+                        for reading in route.readings(at: group, of: dependencies.keys[peer.index], stage: 0) {
                             schedule.lend(.columns(reading.tiles, heads: keyHeads), at: first + reading.stage)
                         }
                     }
-                    let (mine, its) = (needs.asking[rank.index], needs.asking[peer.index])
+                    let (mine, its) = (dependencies.asking[rank.index], dependencies.asking[peer.index])
                     schedule.send(.rows(mine, heads: theirs), to: peer, at: start)
                     schedule.receive(.rows(its, heads: heads), from: peer, at: start)
                     guard returnsRows else { continue }
@@ -180,10 +189,11 @@ extension Planner {
                         let (owner, worker) = (groups[home][other], groups[away][other])
                         let sent = Units(
                             queries: asking[group], heads: heads,
-                            keys: used[stage].intersection(needs.keys[owner.index]))
+                            keys: used[stage].intersection(dependencies.keys[owner.index]))
                         let received = Units(
                             queries: asking[away], heads: shares[other],
-                            keys: routes[other].used(at: away, stage: stage).intersection(needs.keys[rank.index]))
+                            keys: routes[other].used(at: away, stage: stage).intersection(dependencies.keys[rank.index])
+                        )
                         if owner != rank { schedule.send(.columnResults(sent), to: owner, at: first + stage + 1) }
                         if worker != rank {
                             schedule.receive(.columnResults(received), from: worker, at: first + stage + 1)

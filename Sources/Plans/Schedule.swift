@@ -4,7 +4,7 @@ import Tiles
 
 /// A rank's steps in the making: a strategy says what happens when, and `steps` is what follows from it.
 struct Schedule {
-    private let job: AttentionJob
+    private let problem: AttentionProblem
     private let rank: Rank
     private var written: [Step]
     /// What ranks that share memory with this one read of what it received, step by step.
@@ -13,8 +13,8 @@ struct Schedule {
     private var sent: [[Rank: Int]]
     private var received: [[Rank: Int]]
 
-    init(_ job: AttentionJob, rank: Rank, stepCount: Int) {
-        self.job = job
+    init(_ problem: AttentionProblem, rank: Rank, stepCount: Int) {
+        self.problem = problem
         self.rank = rank
         written = Array(repeating: Step(), count: stepCount)
         lent = Array(repeating: [], count: stepCount)
@@ -82,7 +82,7 @@ struct Schedule {
                 }
             }
             for units in steps[index].attend {
-                columns.use(units.keys, job.heads.keyValueHeads(of: units.heads))
+                columns.use(units.keys, problem.heads.keyValueHeads(of: units.heads))
                 rows.use(units.queries, units.heads)
             }
             steps[index].release =

@@ -22,17 +22,17 @@ public enum Strategy: String, CaseIterable, Sendable {
     public var keepsWholeSequencesInPlace: Bool { self != .headExchange && self != .hybrid }
 
     /// The plans of a job's ranks.
-    public func planner(_ needs: Needs) -> Planner {
+    public func planner(_ dependencies: TileDependencies) -> Planner {
         switch self {
-        case .passKeyValue: .passKeyValue(needs)
-        case .passQueries: .passQueries(needs)
-        case .allGather: .allGather(needs)
-        case .headExchange: .headExchange(needs)
-        case .hybrid: .hybrid(needs)
-        case .tree: .tree(needs)
+        case .passKeyValue: .passKeyValue(dependencies)
+        case .passQueries: .passQueries(dependencies)
+        case .allGather: .allGather(dependencies)
+        case .headExchange: .headExchange(dependencies)
+        case .hybrid: .hybrid(dependencies)
+        case .tree: .tree(dependencies)
         }
     }
 
     /// The plan of a rank of a job.
-    public func plan(_ job: AttentionJob, rank: Rank) -> Plan { planner(Needs(job)).plan(rank) }
+    public func plan(_ problem: AttentionProblem, rank: Rank) -> Plan { planner(TileDependencies(problem)).plan(rank) }
 }

@@ -4,8 +4,8 @@ import Attention
 import Tiles
 
 /// What follows from a job alone, found once for the plans of all its ranks.
-public struct Needs: Sendable {
-    public let job: AttentionJob
+public struct TileDependencies: Sendable {
+    public let problem: AttentionProblem
     /// The key tiles that each query tile sees.
     let seen: [Runs]
     /// The key tiles of each rank.
@@ -19,29 +19,29 @@ public struct Needs: Sendable {
     /// The query tiles that see each key tile; empty where the operation gives keys nothing.
     let readersOfTiles: [Runs]
 
-    public init(_ job: AttentionJob) {
-        self.job = job
-        let ranks = (0..<job.rankCount).map { Rank($0) }
-        let seen = (0..<job.queries.numbering.tileCount).map { job.visibleTiles(queryTile: $0).any }
+    public init(_ problem: AttentionProblem) {
+        self.problem = problem
+        let ranks = (0..<problem.rankCount).map { Rank($0) }
+        let seen = (0..<problem.queries.numbering.tileCount).map { problem.visibleTiles(queryTile: $0).any }
         self.seen = seen
-        keys = ranks.map { job.keys.tiles(of: $0) }
-        queries = ranks.map { job.queries.tiles(of: $0) }
+        keys = ranks.map { problem.keys.tiles(of: $0) }
+        queries = ranks.map { problem.queries.tiles(of: $0) }
         asking = queries.map { tiles in
             var asking = Runs()
             for tile in tiles where !seen[tile].isEmpty { asking.append(tile..<tile + 1) }
             return asking
         }
         needed = queries.map { tiles in Runs(tiles.flatMap { seen[$0].ranges }) }
-        guard !job.operation.columnResults.isEmpty else {
+        guard !problem.operation.columnResults.isEmpty else {
             readersOfTiles = []
             return
         }
-        var readers: [[Range<Int>]] = Array(repeating: [], count: job.keys.numbering.tileCount)
+        var readers: [[Range<Int>]] = Array(repeating: [], count: problem.keys.numbering.tileCount)
         Self.forEachReading(seen, keyTiles: readers.count) { readers[$0].append($1) }
         readersOfTiles = readers.map { Runs($0) }
     }
 
-    var ranks: [Rank] { (0..<job.rankCount).map { Rank($0) } }
+    var ranks: [Rank] { (0..<problem.rankCount).map { Rank($0) } }
 
     /// Those of some query tiles that see any of some key tiles.
     func readers(of keyTiles: Runs, among queryTiles: Runs) -> Runs {
@@ -52,9 +52,9 @@ public struct Needs: Sendable {
 
     /// The query tiles that see any key tile of each rank.
     func readers() -> [Runs] {
-        var readers: [[Range<Int>]] = Array(repeating: [], count: job.rankCount)
-        Self.forEachReading(seen, keyTiles: job.keys.numbering.tileCount) {
-            readers[job.keys.owner(of: $0).index].append($1)
+        var readers: [[Range<Int>]] = Array(repeating: [], count: problem.rankCount)
+        Self.forEachReading(seen, keyTiles: problem.keys.numbering.tileCount) {
+            readers[problem.keys.owner(of: $0).index].append($1)
         }
         return readers.map { Runs($0) }
     }
@@ -86,10 +86,11 @@ public struct Needs: Sendable {
     /// do not change a bit.
     /// - Parameter tokens: the most tokens of a head that arrive at a rank at a time.
     func headShares(ranks: Int, tokensArriving tokens: Int) -> [[Range<Int>]] {
-        let heads = job.heads
+        let heads = problem.heads
         let (keyHeads, size) = (heads.keyValueHeads, heads.groupSize)
         let keepsGroups =
-            keyHeads >= ranks || !job.operation.columnResults.isEmpty && job.operation.columnResultHeads == .keyValue
+            keyHeads >= ranks
+            || !problem.operation.columnResults.isEmpty && problem.operation.columnResultHeads == .keyValue
         let shares = (0..<ranks).map { rank in
             keepsGroups
                 ? keyHeads * rank / ranks * size..<keyHeads * (rank + 1) / ranks * size
@@ -109,12 +110,13 @@ public struct Needs: Sendable {
     }
 
     private func headsAtATime(tokensArriving tokens: Int) -> Int {
-        if job.rankCount == 1 { return job.heads.keyValueHeads }
-        let mostOwn = ranks.map { job.keys.tokenCount(of: $0) }.max() ?? 0
+        if problem.rankCount == 1 { return problem.heads.keyValueHeads }
+        let mostOwn = ranks.map { problem.keys.tokenCount(of: $0) }.max() ?? 0
         let bytesPerToken =
-            job.element.bytes
-            * (job.heads.headDimension + (job.operation.columns == .keysAndValues ? job.heads.valueDimension : 0))
-        let budget = max(4 << 20, mostOwn * bytesPerToken * job.heads.keyValueHeads / 10)
+            problem.element.bytes
+            * (problem.heads.headDimension
+                + (problem.operation.columns == .keysAndValues ? problem.heads.valueDimension : 0))
+        let budget = max(4 << 20, mostOwn * bytesPerToken * problem.heads.keyValueHeads / 10)
         // Two stages are in flight: the one attended and the one arriving.
         return max(1, budget / (2 * max(1, tokens * bytesPerToken)))
     }

@@ -25,33 +25,35 @@ struct TileTable: Sendable {
     private let rowsBefore: [Int]
     private let bytesBefore: [Int]
 
-    init(_ needs: Needs) {
-        let job = needs.job
-        flopPerPair = Double(job.operation.flopPerPair)
-        rowBlockBytes = Double(ResultPool.blockBytes(job.operation.rowResults))
-        columnBlockBytes = Double(ResultPool.blockBytes(job.operation.columnResults))
-        firstKeyTile = (0..<job.queries.numbering.tileCount).map {
-            job.keys.numbering.firstTile[job.queries.numbering.sequence(of: $0)]
+    init(_ dependencies: TileDependencies) {
+        let problem = dependencies.problem
+        flopPerPair = Double(problem.operation.flopPerPair)
+        rowBlockBytes = Double(ResultPool.blockBytes(problem.operation.rowResults))
+        columnBlockBytes = Double(ResultPool.blockBytes(problem.operation.columnResults))
+        firstKeyTile = (0..<problem.queries.numbering.tileCount).map {
+            problem.keys.numbering.firstTile[problem.queries.numbering.sequence(of: $0)]
         }
-        firstQueryTile = (0..<job.keys.numbering.tileCount).map {
-            job.queries.numbering.firstTile[job.keys.numbering.sequence(of: $0)]
+        firstQueryTile = (0..<problem.keys.numbering.tileCount).map {
+            problem.queries.numbering.firstTile[problem.keys.numbering.sequence(of: $0)]
         }
-        let packed = PackedTile(job.heads, job.element)
-        let keyTiles = (0..<job.keys.numbering.tileCount).map { job.keys.numbering.tokens(of: $0).count }
-        let queryTiles = (0..<job.queries.numbering.tileCount).map { job.queries.numbering.tokens(of: $0).count }
+        let packed = PackedTile(problem.heads, problem.element)
+        let keyTiles = (0..<problem.keys.numbering.tileCount).map { problem.keys.numbering.tokens(of: $0).count }
+        let queryTiles = (0..<problem.queries.numbering.tileCount).map {
+            problem.queries.numbering.tokens(of: $0).count
+        }
         func sums(_ values: [Int]) -> [Int] { values.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1) } }
         let keysBefore = sums(keyTiles)
         self.keysBefore = keysBefore
         rowsBefore = sums(queryTiles)
         bytesBefore = sums(
             keyTiles.indices.map {
-                packed.floats(of: job.operation.columns, capacity: job.keys.numbering.capacity(of: $0)) * 4
+                packed.floats(of: problem.operation.columns, capacity: problem.keys.numbering.capacity(of: $0)) * 4
             })
         var all: [Runs] = []
         var fill: [Double] = []
         for (tile, rows) in queryTiles.enumerated() {
-            let sequence = job.queries.numbering.sequence(of: tile)
-            let visible = job.visibleTiles(queryTile: tile)
+            let sequence = problem.queries.numbering.sequence(of: tile)
+            let visible = problem.visibleTiles(queryTile: tile)
             all.append(visible.all)
             if visible.any == visible.all {
                 fill.append(1)
@@ -61,8 +63,8 @@ struct TileTable: Sendable {
                 tiles.ranges.reduce(0) { $0 + keysBefore[$1.upperBound] - keysBefore[$1.lowerBound] } * rows
             }
             let whole = pairs(visible.all)
-            let seen = job.mask.visiblePairs(
-                queryTile: tile - job.queries.numbering.firstTile[sequence], in: job.shapes[sequence])
+            let seen = problem.mask.visiblePairs(
+                queryTile: tile - problem.queries.numbering.firstTile[sequence], in: problem.shapes[sequence])
             fill.append(Double(seen - whole) / Double(pairs(visible.any) - whole))
         }
         self.all = all

@@ -22,11 +22,12 @@ extension Plan {
     /// waits for the computation of another rank's step: what is read in a mate's memory got there in an earlier one.
     /// So matching sends are the absence of deadlock.
     public static func validate(_ plans: [Plan]) throws(Violation) {
-        guard let job = plans.first?.job else { return }
-        let seen = Needs(job).seen
+        guard let problem = plans.first?.problem else { return }
+        let seen = TileDependencies(problem).seen
         for (index, plan) in plans.enumerated() {
-            guard plan.rank.index == index, plan.job.rankCount == plans.count, plan.steps.count == plans[0].steps.count,
-                plan.job.topology == job.topology, plan.job.operation == job.operation
+            guard plan.rank.index == index, plan.problem.rankCount == plans.count,
+                plan.steps.count == plans[0].steps.count,
+                plan.problem.topology == problem.topology, plan.problem.operation == problem.operation
             else {
                 throw Violation(
                     rank: plan.rank, step: 0, reason: "the ranks disagree on ranks, nodes, operation or steps")
@@ -36,8 +37,8 @@ extension Plan {
         var holdings = plans.map { Holdings($0, seen: seen) }
         var columns = plans.map { plan in
             ResidentTiles(
-                "key", own: job.keys.tiles(of: plan.rank), heads: job.heads.keyValueHeads,
-                tileCount: job.keys.numbering.tileCount)
+                "key", own: problem.keys.tiles(of: plan.rank), heads: problem.heads.keyValueHeads,
+                tileCount: problem.keys.numbering.tileCount)
         }
         for number in plans[0].steps.indices {
             func check(_ body: (Plan) throws(Fault) -> Void) throws(Violation) {
@@ -51,7 +52,7 @@ extension Plan {
             }
             // What a rank lets go of or gets in a step concerns its mates from the next one on.
             try check { plan throws(Fault) in
-                try holdings[plan.rank.index].use(plan.steps[number], &columns[job.topology.mates(of: plan.rank)])
+                try holdings[plan.rank.index].use(plan.steps[number], &columns[problem.topology.mates(of: plan.rank)])
             }
             try check { plan throws(Fault) in
                 try holdings[plan.rank.index].change(plan.steps[number], &columns[plan.rank.index])
@@ -95,31 +96,33 @@ extension Plan {
 
     /// What a rank holds from step to step.
     private struct Holdings {
-        private let job: AttentionJob
+        private let problem: AttentionProblem
         private var rows: ResidentTiles
         /// What it has got for query tiles, and for key tiles; nil where the operation gives that side nothing.
         private var rowResults: ResultParts?
         private var columnResults: ResultParts?
 
         init(_ plan: Plan, seen: [Runs]) {
-            job = plan.job
-            let own = job.queries.tiles(of: plan.rank)
+            problem = plan.problem
+            let own = problem.queries.tiles(of: plan.rank)
             rows = ResidentTiles(
-                "query", own: own, heads: job.heads.queryHeads, tileCount: job.queries.numbering.tileCount)
-            if !job.operation.rowResults.isEmpty {
-                rowResults = ResultParts("query", own: own, meets: seen, heads: job.heads.queryHeads)
+                "query", own: own, heads: problem.heads.queryHeads, tileCount: problem.queries.numbering.tileCount)
+            if !problem.operation.rowResults.isEmpty {
+                rowResults = ResultParts("query", own: own, meets: seen, heads: problem.heads.queryHeads)
             }
-            if !job.operation.columnResults.isEmpty {
-                let heads = job.operation.columnResultHeads == .query ? job.heads.queryHeads : job.heads.keyValueHeads
+            if !problem.operation.columnResults.isEmpty {
+                let heads =
+                    problem.operation.columnResultHeads == .query
+                    ? problem.heads.queryHeads : problem.heads.keyValueHeads
                 columnResults = ResultParts(
-                    "key", own: job.keys.tiles(of: plan.rank), meets: plan.readers, heads: heads)
+                    "key", own: problem.keys.tiles(of: plan.rank), meets: plan.readers, heads: heads)
             }
         }
 
         /// What a step reads is there.
         /// - Parameter columns: the keys and values of the ranks of the node.
         mutating func use(_ step: Step, _ columns: inout ArraySlice<ResidentTiles>) throws(Fault) {
-            let job = job
+            let problem = problem
             rowResults?.begin()
             columnResults?.begin()
             for payload in step.sends.flatMap(\.payloads) {
@@ -133,25 +136,25 @@ extension Plan {
                 case .columnResults(let units):
                     try check(units)
                     guard columnResults != nil else { throw Fault("sends results that its operation does not give") }
-                    try columnResults?.send(.init(columnsOf: units, job))
+                    try columnResults?.send(.init(columnsOf: units, problem))
                 }
             }
             for units in step.attend {
                 try check(units)
-                try columns.use(units.keys, job.heads.keyValueHeads(of: units.heads), "attends")
+                try columns.use(units.keys, problem.heads.keyValueHeads(of: units.heads), "attends")
                 try rows.use(units.queries, units.heads, "attends")
                 try rowResults?.compute(.init(rowsOf: units), alone: true)
                 // Units of different rows may give to one key tile in the same step.
-                try columnResults?.compute(.init(columnsOf: units, job), alone: false)
+                try columnResults?.compute(.init(columnsOf: units, problem), alone: false)
             }
         }
 
         /// What a step leaves behind, lets go of and gets.
         mutating func change(_ step: Step, _ columns: inout ResidentTiles) throws(Fault) {
-            let job = job
+            let problem = problem
             for payload in step.sends.flatMap(\.payloads) {
                 if case .rowResults(let units) = payload { rowResults?.forget(.init(rowsOf: units)) }
-                if case .columnResults(let units) = payload { columnResults?.forget(.init(columnsOf: units, job)) }
+                if case .columnResults(let units) = payload { columnResults?.forget(.init(columnsOf: units, problem)) }
             }
             for payload in step.release {
                 switch payload {
@@ -169,7 +172,7 @@ extension Plan {
                     try rowResults?.merge(.init(rowsOf: units), "receives results that are here")
                 case .columnResults(let units):
                     try check(units)
-                    try columnResults?.merge(.init(columnsOf: units, job), "receives results that are here")
+                    try columnResults?.merge(.init(columnsOf: units, problem), "receives results that are here")
                 }
             }
         }
@@ -178,17 +181,17 @@ extension Plan {
         var leftover: String? { rowResults?.leftover ?? columnResults?.leftover ?? rows.leftover }
 
         private func check(_ units: Units) throws(Fault) {
-            guard (0..<job.heads.queryHeads).contains(units.heads) else {
+            guard (0..<problem.heads.queryHeads).contains(units.heads) else {
                 throw Fault("names a head that does not exist")
             }
-            guard Runs(0..<job.queries.numbering.tileCount).contains(units.queries) else {
+            guard Runs(0..<problem.queries.numbering.tileCount).contains(units.queries) else {
                 throw Fault("names a query tile that does not exist")
             }
-            guard Runs(0..<job.keys.numbering.tileCount).contains(units.keys) else {
+            guard Runs(0..<problem.keys.numbering.tileCount).contains(units.keys) else {
                 throw Fault("names a key tile that does not exist")
             }
-            if columnResults != nil, job.operation.columnResultHeads == .keyValue {
-                let size = job.heads.groupSize
+            if columnResults != nil, problem.operation.columnResultHeads == .keyValue {
+                let size = problem.heads.groupSize
                 guard units.heads.lowerBound % size == 0, units.heads.upperBound % size == 0 else {
                     throw Fault("splits a group of heads whose results are summed up first")
                 }
@@ -210,9 +213,9 @@ extension Plan {
                 others = units.keys
             }
 
-            init(columnsOf units: Units, _ job: AttentionJob) {
+            init(columnsOf units: Units, _ problem: AttentionProblem) {
                 tiles = units.keys
-                heads = job.columnResultHeads(of: units.heads)
+                heads = problem.columnResultHeads(of: units.heads)
                 others = units.queries
             }
         }

@@ -24,20 +24,21 @@ public struct AttentionSetup {
     ///   - memory: where the rank's own packed tiles are put, if it does not share them.
     ///   - progressed: called now and then, on any thread of the rank, while work gets done.
     public init(
-        _ jobs: [AttentionJob], _ strategy: Strategy, transport: any Transport, threads: ThreadPool, kernels: KernelSet,
+        _ jobs: [AttentionProblem], _ strategy: Strategy, transport: any Transport, threads: ThreadPool,
+        kernels: KernelSet,
         memory: BufferPool = BufferPool(), progressed: @escaping @Sendable () -> Void = {},
-        operation: (AttentionJob) -> TileOperation
+        operation: (AttentionProblem) -> TileOperation
     ) throws {
         precondition(
             !jobs.isEmpty && jobs.allSatisfy { $0.keys == jobs[0].keys && $0.topology == jobs[0].topology },
             "jobs over the same keys")
         let operations = jobs.map(operation)
         func plans(_ topology: Topology) -> [Plan] {
-            zip(jobs, operations).map { job, operation in
-                var job = job
-                job.topology = topology
-                job.operation = operation.shape
-                return strategy.plan(job, rank: transport.rank)
+            zip(jobs, operations).map { problem, operation in
+                var problem = problem
+                problem.topology = topology
+                problem.operation = operation.shape
+                return strategy.plan(problem, rank: transport.rank)
             }
         }
         // Each attempt plans anew, and is made with the plans that its memory was counted for.
@@ -47,9 +48,9 @@ public struct AttentionSetup {
             return KeyValueTiles.floats(of: jobs[0], rank: transport.rank)
                 + planned.reduce(0) { $0 + SegmentMap($1).floats }
         } make: { topology in
-            if planned.first?.job.topology != topology { planned = plans(topology) }
+            if planned.first?.problem.topology != topology { planned = plans(topology) }
             let keyValues = try KeyValueTiles(
-                of: planned[0].job, sharedOver: transport, kernels: kernels, memory: memory)
+                of: planned[0].problem, sharedOver: transport, kernels: kernels, memory: memory)
             let executors = try zip(planned, operations).map { plan, operation in
                 try RingExecutor(
                     plan: plan, operation: operation, transport: transport, threads: threads, kernels: kernels,
@@ -64,12 +65,12 @@ public struct AttentionSetup {
     /// Attention of one job.
     /// - Parameter modifiers: what is done to the scores; lists have an entry for each query head.
     public init(
-        _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(),
+        _ problem: AttentionProblem, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(),
         transport: any Transport, threads: ThreadPool,
         kernels: KernelSet, memory: BufferPool = BufferPool(), progressed: @escaping @Sendable () -> Void = {}
     ) throws {
         try self.init(
-            [job], strategy, transport: transport, threads: threads, kernels: kernels, memory: memory,
+            [problem], strategy, transport: transport, threads: threads, kernels: kernels, memory: memory,
             progressed: progressed
         ) {
             .attend(heads: $0.heads, element: $0.element, mask: $0.mask, modifiers: modifiers, kernels: kernels)

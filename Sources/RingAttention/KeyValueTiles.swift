@@ -8,7 +8,7 @@ import Tiles
 /// One rank's keys and values of the sequences of a batch, packed tile by tile, and what it takes for the other ranks
 /// of its node to read them where they are.
 ///
-/// An attention's ``AttentionJob/keys`` are those of the tiles that it reads. One value may serve many attentions: of
+/// An attention's ``AttentionProblem/keys`` are those of the tiles that it reads. One value may serve many attentions: of
 /// layers one after another, which pack it anew, of layers that see it through different masks, of queries of another
 /// sequence; and there may be many, where each layer keeps its own.
 public final class KeyValueTiles {
@@ -43,43 +43,47 @@ public final class KeyValueTiles {
 
     /// Keys and values of this rank alone.
     /// - Parameters:
-    ///   - job: whose keys they are: any attention to them.
+    ///   - problem: whose keys they are: any attention to them.
     ///   - memory: where they are put.
-    public convenience init(of job: AttentionJob, rank: Rank, kernels: KernelSet, memory: BufferPool = BufferPool()) {
+    public convenience init(
+        of problem: AttentionProblem, rank: Rank, kernels: KernelSet, memory: BufferPool = BufferPool()
+    ) {
         let own = TileStore(
-            packed: job.keys.tiles(of: rank), heads: 0..<job.heads.keyValueHeads, of: job, memory: memory.buffer)
-        self.init(of: job, rank: rank, kernels: kernels, own: own, node: nil)
+            packed: problem.keys.tiles(of: rank), heads: 0..<problem.heads.keyValueHeads, of: problem,
+            memory: memory.buffer)
+        self.init(of: problem, rank: rank, kernels: kernels, own: own, node: nil)
     }
 
     /// Keys and values that the ranks of a node read in each other's memory, as the job's topology says. Collective.
     /// - Throws: ``SharedMemoryRefused`` where a node cannot have it; what the transport throws.
     public convenience init(
-        of job: AttentionJob, sharedOver transport: any Transport, kernels: KernelSet, memory: BufferPool = BufferPool()
+        of problem: AttentionProblem, sharedOver transport: any Transport, kernels: KernelSet,
+        memory: BufferPool = BufferPool()
     ) throws {
-        guard job.topology.isShared else {
-            self.init(of: job, rank: transport.rank, kernels: kernels, memory: memory)
+        guard problem.topology.isShared else {
+            self.init(of: problem, rank: transport.rank, kernels: kernels, memory: memory)
             return
         }
-        let ranks = job.topology.mates(of: transport.rank)
-        let shared = try transport.shareMemory(floats: Self.floats(of: job, rank: transport.rank), among: ranks)
+        let ranks = problem.topology.mates(of: transport.rank)
+        let shared = try transport.shareMemory(floats: Self.floats(of: problem, rank: transport.rank), among: ranks)
         func store(_ owner: Rank) -> TileStore {
-            TileStore(packed: job.keys.tiles(of: owner), heads: 0..<job.heads.keyValueHeads, of: job) {
+            TileStore(packed: problem.keys.tiles(of: owner), heads: 0..<problem.heads.keyValueHeads, of: problem) {
                 AlignedBuffer(shared.floats(of: owner), count: $0, of: shared)
             }
         }
         let mates = ranks.map { Rank($0) }.filter { $0 != transport.rank }
         let tiles = Dictionary(uniqueKeysWithValues: mates.map { ($0, store($0)) })
         self.init(
-            of: job, rank: transport.rank, kernels: kernels, own: store(transport.rank),
+            of: problem, rank: transport.rank, kernels: kernels, own: store(transport.rank),
             node: Node(memory: shared, mates: mates, tiles: tiles))
     }
 
-    private init(of job: AttentionJob, rank: Rank, kernels: KernelSet, own: TileStore, node: Node?) {
-        keys = job.keys
-        heads = job.heads
-        element = job.element
-        wire = job.wire
-        packed = PackedTile(job.heads, job.element)
+    private init(of problem: AttentionProblem, rank: Rank, kernels: KernelSet, own: TileStore, node: Node?) {
+        keys = problem.keys
+        heads = problem.heads
+        element = problem.element
+        wire = problem.wire
+        packed = PackedTile(problem.heads, problem.element)
         self.rank = rank
         self.kernels = kernels
         self.own = own
@@ -87,13 +91,13 @@ public final class KeyValueTiles {
     }
 
     /// The floats of a rank's tiles.
-    static func floats(of job: AttentionJob, rank: Rank) -> Int {
-        job.packedBytes(of: job.keys.tiles(of: rank)) / 4 * job.heads.keyValueHeads
+    static func floats(of problem: AttentionProblem, rank: Rank) -> Int {
+        problem.packedBytes(of: problem.keys.tiles(of: rank)) / 4 * problem.heads.keyValueHeads
     }
 
     /// Whether an attention can read them.
-    func serve(_ job: AttentionJob) -> Bool {
-        job.keys == keys && job.heads == heads && job.element == element && job.wire == wire
+    func serve(_ problem: AttentionProblem) -> Bool {
+        problem.keys == keys && problem.heads == heads && problem.element == element && problem.wire == wire
     }
 
     // MARK: - Writing

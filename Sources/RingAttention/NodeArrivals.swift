@@ -29,22 +29,22 @@ final class NodeArrivals {
     private let arrivals: [[TileStore]]
     /// What each mate holds of its own.
     private let owned: [Rank: Runs]
-    private let job: AttentionJob
+    private let problem: AttentionProblem
     /// The clock when this call began.
     private var start = 0
 
     /// Collective.
     /// - Throws: ``SharedMemoryRefused`` where a node cannot have it; what the transport throws.
     init(_ plan: Plan, _ transport: any Transport) throws {
-        let (job, rank) = (plan.job, plan.rank)
-        let ranks = job.topology.mates(of: rank)
-        let planner = plan.strategy.planner(Needs(job))
+        let (problem, rank) = (plan.problem, plan.rank)
+        let ranks = problem.topology.mates(of: rank)
+        let planner = plan.strategy.planner(TileDependencies(problem))
         let maps = ranks.map { SegmentMap($0 == rank.index ? plan : planner.plan(Rank($0))) }
         let floats = maps[rank.index - ranks.lowerBound].floats
-        let memory = job.topology.nodeCount > 1 ? try transport.shareMemory(floats: floats, among: ranks) : nil
+        let memory = problem.topology.nodeCount > 1 ? try transport.shareMemory(floats: floats, among: ranks) : nil
         func store(_ arrival: SegmentMap.Arrival, of owner: Rank) -> TileStore {
             guard let memory else { preconditionFailure("what the ranks of one node have never arrives") }
-            return TileStore(packed: arrival.tiles, job.operation.columns, heads: arrival.heads, of: job) {
+            return TileStore(packed: arrival.tiles, problem.operation.columns, heads: arrival.heads, of: problem) {
                 AlignedBuffer(memory.floats(of: owner) + arrival.offset, count: $0, of: memory)
             }
         }
@@ -57,22 +57,22 @@ final class NodeArrivals {
                 for arrival in map.arrivals { arrivals[arrival.step].append(store(arrival, of: rank)) }
                 continue
             }
-            let tiles = job.keys.tiles(of: owner)
+            let tiles = problem.keys.tiles(of: owner)
             owned[owner] = tiles
-            for (number, step) in plan.steps.enumerated() where step.reads(tiles, 0..<job.heads.keyValueHeads, of: job)
-            {
+            for (number, step) in plan.steps.enumerated()
+            where step.reads(tiles, 0..<problem.heads.keyValueHeads, of: problem) {
                 readings[number].append(.own(owner))
             }
             for arrival in map.arrivals {
                 let store = store(arrival, of: owner)
                 for number in arrival.step + 1..<min(arrival.lastStep + 1, plan.steps.count)
-                where plan.steps[number].reads(store.tiles, store.heads, of: job) {
+                where plan.steps[number].reads(store.tiles, store.heads, of: problem) {
                     readings[number].append(.arrived(store, at: owner, since: arrival.step))
                 }
             }
         }
         self.rank = rank
-        self.job = job
+        self.problem = problem
         self.arrivals = arrivals
         self.readings = readings
         self.owned = owned
@@ -108,7 +108,7 @@ final class NodeArrivals {
         for reading in readings {
             switch reading {
             case .own(let mate):
-                guard sends.map({ $0.carry(owned[mate] ?? Runs(), 0..<job.heads.keyValueHeads) }) ?? true else {
+                guard sends.map({ $0.carry(owned[mate] ?? Runs(), 0..<problem.heads.keyValueHeads) }) ?? true else {
                     continue
                 }
                 try keyValues.wait(for: mate, poll: poll)
@@ -142,8 +142,10 @@ extension [Transfer] {
 
 extension Step {
     /// Whether a rank reads any of these keys and values in the step.
-    fileprivate func reads(_ tiles: Runs, _ heads: Range<Int>, of job: AttentionJob) -> Bool {
+    fileprivate func reads(_ tiles: Runs, _ heads: Range<Int>, of problem: AttentionProblem) -> Bool {
         sends.carry(tiles, heads)
-            || attend.contains { $0.keys.intersects(tiles) && job.heads.keyValueHeads(of: $0.heads).overlaps(heads) }
+            || attend.contains {
+                $0.keys.intersects(tiles) && problem.heads.keyValueHeads(of: $0.heads).overlaps(heads)
+            }
     }
 }

@@ -28,25 +28,27 @@ struct SideTile {
     /// The maximal subtrees that some tiles of the other side fill.
     func subtrees(in others: Runs) -> [TreeNode] { TreeNode.maximal(in: others.shifted(by: -firstOther), of: tree) }
 
-    static func query(_ number: Int, of job: AttentionJob, firstRow: Int?) -> SideTile {
-        let sequence = job.queries.numbering.sequence(of: number)
-        let first = job.keys.numbering.firstTile[sequence]
-        let count = job.queries.numbering.tokens(of: number).count
-        let visible = job.visibleTiles(queryTile: number)
+    static func query(_ number: Int, of problem: AttentionProblem, firstRow: Int?) -> SideTile {
+        let sequence = problem.queries.numbering.sequence(of: number)
+        let first = problem.keys.numbering.firstTile[sequence]
+        let count = problem.queries.numbering.tokens(of: number).count
+        let visible = problem.visibleTiles(queryTile: number)
         return SideTile(
-            number: number, sequence: job.shapes[sequence], index: number - job.queries.numbering.firstTile[sequence],
+            number: number, sequence: problem.shapes[sequence],
+            index: number - problem.queries.numbering.firstTile[sequence],
             firstOther: first,
             count: count, own: firstRow.map { $0..<$0 + count }, meets: visible, tree: visible.any.shifted(by: -first))
     }
 
     static func key(_ number: Int, of plan: Plan, firstKey: Int?) -> SideTile {
-        let job = plan.job
-        let sequence = job.keys.numbering.sequence(of: number)
-        let first = job.queries.numbering.firstTile[sequence]
-        let count = job.keys.numbering.tokens(of: number).count
+        let problem = plan.problem
+        let sequence = problem.keys.numbering.sequence(of: number)
+        let first = problem.queries.numbering.firstTile[sequence]
+        let count = problem.keys.numbering.tokens(of: number).count
         let readers = plan.readers[number]
         return SideTile(
-            number: number, sequence: job.shapes[sequence], index: number - job.keys.numbering.firstTile[sequence],
+            number: number, sequence: problem.shapes[sequence],
+            index: number - problem.keys.numbering.firstTile[sequence],
             firstOther: first,
             count: count, own: firstKey.map { $0..<$0 + count }, meets: VisibleTiles(any: readers, all: Runs()),
             tree: readers.shifted(by: -first))

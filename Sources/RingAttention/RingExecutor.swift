@@ -40,14 +40,14 @@ public final class RingExecutor {
         plan: Plan, operation: TileOperation, transport: any Transport, threads: ThreadPool, kernels: KernelSet,
         progressed: @escaping @Sendable () -> Void = {}
     ) throws {
-        let job = plan.job
-        precondition(operation.shape == job.operation, "the plan is for this operation")
-        node = job.topology.isShared ? try NodeArrivals(plan, transport) : nil
+        let problem = plan.problem
+        precondition(operation.shape == problem.operation, "the plan is for this operation")
+        node = problem.topology.isShared ? try NodeArrivals(plan, transport) : nil
         self.plan = plan
         self.transport = transport
         self.threads = threads
         self.progressed = progressed
-        wire = job.narrowsWire ? Wire(kernels: kernels, threads: threads) : nil
+        wire = problem.narrowsWire ? Wire(kernels: kernels, threads: threads) : nil
         workers = (0..<threads.threads).map { _ in operation.makeWorker() }
         rowPool = operation.mergeRows.map { ResultPool(planes: operation.shape.rowResults, merge: $0) }
         columnPool = operation.mergeColumns.map { ResultPool(planes: operation.shape.columnResults, merge: $0) }
@@ -63,7 +63,7 @@ public final class RingExecutor {
         progressed: @escaping @Sendable () -> Void = {}
     ) throws {
         let operation = TileOperation.attend(
-            heads: plan.job.heads, element: plan.job.element, mask: plan.job.mask, modifiers: modifiers,
+            heads: plan.problem.heads, element: plan.problem.element, mask: plan.problem.mask, modifiers: modifiers,
             kernels: kernels)
         try self.init(
             plan: plan, operation: operation, transport: transport, threads: threads, kernels: kernels,
@@ -72,17 +72,17 @@ public final class RingExecutor {
 
     /// Every query tile that the plan names, and all of the rank's own.
     private static func queryTiles(of plan: Plan) -> [Int: SideTile] {
-        let job = plan.job
+        let problem = plan.problem
         var tiles: [Int: SideTile] = [:]
         var row = 0
-        for number in job.queries.tiles(of: plan.rank) {
-            let tile = SideTile.query(number, of: job, firstRow: row)
+        for number in problem.queries.tiles(of: plan.rank) {
+            let tile = SideTile.query(number, of: problem, firstRow: row)
             tiles[number] = tile
             row += tile.count
         }
         plan.forEachUnits { units in
             for number in units.queries where tiles[number] == nil {
-                tiles[number] = .query(number, of: job, firstRow: nil)
+                tiles[number] = .query(number, of: problem, firstRow: nil)
             }
         }
         return tiles
@@ -92,7 +92,7 @@ public final class RingExecutor {
     private static func keyTiles(of plan: Plan) -> [Int: SideTile] {
         var tiles: [Int: SideTile] = [:]
         var key = 0
-        for number in plan.job.keys.tiles(of: plan.rank) {
+        for number in plan.problem.keys.tiles(of: plan.rank) {
             let tile = SideTile.key(number, of: plan, firstKey: key)
             tiles[number] = tile
             key += tile.count
@@ -124,7 +124,7 @@ public final class RingExecutor {
     /// - Parameter keyValues: what this rank's rows meet: the job's keys, packed.
     /// - Throws: what the transport throws.
     public func run(_ call: TileCall, on keyValues: KeyValueTiles) throws {
-        precondition(keyValues.serve(plan.job), "the plan is for these keys and values")
+        precondition(keyValues.serve(plan.problem), "the plan is for these keys and values")
         let work = Work(self, call, keyValues)
         work.finishUnmet()
         keyValues.begin()
@@ -184,7 +184,7 @@ public final class RingExecutor {
     /// One call under way: what is resident, and the reductions.
     private final class Work {
         private let executor: RingExecutor
-        private let job: AttentionJob
+        private let problem: AttentionProblem
         private let call: TileCall
         private let keyValues: KeyValueTiles
         private var columns = ResidentTiles()
@@ -195,21 +195,22 @@ public final class RingExecutor {
         private let sentFloats: ((_ tile: Int) -> Int)?
 
         init(_ executor: RingExecutor, _ call: TileCall, _ keyValues: KeyValueTiles) {
-            let job = executor.plan.job
+            let problem = executor.plan.problem
             self.executor = executor
-            self.job = job
+            self.problem = problem
             self.call = call
             self.keyValues = keyValues
             rowResults = executor.rowPool.map {
-                SideResults(tiles: executor.queryTiles, heads: job.heads.queryHeads, pool: $0)
+                SideResults(tiles: executor.queryTiles, heads: problem.heads.queryHeads, pool: $0)
             }
             columnResults = executor.columnPool.map {
-                SideResults(tiles: executor.keyTiles, heads: job.heads.queryHeads, pool: $0)
+                SideResults(tiles: executor.keyTiles, heads: problem.heads.queryHeads, pool: $0)
             }
-            let packed = PackedTile(job.heads, job.element)
+            let packed = PackedTile(problem.heads, problem.element)
             sentFloats =
-                job.operation.columns == .keysAndValues
-                ? nil : { packed.floats(of: job.operation.columns, capacity: job.keys.numbering.capacity(of: $0)) }
+                problem.operation.columns == .keysAndValues
+                ? nil
+                : { packed.floats(of: problem.operation.columns, capacity: problem.keys.numbering.capacity(of: $0)) }
             columns.add(keyValues.own)
         }
 
@@ -236,7 +237,8 @@ public final class RingExecutor {
                 executor.node?.arriving(number)
                 ?? step.arrivingColumns.map {
                     TileStore(
-                        packed: $0.tiles, job.operation.columns, heads: $0.heads, of: job, memory: executor.memory)
+                        packed: $0.tiles, problem.operation.columns, heads: $0.heads, of: problem,
+                        memory: executor.memory)
                 }
             arrivals.rows = rowStores(step.receives.flatMap(\.payloads))
             for transfer in step.receives {
@@ -258,7 +260,7 @@ public final class RingExecutor {
                         arrivals.rowResults += results(
                             units.queries, units.heads, meeting: units.keys, of: rowResults, into: &message)
                     case .columnResults(let units):
-                        let heads = job.columnResultHeads(of: units.heads)
+                        let heads = problem.columnResultHeads(of: units.heads)
                         arrivals.columnResults += results(
                             units.keys, heads, meeting: units.queries, of: columnResults, into: &message)
                     }
@@ -276,9 +278,9 @@ public final class RingExecutor {
         }
 
         private func rowStore(_ tiles: Runs, _ heads: Range<Int>) -> TileStore {
-            let floats = job.operation.rowOperandFloats
+            let floats = problem.operation.rowOperandFloats
             return TileStore(
-                tiles: tiles, heads: heads, tileFloats: { job.queries.numbering.tokens(of: $0).count * floats },
+                tiles: tiles, heads: heads, tileFloats: { problem.queries.numbering.tokens(of: $0).count * floats },
                 memory: executor.memory)
         }
 
@@ -328,7 +330,7 @@ public final class RingExecutor {
                         }
                     case .rows(let tiles, let heads):
                         var sources = foreignRows
-                        let mine = tiles.intersection(job.queries.tiles(of: executor.plan.rank))
+                        let mine = tiles.intersection(problem.queries.tiles(of: executor.plan.rank))
                         if !mine.isEmpty {
                             departures.gathered.append(gather(mine, heads))
                             sources.add(departures.gathered[departures.gathered.count - 1])
@@ -338,7 +340,8 @@ public final class RingExecutor {
                         rowResults?.take(units.queries, units.heads, meeting: units.keys, into: &message)
                     case .columnResults(let units):
                         columnResults?.take(
-                            units.keys, job.columnResultHeads(of: units.heads), meeting: units.queries, into: &message)
+                            units.keys, problem.columnResultHeads(of: units.heads), meeting: units.queries,
+                            into: &message)
                     }
                 }
                 departures.messages.append(message.outgoing(to: transfer.peer))
@@ -355,7 +358,7 @@ public final class RingExecutor {
                 let rows = rows(of: tile, head: head)
                 // Disjoint: each index writes its own tile and head.
                 var target = store.tile(tile.number, head: head)
-                for (plane, width) in zip(rows.planes, job.operation.rowOperands) {
+                for (plane, width) in zip(rows.planes, problem.operation.rowOperands) {
                     for row in 0..<tile.count {
                         (target + row * width).update(from: plane.rows + row * plane.stride, count: width)
                     }
@@ -380,7 +383,7 @@ public final class RingExecutor {
             var next = foreignRows.tile(tile.number, head: head)
             return TileRows(
                 count: tile.count, head: head,
-                planes: job.operation.rowOperands.map { width in
+                planes: problem.operation.rowOperands.map { width in
                     defer { next += tile.count * width }
                     return (next, width)
                 })
@@ -470,7 +473,7 @@ public final class RingExecutor {
             guard let pool = executor.rowPool else { return }
             let (tile, head) = (reduction.tile, reduction.head)
             worker.load(rows(of: tile, head: head), of: call)
-            let keyHead = head / job.heads.groupSize
+            let keyHead = head / problem.heads.groupSize
             let numbers = Array(tile.meets.any.intersection(keyTiles))
             for (place, number) in numbers.enumerated() {
                 let result = PartialResult(rows: tile.count, from: pool)
@@ -489,7 +492,7 @@ public final class RingExecutor {
             TilePair(
                 queryTile: tile.index, keyTile: keyTile - tile.firstOther, in: tile.sequence,
                 isWhole: tile.meets.all.contains(keyTile),
-                columns: columns.tile(keyTile, head: keyHead), capacity: job.keys.numbering.capacity(of: keyTile),
+                columns: columns.tile(keyTile, head: keyHead), capacity: problem.keys.numbering.capacity(of: keyTile),
                 next: next)
         }
 
@@ -514,11 +517,12 @@ public final class RingExecutor {
             guard let columnResults else { return }
             var work: [ColumnWork] = []
             for units in units {
-                columnResults.forEach(units.keys, job.columnResultHeads(of: units.heads), meeting: units.queries) {
+                columnResults.forEach(units.keys, problem.columnResultHeads(of: units.heads), meeting: units.queries) {
                     tile, head in
-                    let size = job.heads.groupSize
+                    let size = problem.heads.groupSize
                     let queryHeads =
-                        job.operation.columnResultHeads == .query ? head..<head + 1 : head * size..<(head + 1) * size
+                        problem.operation.columnResultHeads == .query
+                        ? head..<head + 1 : head * size..<(head + 1) * size
                     let queries = tile.meets.any.intersection(units.queries).map { queryTile($0) }
                     let rows = rowResults.map { results in
                         queryHeads.map { head in queries.map { results.reduction(of: $0, head: head) } }
@@ -540,7 +544,7 @@ public final class RingExecutor {
 
         private func compute(_ work: ColumnWork, _ worker: TileWorker, poll: () -> Void) {
             guard let pool = executor.columnPool else { return }
-            let (tile, keyHead) = (work.reduction.tile, work.queryHeads.lowerBound / job.heads.groupSize)
+            let (tile, keyHead) = (work.reduction.tile, work.queryHeads.lowerBound / problem.heads.groupSize)
             for (place, query) in work.queries.enumerated() {
                 let result = PartialResult(rows: tile.count, from: pool)
                 for (offset, head) in work.queryHeads.enumerated() {
@@ -564,13 +568,13 @@ public final class RingExecutor {
             if rowResults != nil {
                 for tile in executor.queryTiles.values where tile.tree.isEmpty {
                     guard let rows = tile.own else { continue }
-                    for head in 0..<job.heads.queryHeads { worker.finishUnseeing(rows: rows, head: head, of: call) }
+                    for head in 0..<problem.heads.queryHeads { worker.finishUnseeing(rows: rows, head: head, of: call) }
                 }
             }
             if columnResults != nil {
                 for tile in executor.keyTiles.values where tile.tree.isEmpty {
                     guard let keys = tile.own else { continue }
-                    for head in job.columnResultHeads(of: 0..<job.heads.queryHeads) {
+                    for head in problem.columnResultHeads(of: 0..<problem.heads.queryHeads) {
                         worker.finishUnseen(keys: keys, head: head, of: call)
                     }
                 }

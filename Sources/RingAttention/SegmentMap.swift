@@ -30,7 +30,7 @@ package struct SegmentMap {
     private(set) var floats = 0
 
     package init(_ plan: Plan) {
-        let job = plan.job
+        let problem = plan.problem
         // Of each arrival that is here: the (tile, head) pairs not yet released.
         var here: [(arrival: Int, pairs: Int)] = []
         for (number, step) in plan.steps.enumerated() {
@@ -45,7 +45,7 @@ package struct SegmentMap {
             }
             for (tiles, heads) in step.arrivingColumns {
                 here.append((arrivals.count, tiles.count * heads.count))
-                let floats = job.packedBytes(of: tiles, job.operation.columns) / 4 * heads.count
+                let floats = problem.packedBytes(of: tiles, problem.operation.columns) / 4 * heads.count
                 arrivals.append(
                     Arrival(tiles: tiles, heads: heads, step: number, lastStep: plan.steps.count, floats: floats))
             }

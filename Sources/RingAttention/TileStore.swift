@@ -40,13 +40,15 @@ final class TileStore {
     /// Packed keys and values of some tiles and key/value heads.
     /// - Parameter columns: what of them.
     convenience init(
-        packed tiles: Runs, _ columns: OperationShape.Columns = .keysAndValues, heads: Range<Int>, of job: AttentionJob,
+        packed tiles: Runs, _ columns: OperationShape.Columns = .keysAndValues, heads: Range<Int>,
+        of problem: AttentionProblem,
         memory: (_ floats: Int) -> AlignedBuffer
     ) {
-        let packed = PackedTile(job.heads, job.element)
+        let packed = PackedTile(problem.heads, problem.element)
         self.init(
             tiles: tiles, heads: heads,
-            tileFloats: { packed.floats(of: columns, capacity: job.keys.numbering.capacity(of: $0)) }, memory: memory)
+            tileFloats: { packed.floats(of: columns, capacity: problem.keys.numbering.capacity(of: $0)) },
+            memory: memory)
     }
 
     private func place(of tile: Int) -> Int {

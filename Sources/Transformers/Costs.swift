@@ -43,7 +43,7 @@ extension EncoderRun {
         // The order of the sum is the same on every rank, and so is what follows from it.
         for kind in configuration.kinds {
             let count = configuration.attention.count { $0.kind == kind }
-            let ofKind = AttentionJob.costs(
+            let ofKind = AttentionProblem.costs(
                 shapes: shapes, mask: kind.mask, heads: kind.heads, denseFlopPerToken: configuration.denseFlopPerToken)
             costs =
                 costs.isEmpty ? ofKind.map { $0 * Double(count) } : zip(costs, ofKind).map { $0 + $1 * Double(count) }
@@ -92,10 +92,10 @@ extension EncoderRun {
     /// The attention of the layers that see most, over a batch of documents; what the others see is in
     /// `EncoderConfiguration.surroundings`.
     /// - Parameters: as `sharding`.
-    public static func job(
+    public static func problem(
         lengths: [Int], configuration: EncoderConfiguration, element: ElementKind, layout: Layout?, rankCount: Int,
         speeds: [Double]? = nil
-    ) -> AttentionJob {
+    ) -> AttentionProblem {
         let sharding = sharding(
             lengths: lengths, configuration: configuration, layout: layout, rankCount: rankCount, speeds: speeds)
         let shapes = lengths.map { SequenceShape(length: $0) }
@@ -103,9 +103,10 @@ extension EncoderRun {
         let longest = shapes.max { $0.keys < $1.keys } ?? SequenceShape(length: 0)
         let kinds = configuration.kinds
         let most = kinds.max { $0.mask.visiblePairs(in: longest) < $1.mask.visiblePairs(in: longest) } ?? kinds[0]
-        var job = AttentionJob(shapes: shapes, queries: sharding, keys: sharding, mask: most.mask, heads: most.heads)
-        job.element = element
-        return job
+        var problem = AttentionProblem(
+            shapes: shapes, queries: sharding, keys: sharding, mask: most.mask, heads: most.heads)
+        problem.element = element
+        return problem
     }
 
     /// Floating-point operations of a batch, all ranks together: dense layers and attention.

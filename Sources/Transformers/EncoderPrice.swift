@@ -11,12 +11,12 @@ extension EncoderConfiguration {
     ///
     /// A token has its hidden state and its query, which the output replaces; a thread has room for a block of rows.
     /// - Parameter weights: whether the weights count, or are there already.
-    public func surroundings(_ element: ElementKind, threads: Int = 1, weights: Bool = true) throws(FileError)
-        -> Surroundings
+    public func footprint(_ element: ElementKind, threads: Int = 1, weights: Bool = true) throws(FileError)
+        -> Footprint
     {
-        var result = Surroundings()
+        var result = Footprint()
         result.layers = kinds.map { kind in
-            Surroundings.Layers(mask: kind.mask, heads: kind.heads, count: attention.count { $0.kind == kind })
+            Footprint.Layers(mask: kind.mask, heads: kind.heads, count: attention.count { $0.kind == kind })
         }
         result.denseFlopPerToken = denseFlopPerToken
         result.bytesPerToken = Double(4 * (hiddenSize + widestQueries))

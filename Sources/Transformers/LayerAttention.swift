@@ -35,9 +35,9 @@ struct LayerAttention {
         var shortages: [SharedMemoryShortage] = []
         for (heads, kinds) in byHeads(encoder) {
             let jobs = kinds.map { kind in
-                var job = job(encoder, sharding, kind, wire)
-                if let topology { job.topology = topology }
-                return job
+                var problem = problem(encoder, sharding, kind, wire)
+                if let topology { problem.topology = topology }
+                return problem
             }
             let setup = try AttentionSetup(
                 jobs, strategy, transport: transport, threads: threads, kernels: encoder.kernels, memory: memory,
@@ -65,13 +65,14 @@ struct LayerAttention {
         var keyValues: [HeadShape: KeyValueTiles] = [:]
         for (heads, kinds) in Self.byHeads(encoder) {
             for kind in kinds {
-                let job = Self.job(encoder, sharding, kind, wire)
+                let problem = Self.problem(encoder, sharding, kind, wire)
                 executors[kind] = try RingExecutor(
-                    plan: strategy.plan(job, rank: Rank(0)), operation: Self.operation(encoder, job),
+                    plan: strategy.plan(problem, rank: Rank(0)), operation: Self.operation(encoder, problem),
                     transport: transport, threads: threads,
                     kernels: encoder.kernels, progressed: progressed)
                 keyValues[heads] =
-                    keyValues[heads] ?? KeyValueTiles(of: job, rank: Rank(0), kernels: encoder.kernels, memory: memory)
+                    keyValues[heads]
+                    ?? KeyValueTiles(of: problem, rank: Rank(0), kernels: encoder.kernels, memory: memory)
             }
         }
         self.init(executors: executors, keyValues: keyValues)
@@ -88,21 +89,21 @@ struct LayerAttention {
         }
     }
 
-    private static func job(_ encoder: Encoder, _ sharding: Sharding, _ kind: AttentionKind, _ wire: ElementKind?)
-        -> AttentionJob
+    private static func problem(_ encoder: Encoder, _ sharding: Sharding, _ kind: AttentionKind, _ wire: ElementKind?)
+        -> AttentionProblem
     {
-        var job = AttentionJob(
+        var problem = AttentionProblem(
             shapes: sharding.numbering.lengths.map { SequenceShape(length: $0) }, queries: sharding, keys: sharding,
             mask: kind.mask,
             heads: kind.heads)
-        job.element = encoder.element
-        job.wire = wire
-        return job
+        problem.element = encoder.element
+        problem.wire = wire
+        return problem
     }
 
-    private static func operation(_ encoder: Encoder, _ job: AttentionJob) -> TileOperation {
+    private static func operation(_ encoder: Encoder, _ problem: AttentionProblem) -> TileOperation {
         .attend(
-            heads: job.heads, element: job.element, mask: job.mask, modifiers: encoder.modifiers,
+            heads: problem.heads, element: problem.element, mask: problem.mask, modifiers: encoder.modifiers,
             kernels: encoder.kernels)
     }
 }

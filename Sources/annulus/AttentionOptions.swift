@@ -59,14 +59,14 @@ struct AttentionOptions: ParsableArguments {
 
     /// The attention as the ranks of a job do it. Collective.
     /// - Throws: as `sequence`, agreed on by all ranks.
-    func job(_ session: Session) throws -> AttentionJob {
+    func problem(_ session: Session) throws -> AttentionProblem {
         let (pieces, mask) = try session.agreeReading { try sequence() }
         return try session.problem(pieces, mask, shape)
     }
 
     /// What a rank holds beside keys and values.
-    var surroundings: Surroundings {
-        var result = Surroundings()
+    var footprint: Footprint {
+        var result = Footprint()
         result.bytesPerToken = bytesPerToken
         return result
     }

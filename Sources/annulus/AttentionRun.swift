@@ -30,45 +30,45 @@ struct RandomInput {
 /// A rank's part of an attention, its keys packed.
 final class AttentionRun {
     private let session: Session
-    private let job: AttentionJob
+    private let problem: AttentionProblem
     private let attention: AttentionSetup
     private let queries: AlignedBuffer
     private let output: AlignedBuffer
-    private var scale: Float { 1 / Float(job.heads.headDimension).squareRoot() }
+    private var scale: Float { 1 / Float(problem.heads.headDimension).squareRoot() }
     /// What narrowed keys and values may change in an output at most; 0 where they are not.
     private(set) var wireBound = 0.0
 
     /// Collective.
     init(
-        _ job: AttentionJob, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), seed: UInt64,
+        _ problem: AttentionProblem, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), seed: UInt64,
         _ session: Session
     ) throws {
         let monitor = session.monitor
         self.session = session
-        self.job = job
+        self.problem = problem
         attention = try AttentionSetup(
-            job, strategy, modifiers: modifiers, transport: session.transport, threads: session.threads,
+            problem, strategy, modifiers: modifiers, transport: session.transport, threads: session.threads,
             kernels: session.kernels, progressed: { monitor.progress() })
         session.warn(attention.shortages)
-        let rows = job.queries.tokenCount(of: session.transport.rank)
-        queries = AlignedBuffer(count: max(1, rows * job.heads.queryHeads * job.heads.headDimension))
-        output = AlignedBuffer(count: max(1, rows * job.heads.queryHeads * job.heads.valueDimension))
+        let rows = problem.queries.tokenCount(of: session.transport.rank)
+        queries = AlignedBuffer(count: max(1, rows * problem.heads.queryHeads * problem.heads.headDimension))
+        output = AlignedBuffer(count: max(1, rows * problem.heads.queryHeads * problem.heads.valueDimension))
         monitor.progress(.reading)
         if let wireError = prepare(RandomInput(seed: seed)) { wireBound = try wireError.bound(scale: scale, session) }
         monitor.progress(.attention)
     }
 
-    private var queryWidth: Int { job.heads.queryHeads * job.heads.headDimension }
-    private var outputWidth: Int { job.heads.queryHeads * job.heads.valueDimension }
+    private var queryWidth: Int { problem.heads.queryHeads * problem.heads.headDimension }
+    private var outputWidth: Int { problem.heads.queryHeads * problem.heads.valueDimension }
 
     /// Attends once; returns for how long this rank waited for messages. Collective.
     func attend() throws -> Duration {
         let before = attention.exposed
         try withExtendedLifetime((queries, output)) {
             try attention.attend(
-                queries: HeadRows(queries, tokenStride: queryWidth, headStride: job.heads.headDimension),
+                queries: HeadRows(queries, tokenStride: queryWidth, headStride: problem.heads.headDimension),
                 scale: scale,
-                output: HeadRows(output, tokenStride: outputWidth, headStride: job.heads.valueDimension))
+                output: HeadRows(output, tokenStride: outputWidth, headStride: problem.heads.valueDimension))
         }
         return attention.exposed - before
     }
@@ -76,37 +76,37 @@ final class AttentionRun {
     /// SHA-256 of the output; empty but on rank 0. Collective.
     func digest() throws -> String {
         defer { withExtendedLifetime(output) {} }
-        return try session.digest(job.queries, rowBytes: outputWidth * 4) { first, count in
+        return try session.digest(problem.queries, rowBytes: outputWidth * 4) { first, count in
             UnsafeRawBufferPointer(start: output.pointer + first * outputWidth, count: count * outputWidth * 4)
         }
     }
 
     /// Makes this rank's queries, and makes and packs its keys and values.
     private func prepare(_ input: RandomInput) -> WireError? {
-        var wireError = job.narrowsWire ? WireError(job.heads) : nil
+        var wireError = problem.narrowsWire ? WireError(problem.heads) : nil
         let rank = session.transport.rank
-        let firstQueries = job.shapes.map(\.firstQuery)
+        let firstQueries = problem.shapes.map(\.firstQuery)
         var row = 0
-        for tile in job.queries.tiles(of: rank) {
-            let tokens = job.queries.tokens(of: tile, first: firstQueries)
+        for tile in problem.queries.tiles(of: rank) {
+            let tokens = problem.queries.tokens(of: tile, first: firstQueries)
             input.fill(queries.pointer + row * queryWidth, tokens, width: queryWidth, stream: .queries)
             row += tokens.count
             session.monitor.progress()
         }
         wireError?.add(
-            queries: HeadRows(queries, tokenStride: queryWidth, headStride: job.heads.headDimension), rows: row)
-        let keyWidth = job.heads.keyValueHeads * job.heads.headDimension
-        let valueWidth = job.heads.keyValueHeads * job.heads.valueDimension
+            queries: HeadRows(queries, tokenStride: queryWidth, headStride: problem.heads.headDimension), rows: row)
+        let keyWidth = problem.heads.keyValueHeads * problem.heads.headDimension
+        let valueWidth = problem.heads.keyValueHeads * problem.heads.valueDimension
         let keys = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
         let values = AlignedBuffer(count: TileGrid.tileSize * valueWidth)
-        let firstKeys = job.shapes.map(\.firstKey)
+        let firstKeys = problem.shapes.map(\.firstKey)
         withExtendedLifetime((queries, keys, values)) {
-            for tile in job.keys.tiles(of: rank) {
-                let tokens = job.keys.tokens(of: tile, first: firstKeys)
+            for tile in problem.keys.tiles(of: rank) {
+                let tokens = problem.keys.tokens(of: tile, first: firstKeys)
                 input.fill(keys.pointer, tokens, width: keyWidth, stream: .keys)
                 input.fill(values.pointer, tokens, width: valueWidth, stream: .values)
-                let keyRows = HeadRows(keys, tokenStride: keyWidth, headStride: job.heads.headDimension)
-                let valueRows = HeadRows(values, tokenStride: valueWidth, headStride: job.heads.valueDimension)
+                let keyRows = HeadRows(keys, tokenStride: keyWidth, headStride: problem.heads.headDimension)
+                let valueRows = HeadRows(values, tokenStride: valueWidth, headStride: problem.heads.valueDimension)
                 wireError?.add(keys: keyRows, values: valueRows, rows: tokens.count)
                 attention.keyValues.pack(tile: tile, rows: 0..<tokens.count, keys: keyRows, values: valueRows)
                 session.monitor.progress()

@@ -12,7 +12,7 @@ import Tiles
         for _ in 0..<150 {
             let whole = RandomCase.shape(&generator, longest: 900)
             let mask = RandomCase.mask(for: whole, &generator)
-            #expect(mask.misfit(whole) == nil)
+            #expect(mask.incompatibility(with: whole) == nil)
             let (pieces, within) = mask.pieces(of: whole)
             #expect(pieces.reduce(0) { $0 + $1.queries } == whole.queries)
             for shape in pieces {
@@ -75,14 +75,15 @@ import Tiles
     @Test func whatDoesNotFitSaysWhy() {
         let documents = Mask.documents(DocumentMask(queries: [10, 10], keys: [10, 10]))
         #expect(
-            documents.misfit(SequenceShape(length: 30)) == "the documents' lengths sum to 20, and there are 30 queries")
+            documents.incompatibility(with: SequenceShape(length: 30))
+                == "the documents' lengths sum to 20, and there are 30 queries")
         #expect(
-            documents.misfit(SequenceShape(queries: 30, keys: 20))
+            documents.incompatibility(with: SequenceShape(queries: 30, keys: 20))
                 == "the documents' lengths sum to 20, and there are 30 queries; give two lists, documents(q…;k…)")
         #expect(
-            documents.misfit(SequenceShape(queries: 20, keys: 30))
+            documents.incompatibility(with: SequenceShape(queries: 20, keys: 30))
                 == "the documents' lengths sum to 20, and there are 30 keys; give two lists, documents(q…;k…)")
-        #expect(documents.misfit(SequenceShape(length: 20)) == nil)
+        #expect(documents.incompatibility(with: SequenceShape(length: 20)) == nil)
     }
 
     private func parse(_ text: String) throws -> Mask {

@@ -37,7 +37,7 @@ func registerGeneratedChecks(_ checks: inout Checks) {
                 try expect(disagreement == nil, "\(disagreement ?? "") in \(ringCase)")
                 try expect(outcome.sameBits(as: alone), "other bits than on one virtual rank: \(ringCase)")
                 try expectEqual(
-                    Int(sent), ByteFormula(ringCase.job(ranks: transport.size)).bytes(ringCase.strategy),
+                    Int(sent), ByteFormula(ringCase.problem(ranks: transport.size)).bytes(ringCase.strategy),
                     "bytes of \(ringCase)")
             } catch {
                 fault = fault ?? error

@@ -71,7 +71,7 @@ func registerRingChecks(_ checks: inout Checks) {
                         var travelling = ringCase(number, mask, layout)
                         travelling.strategy = strategy
                         let outcome = try travelling.run(on: transport, threads: 2)
-                        let plan = strategy.plan(travelling.job(ranks: transport.size), rank: transport.rank)
+                        let plan = strategy.plan(travelling.problem(ranks: transport.size), rank: transport.rank)
                         try expectEqual(outcome.bytesSent, plan.bytesSent, "bytes of \(travelling)")
                         try expectEqual(outcome.messagesSent, plan.messagesSent, "messages of \(travelling)")
                         try expect(outcome.sameBits(as: alone), "other bits than on virtual ranks: \(travelling)")

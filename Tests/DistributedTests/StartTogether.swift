@@ -23,12 +23,12 @@ func startTogether(_ strategy: Strategy, ranks: Int) throws -> Bool {
         mask: .causal,
         layout: .zigzag)
     ringCase.strategy = strategy
-    let (arrived, started, job) = (Arrivals(), ringCase, ringCase.job(ranks: ranks))
+    let (arrived, started, problem) = (Arrivals(), ringCase, ringCase.problem(ranks: ranks))
     let outcomes = try VirtualRanks.run(count: ranks) { transport in
         // Turning, not sleeping: a rank that is woken would come late.
         arrived.count.wrappingAdd(1, ordering: .acquiringAndReleasing)
         while arrived.count.load(ordering: .acquiring) < ranks { sched_yield() }
-        let plan = strategy.plan(job, rank: transport.rank)
+        let plan = strategy.plan(problem, rank: transport.rank)
         let outcome = try started.run(on: transport)
         return outcome.bytesSent == plan.bytesSent ? outcome : nil
     }

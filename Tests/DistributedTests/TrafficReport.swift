@@ -27,7 +27,7 @@ func reportTraffic(_ strategy: Strategy, mask expression: String, length: Int, r
         let lines = try transport.allGather(Array(mine.utf8)).map { String(decoding: $0, as: UTF8.self) }
         if transport.rank.index == 0 {
             lines.forEach { say($0) }
-            say("formula \(ByteFormula(ringCase.job(ranks: transport.size)).bytes(ringCase.strategy))")
+            say("formula \(ByteFormula(ringCase.problem(ranks: transport.size)).bytes(ringCase.strategy))")
         }
     }
 }

@@ -32,12 +32,12 @@ struct Breakage: Sendable, CustomStringConvertible {
 @Suite struct BrokenPlansTests {
     /// Six tiles over four ranks, four query heads that share two of keys; every query sees every key.
     static func plans(_ strategy: Strategy, ranksPerNode: Int = 1) -> [Plan] {
-        var job = AttentionJob(
+        var problem = AttentionProblem(
             shapes: [SequenceShape(length: 6 * 256)], mask: .full,
             heads: HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 8, valueDimension: 8), layout: .contiguous,
             rankCount: 4)
-        job.topology = Topology(hosts: (0..<4).map { $0 / ranksPerNode })
-        return (0..<4).map { strategy.plan(job, rank: Rank($0)) }
+        problem.topology = Topology(hosts: (0..<4).map { $0 / ranksPerNode })
+        return (0..<4).map { strategy.plan(problem, rank: Rank($0)) }
     }
 
     /// Moves what is sent and received in a step to another step, on all ranks.
@@ -150,7 +150,7 @@ struct Breakage: Sendable, CustomStringConvertible {
             for step in plans[1].steps.indices { plans[1].steps[step].release = [] }
         },
         Breakage("a rank lets its own tile go", "has not arrived") {
-            $0[1].steps[0].release = [.columns($0[1].job.keys.tiles(of: Rank(1)), heads: 0..<1)]
+            $0[1].steps[0].release = [.columns($0[1].problem.keys.tiles(of: Rank(1)), heads: 0..<1)]
         },
         Breakage("a tile is let go twice", "has not arrived") { plans in
             let step = plans[1].steps.firstIndex { !$0.release.isEmpty }!

@@ -27,17 +27,17 @@ import Tiles
 
     private static let masks: [Mask] = [.full, .causal, .window(left: 0, right: 0), .not(.full)]
 
-    private func job(_ shapes: [SequenceShape], _ mask: Mask, _ layout: Layout, _ ranks: Int) -> AttentionJob {
-        AttentionJob(shapes: shapes, mask: mask, heads: Self.heads, layout: layout, rankCount: ranks)
+    private func problem(_ shapes: [SequenceShape], _ mask: Mask, _ layout: Layout, _ ranks: Int) -> AttentionProblem {
+        AttentionProblem(shapes: shapes, mask: mask, heads: Self.heads, layout: layout, rankCount: ranks)
     }
 
     @Test(arguments: [1, 2, 3, 5, 8]) func everyPlanIsValid(ranks: Int) throws {
         for shapes in Self.shapes(ranks: ranks) {
             for mask in Self.masks {
                 for layout in Layout.allCases {
-                    let needs = Needs(job(shapes, mask, layout, ranks))
+                    let dependencies = TileDependencies(problem(shapes, mask, layout, ranks))
                     for strategy in Strategy.allCases {
-                        let planner = strategy.planner(needs)
+                        let planner = strategy.planner(dependencies)
                         try Plan.validate((0..<ranks).map { planner.plan(Rank($0)) })
                     }
                 }
@@ -52,7 +52,7 @@ import Tiles
             for mask in Self.masks {
                 for (most, each) in [(64, 8), (4, 2)] {
                     let prices = Pricing(on: PriceTests.cluster(ranks: ranks), mostRanks: most, sampledRanks: each) {
-                        job(shapes, mask, $0, ranks)
+                        problem(shapes, mask, $0, ranks)
                     }.prices()
                     for price in prices {
                         let values =
@@ -74,7 +74,7 @@ import Tiles
         for layout in Layout.allCases {
             func price(_ most: Int, _ each: Int) -> Price {
                 Pricing(on: cluster, mostRanks: most, sampledRanks: each) {
-                    job([SequenceShape(length: tiles * 256)], .full, $0, 100)
+                    problem([SequenceShape(length: tiles * 256)], .full, $0, 100)
                 }
                 .prices([.passKeyValue], [layout])[0]
             }
@@ -98,11 +98,11 @@ import Tiles
         for tiles in 1...ranks + 1 {
             for mask in [Mask.full, .causal] {
                 let shapes = [SequenceShape(length: tiles * 256 - 19)]
-                let largest = (AttentionJob.costs(shapes: shapes, mask: mask, heads: Self.heads).max() ?? 0) / speed
+                let largest = (AttentionProblem.costs(shapes: shapes, mask: mask, heads: Self.heads).max() ?? 0) / speed
                 // Under a causal mask the layout levels queries: strategies that compute where keys are do not profit.
                 let strategies = mask == .full ? Strategy.allCases : [.passKeyValue, .allGather]
                 let prices = Pricing(on: PriceTests.cluster(ranks: ranks, flops: speed)) {
-                    job(shapes, mask, $0, ranks)
+                    problem(shapes, mask, $0, ranks)
                 }
                 .prices(strategies, [.contiguous, .balanced])
                 for (contiguous, balanced) in zip(prices, prices.dropFirst(strategies.count)) {

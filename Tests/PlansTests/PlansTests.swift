@@ -50,12 +50,12 @@ import Tiles
             ([256, 200, 150, 250], true), ([1100], false), ([256, 600, 256], false),
             ([0, 256, 0, 200, 150, 250, 0], true),
         ] {
-            let job = AttentionJob(
+            let problem = AttentionProblem(
                 shapes: lengths.map { SequenceShape(length: $0) }, mask: .full,
                 heads: HeadShape(heads: 4, headDimension: 8),
                 layout: .contiguous, rankCount: 4)
-            #expect(job.queries.keepsSequencesWhole == whole, "\(lengths)")
-            let planner = strategy.planner(Needs(job))
+            #expect(problem.queries.keepsSequencesWhole == whole, "\(lengths)")
+            let planner = strategy.planner(TileDependencies(problem))
             let moves = (0..<4).contains { planner.plan(Rank($0)).messagesSent > 0 }
             #expect(moves != (whole && strategy.keepsWholeSequencesInPlace), "\(lengths)")
         }
@@ -80,28 +80,29 @@ import Tiles
             for count in Self.rankCounts {
                 for keyLengths in [lengths, lengths.map { $0 / 2 + 300 }] {
                     let shapes = zip(lengths, keyLengths).map { SequenceShape(queries: $0, keys: $1) }
-                    let job = AttentionJob(shapes: shapes, mask: mask, heads: heads, layout: layout, rankCount: count)
-                    let needs = Needs(job)
+                    let problem = AttentionProblem(
+                        shapes: shapes, mask: mask, heads: heads, layout: layout, rankCount: count)
+                    let dependencies = TileDependencies(problem)
                     func made(_ strategy: Strategy) -> [Plan] {
-                        let planner = strategy.planner(needs)
+                        let planner = strategy.planner(dependencies)
                         return (0..<count).map { planner.plan(Rank($0)) }
                     }
                     let plans = made(.passKeyValue)
                     try Plan.validate(plans)
-                    for strategy in Strategy.allCases where job.keys.numbering.tileCount < 50 {
+                    for strategy in Strategy.allCases where problem.keys.numbering.tileCount < 50 {
                         try Plan.validate(made(strategy))
                         for operation in Self.operations(heads) {
-                            var other = job
+                            var other = problem
                             other.operation = operation
-                            let planner = strategy.planner(Needs(other))
+                            let planner = strategy.planner(TileDependencies(other))
                             try Plan.validate((0..<count).map { planner.plan(Rank($0)) })
                         }
                     }
                     // The definition of the least: each tile once to every rank that needs it and does not own it.
                     var least = 0
-                    for tile in 0..<job.keys.numbering.tileCount {
-                        for rank in (0..<count).map({ Rank($0) }) where job.keys.owner(of: tile) != rank {
-                            if job.needs(of: rank).contains(tile) {
+                    for tile in 0..<problem.keys.numbering.tileCount {
+                        for rank in (0..<count).map({ Rank($0) }) where problem.keys.owner(of: tile) != rank {
+                            if problem.dependencies(of: rank).contains(tile) {
                                 least += plans[0].bytes(of: .columns(Runs(tile..<tile + 1), heads: 0..<3))
                             }
                         }
@@ -134,20 +135,20 @@ import Tiles
             (.causal, mixed.map { SequenceShape(length: $0) }),
         ]
         for (mask, shapes) in cases {
-            let costs = AttentionJob.costs(shapes: shapes, mask: mask, heads: heads, denseFlopPerToken: 4e6)
+            let costs = AttentionProblem.costs(shapes: shapes, mask: mask, heads: heads, denseFlopPerToken: 4e6)
             let total = costs.reduce(0, +)
             for count in [1, 2, 3, 5, 8] {
                 let uneven = (0..<count).map { 1 + Double($0 % 3) }
                 let oneSlow = (0..<count).map { $0 == count - 1 ? 0.125 : 1 }
                 for speeds in [nil, uneven, oneSlow] {
-                    let job = AttentionJob(
+                    let problem = AttentionProblem(
                         shapes: shapes, mask: mask, heads: heads, layout: .balanced, rankCount: count,
                         denseFlopPerToken: 4e6, speeds: speeds)
-                    #expect(job.queries.numbering.tileCount >= 16 * count)
+                    #expect(problem.queries.numbering.tileCount >= 16 * count)
                     let speed = speeds ?? Array(repeating: 1, count: count)
                     let least = total / speed.reduce(0, +)
                     let loads = (0..<count).map {
-                        job.queries.tiles(of: Rank($0)).ranges.joined().reduce(0.0) { $0 + costs[$1] }
+                        problem.queries.tiles(of: Rank($0)).ranges.joined().reduce(0.0) { $0 + costs[$1] }
                     }
                     #expect(abs(loads.reduce(0, +) - total) <= 1e-9 * total)
                     let slowest = zip(loads, speed).map { $0 / $1 }.max()!
@@ -155,7 +156,7 @@ import Tiles
                     #expect(
                         slowest <= 1.05 * least || withinATile,
                         "\(count) ranks of speeds \(speed): \(slowest / least), \(mask)")
-                    let tokens = (0..<count).map { job.queries.tokenCount(of: Rank($0)) }
+                    let tokens = (0..<count).map { problem.queries.tokenCount(of: Rank($0)) }
                     let mostTokens =
                         Sharding.tokenCap * Double(tokens.reduce(0, +)) / Double(count) + Double(TileGrid.tileSize)
                     #expect(Double(tokens.max()!) <= mostTokens)
@@ -247,11 +248,11 @@ import Tiles
     @Test func theWorkIsCounted() {
         let heads = HeadShape(queryHeads: 6, keyValueHeads: 2, headDimension: 8, valueDimension: 20)
         let shapes = [SequenceShape(length: 300), SequenceShape(queries: 5, keys: 600)]
-        let job = AttentionJob(shapes: shapes, mask: .full, heads: heads, layout: .contiguous, rankCount: 2)
+        let problem = AttentionProblem(shapes: shapes, mask: .full, heads: heads, layout: .contiguous, rankCount: 2)
         // A multiply and an add for each channel of a key and of a value.
         let flop = Double((300 * 300 + 5 * 600) * 6 * (2 * 8 + 2 * 20))
-        #expect(job.visibleFlop == flop)
-        let costs = AttentionJob.costs(shapes: shapes, mask: .full, heads: heads, denseFlopPerToken: 7)
+        #expect(problem.visibleFlop == flop)
+        let costs = AttentionProblem.costs(shapes: shapes, mask: .full, heads: heads, denseFlopPerToken: 7)
         #expect(costs.count == 3 && costs.reduce(0, +) == flop + 305 * 7)
     }
 
@@ -262,25 +263,25 @@ import Tiles
         (12, 1024, 3), (13, 1024, 4), (12, 2048, 6), (12, 256, 1), (12, 4096, 12), (12, 1 << 20, 12), (64, 1 << 20, 22),
         (40, 1 << 18, 20), (200, 1 << 20, 20), (1, 1 << 20, 1),
     ]) func roundsAreAsLargeAsTheBound(heads: Int, tokens: Int, rounds: Int) {
-        let job = AttentionJob(
+        let problem = AttentionProblem(
             shapes: [SequenceShape(length: 2 * tokens)], mask: .full, heads: HeadShape(heads: heads, headDimension: 64),
             layout: .contiguous,
             rankCount: 2)
-        let groups = Set(Strategy.passKeyValue.plan(job, rank: Rank(1)).steps.flatMap { $0.attend.map(\.heads) })
+        let groups = Set(Strategy.passKeyValue.plan(problem, rank: Rank(1)).steps.flatMap { $0.attend.map(\.heads) })
         #expect(groups.count == rounds)
         #expect(groups.flatMap { Array($0) }.sorted() == Array(0..<heads))
         // A rank alone has nothing in flight, and one round.
-        let alone = AttentionJob(
+        let alone = AttentionProblem(
             shapes: [SequenceShape(length: tokens)], mask: .full, heads: HeadShape(heads: heads, headDimension: 64),
             layout: .contiguous, rankCount: 1)
         #expect(Strategy.passKeyValue.plan(alone, rank: Rank(0)).steps.map { $0.attend.map(\.heads) } == [[0..<heads]])
     }
 
     @Test func headGroupsCoverEveryHeadOnce() {
-        let job = AttentionJob(
+        let problem = AttentionProblem(
             shapes: [SequenceShape(length: 1_000_000)], mask: .full, heads: HeadShape(heads: 13, headDimension: 64),
             layout: .contiguous, rankCount: 2)
-        let groups = Strategy.passKeyValue.plan(job, rank: Rank(1)).steps.flatMap { $0.attend.map(\.heads) }
+        let groups = Strategy.passKeyValue.plan(problem, rank: Rank(1)).steps.flatMap { $0.attend.map(\.heads) }
         #expect(Set(groups).count > 1)
         #expect(Set(groups).flatMap { Array($0) }.sorted() == Array(0..<13))
     }

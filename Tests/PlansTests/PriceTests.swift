@@ -27,10 +27,10 @@ import Tiles
         (.or(.global(Runs(0..<3)), .window(left: 100, right: 0)), [SequenceShape(length: 2200)]),
     ]
 
-    private func job(
+    private func problem(
         _ mask: Mask, _ shapes: [SequenceShape], _ layout: Layout, _ ranks: Int, _ heads: HeadShape = heads
-    ) -> AttentionJob {
-        AttentionJob(shapes: shapes, mask: mask, heads: heads, layout: layout, rankCount: ranks)
+    ) -> AttentionProblem {
+        AttentionProblem(shapes: shapes, mask: mask, heads: heads, layout: layout, rankCount: ranks)
     }
 
     @Test(arguments: cases.indices, [1, 2, 3, 5, 8]) func bytesMessagesAndWorkAreThePlans(number: Int, ranks: Int) {
@@ -41,17 +41,17 @@ import Tiles
     private func bytesMessagesAndWorkAreThePlans(
         _ mask: Mask, _ shapes: [SequenceShape], _ ranks: Int, _ wire: ElementKind?
     ) {
-        let make: @Sendable (Layout) -> AttentionJob = { layout in
-            var made = job(mask, shapes, layout, ranks)
+        let make: @Sendable (Layout) -> AttentionProblem = { layout in
+            var made = problem(mask, shapes, layout, ranks)
             made.wire = wire
             return made
         }
-        let pricing = Pricing(on: Self.cluster(ranks: ranks), job: make)
+        let pricing = Pricing(on: Self.cluster(ranks: ranks), problem: make)
         let prices = pricing.prices()
         #expect(prices.count == Strategy.allCases.count * Layout.allCases.count)
         for price in prices {
-            let job = make(price.layout)
-            let planner = price.strategy.planner(Needs(job))
+            let problem = make(price.layout)
+            let planner = price.strategy.planner(TileDependencies(problem))
             let plans = (0..<ranks).map { planner.plan(Rank($0)) }
             #expect(price.bytes == Double(plans.reduce(0) { $0 + $1.bytesSent }), "\(price.strategy), \(price.layout)")
             #expect(
@@ -59,20 +59,20 @@ import Tiles
             )
             // Every visible pair is somebody's work, whoever does it.
             let work = price.work.reduce(0) { $0 + $1.flop }
-            #expect(abs(work - job.visibleFlop) <= 1e-9 * job.visibleFlop, "\(price.strategy), \(price.layout)")
+            #expect(abs(work - problem.visibleFlop) <= 1e-9 * problem.visibleFlop, "\(price.strategy), \(price.layout)")
             #expect(price.balance >= 1 - 1e-9)
             #expect(
                 price.exposedSeconds <= price.seconds
-                    && price.seconds >= job.visibleFlop / (1e11 * Double(ranks)) * (1 - 1e-9))
+                    && price.seconds >= problem.visibleFlop / (1e11 * Double(ranks)) * (1 - 1e-9))
         }
     }
 
     /// The memory of the fullest rank, by a simulation of its own: partials in real forests, tile after tile.
     @Test(arguments: cases.indices, [1, 2, 3, 5, 8]) func memoryIsThatOfASimulation(number: Int, ranks: Int) {
         let (mask, shapes) = Self.cases[number]
-        for price in Pricing(on: Self.cluster(ranks: ranks), job: { job(mask, shapes, $0, ranks) }).prices() {
-            let job = job(mask, shapes, price.layout, ranks)
-            let planner = price.strategy.planner(Needs(job))
+        for price in Pricing(on: Self.cluster(ranks: ranks), problem: { problem(mask, shapes, $0, ranks) }).prices() {
+            let problem = problem(mask, shapes, price.layout, ranks)
+            let planner = price.strategy.planner(TileDependencies(problem))
             let fullest = (0..<ranks).map { MemorySimulation.peak(planner.plan(Rank($0))) }.max() ?? 0
             #expect(price.memory == Double(fullest), "\(price.strategy), \(price.layout), \(ranks) ranks, \(mask)")
         }
@@ -85,7 +85,7 @@ import Tiles
         let shapes = [SequenceShape(length: 8 * 4096)]
         let cluster = Self.cluster(ranks: 8, perNode: 2)
         func prices(_ most: Int) -> [Price] {
-            Pricing(on: cluster, mostRanks: most, sampledRanks: 4) { job(.full, shapes, $0, 8, heads) }.prices(
+            Pricing(on: cluster, mostRanks: most, sampledRanks: 4) { problem(.full, shapes, $0, 8, heads) }.prices(
                 [strategy], [.contiguous])
         }
         let (whole, sample) = (prices(8)[0], prices(4)[0])
@@ -107,7 +107,7 @@ import Tiles
             let heads = HeadShape(heads: count, headDimension: 64)
             func prices(everyRound: Bool) -> [Price] {
                 Pricing(on: Self.cluster(ranks: ranks, between: 1e9), everyRound: everyRound) {
-                    job(.full, [SequenceShape(length: ranks * 16384)], $0, ranks, heads)
+                    problem(.full, [SequenceShape(length: ranks * 16384)], $0, ranks, heads)
                 }.prices(Strategy.allCases, [.contiguous])
             }
             for (whole, sample) in zip(prices(everyRound: true), prices(everyRound: false)) {
@@ -132,7 +132,7 @@ import Tiles
         let heads = HeadShape(heads: 2, headDimension: 64)
         let cluster = Self.cluster(ranks: 100)
         let price = Pricing(on: cluster, mostRanks: 4, sampledRanks: 2) {
-            job(.full, [SequenceShape(length: 100 * 256)], $0, 100, heads)
+            problem(.full, [SequenceShape(length: 100 * 256)], $0, 100, heads)
         }
         .prices([.headExchange], [.contiguous])[0]
         #expect(abs(price.balance - 50) < 1)
@@ -141,7 +141,7 @@ import Tiles
     /// Several at a time or one after another: the same prices in the same order.
     @Test(arguments: [1, 2, 5]) func threadsChangeNoPrice(threads: Int) {
         let pricing = Pricing(on: Self.cluster(ranks: 5, perNode: 1)) {
-            job(.causal, [SequenceShape(length: 9 * 256)], $0, 5)
+            problem(.causal, [SequenceShape(length: 9 * 256)], $0, 5)
         }
         func facts(_ prices: [Price]) -> [[Double]] {
             prices.map { [$0.seconds, $0.exposedSeconds, $0.bytes, $0.messages, $0.memory, $0.balance] }
@@ -155,18 +155,18 @@ import Tiles
     @Test func eachKindOfLayersIsPriced() {
         let shapes = [SequenceShape(length: 24 * 256)]
         let window = Mask.window(left: 64, right: 64)
-        var both = Surroundings()
+        var both = Footprint()
         both.layers = [.init(count: 3), .init(mask: window, count: 2)]
         both.denseFlopPerToken = 1e6
         both.bytesPerToken = 100
         let cluster = Self.cluster(ranks: 4, flops: 1e10, between: 1e8)
-        func price(_ mask: Mask, _ surroundings: Surroundings, _ strategy: Strategy) -> Price {
-            Pricing(on: cluster, surroundings: surroundings) { job(mask, shapes, $0, 4) }.prices(
+        func price(_ mask: Mask, _ footprint: Footprint, _ strategy: Strategy) -> Price {
+            Pricing(on: cluster, footprint: footprint) { problem(mask, shapes, $0, 4) }.prices(
                 [strategy], [.contiguous])[0]
         }
         for strategy in Strategy.allCases {
             let mixed = price(.full, both, strategy)
-            var alone = Surroundings()
+            var alone = Footprint()
             alone.bytesPerToken = 100
             let (full, local) = (price(.full, alone, strategy), price(window, alone, strategy))
             let dense = 5 * 6 * 256 * 1e6
@@ -192,7 +192,7 @@ import Tiles
         let cluster = Cluster(kinds: [(node("fast"), 3, 1, 2e11), (node("slow"), 1, 1, 1e11)])
         let shapes = [SequenceShape(length: 280 * 256)]
         let prices = Pricing(on: cluster) { layout in
-            AttentionJob(
+            AttentionProblem(
                 shapes: shapes, mask: .full, heads: Self.heads, layout: layout, rankCount: 4, speeds: cluster.speeds)
         }.prices([.passKeyValue])
         #expect(abs(prices[0].balance - 1.75) < 0.01)
@@ -206,7 +206,7 @@ import Tiles
         let shapes = [SequenceShape(length: 16 * 512)]
         func seconds(_ strategy: Strategy, perNode: Int) -> Double {
             Pricing(on: Self.cluster(ranks: 8, perNode: perNode, flops: 1e18, between: 1e6)) {
-                job(.full, shapes, $0, 8)
+                problem(.full, shapes, $0, 8)
             }
             .prices([strategy], [.contiguous])[0].seconds
         }
@@ -221,7 +221,7 @@ import Tiles
         let bytes = Double(512 * 3 * (20 + 32) * 4)  // keys and values of a rank, 24 channels of values padded to 32
         func seconds(_ strategy: Strategy, perNode: Int, inside: Double, between: Double) -> Double {
             Pricing(on: Self.cluster(ranks: 8, perNode: perNode, flops: 1e18, inside: inside, between: between)) {
-                job(.full, shapes, $0, 8)
+                problem(.full, shapes, $0, 8)
             }
             .prices([strategy], [.contiguous])[0].seconds
         }
@@ -238,9 +238,10 @@ import Tiles
     @Test func theMemoryOfANode() {
         let shapes = [SequenceShape(length: 8 * 512)]
         for perNode in [1, 2, 4] {
-            for price in Pricing(on: Self.cluster(ranks: 8, perNode: perNode), job: { job(.full, shapes, $0, 8) })
-                .prices([.allGather])
-            {
+            for price in Pricing(
+                on: Self.cluster(ranks: 8, perNode: perNode), problem: { problem(.full, shapes, $0, 8) }
+            )
+            .prices([.allGather]) {
                 #expect(
                     price.nodeMemory == Double(perNode) * price.memory, "\(price.strategy), \(price.layout), \(perNode)"
                 )
@@ -255,7 +256,8 @@ import Tiles
         for strategy in [Strategy.passKeyValue, .passQueries, .allGather, .headExchange] {
             let cluster = Self.cluster(ranks: 2, flops: 1e10, between: bandwidth)
             let even = HeadShape(queryHeads: 8, keyValueHeads: 4, headDimension: 20, valueDimension: 24)
-            let price = Pricing(on: cluster) { job(.full, shapes, $0, 2, even) }.prices([strategy], [.contiguous])[0]
+            let price = Pricing(on: cluster) { problem(.full, shapes, $0, 2, even) }.prices([strategy], [.contiguous])[
+                0]
             // Two ranks that do the same.
             let computing = price.work[0].flop / 1e10
             #expect(price.work[1].flop == price.work[0].flop)
@@ -273,7 +275,7 @@ import Tiles
         flops: Double = 1e11, memory: Double = 1e12, between: Double = 1e10
     ) throws -> (choice: Choice, prices: [Price]) {
         let cluster = Self.cluster(ranks: 8, perNode: perNode, flops: flops, memory: memory, between: between)
-        let prices = Pricing(on: cluster) { job(mask, [SequenceShape(length: tiles * 256)], $0, 8) }.prices(
+        let prices = Pricing(on: cluster) { problem(mask, [SequenceShape(length: tiles * 256)], $0, 8) }.prices(
             strategies, layouts)
         return (try #require(Choice(of: prices)), prices)
     }
@@ -327,7 +329,7 @@ import Tiles
     @Test func theFastestThatFitsIsChosen() throws {
         let shapes = [SequenceShape(length: 64 * 256)]
         func prices(memory: Double, between: Double) -> [Price] {
-            Pricing(on: Self.cluster(ranks: 8, memory: memory, between: between)) { job(.causal, shapes, $0, 8) }
+            Pricing(on: Self.cluster(ranks: 8, memory: memory, between: between)) { problem(.causal, shapes, $0, 8) }
                 .prices()
         }
         let roomy = prices(memory: 1e12, between: 1e10)
@@ -337,9 +339,11 @@ import Tiles
             choice.price.layout != .contiguous && choice.reason.contains("next") || choice.reason.contains("as fast as")
         )
         // A byte less than the hungriest needs, and it is out; less than any needs, and there is no choice.
-        let needs = roomy.map(\.nodeMemory).sorted()
-        #expect(try #require(Choice(of: prices(memory: needs[0], between: 1e10))).price.nodeMemory == needs[0])
-        #expect(Choice(of: prices(memory: needs[0] - 1, between: 1e10)) == nil)
+        let dependencies = roomy.map(\.nodeMemory).sorted()
+        #expect(
+            try #require(Choice(of: prices(memory: dependencies[0], between: 1e10))).price.nodeMemory == dependencies[0]
+        )
+        #expect(Choice(of: prices(memory: dependencies[0] - 1, between: 1e10)) == nil)
     }
 
     @Test func subtreesAreCounted() {
@@ -369,23 +373,25 @@ private enum MemorySimulation {
     }
 
     static func peak(_ plan: Plan) -> Int {
-        let job = plan.job
-        let block = ResultPool.blockBytes(job.operation.rowResults)
-        let own = job.queries.tiles(of: plan.rank)
-        let base = plan.bytes(of: .columns(job.keys.tiles(of: plan.rank), heads: 0..<job.heads.keyValueHeads))
+        let problem = plan.problem
+        let block = ResultPool.blockBytes(problem.operation.rowResults)
+        let own = problem.queries.tiles(of: plan.rank)
+        let base = plan.bytes(of: .columns(problem.keys.tiles(of: plan.rank), heads: 0..<problem.heads.keyValueHeads))
         var resident = 0
         var peak = base
         var forests: [Unit: MergeForest<Nothing>] = [:]
-        func first(_ tile: Int) -> Int { job.keys.numbering.firstTile[job.queries.numbering.sequence(of: tile)] }
+        func first(_ tile: Int) -> Int {
+            problem.keys.numbering.firstTile[problem.queries.numbering.sequence(of: tile)]
+        }
         func each(_ units: Units, _ body: (Unit, Runs) -> Void) {
             for tile in units.queries.ranges.joined() {
-                let keys = job.visibleTiles(queryTile: tile).any.intersection(units.keys)
+                let keys = problem.visibleTiles(queryTile: tile).any.intersection(units.keys)
                 if !keys.isEmpty { for head in units.heads { body(Unit(tile: tile, head: head), keys) } }
             }
         }
         func forest(_ unit: Unit) -> MergeForest<Nothing> {
             forests[unit]
-                ?? MergeForest(tiles: job.visibleTiles(queryTile: unit.tile).any.shifted(by: -first(unit.tile)))
+                ?? MergeForest(tiles: problem.visibleTiles(queryTile: unit.tile).any.shifted(by: -first(unit.tile)))
         }
         func finish(_ unit: Unit) { if own.contains(unit.tile), forests[unit]?.root != nil { forests[unit] = nil } }
         for step in plan.steps {
@@ -393,7 +399,7 @@ private enum MemorySimulation {
             var blocks = 0
             for payload in step.receives.flatMap(\.payloads) {
                 if case .rowResults(let units) = payload {
-                    each(units) { unit, keys in blocks += job.subtrees(of: unit.tile, in: keys).count }
+                    each(units) { unit, keys in blocks += problem.subtrees(of: unit.tile, in: keys).count }
                 } else {
                     arriving += plan.bytes(of: payload)
                 }
@@ -420,7 +426,7 @@ private enum MemorySimulation {
             for case .rowResults(let units) in step.receives.flatMap(\.payloads) {
                 each(units) { unit, keys in
                     var here = forest(unit)
-                    for node in job.subtrees(of: unit.tile, in: keys) { here.insert(Nothing(), at: node) }
+                    for node in problem.subtrees(of: unit.tile, in: keys) { here.insert(Nothing(), at: node) }
                     forests[unit] = here
                     finish(unit)
                 }

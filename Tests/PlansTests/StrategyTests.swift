@@ -11,11 +11,11 @@ import Tiles
     private func plans(_ strategy: Strategy, queries: Int, keys: Int, ranks: Int, ranksPerNode: Int = 1) throws
         -> [Plan]
     {
-        var job = AttentionJob(
+        var problem = AttentionProblem(
             shapes: [SequenceShape(queries: queries, keys: keys)], mask: .full, heads: Self.heads, layout: .contiguous,
             rankCount: ranks)
-        job.topology = Topology(hosts: (0..<ranks).map { $0 / ranksPerNode })
-        let planner = strategy.planner(Needs(job))
+        problem.topology = Topology(hosts: (0..<ranks).map { $0 / ranksPerNode })
+        let planner = strategy.planner(TileDependencies(problem))
         let plans = (0..<ranks).map { planner.plan(Rank($0)) }
         try Plan.validate(plans)
         return plans
@@ -82,7 +82,7 @@ import Tiles
                 for case .columns(let tiles, let heads) in transfer.payloads {
                     let bytes = plan.bytes(of: .columns(tiles, heads: heads))
                     all += bytes
-                    if !plan.job.topology.areMates(plan.rank, transfer.peer) { betweenNodes += bytes }
+                    if !plan.problem.topology.areMates(plan.rank, transfer.peer) { betweenNodes += bytes }
                 }
             }
         }
@@ -128,16 +128,16 @@ import Tiles
     /// More ranks than heads, heads that do not divide, one head.
     @Test(arguments: [1, 2, 3, 5, 7], [1, 2, 3, 4, 6, 16]) func headsNeedNotDivide(heads: Int, ranks: Int) throws {
         let shape = HeadShape(heads: heads, headDimension: 8)
-        let job = AttentionJob(
+        let problem = AttentionProblem(
             shapes: [SequenceShape(length: 2000), SequenceShape(length: 3)], mask: .causal, heads: shape,
             layout: .zigzag,
             rankCount: ranks)
         for strategy in [Strategy.headExchange, .hybrid] {
-            let planner = strategy.planner(Needs(job))
+            let planner = strategy.planner(TileDependencies(problem))
             try Plan.validate((0..<ranks).map { planner.plan(Rank($0)) })
         }
         for degree in 1...ranks where ranks % degree == 0 {
-            let planner = Planner.hybrid(Needs(job), degree: degree)
+            let planner = Planner.hybrid(TileDependencies(problem), degree: degree)
             try Plan.validate((0..<ranks).map { planner.plan(Rank($0)) })
         }
     }

@@ -40,7 +40,7 @@ import Tiles
             })
         #expect(outcomes.map(\.bytesSent) == plans.map(\.bytesSent), "\(ranks) ranks, \(ringCase)")
         #expect(outcomes.map(\.messagesSent) == plans.map(\.messagesSent), "\(ranks) ranks, \(ringCase)")
-        let formula = ByteFormula(ringCase.job(ranks: ranks)).bytes(ringCase.strategy)
+        let formula = ByteFormula(ringCase.problem(ranks: ranks)).bytes(ringCase.strategy)
         #expect(outcomes.reduce(0) { $0 + $1.bytesSent } == formula, "\(ranks) ranks, \(ringCase)")
         return outcomes[0]
     }

@@ -34,7 +34,7 @@ import Tiles
                 let expected = try VirtualRanks.run(count: 1) { try atOnce.run(on: $0, inputs: given) }[0]
                 let grown = try VirtualRanks.run(count: ranks, seed: 5, fillsReceives: true) { transport in
                     let keys = Sharding(lengths: capacities, layout: .contiguous, rankCount: ranks)
-                    let start = Self.job(atOnce, keys.holding(lengths: [0, 0]), ranks)
+                    let start = Self.problem(atOnce, keys.holding(lengths: [0, 0]), ranks)
                     let keyValues = try KeyValueTiles(of: start, sharedOver: transport, kernels: .best)
                     for stage in stages[...number] {
                         let part = Self.prefix(inputs, of: stages[stages.count - 1], lengths: stage, heads)
@@ -53,9 +53,9 @@ import Tiles
                             }
                         }
                     }
-                    let job = Self.job(atOnce, keyValues.keys, ranks)
+                    let problem = Self.problem(atOnce, keyValues.keys, ranks)
                     let executor = try RingExecutor(
-                        plan: strategy.plan(job, rank: transport.rank), transport: transport,
+                        plan: strategy.plan(problem, rank: transport.rank), transport: transport,
                         threads: ThreadPool(threads: 1), kernels: .best)
                     let part = try atOnce.attend(executor, to: keyValues, queries: given.queries, on: transport)
                     return try atOnce.gather(part, over: transport)
@@ -81,9 +81,9 @@ import Tiles
                 var shared = full
                 shared.ranksPerNode = perNode
                 let jobs = masks.map { mask in
-                    var job = shared.job(ranks: ranks)
-                    job.mask = mask
-                    return job
+                    var problem = shared.problem(ranks: ranks)
+                    problem.mask = mask
+                    return problem
                 }
                 let setup = try AttentionSetup(
                     jobs, .passKeyValue, transport: transport, threads: ThreadPool(threads: 1), kernels: .best
@@ -104,15 +104,16 @@ import Tiles
         }
     }
 
-    private static func job(_ ringCase: RingCase, _ keys: Sharding, _ ranks: Int) -> AttentionJob {
+    private static func problem(_ ringCase: RingCase, _ keys: Sharding, _ ranks: Int) -> AttentionProblem {
         let shapes = zip(ringCase.sequences, keys.numbering.lengths).map {
             SequenceShape(queries: $0.queries, keys: $1)
         }
         let queries = Sharding(lengths: shapes.map(\.queries), layout: .contiguous, rankCount: ranks)
-        var job = AttentionJob(shapes: shapes, queries: queries, keys: keys, mask: ringCase.mask, heads: ringCase.heads)
-        job.element = ringCase.element
-        job.topology = Topology(hosts: (0..<ranks).map { $0 / ringCase.ranksPerNode })
-        return job
+        var problem = AttentionProblem(
+            shapes: shapes, queries: queries, keys: keys, mask: ringCase.mask, heads: ringCase.heads)
+        problem.element = ringCase.element
+        problem.topology = Topology(hosts: (0..<ranks).map { $0 / ringCase.ranksPerNode })
+        return problem
     }
 
     /// The same queries, and the first keys and values of each sequence.

@@ -58,7 +58,7 @@ import Tiles
             let shape = SequenceShape(
                 queries: try #require(entry["queries"]?.int), keys: try #require(entry["keys"]?.int))
             let mask = try Mask(parsing: expression) { _, _ in throw CancellationError() }
-            #expect(mask.misfit(shape) == nil)
+            #expect(mask.incompatibility(with: shape) == nil)
             let visible = mask.pieces(of: shape)
             #expect(
                 visible.pieces.reduce(0) { $0 + visible.mask.visiblePairs(in: $1) } == entry["visible"]?.int,

@@ -20,15 +20,15 @@ import Tiles
         #expect(
             outcomes.allSatisfy { $0.mass.map(\.bitPattern) == outcomes[0].mass.map(\.bitPattern) },
             "the ranks gathered different results")
-        var job = ringCase.job(ranks: ranks)
-        job.operation = .receive(ringCase.heads)
-        let planner = ringCase.strategy.planner(Needs(job))
+        var problem = ringCase.problem(ranks: ranks)
+        problem.operation = .receive(ringCase.heads)
+        let planner = ringCase.strategy.planner(TileDependencies(problem))
         let plans = (0..<ranks).map { planner.plan(Rank($0)) }
         try Plan.validate(plans)
         #expect(outcomes.map(\.bytesSent) == plans.map(\.bytesSent), "\(ranks) ranks, \(ringCase)")
         #expect(outcomes.map(\.messagesSent) == plans.map(\.messagesSent), "\(ranks) ranks, \(ringCase)")
         #expect(
-            outcomes.reduce(0) { $0 + $1.bytesSent } == ByteFormula(job).bytes(ringCase.strategy),
+            outcomes.reduce(0) { $0 + $1.bytesSent } == ByteFormula(problem).bytes(ringCase.strategy),
             "\(ranks) ranks, \(ringCase)")
         return outcomes[0]
     }

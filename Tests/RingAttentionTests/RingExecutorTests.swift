@@ -79,7 +79,7 @@ import Tiles
                     ringCase.ranksPerNode = 1 + index % 2
                     let other = try Self.outcome(ringCase, ranks: ranks, threads: 1 + ranks % 2)
                     #expect(other.sameBits(as: one), "\(ranks) ranks, \(ringCase)")
-                    #expect(other.bytesSent == ByteFormula(ringCase.job(ranks: ranks)).bytes(strategy))
+                    #expect(other.bytesSent == ByteFormula(ringCase.problem(ranks: ranks)).bytes(strategy))
                     var wide = ringCase
                     wide.wire = nil
                     if strategy == .passKeyValue {
@@ -115,10 +115,10 @@ import Tiles
     @Test func bfloat16TilesTakeHalfTheBytes() {
         let ringCase = RingCase(
             [SequenceShape(length: 1024)], heads: HeadShape(heads: 2, headDimension: 64), mask: .full)
-        var job = ringCase.job(ranks: 4)
-        let wide = Strategy.passKeyValue.plan(job, rank: Rank(1)).bytesSent
-        job.element = .bfloat16
-        #expect(wide > 0 && Strategy.passKeyValue.plan(job, rank: Rank(1)).bytesSent * 2 == wide)
+        var problem = ringCase.problem(ranks: 4)
+        let wide = Strategy.passKeyValue.plan(problem, rank: Rank(1)).bytesSent
+        problem.element = .bfloat16
+        #expect(wide > 0 && Strategy.passKeyValue.plan(problem, rank: Rank(1)).bytesSent * 2 == wide)
     }
 
     @Test(arguments: [1, 2, 3, 7, 31, 64, 80, 129, 256]) func bfloat16AtAnyHeadDimension(dimension: Int) throws {

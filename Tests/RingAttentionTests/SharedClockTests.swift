@@ -80,7 +80,7 @@ private final class HaltingTransport: Transport {
     @Test func memoryIsWrittenAgainOnceItsLastReaderIsDone() throws {
         var ringCase = RingCase([SequenceShape(length: 8 * 256)], heads: Self.heads, mask: .full)
         ringCase.ranksPerNode = 2
-        let plan = ringCase.strategy.plan(ringCase.job(ranks: 8), rank: Rank(0))
+        let plan = ringCase.strategy.plan(ringCase.problem(ranks: 8), rank: Rank(0))
         let places = SegmentMap(plan).arrivals
         #expect(
             places.contains { early in places.contains { $0.offset == early.offset && $0.step > early.step } },
@@ -94,9 +94,11 @@ private final class HaltingTransport: Transport {
         var ringCase = RingCase([SequenceShape(queries: 3 * 256, keys: 8 * 256)], heads: Self.heads, mask: .full)
         ringCase.strategy = .hybrid
         ringCase.ranksPerNode = 2
-        let job = ringCase.job(ranks: 4)
+        let problem = ringCase.problem(ranks: 4)
         let idle = try #require(
-            (0..<4).map { Rank($0) }.first { job.queries.tiles(of: $0).isEmpty && !job.keys.tiles(of: $0).isEmpty })
+            (0..<4).map { Rank($0) }.first {
+                problem.queries.tiles(of: $0).isEmpty && !problem.keys.tiles(of: $0).isEmpty
+            })
         try expectSameBits(ringCase, ranks: 4, layers: 2, [.laggard(idle)])
     }
 

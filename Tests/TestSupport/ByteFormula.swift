@@ -7,51 +7,53 @@ import Tiles
 
 /// What the ranks of a job send together, as the constructors of the plans document it.
 public struct ByteFormula {
-    private let job: AttentionJob
+    private let problem: AttentionProblem
     private let seen: [Runs]
     private let queryOwner: [Int]
     private let keyOwner: [Int]
 
-    public init(_ job: AttentionJob) {
-        self.job = job
-        seen = (0..<job.queries.numbering.tileCount).map { job.visibleTiles(queryTile: $0).any }
-        queryOwner = (0..<job.queries.numbering.tileCount).map { job.queries.owner(of: $0).index }
-        keyOwner = (0..<job.keys.numbering.tileCount).map { job.keys.owner(of: $0).index }
+    public init(_ problem: AttentionProblem) {
+        self.problem = problem
+        seen = (0..<problem.queries.numbering.tileCount).map { problem.visibleTiles(queryTile: $0).any }
+        queryOwner = (0..<problem.queries.numbering.tileCount).map { problem.queries.owner(of: $0).index }
+        keyOwner = (0..<problem.keys.numbering.tileCount).map { problem.keys.owner(of: $0).index }
     }
 
     public func bytes(_ strategy: Strategy) -> Int {
         switch strategy {
         case .passKeyValue, .allGather: exchangeRing(degree: 1)
-        case .headExchange: exchangeRing(degree: job.rankCount)
-        case .hybrid: exchangeRing(degree: job.hybridDegree)
+        case .headExchange: exchangeRing(degree: problem.rankCount)
+        case .hybrid: exchangeRing(degree: problem.hybridDegree)
         case .passQueries: passQueries
         case .tree: tree
         }
     }
 
-    private var isAttend: Bool { job.operation == .attend(job.heads) }
+    private var isAttend: Bool { problem.operation == .attend(problem.heads) }
     /// Packed keys, and values where they are needed.
     private func keyBytes(_ tile: Int) -> Int {
-        let packed = PackedTile(job.heads, job.element)
-        let keys = job.keys.numbering.tokens(of: tile).count
-        return (isAttend ? packed.floats(capacity: keys) : packed.keyFloats(capacity: keys)) * (job.narrowsWire ? 2 : 4)
+        let packed = PackedTile(problem.heads, problem.element)
+        let keys = problem.keys.numbering.tokens(of: tile).count
+        return (isAttend ? packed.floats(capacity: keys) : packed.keyFloats(capacity: keys))
+            * (problem.narrowsWire ? 2 : 4)
     }
     /// Queries; and m, ℓ and a weight where mass is received.
     private func queryBytes(_ tile: Int) -> Int {
-        job.queries.numbering.tokens(of: tile).count * (job.heads.headDimension + (isAttend ? 0 : 3)) * 4
+        problem.queries.numbering.tokens(of: tile).count * (problem.heads.headDimension + (isAttend ? 0 : 3)) * 4
     }
     /// m, ℓ and O; nothing where mass is received.
     private func partialBytes(_ tile: Int) -> Int {
         isAttend
-            ? job.queries.numbering.tokens(of: tile).count * (2 + (job.heads.valueDimension + 15) / 16 * 16) * 4 : 0
+            ? problem.queries.numbering.tokens(of: tile).count * (2 + (problem.heads.valueDimension + 15) / 16 * 16) * 4
+            : 0
     }
     /// A mass.
-    private func massBytes(_ tile: Int) -> Int { isAttend ? 0 : job.keys.numbering.tokens(of: tile).count * 4 }
+    private func massBytes(_ tile: Int) -> Int { isAttend ? 0 : problem.keys.numbering.tokens(of: tile).count * 4 }
 
     /// The maximal subtrees that some of the tiles a query tile sees fill: what waits in a forest once they are in.
     private func subtrees(_ queryTile: Int, _ keyTiles: [Int]) -> Int {
         struct Nothing: Mergeable { mutating func merge(right: Nothing) {} }
-        let first = job.keys.numbering.firstTile[job.queries.numbering.sequence(of: queryTile)]
+        let first = problem.keys.numbering.firstTile[problem.queries.numbering.sequence(of: queryTile)]
         var forest = MergeForest<Nothing>(tiles: seen[queryTile].shifted(by: -first))
         for tile in keyTiles { forest.insert(Nothing(), tile: tile - first) }
         return forest.pendingCount
@@ -60,18 +62,20 @@ public struct ByteFormula {
     /// The maximal subtrees that some of the query tiles that see a key tile fill.
     private func readerSubtrees(_ keyTile: Int, _ queryTiles: [Int], of all: [Int]) -> Int {
         struct Nothing: Mergeable { mutating func merge(right: Nothing) {} }
-        let first = job.queries.numbering.firstTile[job.keys.numbering.sequence(of: keyTile)]
+        let first = problem.queries.numbering.firstTile[problem.keys.numbering.sequence(of: keyTile)]
         var forest = MergeForest<Nothing>(tiles: Runs(all.map { $0 - first..<$0 - first + 1 }))
         for tile in queryTiles { forest.insert(Nothing(), tile: tile - first) }
         return forest.pendingCount
     }
 
     /// The number of a rank's node: keys and values that are there already are not sent.
-    private func node(_ rank: Int) -> Int { job.topology.mates(of: Rank(rank)).lowerBound }
+    private func node(_ rank: Int) -> Int { problem.topology.mates(of: Rank(rank)).lowerBound }
 
     /// Head exchange in groups, rings across them.
     private func exchangeRing(degree: Int) -> Int {
-        let (keyHeads, queryHeads, size) = (job.heads.keyValueHeads, job.heads.queryHeads, job.heads.groupSize)
+        let (keyHeads, queryHeads, size) = (
+            problem.heads.keyValueHeads, problem.heads.queryHeads, problem.heads.groupSize
+        )
         var total = 0
         for member in 0..<degree {
             let heads =
@@ -103,25 +107,25 @@ public struct ByteFormula {
     private var passQueries: Int {
         var total = 0
         for tile in queryOwner.indices {
-            for rank in 0..<job.rankCount where rank != queryOwner[tile] {
+            for rank in 0..<problem.rankCount where rank != queryOwner[tile] {
                 let keys = seen[tile].ranges.joined().filter { keyOwner[$0] == rank }
                 if !keys.isEmpty { total += queryBytes(tile) + subtrees(tile, keys) * partialBytes(tile) }
             }
         }
-        return total * job.heads.queryHeads
+        return total * problem.heads.queryHeads
     }
 
     private var tree: Int {
         var total = 0
         for tile in queryOwner.indices {
-            for place in 1..<max(1, job.rankCount) {
+            for place in 1..<max(1, problem.rankCount) {
                 let below = place..<place + (place & -place)
                 let keys = seen[tile].ranges.joined().filter {
-                    below.contains((keyOwner[$0] - queryOwner[tile] + job.rankCount) % job.rankCount)
+                    below.contains((keyOwner[$0] - queryOwner[tile] + problem.rankCount) % problem.rankCount)
                 }
                 if !keys.isEmpty { total += queryBytes(tile) + subtrees(tile, keys) * partialBytes(tile) }
             }
         }
-        return total * job.heads.queryHeads
+        return total * problem.heads.queryHeads
     }
 }

@@ -47,14 +47,14 @@ public struct RingCase: Sendable, CustomStringConvertible {
     }
 
     /// The job over some ranks, of uneven speeds where the layout looks at them.
-    public func job(ranks: Int) -> AttentionJob {
-        var job = AttentionJob(
+    public func problem(ranks: Int) -> AttentionProblem {
+        var problem = AttentionProblem(
             shapes: pieces.shapes, mask: pieces.mask, heads: heads, layout: layout, rankCount: ranks,
             denseFlopPerToken: 100, speeds: (0..<ranks).map { 1 + Double($0 % 3) })
-        job.element = element
-        job.wire = wire
-        job.topology = Topology(hosts: (0..<ranks).map { $0 / ranksPerNode })
-        return job
+        problem.element = element
+        problem.wire = wire
+        problem.topology = Topology(hosts: (0..<ranks).map { $0 / ranksPerNode })
+        return problem
     }
 
     /// (tokens of all sequences, heads, dimension) for queries, keys and values.
@@ -72,7 +72,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
 
     /// The plans of all ranks.
     public func plans(ranks: Int) -> [Plan] {
-        let planner = strategy.planner(Needs(job(ranks: ranks)))
+        let planner = strategy.planner(TileDependencies(problem(ranks: ranks)))
         return (0..<ranks).map { planner.plan(Rank($0)) }
     }
 
@@ -121,15 +121,15 @@ public struct RingCase: Sendable, CustomStringConvertible {
     public func setup(on transport: any Transport, threads: Int = 1, kernels: KernelSet = .best) throws
         -> AttentionSetup
     {
-        let attend = job(ranks: transport.size)
+        let attend = problem(ranks: transport.size)
         var receive = attend
         receive.operation = .receive(heads)
         return try AttentionSetup(
             [attend, receive], strategy, transport: transport, threads: ThreadPool(threads: threads), kernels: kernels
-        ) { job in
-            job.operation == receive.operation
-                ? .receive(heads: heads, element: element, mask: job.mask, modifiers: modifiers, kernels: kernels)
-                : .attend(heads: heads, element: element, mask: job.mask, modifiers: modifiers, kernels: kernels)
+        ) { problem in
+            problem.operation == receive.operation
+                ? .receive(heads: heads, element: element, mask: problem.mask, modifiers: modifiers, kernels: kernels)
+                : .attend(heads: heads, element: element, mask: problem.mask, modifiers: modifiers, kernels: kernels)
         }
     }
 
@@ -178,12 +178,12 @@ public struct RingCase: Sendable, CustomStringConvertible {
     public func attend(
         _ executor: RingExecutor, to keyValues: KeyValueTiles, queries: [Float], on transport: any Transport
     ) throws -> Part {
-        let job = executor.plan.job
+        let problem = executor.plan.problem
         let (queryWidth, outputWidth) = (
             heads.queryHeads * heads.headDimension, heads.queryHeads * heads.valueDimension
         )
-        let queries = mine(queries, width: queryWidth, job.queries, transport.rank)
-        let rows = job.queries.tokenCount(of: transport.rank)
+        let queries = mine(queries, width: queryWidth, problem.queries, transport.rank)
+        let rows = problem.queries.tokenCount(of: transport.rank)
         let output = AlignedBuffer(count: rows * outputWidth)
         let statistics = (0..<3).map { _ in AlignedBuffer(count: rows * heads.queryHeads) }
         func perRow(_ buffer: AlignedBuffer) -> HeadRows {
@@ -230,9 +230,9 @@ public struct RingCase: Sendable, CustomStringConvertible {
     {
         let setup = try setup(on: transport, threads: threads, kernels: kernels)
         let part = try attend(setup, inputs: inputs(), on: transport)
-        let job = setup.executors[1].plan.job
-        let weights = mine(rowWeights, width: heads.queryHeads, job.queries, transport.rank)
-        let mass = AlignedBuffer(count: job.keys.tokenCount(of: transport.rank) * heads.queryHeads)
+        let problem = setup.executors[1].plan.problem
+        let weights = mine(rowWeights, width: heads.queryHeads, problem.queries, transport.rank)
+        let mass = AlignedBuffer(count: problem.keys.tokenCount(of: transport.rank) * heads.queryHeads)
         func perToken(_ buffer: AlignedBuffer) -> HeadRows {
             HeadRows(buffer, tokenStride: heads.queryHeads, headStride: 1)
         }
@@ -247,7 +247,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
         let sent = Self.sent(transport.traffic, since: before)
         let all = try transport.allGather(withExtendedLifetime(mass) { Array($0.bytes) })
         return Received(
-            mass: Self.assemble(all, width: heads.queryHeads, job.keys), bytesSent: sent.bytes,
+            mass: Self.assemble(all, width: heads.queryHeads, problem.keys), bytesSent: sent.bytes,
             messagesSent: sent.messages)
     }
 
@@ -309,12 +309,12 @@ public struct RingCase: Sendable, CustomStringConvertible {
 
     /// The whole of what all ranks computed. Collective.
     public func gather(_ part: Part, over transport: any Transport) throws -> Outcome {
-        let job = job(ranks: transport.size)
+        let problem = problem(ranks: transport.size)
         let outputs = try transport.allGather(withExtendedLifetime(part.output) { Array($0.bytes) })
         let sums = try transport.allGather(withExtendedLifetime(part.logSumExp) { Array($0.bytes) })
         return Outcome(
-            output: Self.assemble(outputs, width: heads.queryHeads * heads.valueDimension, job.queries),
-            logSumExp: Self.assemble(sums, width: heads.queryHeads, job.queries), bytesSent: part.sent.bytes,
+            output: Self.assemble(outputs, width: heads.queryHeads * heads.valueDimension, problem.queries),
+            logSumExp: Self.assemble(sums, width: heads.queryHeads, problem.queries), bytesSent: part.sent.bytes,
             messagesSent: part.sent.messages)
     }
 

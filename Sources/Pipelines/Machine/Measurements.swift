@@ -56,18 +56,18 @@ extension Session {
             valueDimension: heads.valueDimension)
         let length = (heads.headDimension + heads.valueDimension) > 1024 ? 256 : 2048
         return try VirtualRanks.run(count: 1) { transport in
-            var job = AttentionJob(
+            var problem = AttentionProblem(
                 shapes: [SequenceShape(length: length)], mask: .full, heads: shape, layout: .contiguous, rankCount: 1)
-            job.element = element
+            problem.element = element
             let attention = try AttentionSetup(
-                job, .passKeyValue, transport: transport, threads: pool, kernels: kernels)
+                problem, .passKeyValue, transport: transport, threads: pool, kernels: kernels)
             let (width, outputWidth) = (shape.queryHeads * shape.headDimension, shape.queryHeads * shape.valueDimension)
             let rows = AlignedBuffer(count: length * width)
             let output = AlignedBuffer(count: length * outputWidth)
             // Zeros would do, but for processors that are faster on them.
             for index in 0..<rows.count { rows.pointer[index] = Float(index % 17) * 0.1 - 0.8 }
             return try withExtendedLifetime((rows, output)) {
-                for tile in job.keys.tiles(of: Rank(0)) {
+                for tile in problem.keys.tiles(of: Rank(0)) {
                     attention.keyValues.pack(
                         tile: tile, rows: 0..<min(TileGrid.tileSize, length),
                         keys: HeadRows(rows, tokenStride: width, headStride: shape.headDimension),
@@ -88,7 +88,7 @@ extension Session {
                     seconds.append((ContinuousClock.now - before).inSeconds)
                 }
                 // A neighbour's work for a moment is not to count.
-                return job.visibleFlop / median(seconds)
+                return problem.visibleFlop / median(seconds)
             }
         }[0]
     }

@@ -38,7 +38,7 @@ struct Attend: ParsableCommand {
     @Option(help: "Scores become C·tanh(score/C).")
     var softcap: Float?
 
-    @OptionGroup var spread: RunOptions
+    @OptionGroup var runOptions: RunOptions
 
     mutating func validate() throws {
         try MaskInput.check(mask)
@@ -51,7 +51,7 @@ struct Attend: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(self, spread, needs: []) { try command.run($0) }
+        try Session.run(self, runOptions, needs: []) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {
@@ -73,21 +73,21 @@ struct Attend: ParsableCommand {
         let file = try ParallelFile.create(output, force: force, transport: transport, size: layout.totalBytes)
         session.logHeader("attend \(input)")
         let (pieces, maskWithin) = mask.pieces(of: shape)
-        let job = try session.problem(pieces, maskWithin, heads)
-        var surroundings = Surroundings()
-        surroundings.bytesPerToken = Double(4 * heads.queryHeads * (heads.headDimension + heads.valueDimension + 1))
-        let decision = try session.decide(job, surroundings, session.settings.strategy)
+        let problem = try session.problem(pieces, maskWithin, heads)
+        var footprint = Footprint()
+        footprint.bytesPerToken = Double(4 * heads.queryHeads * (heads.headDimension + heads.valueDimension + 1))
+        let decision = try session.decide(problem, footprint, session.settings.strategy)
         let monitor = session.monitor
         let attention = try AttentionSetup(
-            job, decision.strategy, modifiers: modifiers, transport: transport, threads: session.threads,
+            problem, decision.strategy, modifiers: modifiers, transport: transport, threads: session.threads,
             kernels: session.kernels, progressed: { monitor.progress() })
         session.warn(attention.shortages)
-        let rows = job.queries.tokenCount(of: transport.rank)
+        let rows = problem.queries.tokenCount(of: transport.rank)
         let queries = AlignedBuffer(count: heads.queryHeads * rows * heads.headDimension)
         let result = AlignedBuffer(count: heads.queryHeads * rows * heads.valueDimension)
         let sums = AlignedBuffer(count: heads.queryHeads * rows)
         let wireError = try session.agree {
-            try read(arrays, job, into: attention.keyValues, queries: queries, rows: rows, rank: transport.rank)
+            try read(arrays, problem, into: attention.keyValues, queries: queries, rows: rows, rank: transport.rank)
         }
         let scale = scale ?? 1 / Float(heads.headDimension).squareRoot()
         if let wireError {
@@ -103,7 +103,7 @@ struct Attend: ParsableCommand {
                 output: HeadRows(result, tokenStride: heads.valueDimension, headStride: rows * heads.valueDimension),
                 logSumExp: HeadRows(sums, tokenStride: 1, headStride: rows))
             session.monitor.progress(.writing)
-            try write(to: file, layout, session, job, result: result, sums: sums, rows: rows)
+            try write(to: file, layout, session, problem, result: result, sums: sums, rows: rows)
         }
     }
 
@@ -161,11 +161,12 @@ struct Attend: ParsableCommand {
     /// Reads this rank's rows of the arrays, and packs its keys and values.
     /// - Returns: where keys and values travel narrowed, what that may do to the outputs.
     private func read(
-        _ file: SafetensorsFile, _ job: AttentionJob, into keyValues: KeyValueTiles, queries: AlignedBuffer, rows: Int,
+        _ file: SafetensorsFile, _ problem: AttentionProblem, into keyValues: KeyValueTiles, queries: AlignedBuffer,
+        rows: Int,
         rank: Rank
     ) throws -> WireError? {
-        let heads = job.heads
-        var wireError = job.narrowsWire ? WireError(heads) : nil
+        let heads = problem.heads
+        var wireError = problem.narrowsWire ? WireError(heads) : nil
         func readHeads(
             _ name: String, _ count: Int, _ tokens: Range<Int>, of length: Int, _ width: Int,
             _ target: UnsafeMutablePointer<Float>, _ headStride: Int
@@ -180,10 +181,10 @@ struct Attend: ParsableCommand {
         let (queryCount, keyCount) = (
             try file.tensor("q", expecting: nil).shape[1], try file.tensor("k", expecting: nil).shape[1]
         )
-        let firstQueries = job.shapes.map(\.firstQuery)
+        let firstQueries = problem.shapes.map(\.firstQuery)
         var row = 0
-        for tile in job.queries.tiles(of: rank) {
-            let tokens = job.queries.tokens(of: tile, first: firstQueries)
+        for tile in problem.queries.tiles(of: rank) {
+            let tokens = problem.queries.tokens(of: tile, first: firstQueries)
             try readHeads(
                 "q", heads.queryHeads, tokens, of: queryCount, heads.headDimension,
                 queries.pointer + row * heads.headDimension,
@@ -195,10 +196,10 @@ struct Attend: ParsableCommand {
             rows: rows)
         let keys = AlignedBuffer(count: heads.keyValueHeads * TileGrid.tileSize * heads.headDimension)
         let values = AlignedBuffer(count: heads.keyValueHeads * TileGrid.tileSize * heads.valueDimension)
-        let firstKeys = job.shapes.map(\.firstKey)
+        let firstKeys = problem.shapes.map(\.firstKey)
         try withExtendedLifetime((keys, values)) {
-            for tile in job.keys.tiles(of: rank) {
-                let tokens = job.keys.tokens(of: tile, first: firstKeys)
+            for tile in problem.keys.tiles(of: rank) {
+                let tokens = problem.keys.tokens(of: tile, first: firstKeys)
                 try readHeads(
                     "k", heads.keyValueHeads, tokens, of: keyCount, heads.headDimension, keys.pointer,
                     TileGrid.tileSize * heads.headDimension)
@@ -217,13 +218,13 @@ struct Attend: ParsableCommand {
     }
 
     private func write(
-        to file: ParallelFile, _ layout: SafetensorsLayout, _ session: Session, _ job: AttentionJob,
+        to file: ParallelFile, _ layout: SafetensorsLayout, _ session: Session, _ problem: AttentionProblem,
         result: AlignedBuffer,
         sums: AlignedBuffer, rows: Int
     ) throws {
-        let heads = job.heads
-        let length = job.shapes.reduce(0) { $0 + $1.queries }
-        let firstQueries = job.shapes.map(\.firstQuery)
+        let heads = problem.heads
+        let length = problem.shapes.reduce(0) { $0 + $1.queries }
+        let firstQueries = problem.shapes.map(\.firstQuery)
         try layout.headerBytes.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
         var pieces: [(offset: Int, bytes: UnsafeRawBufferPointer)] = []
         func add(
@@ -236,8 +237,8 @@ struct Attend: ParsableCommand {
                 ))
         }
         var row = 0
-        for tile in job.queries.tiles(of: session.transport.rank) {
-            let tokens = job.queries.tokens(of: tile, first: firstQueries)
+        for tile in problem.queries.tiles(of: session.transport.rank) {
+            let tokens = problem.queries.tokens(of: tile, first: firstQueries)
             for head in 0..<heads.queryHeads {
                 add("output", result.pointer, width: heads.valueDimension, head: head, row: row, tokens: tokens)
                 add("lse", sums.pointer, width: 1, head: head, row: row, tokens: tokens)

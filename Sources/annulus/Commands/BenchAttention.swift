@@ -43,9 +43,9 @@ struct BenchAttention: ParsableCommand {
     }
 
     private func run(_ session: Session) throws {
-        let job = try attention.job(session)
-        let decision = try session.decide(job, attention.surroundings, session.settings.strategy, predicts: true)
-        let run = try AttentionRun(job, decision.strategy, modifiers: modifiers, seed: bench.seed, session)
+        let problem = try attention.problem(session)
+        let decision = try session.decide(problem, attention.footprint, session.settings.strategy, predicts: true)
+        let run = try AttentionRun(problem, decision.strategy, modifiers: modifiers, seed: bench.seed, session)
         let measurement = try session.measure(repetitions: bench.repetitions, work: run.attend)
         let row = BenchRow(
             fields: [
@@ -53,12 +53,15 @@ struct BenchAttention: ParsableCommand {
             ] + attention.fields + [
                 ("modifiers", .text(modifierNames)),
                 ("dtype", .text(session.settings.element.rawValue)),
-                ("wire", .text((job.wire ?? job.element).rawValue)),
+                ("wire", .text((problem.wire ?? problem.element).rawValue)),
                 ("wire_bound", .number(run.wireBound)),
                 ("strategy", .text(decision.strategy.rawValue)), ("layout", .text(session.settings.layout.rawValue)),
-                ("rank_tokens", .numbers((0..<job.rankCount).map { Double(job.queries.tokenCount(of: Rank($0))) })),
+                (
+                    "rank_tokens",
+                    .numbers((0..<problem.rankCount).map { Double(problem.queries.tokenCount(of: Rank($0))) })
+                ),
                 ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
-            ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: try run.digest()))
+            ] + measurement.fields(session: session, flop: problem.visibleFlop, sha256: try run.digest()))
         try session.agree { try session.printLines(row.text(bench.format)) }
     }
 

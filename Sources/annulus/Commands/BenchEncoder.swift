@@ -43,11 +43,11 @@ struct BenchEncoder: ParsableCommand {
     private func run(_ session: Session) throws {
         session.monitor.progress(.reading)
         let configuration = try session.agreeReading { try self.configuration() }
-        let surroundings = try configuration.surroundings(session.settings.element, threads: session.threads.threads)
-        let job = session.problem(
+        let footprint = try configuration.footprint(session.settings.element, threads: session.threads.threads)
+        let problem = session.problem(
             lengths: [length], configuration, element: session.settings.element, layout: session.settings.layout,
             speeds: try session.relativeSpeeds())
-        let decision = try session.decide(job, surroundings, session.settings.strategy, predicts: true)
+        let decision = try session.decide(problem, footprint, session.settings.strategy, predicts: true)
         let encoder = try session.loadWeights {
             try load(configuration, into: $0, session.settings.element, session.kernels)
         }
@@ -56,7 +56,7 @@ struct BenchEncoder: ParsableCommand {
         let ids = (0..<length).map { index in
             Int32(truncatingIfNeeded: (UInt64(index) &* 0x9E37_79B9_7F4A_7C15 &+ bench.seed) >> 20 % vocabulary)
         }
-        let sharding = job.queries
+        let sharding = problem.queries
         let monitor = session.monitor
         let run = try session.encoderRun(encoder, sharding, decision.strategy)
         let measurement = try session.measure(repetitions: bench.repetitions) {

@@ -71,11 +71,11 @@ struct BenchExchange: ParsableCommand {
 
     /// One attention under each strategy.
     private func exposedTimes(_ session: Session) throws -> [BenchRow] {
-        let job = try attention.job(session)
+        let problem = try attention.problem(session)
         session.logHeader("bench exchange")
         return try (session.settings.strategy.map { [$0] } ?? Strategy.allCases).map { strategy in
-            let decision = try session.decide(job, attention.surroundings, strategy, predicts: true)
-            let run = try AttentionRun(job, strategy, seed: bench.seed, session)
+            let decision = try session.decide(problem, attention.footprint, strategy, predicts: true)
+            let run = try AttentionRun(problem, strategy, seed: bench.seed, session)
             let messages = session.transport.traffic.messages
             let measurement = try session.measure(repetitions: bench.repetitions, work: run.attend)
             let sent =
@@ -84,7 +84,7 @@ struct BenchExchange: ParsableCommand {
                 fields: [("bench", .text("exchange"))] + attention.fields + [
                     ("strategy", .text(strategy.rawValue)), ("layout", .text(session.settings.layout.rawValue)),
                     ("messages", .number(sent)), ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
-                ] + measurement.fields(session: session, flop: job.visibleFlop, sha256: try run.digest()))
+                ] + measurement.fields(session: session, flop: problem.visibleFlop, sha256: try run.digest()))
         }
     }
 

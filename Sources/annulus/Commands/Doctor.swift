@@ -13,15 +13,15 @@ struct Doctor: ParsableCommand {
         abstract: "Tell what this machine, MPI and BLAS will really do, and how to mend what is wrong.",
         discussion: "Run it as you run the job: alone, or under the same mpirun or srun with the same options.")
 
-    @OptionGroup var spread: RunOptions
+    @OptionGroup var runOptions: RunOptions
 
     func run() throws {
         let command = self
-        try Session.run(self, spread) { try command.run($0) }
+        try Session.run(self, runOptions) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {
-        let mine = Findings(session, isVirtual: spread.virtualRanks != nil).text
+        let mine = Findings(session, isVirtual: runOptions.virtualRanks != nil).text
         let all = try session.transport.allGather(Array(mine.utf8))
         let peak = try session.peakGFLOPs()
         let heads = HeadShape(heads: 1, headDimension: 64)
@@ -43,7 +43,7 @@ struct Doctor: ParsableCommand {
             "started as",
             session.transport.size == 1
                 ? "one rank (no MPI)"
-                : spread.virtualRanks != nil
+                : runOptions.virtualRanks != nil
                     ? "\(session.transport.size) virtual ranks in one process"
                     : "\(session.transport.size) ranks over MPI")
         rows.add(
@@ -68,7 +68,7 @@ struct Doctor: ParsableCommand {
                 : "computed in float32: the same bits, and slower than --dtype float32")
         rows.add(
             "peak",
-            String(format: "%.0f GFLOP/s over all threads (fused multiply-adds, \(spread.dtype.rawValue))", peak))
+            String(format: "%.0f GFLOP/s over all threads (fused multiply-adds, \(runOptions.dtype.rawValue))", peak))
         addOpenBLAS(to: &rows, sets)
         rows.add("layout", session.settings.layout.rawValue)
         rows.add("strategy", session.settings.strategyName)
@@ -91,7 +91,7 @@ struct Doctor: ParsableCommand {
             rows.add("kept in", "no folder")
             rows.mend("HOME is not set, so every job measures anew: set it, or XDG_CACHE_HOME")
         }
-        rows.add("watchdog", spread.watchdog == 0 ? "off" : "\(spread.watchdog) s")
+        rows.add("watchdog", runOptions.watchdog == 0 ? "off" : "\(runOptions.watchdog) s")
         return rows.text
     }
 

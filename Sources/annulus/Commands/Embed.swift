@@ -19,7 +19,7 @@ struct Embed: ParsableCommand {
     @OptionGroup var model: ModelOptions
     @OptionGroup var input: InputOptions
     @OptionGroup var output: OutputOptions
-    @OptionGroup var spread: RunOptions
+    @OptionGroup var runOptions: RunOptions
 
     @Option(help: "cls, mean, max, mean-sqrt-len, weighted-mean, last-token, or none for every token's state.")
     var pooling: PoolingChoice?
@@ -73,7 +73,7 @@ struct Embed: ParsableCommand {
         options.chunkTokens = chunkTokens
         options.keepsStates = pooling == PoolingChoice.none
         let command = self
-        try Session.run(self, spread, needs: input.streams + output.streams) { [options] session in
+        try Session.run(self, runOptions, needs: input.streams + output.streams) { [options] session in
             let embedder = try Embedder(
                 session, model: command.model.model, input: command.input.documents, options)
             if let path = command.output.output {

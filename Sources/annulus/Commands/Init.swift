@@ -27,7 +27,7 @@ struct Init: ParsableCommand {
     @Option(help: "The seed of the weights.")
     var seed: UInt64 = 0
 
-    @OptionGroup var spread: RunOptions
+    @OptionGroup var runOptions: RunOptions
 
     @Flag(help: "Overwrite config.json and model.safetensors in a folder that exists.")
     var force = false
@@ -43,7 +43,7 @@ struct Init: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(self, spread, needs: []) { try command.write($0) }
+        try Session.run(self, runOptions, needs: []) { try command.write($0) }
     }
 
     /// Rank 0 writes; the files get their names when both are whole.

@@ -14,14 +14,14 @@ struct Inspect: ParsableCommand {
         discussion: "Loads everything as `embed` would, so what it accepts will run.")
 
     @OptionGroup var model: ModelOptions
-    @OptionGroup var spread: RunOptions
+    @OptionGroup var runOptions: RunOptions
 
     @Flag(help: "List every tensor with its type and shape.")
     var tensors = false
 
     func run() throws {
         let command = self
-        try Session.run(self, spread) { session in
+        try Session.run(self, runOptions) { session in
             let text = try session.agree { session.isRoot ? try command.summary(session.kernels) : "" }
             try session.agree { try session.printLines(text) }
         }

@@ -94,17 +94,17 @@ struct PlanCommand: ParsableCommand {
 
     private func priced(_ threads: ThreadPool) throws -> String {
         let described = try ClusterFile.read(path: cluster)
-        let job = try plannedJob()
-        var surroundings = job.surroundings
-        surroundings.bytesPerRank += Self.processBytes
+        let problem = try plannedJob()
+        var footprint = problem.footprint
+        footprint.bytesPerRank += Self.processBytes
         var rows: [BenchRow] = []
         var text = ""
         for bandwidth in gbitPerS?.values.map(Optional.some) ?? [nil] {
             let cluster = bandwidth.map { described.with(bandwidthBetweenNodes: $0 * 1e9 / 8) } ?? described
             let speeds = cluster.speeds
             let topology = cluster.topology
-            let pricing = Pricing(on: cluster, surroundings: surroundings) { layout in
-                var planned = job.make(layout, cluster.rankCount, speeds)
+            let pricing = Pricing(on: cluster, footprint: footprint) { layout in
+                var planned = problem.make(layout, cluster.rankCount, speeds)
                 planned.topology = topology
                 return planned
             }
@@ -112,9 +112,9 @@ struct PlanCommand: ParsableCommand {
                 strategy.map { [$0] } ?? Strategy.allCases, layout.map { [$0] } ?? Layout.allCases, threads: threads)
             let choice = Choice(of: prices)
             if format == .table {
-                text += (text.isEmpty ? "" : "\n") + table(prices, choice, cluster, job, bandwidth)
+                text += (text.isEmpty ? "" : "\n") + table(prices, choice, cluster, problem, bandwidth)
             } else {
-                rows += prices.map { row($0, choice, cluster, job, bandwidth) }
+                rows += prices.map { row($0, choice, cluster, problem, bandwidth) }
             }
         }
         return format == .table ? text : BenchRow.text(rows, format)
@@ -124,8 +124,8 @@ struct PlanCommand: ParsableCommand {
     private struct PlannedJob {
         let description: String
         let fields: [(name: String, value: BenchValue)]
-        let surroundings: Surroundings
-        let make: @Sendable (_ layout: Layout, _ ranks: Int, _ speeds: [Double]) -> AttentionJob
+        let footprint: Footprint
+        let make: @Sendable (_ layout: Layout, _ ranks: Int, _ speeds: [Double]) -> AttentionProblem
     }
 
     private func plannedJob() throws -> PlannedJob {
@@ -137,9 +137,9 @@ struct PlanCommand: ParsableCommand {
                 fields: [
                     ("plan", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length)),
                 ],
-                surroundings: try configuration.surroundings(element)
+                footprint: try configuration.footprint(element)
             ) {
-                EncoderRun.job(
+                EncoderRun.problem(
                     lengths: [length], configuration: configuration, element: element, layout: $0, rankCount: $1,
                     speeds: $2)
             }
@@ -149,12 +149,12 @@ struct PlanCommand: ParsableCommand {
         return PlannedJob(
             description:
                 "attention over \(attention.length) tokens, \(heads.queryHeads) heads (\(heads.keyValueHeads) of keys) of \(heads.headDimension), \(attention.mask)",
-            fields: [("plan", .text("attention"))] + attention.fields, surroundings: attention.surroundings
+            fields: [("plan", .text("attention"))] + attention.fields, footprint: attention.footprint
         ) { layout, ranks, speeds in
-            var job = AttentionJob(
+            var problem = AttentionProblem(
                 shapes: pieces, mask: mask, heads: heads, layout: layout, rankCount: ranks, speeds: speeds)
-            job.element = element
-            return job
+            problem.element = element
+            return problem
         }
     }
 
@@ -174,12 +174,12 @@ struct PlanCommand: ParsableCommand {
     }
 
     private func row(
-        _ price: Price, _ choice: Choice?, _ cluster: Cluster, _ job: PlannedJob, _ bandwidth: Double?
+        _ price: Price, _ choice: Choice?, _ cluster: Cluster, _ problem: PlannedJob, _ bandwidth: Double?
     ) -> BenchRow {
         let isChosen = choice.map { $0.price.strategy == price.strategy && $0.price.layout == price.layout } ?? false
         func whole(_ value: Double) -> BenchValue { Int(exactly: value).map { .integer($0) } ?? .number(value) }
         return BenchRow(
-            fields: job.fields + [
+            fields: problem.fields + [
                 ("dtype", .text(dtype.rawValue)), ("ranks", .integer(cluster.rankCount)),
                 ("nodes", .integer(cluster.nodes.count)),
                 ("gbit_per_s", .number(bandwidth ?? (cluster.nodes.map(\.between.bandwidth).min() ?? 0) * 8e-9)),
@@ -198,7 +198,7 @@ struct PlanCommand: ParsableCommand {
     }
 
     private func table(
-        _ prices: [Price], _ choice: Choice?, _ cluster: Cluster, _ job: PlannedJob, _ bandwidth: Double?
+        _ prices: [Price], _ choice: Choice?, _ cluster: Cluster, _ problem: PlannedJob, _ bandwidth: Double?
     ) -> String {
         func left(_ text: String, _ width: Int) -> String {
             text.padding(toLength: max(width, text.count), withPad: " ", startingAt: 0)
@@ -209,7 +209,8 @@ struct PlanCommand: ParsableCommand {
         func number(_ value: Double) -> String {
             String(format: value >= 1e6 ? "%.3e" : value >= 100 ? "%.1f" : "%.4g", value)
         }
-        var text = "# \(job.description), \(dtype.rawValue); \(cluster.rankCount) ranks on \(cluster.nodes.count) nodes"
+        var text =
+            "# \(problem.description), \(dtype.rawValue); \(cluster.rankCount) ranks on \(cluster.nodes.count) nodes"
         text += bandwidth.map { ", \(number($0)) Gbit/s between nodes" } ?? ""
         text += "\n" + left("strategy", 15) + left("layout", 12)
         text +=

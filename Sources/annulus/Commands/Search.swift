@@ -17,7 +17,7 @@ struct Search: ParsableCommand {
 
     @OptionGroup var model: ModelOptions
     @OptionGroup var input: InputOptions
-    @OptionGroup var spread: RunOptions
+    @OptionGroup var runOptions: RunOptions
 
     @Option(help: "How many passages to print.")
     var topK: Int = 5
@@ -38,7 +38,7 @@ struct Search: ParsableCommand {
         search.topK = topK
         search.passageTokens = passageTokens
         let command = self
-        try Session.run(self, spread, needs: input.streams + [.output]) { [search] session in
+        try Session.run(self, runOptions, needs: input.streams + [.output]) { [search] session in
             let hits = try search.run(model: command.model.model, input: command.input.documents, session)
             try session.agree { for hit in hits { try session.printLines(command.line(hit)) } }
         }

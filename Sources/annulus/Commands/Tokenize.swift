@@ -15,14 +15,14 @@ struct Tokenize: ParsableCommand {
 
     @OptionGroup var model: ModelOptions
     @OptionGroup var input: InputOptions
-    @OptionGroup var spread: RunOptions
+    @OptionGroup var runOptions: RunOptions
 
     @Flag(name: .customLong("no-special-tokens"), help: "Leave out the special tokens around each document.")
     var noSpecialTokens = false
 
     func run() throws {
         let command = self
-        try Session.run(self, spread, needs: input.streams + [.output]) { session in
+        try Session.run(self, runOptions, needs: input.streams + [.output]) { session in
             try session.agree { if session.isRoot { try command.write(session) } }
         }
     }

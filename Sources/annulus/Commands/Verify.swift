@@ -15,7 +15,7 @@ struct Verify: ParsableCommand {
             """)
 
     @OptionGroup var model: ModelOptions
-    @OptionGroup var spread: RunOptions
+    @OptionGroup var runOptions: RunOptions
 
     @Option(
         help: ArgumentHelp("Tokens of the documents of seeded ids, cut at the model's positions.", valueName: "n,…"))
@@ -38,7 +38,7 @@ struct Verify: ParsableCommand {
     func run() throws {
         let options = Verification.Options(
             model: model.model, lengths: lengths.values, ranks: ranks.values, seed: seed)
-        try Session.run(self, spread) { session in
+        try Session.run(self, runOptions) { session in
             try Verification(options, session) { try StandardStream.write($0) }.run()
         }
     }

@@ -21,7 +21,7 @@ enum MaskInput {
     /// - Throws: as `mask`, and `JobError` where it does not fit.
     static func mask(_ expression: String, for shape: SequenceShape) throws -> Mask {
         let mask = try mask(expression)
-        if let misfit = mask.misfit(shape) { throw JobError(.usage, "--mask '\(expression)': \(misfit)") }
+        if let fault = mask.incompatibility(with: shape) { throw JobError(.usage, "--mask '\(expression)': \(fault)") }
         return mask
     }
 

@@ -7,7 +7,7 @@ import Pipelines
 struct TaskOptions: ParsableArguments {
     @OptionGroup var model: ModelOptions
     @OptionGroup var input: InputOptions
-    @OptionGroup var spread: RunOptions
+    @OptionGroup var runOptions: RunOptions
 
     @Option(
         name: [.short, .long],
@@ -33,7 +33,7 @@ struct TaskOptions: ParsableArguments {
     ) throws {
         let (model, documents) = (model.model, input.documents)
         let lines = LineDestination(path: output, force: force)
-        try Session.run(command, spread, needs: streams) { try task(model, documents, lines, $0) }
+        try Session.run(command, runOptions, needs: streams) { try task(model, documents, lines, $0) }
     }
 }
 

@@ -15,8 +15,8 @@ func fuzzMask(_ bytes: [UInt8]) {
     let expression = String(decoding: bytes.dropFirst(2), as: UTF8.self)
     guard let mask = try? Mask(parsing: expression, blocks: { _, size in try blocks(size, shape) }) else { return }
     // A sequence far longer than any, which a mask either fits or does not.
-    _ = mask.misfit(SequenceShape(length: 1 << 40))
-    guard mask.misfit(shape) == nil else { return }
+    _ = mask.incompatibility(with: SequenceShape(length: 1 << 40))
+    guard mask.incompatibility(with: shape) == nil else { return }
     let pieces = mask.pieces(of: shape)
     check(pieces.pieces.reduce(0) { $0 + $1.queries } == shape.queries, "the pieces have other queries than the whole")
     // The definition goes over all pairs, and for each over the expression.
@@ -99,7 +99,7 @@ func fuzzPlan(_ bytes: [UInt8]) {
     // Behind the numbers stands a mask, which must fit all sequences, else `causal`.
     let first = sequences.first ?? SequenceShape(length: 0)
     var mask = (try? Mask(parsing: draw.rest, blocks: { _, size in try blocks(size, first) })) ?? .causal
-    if sequences.contains(where: { mask.misfit($0) != nil }) { mask = .causal }
+    if sequences.contains(where: { mask.incompatibility(with: $0) != nil }) { mask = .causal }
     // What looks at whole sequences has its pieces planned for one alone.
     var ringCase = RingCase(sequences, heads: heads, mask: mask, layout: layout, seed: 7)
     ringCase.strategy = strategy
@@ -119,7 +119,7 @@ func fuzzPlan(_ bytes: [UInt8]) {
     checkPrices(on: cluster, strategy, layout) { [ringCase] layout in
         var ringCase = ringCase
         ringCase.layout = layout
-        return ringCase.job(ranks: ranks)
+        return ringCase.problem(ranks: ranks)
     }
     let pairs = sequences.reduce(0) { $0 + $1.queries * $1.keys }
     // Small enough to be run twice well within a second.
@@ -142,9 +142,10 @@ func fuzzPlan(_ bytes: [UInt8]) {
 
 /// Prices a job, which must give numbers.
 func checkPrices(
-    on cluster: Cluster, _ strategy: Strategy, _ layout: Layout, job: @escaping @Sendable (Layout) -> AttentionJob
+    on cluster: Cluster, _ strategy: Strategy, _ layout: Layout,
+    problem: @escaping @Sendable (Layout) -> AttentionProblem
 ) {
-    for price in Pricing(on: cluster, job: job).prices([strategy], [layout]) {
+    for price in Pricing(on: cluster, problem: problem).prices([strategy], [layout]) {
         let numbers = [
             price.seconds, price.exposedSeconds, price.bytes, price.messages, price.memory, price.nodeMemory,
             price.balance,

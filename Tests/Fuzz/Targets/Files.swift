@@ -115,7 +115,7 @@ func fuzzConfiguration(_ bytes: [UInt8]) {
     check(bytes > 0 && !parameters.isEmpty, "a model without parameters")
     _ = EncoderRun.flop(lengths: [1, 300], configuration: configuration)
     for layout in [nil, .balanced] as [Layout?] {
-        _ = EncoderRun.job(
+        _ = EncoderRun.problem(
             lengths: [1, 300], configuration: configuration, element: .float32, layout: layout, rankCount: 3)
     }
 }

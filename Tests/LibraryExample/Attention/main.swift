@@ -11,13 +11,13 @@ let width = 4 * 32
 
 /// One rank's part: it brings the tiles that the sharding gives it, and returns the first channel of their rows.
 @Sendable func attend(on transport: any Transport) throws -> [Int: Float] {
-    let job = AttentionJob(
+    let problem = AttentionProblem(
         shapes: [SequenceShape(length: length)], mask: .causal, heads: heads, layout: .zigzag, rankCount: transport.size
     )
-    let sharding = job.queries
-    let keyValues = KeyValueTiles(of: job, rank: transport.rank, kernels: .best)
+    let sharding = problem.queries
+    let keyValues = KeyValueTiles(of: problem, rank: transport.rank, kernels: .best)
     let executor = try RingExecutor(
-        plan: Strategy.passKeyValue.plan(job, rank: transport.rank), transport: transport,
+        plan: Strategy.passKeyValue.plan(problem, rank: transport.rank), transport: transport,
         threads: ThreadPool(threads: 1), kernels: .best)
 
     // (tokens of this rank, heads, headDimension), tile after tile; zero at first.

@@ -92,9 +92,9 @@ private func example(_ name: String) -> String { products.appendingPathComponent
         #expect(alone.status == 0)
         #expect(try alone.output.split(separator: "\n").map(vectors) == [expected])
         let launch = ". \"$0/scripts/lib\" && exec mpirun $(mpirun_flags) -np 3 \"$1\" \"$2\""
-        let job = try run("/usr/bin/env", ["bash", "-c", launch, root.path, example("embedding-example"), model])
-        #expect(job.status == 0)
-        #expect(try job.output.split(separator: "\n").map(vectors) == [expected, expected, expected])
+        let problem = try run("/usr/bin/env", ["bash", "-c", launch, root.path, example("embedding-example"), model])
+        #expect(problem.status == 0)
+        #expect(try problem.output.split(separator: "\n").map(vectors) == [expected, expected, expected])
     }
 
     /// A model that is not there is one line for the whole job, and no hang.

@@ -43,7 +43,7 @@ func fuzzCluster(_ bytes: [UInt8]) {
         (Strategy.passKeyValue, Layout.balanced), (.headExchange, .zigzag), (.tree, .contiguous),
     ] {
         checkPrices(on: cluster, strategy, layout) { layout in
-            AttentionJob(
+            AttentionProblem(
                 shapes: [shape], mask: .causal, heads: heads, layout: layout, rankCount: cluster.rankCount,
                 speeds: cluster.speeds)
         }
