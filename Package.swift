@@ -19,19 +19,20 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev"]), .brew(["open-mpi"])]),
+        .target(name: "CLibrary"),
         .target(name: "CAttentionKernels"),
         .target(name: "CFiles"),
-        .target(name: "MPI", dependencies: ["CMPI"]),
-        .target(name: "Matrices", dependencies: ["CAttentionKernels"]),
+        .target(name: "MPI", dependencies: ["CLibrary", "CMPI"]),
+        .target(name: "Matrices", dependencies: ["CAttentionKernels", "CLibrary"]),
         .target(name: "Tiles"),
-        .target(name: "Attention", dependencies: ["CAttentionKernels", "Matrices", "Tiles"]),
+        .target(name: "Attention", dependencies: ["CAttentionKernels", "CLibrary", "Matrices", "Tiles"]),
         .target(name: "Plans", dependencies: ["Attention", "Matrices", "Tiles"]),
-        .target(name: "RingAttention", dependencies: ["Attention", "MPI", "Matrices", "Plans", "Tiles"]),
-        .target(name: "Checkpoints", dependencies: ["CFiles"]),
+        .target(name: "RingAttention", dependencies: ["Attention", "CLibrary", "MPI", "Matrices", "Plans", "Tiles"]),
+        .target(name: "Checkpoints", dependencies: ["CFiles", "CLibrary"]),
         .target(name: "Tokenization", dependencies: ["Checkpoints"]),
         .target(
             name: "Transformers",
-            dependencies: ["Attention", "Checkpoints", "Matrices", "Plans", "RingAttention", "Tiles"]),
+            dependencies: ["Attention", "CLibrary", "Checkpoints", "Matrices", "Plans", "RingAttention", "Tiles"]),
         .target(
             name: "Pipelines",
             dependencies: [
@@ -84,7 +85,10 @@ let package = Package(
         // Runs them.
         .testTarget(
             name: "LibraryExampleTests",
-            dependencies: ["Checkpoints", "annulus", "attention-example", "embedding-example", "similarity-example"],
+            dependencies: [
+                "Checkpoints", "Pipelines", "RingAttention", "annulus", "attention-example", "embedding-example",
+                "similarity-example", .product(name: "Logging", package: "swift-log"),
+            ],
             path: "Tests/LibraryExample/Tests"),
         // What is fuzzed (Tests/Fuzz is a package of its own), and the test that replays the committed inputs.
         .target(

@@ -1,12 +1,8 @@
 // The float64 oracle: attention by its definition, with the error that float32 arithmetic may add.
 
+import CLibrary
 import Matrices
 import Tiles
-#if canImport(Glibc)
-import Glibc
-#else
-import Darwin
-#endif
 
 /// Attention by definition in double precision: the reference for every test of the kernels, the
 /// merge and the executor, and for `verify`.

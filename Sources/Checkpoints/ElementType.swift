@@ -58,7 +58,7 @@ func elementCount(of shape: [Int]) -> Int? {
 
 /// The value of an IEEE 754 binary16 bit pattern. Written out because `Float16` is missing on Intel Macs.
 @inline(__always)
-func float32(fromFloat16 bits: UInt16) -> Float {
+package func float32(fromFloat16 bits: UInt16) -> Float {
     let sign = UInt32(bits & 0x8000) << 16
     let exponent = UInt32(bits >> 10) & 0x1F
     let fraction = UInt32(bits & 0x3FF)

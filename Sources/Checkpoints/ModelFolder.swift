@@ -1,12 +1,6 @@
 // From what a user calls a model to the folder that holds it, without a network.
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import CLibrary
 
 extension Checkpoint {
     /// The folder that `name` means: a folder, or `org/name` in the Hugging Face cache on this machine.

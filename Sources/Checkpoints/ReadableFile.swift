@@ -1,12 +1,6 @@
 // An open file read by position or from front to back, and whole files read into memory.
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import CLibrary
 
 /// A regular file open for reading, closed when the last reference goes.
 ///

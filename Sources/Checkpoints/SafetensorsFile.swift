@@ -102,6 +102,11 @@ public struct SafetensorsFile: Sendable {
         }
     }
 
+    /// Bytes of the file from `offset` on, to fill `buffer`.
+    func read(at offset: Int, into buffer: UnsafeMutableRawBufferPointer) throws(FileError) {
+        try file.read(at: offset, into: buffer)
+    }
+
     /// All elements of an I32 or I64 tensor, row-major.
     public func readIntegers(_ name: String, expecting shape: [Int]? = nil) throws(FileError) -> [Int] {
         let tensor = try tensor(name, expecting: shape)

@@ -1,13 +1,7 @@
 // How many handles of the library are open, so that a test can tell that a job has let go of all.
 
+import CLibrary
 import Synchronization
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The handles of one kind that this process has made and freed.
 struct HandleTally: ~Copyable, Sendable {

@@ -1,12 +1,6 @@
 // Memory that the ranks of one node read and write directly.
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import CLibrary
 
 /// A segment of memory for each rank of a communicator, which all of its ranks see; given back when they have let go of
 /// it.

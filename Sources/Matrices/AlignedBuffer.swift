@@ -1,12 +1,6 @@
 // Zeroed float storage on cache-line boundaries, whose large blocks come from and return to the system.
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import CLibrary
 
 /// `count` floats, zero at first, aligned to 64 bytes.
 ///

@@ -1,13 +1,7 @@
 // Large blocks of memory from the system, and what happens where it refuses one.
 
+import CLibrary
 import Synchronization
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// What a process does where the system refuses it memory, though its job was priced and found to fit: others may have
 /// taken it, or a limit of the process is nearer than anybody could know.

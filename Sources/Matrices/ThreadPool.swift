@@ -1,15 +1,8 @@
 // Threads that take units of work from one queue while the calling thread polls the exchange.
 
 import CAttentionKernels
+import CLibrary
 import Synchronization
-
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// A fixed number of threads, the caller's among them, that share the units of one `forEach` at a time.
 ///

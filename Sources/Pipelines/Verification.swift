@@ -7,6 +7,7 @@ import Matrices
 import Plans
 import RingAttention
 import Synchronization
+import Tiles
 import Tokenization
 import Transformers
 
@@ -51,7 +52,7 @@ package final class Verification {
             return (checkpoint, try EncoderConfiguration(checkpoint.config, path: checkpoint.folder + "/config.json"))
         }
         let checkpoint = checkpoint
-        audit = try session.agree { try CheckpointAudit(checkpoint, kernels: session.kernels) }
+        audit = try session.agree { try CheckpointAudit(checkpoint) }
     }
 
     /// - Throws: `AgreedFailure` with status 65 where a check fails.
@@ -312,9 +313,6 @@ private struct SeededIds {
     let count: Int
 
     func id(_ place: Int) -> Int32 {
-        var z = (seed &+ 1) &* 0x9E37_79B9_7F4A_7C15 &+ UInt64(place) &* 0xD1B5_4A32_D192_ED03
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return Int32((z ^ (z >> 31)) % UInt64(count))
+        Int32(mixed((seed &+ 1) &* Stride.number &+ UInt64(place) &* Stride.stream) % UInt64(count))
     }
 }

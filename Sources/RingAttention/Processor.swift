@@ -1,12 +1,6 @@
 // Sharing the processor with other threads and processes.
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#elseif canImport(Darwin)
-import Darwin
-#endif
+import CLibrary
 
 /// Lets another thread or process have the core, for loops that wait for one of them.
 func yieldProcessor() { _ = sched_yield() }

@@ -25,7 +25,7 @@ public final class VirtualTransport: Transport {
         self.size = size
         self.mailboxes = mailboxes
         self.fillsReceives = fillsReceives
-        random = SplitMix64(state: seed &+ UInt64(rank.index) &* 0x9E37_79B9_7F4A_7C15)
+        random = SplitMix64(state: seed &+ UInt64(rank.index) &* Stride.number)
     }
 
     public func exchange(
@@ -320,18 +320,5 @@ final class Mailboxes: Sendable {
         guard state.status[index] == .waiting else { return false }
         state.status[index] = .running
         return true
-    }
-}
-
-/// A small random generator whose whole state is its seed (Steele, Lea and Flood, 2014).
-struct SplitMix64: RandomNumberGenerator {
-    var state: UInt64
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
     }
 }

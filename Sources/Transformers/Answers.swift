@@ -1,12 +1,6 @@
 // Spans of a text as answers: the decoding of the question-answering pipeline of transformers 4.
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import CLibrary
 
 /// A span of tokens with the product of its ends' probabilities.
 public struct AnswerSpan: Sendable, Equatable {

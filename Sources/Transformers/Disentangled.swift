@@ -1,15 +1,9 @@
 // The relative positions of disentangled attention, and what they are to each layer.
 
 import Attention
+import CLibrary
 import Checkpoints
 import Matrices
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 extension DisentangledPositions {
     /// The row of the table for a query that stands `distance` after a key.

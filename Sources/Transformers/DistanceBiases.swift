@@ -1,14 +1,8 @@
 // Biases by the distance of query and key, as the families define them, for the score modifiers of the tile kernel.
 
 import Attention
+import CLibrary
 import Checkpoints
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 extension ScoreModifiers {
     /// What an encoder's layers do to their scores; `path` is where a learned bias is.

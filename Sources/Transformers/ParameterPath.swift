@@ -2,6 +2,7 @@
 
 import Checkpoints
 import Matrices
+import Tiles
 
 /// Something that has parameters by the names that Hugging Face publishes.
 public protocol ParameterSource: Sendable {
@@ -90,20 +91,5 @@ public struct RandomParameters: ParameterSource {
         // FNV-1a over the name, so that every tensor has a stream of its own.
         let key = name.utf8.reduce(seed ^ 0xCBF2_9CE4_8422_2325) { ($0 ^ UInt64($1)) &* 0x100_0000_01B3 }
         for (place, index) in range.enumerated() { floats[place] = 0.02 * CountedNormal.value(key: key, index: index) }
-    }
-}
-
-/// Normal-like numbers by their index: the sum of four uniform ones, scaled to unit variance. Computed in
-/// float32 from integers, so they are the same on every machine.
-public enum CountedNormal {
-    public static func value(key: UInt64, index: Int) -> Float {
-        var z = key &+ UInt64(truncatingIfNeeded: index) &* 0x9E37_79B9_7F4A_7C15
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        z ^= z >> 31
-        var sum: Int32 = 0
-        for shift in [0, 16, 32, 48] as [UInt64] { sum += Int32((z >> shift) & 0xFFFF) }
-        // Four uniforms in 0…65535 have mean 131070 and variance 4·65536²/12.
-        return Float(sum - 131_070) * (1.732_050_8 / 65_536)
     }
 }

@@ -1,14 +1,8 @@
 // Rotary positions: queries and keys are turned by angles that grow with their position (Su et al. 2021).
 
+import CLibrary
 import Checkpoints
 import Matrices
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The angles by which a position turns the pairs of channels, for each base that a model's layers use.
 struct RotaryFrequencies: Sendable {

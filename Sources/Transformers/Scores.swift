@@ -1,12 +1,6 @@
 // Logits as probabilities, in double precision and rounded once.
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import CLibrary
 
 /// e^x / Σ e^x of a row.
 public func softmax(_ logits: [Float]) -> [Float] {

@@ -1,14 +1,8 @@
 // Task heads: from hidden states to the logits of a task, as a list of steps that each family names in its own way.
 
+import CLibrary
 import Checkpoints
 import Matrices
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// What a head is for.
 public enum Task: String, Sendable, CaseIterable {

@@ -20,7 +20,7 @@ struct RandomInput {
 
     /// Standard normal numbers for the rows of some positions.
     func fill(_ target: UnsafeMutablePointer<Float>, _ tokens: Range<Int>, width: Int, stream: Stream) {
-        let key = seed &+ stream.rawValue &* 0xD1B5_4A32_D192_ED03
+        let key = seed &+ stream.rawValue &* Stride.stream
         for index in 0..<tokens.count * width {
             target[index] = CountedNormal.value(key: key, index: tokens.lowerBound * width + index)
         }

@@ -5,6 +5,7 @@ import Checkpoints
 import Foundation
 import Matrices
 import Testing
+import Tiles
 import Transformers
 
 @Suite struct OptionTests {

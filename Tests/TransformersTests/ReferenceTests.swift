@@ -95,13 +95,13 @@ import Transformers
 @Suite struct CheckpointAuditTests {
     @Test(arguments: ReferenceTests.names) func soundCheckpointsPass(name: String) throws {
         let checkpoint = try Checkpoint(folder: golden(name))
-        let audit = try CheckpointAudit(checkpoint, kernels: .best)
+        let audit = try CheckpointAudit(checkpoint)
         #expect(audit.unreadable.isEmpty && audit.unused.isEmpty && audit.parameters.count > 10)
         #expect(try checkpoint.notFinite().isEmpty)
     }
 
     @Test(arguments: TaskHeadTests.names) func headsAreFound(name: String) throws {
-        let audit = try CheckpointAudit(Checkpoint(folder: golden(name)), kernels: .best)
+        let audit = try CheckpointAudit(Checkpoint(folder: golden(name)))
         #expect(
             audit.tasks
                 == Task.allCases.filter { !TaskHeadTests.withoutQuestions.contains(name) || $0 != .questionAnswering })

@@ -51,7 +51,9 @@ package protocol ProgressDisplay: AnyObject {
 }
 
 /// Nobody watches.
-struct Unwatched: Monitor {
+package struct Unwatched: Monitor {
+    package init() {}
+
     package func progress(_ phase: Phase, layer: Int, tile: Int) {}
     package func progress() {}
     package func beginWaiting() {}
@@ -59,7 +61,9 @@ struct Unwatched: Monitor {
 }
 
 /// Nobody looks.
-final class NoDisplay: ProgressDisplay {
+package final class NoDisplay: ProgressDisplay {
+    package init() {}
+
     package func advance(to done: Int) {}
     package func finish(done: Int) {}
 }

@@ -1,13 +1,11 @@
 // Whether a checkpoint has all that its configuration asks for, nothing that it does not, and numbers only.
 
 import Checkpoints
-import Matrices
-import Synchronization
 
 /// What the tensors of a checkpoint are to the encoder that its `config.json` describes.
 public struct CheckpointAudit: Sendable {
     /// Parameters of the encoder, each by its name.
-    public let parameters: [ParameterShape]
+    public let parameters: [Parameter]
     /// What is wrong with those that are missing or have another shape or an unreadable type.
     public let unreadable: [String]
     /// Tensors of layers that the configuration does not have, or of parameters that its layers do not have.
@@ -18,10 +16,10 @@ public struct CheckpointAudit: Sendable {
     public let others: [String]
 
     /// - Throws: `FileError` where the configuration cannot be read.
-    public init(_ checkpoint: Checkpoint, kernels: KernelSet) throws(FileError) {
+    public init(_ checkpoint: Checkpoint) throws(FileError) {
         let path = checkpoint.folder + "/config.json"
         let configuration = try EncoderConfiguration(checkpoint.config, path: path)
-        parameters = try configuration.parameters()
+        parameters = try ParameterTree(configuration).parameters
         var used: Set<String> = []
         var unreadable: [String] = []
         func use(_ name: String) { if let stored = checkpoint[name].storedName { used.insert(stored) } }
@@ -37,14 +35,10 @@ public struct CheckpointAudit: Sendable {
         var tasks: [Task] = []
         let labels = (try? LabelSet(checkpoint.config, path: path))?.names.count ?? 2
         for task in Task.allCases {
-            let notes = Notes(checkpoint)
-            let head = try? TaskHead(
-                task, labels: labels, config: checkpoint.config, path: path, configuration: configuration,
-                parameters: notes,
-                storage: .counting, kernels: kernels)
-            guard head != nil else { continue }
+            guard let head = try? ParameterTree(task, labels: labels, of: checkpoint, path: path, configuration)
+            else { continue }
             tasks.append(task)
-            notes.names.forEach(use)
+            head.parameters.forEach { use($0.name) }
         }
         self.tasks = tasks
         // Layers are what a wrong config.json leaves out; what else lies beside them are poolers, heads, and tables of
@@ -55,28 +49,6 @@ public struct CheckpointAudit: Sendable {
         func isParameter(_ name: String) -> Bool { name.hasPrefix(layers) && !buffers.contains { name.hasSuffix($0) } }
         unused = rest.filter(isParameter)
         others = rest.filter { !isParameter($0) }
-    }
-
-    /// Takes note of what is asked for.
-    private final class Notes: ParameterSource {
-        private let checkpoint: Checkpoint
-        private let read = Mutex<[String]>([])
-        var names: [String] { read.withLock { $0 } }
-
-        init(_ checkpoint: Checkpoint) { self.checkpoint = checkpoint }
-
-        func has(_ name: String) -> Bool { checkpoint.has(name) }
-
-        func check(_ name: String, shape: [Int]) throws(FileError) {
-            try checkpoint.check(name, shape: shape)
-            read.withLock { $0.append(name) }
-        }
-
-        func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>)
-            throws(FileError)
-        {
-            try checkpoint.read(name, shape: shape, range: range, into: floats)
-        }
     }
 }
 

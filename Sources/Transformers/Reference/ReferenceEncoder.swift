@@ -1,15 +1,9 @@
 // An encoder by its definition: whole sequences, plain loops, no tiles, no ranks, no packing.
 
 import Attention
+import CLibrary
 import Checkpoints
 import Matrices
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
 
 /// The forward pass of any family in `Double` or `Float`, written for nothing but to be read: what `verify` holds the
 /// encoder against.

@@ -1,12 +1,6 @@
 // The two kinds of numbers that the reference computes with.
 
-#if canImport(Glibc)
-import Glibc
-#elseif canImport(Musl)
-import Musl
-#else
-import Darwin
-#endif
+import CLibrary
 
 /// `Double`, in which the reference is exact for all purposes, and `Float`, in which it rounds as plain code does.
 protocol ReferenceScalar: BinaryFloatingPoint, Sendable {

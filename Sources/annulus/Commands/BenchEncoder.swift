@@ -54,7 +54,7 @@ struct BenchEncoder: ParsableCommand {
         let width = configuration.hiddenSize
         let vocabulary = UInt64(configuration.vocabularySize)
         let ids = (0..<length).map { index in
-            Int32(truncatingIfNeeded: (UInt64(index) &* 0x9E37_79B9_7F4A_7C15 &+ bench.seed) >> 20 % vocabulary)
+            Int32(truncatingIfNeeded: (UInt64(index) &* Stride.number &+ bench.seed) >> 20 % vocabulary)
         }
         let sharding = problem.queries
         let monitor = session.monitor

@@ -148,7 +148,7 @@ private final class DenseProduct {
         openBLASOutput = AlignedBuffer(count: max(1, rows * layer.outputs))
         weights = AlignedBuffer(count: layer.outputs * layer.inputs)
         for index in 0..<weights.count {
-            weights[index] = CountedNormal.value(key: seed &+ 0xD1B5_4A32_D192_ED03, index: index) * 0.02
+            weights[index] = CountedNormal.value(key: seed &+ Stride.stream, index: index) * 0.02
         }
         var row = 0
         for tile in sharding.tiles(of: rank) {

@@ -63,7 +63,7 @@ struct Init: ParsableCommand {
             }
         }
         let configuration = try published.configuration(positions: positions)
-        let parameters = try configuration.parameters()
+        let parameters = try ParameterTree(configuration).parameters
         let layout = SafetensorsLayout(
             tensors: parameters.map { ($0.name, .float32, $0.shape) }, metadata: ["format": "pt"])
         let source = RandomParameters(seed: seed)

@@ -109,7 +109,9 @@ func fuzzConfiguration(_ bytes: [UInt8]) {
     guard configuration.layerCount <= 8, configuration.hiddenSize <= 256, configuration.intermediateSize <= 1024,
         configuration.vocabularySize <= 4096, configuration.positionCount <= 4096
     else { return }
-    guard let parameters = try? configuration.parameters(), let bytes = try? configuration.weightBytes(.bfloat16) else {
+    guard let parameters = try? ParameterTree(configuration).parameters,
+        let bytes = try? configuration.weightBytes(.bfloat16)
+    else {
         return
     }
     check(bytes > 0 && !parameters.isEmpty, "a model without parameters")

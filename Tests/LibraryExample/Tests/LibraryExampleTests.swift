@@ -2,7 +2,11 @@
 
 import Checkpoints
 import Foundation
+import Logging
+import RingAttention
 import Testing
+
+import Pipelines
 
 private let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
 private let root = folder.deletingLastPathComponent().deletingLastPathComponent()
@@ -73,7 +77,7 @@ private func example(_ name: String) -> String { products.appendingPathComponent
         #expect(page.contains("```swift\n\(source)```"))
     }
 
-    /// The vectors that the command prints, alone and on every rank of a job.
+    /// The vectors that the command prints, alone and in a job.
     @Test func embedding() throws {
         let model = root.appendingPathComponent("Tests/TransformersTests/Goldens/tiny-bert-sentence").path
         let texts = "A ring has no end.\nA circle is round.\nTea is at four.\n"
@@ -94,7 +98,20 @@ private func example(_ name: String) -> String { products.appendingPathComponent
         let launch = ". \"$0/scripts/lib\" && exec mpirun $(mpirun_flags) -np 3 \"$1\" \"$2\""
         let problem = try run("/usr/bin/env", ["bash", "-c", launch, root.path, example("embedding-example"), model])
         #expect(problem.status == 0)
-        #expect(try problem.output.split(separator: "\n").map(vectors) == [expected, expected, expected])
+        #expect(try problem.output.split(separator: "\n").map(vectors) == [expected])
+    }
+
+    @Test func everyRankHasAllVectors() throws {
+        let model = root.appendingPathComponent("Tests/TransformersTests/Goldens/tiny-bert-sentence").path
+        // Texts of one tile each, so that most ranks hold none.
+        let all = try VirtualRanks.run(count: 5) { transport in
+            let group = RankGroup(transport, monitor: Unwatched(), isVirtual: true)
+            let log = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+            let session = try Session(group, settings: Settings(), threads: 1, log: log) { _, _, _ in NoDisplay() }
+            return try Embedder(session, model: model).embed(["one", "and two", ""])
+        }
+        #expect(all[0].count == 3 && all[0].allSatisfy { !$0.isEmpty })
+        #expect(all.allSatisfy { $0 == all[0] })
     }
 
     /// A model that is not there is one line for the whole job, and no hang.
