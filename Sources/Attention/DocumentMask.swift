@@ -16,12 +16,16 @@ public struct DocumentMask: Hashable, Sendable {
         firstKey = starts(keys)
     }
 
+    /// How many documents there are, empty ones included.
     public var count: Int { firstQuery.count - 1 }
+    /// The query rows of all documents together, which are those of the sequence.
     public var queryCount: Int { firstQuery[count] }
+    /// The keys of all documents together, which are those of the sequence.
     public var keyCount: Int { firstKey[count] }
 
-    /// The rows and the keys of a document.
+    /// The query rows of a document.
     public func queries(of document: Int) -> Range<Int> { firstQuery[document]..<firstQuery[document + 1] }
+    /// The keys of a document.
     public func keys(of document: Int) -> Range<Int> { firstKey[document]..<firstKey[document + 1] }
 
     /// The document that holds an item, by the starts of all; empty documents hold none.
@@ -54,7 +58,9 @@ public struct DocumentMask: Hashable, Sendable {
 public struct BlockMask: Hashable, Sendable {
     /// The tokens of a block's side; the last row and column of blocks may be cut.
     public let size: Int
+    /// How many rows of blocks there are: the queries over `size`, rounded up.
     public let rows: Int
+    /// How many columns of blocks there are: the keys over `size`, rounded up.
     public let columns: Int
     /// For each row of blocks, the visible columns.
     private let visible: [Runs]

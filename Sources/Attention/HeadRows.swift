@@ -7,8 +7,11 @@ import Matrices
 /// Element (token t, head h, channel c) is at `base[t · tokenStride + h · headStride + c]`; tokens are a rank's own,
 /// tile after tile in ascending order.
 public struct HeadRows {
+    /// Channel 0 of the first token and head.
     public let base: UnsafeMutablePointer<Float>
+    /// The floats from one token to the next, of the same head.
     public let tokenStride: Int
+    /// The floats from one head to the next, of the same token.
     public let headStride: Int
     /// What owns the memory: kept alive as long as the rows are.
     private let owner: AlignedBuffer?

@@ -190,6 +190,9 @@ public struct VisibleTiles: Hashable, Sendable {
     /// Tiles of which every key is seen by every row.
     public let all: Runs
 
+    /// - Parameters:
+    ///   - any: tiles of which at least one key is seen by at least one row, those of `all` among them.
+    ///   - all: tiles of which every key is seen by every row.
     public init(any: Runs, all: Runs) {
         self.any = any
         self.all = all

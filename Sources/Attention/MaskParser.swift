@@ -8,6 +8,7 @@ public struct MaskSyntaxError: Error, Hashable, Sendable, CustomStringConvertibl
     public let expression: String
     /// The Unicode scalar at which the fault stands, from 0; the count of scalars for the end.
     public let place: Int
+    /// What is wrong, in words that go before the place.
     public let reason: String
 
     /// Three lines: the reason, the expression, and a caret under the place.

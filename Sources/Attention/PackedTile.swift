@@ -16,12 +16,15 @@ public struct PackedTile: Sendable, Hashable {
     /// Panels are as wide as their columns, rounded up to this.
     private static let granule = Int(ANNULUS_PANEL_GRANULE)
 
+    /// The width of a key, in elements.
     public let headDimension: Int
+    /// The width of a value, in elements.
     public let valueDimension: Int
     /// What keys and values are stored in. In bfloat16 a float's place holds a pair along the depth of the product: two
     /// channels of a key, or two keys of a channel of values.
     public let element: ElementKind
 
+    /// How tiles of one key/value head are packed, for heads of these widths.
     public init(_ heads: HeadShape, _ element: ElementKind = .float32) {
         headDimension = heads.headDimension
         valueDimension = heads.valueDimension

@@ -34,6 +34,7 @@ public struct PartialAttention {
         }
     }
 
+    /// The query rows in use; at most a tile.
     public var rows: Int { result.rows }
     /// m, one a row, in steps.
     public var rowMax: UnsafeMutablePointer<Float> { result.plane(0) }
@@ -41,6 +42,7 @@ public struct PartialAttention {
     public var rowSum: UnsafeMutablePointer<Float> { result.plane(1) }
     /// O: rows × `outputStride`, the padding columns zero.
     public var output: UnsafeMutablePointer<Float> { result.plane(2) }
+    /// The floats from one row of O to the next: ``HeadShape/paddedValueDimension``.
     public var outputStride: Int { result.pool.planes[2] }
 
     /// Writes O/ℓ (zeros for a row that saw no key) and, where asked for, the log-sum-exp m + ln ℓ (−∞ there).

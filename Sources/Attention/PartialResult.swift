@@ -12,6 +12,8 @@ public final class PartialResult: Mergeable {
     private let block: ResultPool.Block
     package let pool: ResultPool
 
+    /// Takes memory from the pool, whose floats are left from earlier use; it goes back when the result is gone.
+    /// - Precondition: at most a tile of rows, ``TileGrid/tileSize``.
     public init(rows: Int, from pool: ResultPool) {
         precondition(rows <= TileGrid.tileSize)
         self.rows = rows
@@ -24,6 +26,7 @@ public final class PartialResult: Mergeable {
     /// A plane, dense: so many floats a row as the pool's `planes` say.
     package func plane(_ index: Int) -> UnsafeMutablePointer<Float> { block.pointer + pool.starts[index] }
 
+    /// Makes this, the left of the two, the result of the tiles of both, as the pool's operation merges.
     public func merge(right: PartialResult) { pool.merge(self, right) }
 }
 

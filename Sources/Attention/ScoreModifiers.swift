@@ -30,6 +30,7 @@ public struct ScoreModifiers: Sendable, Hashable {
         }
     }
 
+    /// Changes to the scores; none where nothing is given. Lists have an entry for each query head.
     public init(
         softcap: Float? = nil, alibiSlopes: [Float]? = nil, relativeBias: RelativeBias? = nil, sinks: [Float]? = nil,
         relativePositions: RelativePositions? = nil

@@ -5,7 +5,9 @@ import Tiles
 /// The heads of one attention: query heads in groups that share a key/value head (multi-head,
 /// grouped-query and multi-query attention), and their dimensions.
 public struct HeadShape: Hashable, Sendable {
+    /// Heads of queries; each has an output of its own.
     public let queryHeads: Int
+    /// Heads of keys and values; each serves ``groupSize`` consecutive query heads.
     public let keyValueHeads: Int
     /// The width of a query and of a key.
     public let headDimension: Int
@@ -40,16 +42,21 @@ public struct HeadShape: Hashable, Sendable {
 /// row r stands at position r + (keys − queries). A sequence may be a piece of a longer, packed one, whose positions
 /// then count: masks and biases are defined on the whole.
 public struct SequenceShape: Hashable, Sendable {
+    /// The query rows of this sequence, or of this piece of one.
     public let queries: Int
+    /// The keys of this sequence, or of this piece of one.
     public let keys: Int
-    /// Where the piece starts in the whole.
+    /// Where the piece's query rows start in the whole.
     public let firstQuery: Int
+    /// Where the piece's keys start in the whole.
     public let firstKey: Int
     /// What the mask's positions refer to: keys minus queries of the whole.
     private let alignment: Int
     /// The keys of the whole.
     public let wholeKeys: Int
 
+    /// A whole sequence of so many query rows and keys.
+    /// - Precondition: neither is negative.
     public init(queries: Int, keys: Int) {
         precondition(queries >= 0 && keys >= 0)
         self.queries = queries

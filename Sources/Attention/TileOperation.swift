@@ -27,15 +27,21 @@ public struct OperationShape: Sendable, Hashable {
     public let name: String
     /// Floats that a row brings to a unit, plane by plane.
     public let rowOperands: [Int]
+    /// What a unit reads of its key tile, and so what of it travels.
     public let columns: Columns
     /// Floats that a row gets; they merge over the key tiles it sees. Empty: rows get nothing.
     public let rowResults: [Int]
     /// Floats that a key gets; they merge over the query tiles that see it. Empty: keys get nothing.
     public let columnResults: [Int]
+    /// Whose heads column results belong to, where there are any.
     public let columnResultHeads: ResultHeads
     /// Floating-point operations of a visible pair and query head.
     public let flopPerPair: Int
 
+    /// - Parameters:
+    ///   - rowOperands, rowResults, columnResults: floats of a row, or a key, plane by plane.
+    ///   - flopPerPair: floating-point operations of a visible pair and query head.
+    /// - Precondition: rows or keys get something.
     public init(
         _ name: String, rowOperands: [Int], columns: Columns, rowResults: [Int] = [], columnResults: [Int] = [],
         columnResultHeads: ResultHeads = .query, flopPerPair: Int
@@ -60,6 +66,7 @@ public struct OperationShape: Sendable, Hashable {
 
 /// An operation that an executor can run: its shape, and what it does.
 public struct TileOperation: Sendable {
+    /// What the operation moves, for which plans are made.
     public let shape: OperationShape
     /// How the results of two sets of tiles become those of both.
     package let mergeRows: ResultPool.Merge?
@@ -93,6 +100,9 @@ public struct TileCall {
     /// Where whole results of this rank's keys go.
     public var columnResults: [HeadRows?]
 
+    /// - Parameters:
+    ///   - rowOperands: a plane for each of the operation's.
+    ///   - rowResults, columnResults: an entry for each result that the operation writes, nil where it is not wanted.
     public init(
         scale: Float, contents: PositionContents? = nil, rowOperands: [HeadRows], rowResults: [HeadRows?] = [],
         columnResults: [HeadRows?] = []

@@ -6,6 +6,7 @@
 /// the whole model was saved under (`bert.`) is found when the folder is opened and need not be written, and layer
 /// norms are found under their old names `gamma` and `beta` too.
 public struct Checkpoint: Sendable {
+    /// The model's folder, as the caller named it.
     public let folder: String
     /// The contents of `config.json`.
     public let config: JSON
@@ -152,15 +153,19 @@ public struct Checkpoint: Sendable {
 
 /// The place of a weight in a ``Checkpoint``, written component by component.
 public struct WeightPath: Sendable, CustomStringConvertible {
+    /// The model that the path leads into.
     public let checkpoint: Checkpoint
     /// The dotted path so far, without the checkpoint's common prefix.
     public let path: String
 
+    /// The path with one more component.
     public subscript(_ component: String) -> WeightPath {
         WeightPath(checkpoint: checkpoint, path: path + "." + component)
     }
+    /// The path with a number as its next component, as in lists of layers.
     public subscript(_ index: Int) -> WeightPath { self[String(index)] }
 
+    /// The dotted path so far.
     public var description: String { path }
 
     /// Whether a tensor is stored here.

@@ -17,12 +17,16 @@ public struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
         case inputOutput = 74
     }
 
+    /// The class of failure.
     public let kind: Kind
     /// The file or folder concerned, as the caller named it.
     public let path: String
     /// What is wrong and what to do, without the path.
     public let message: String
 
+    /// - Parameters:
+    ///   - path: the file or folder, as the caller named it.
+    ///   - message: what is wrong and what to do, without the path.
     public init(_ kind: Kind, path: String, _ message: String) {
         self.kind = kind
         self.path = path

@@ -14,6 +14,8 @@ public enum JSON: Sendable, Equatable {
     case array([JSON])
     case object(JSONObject)
 
+    /// Whether both are of one kind and have the same contents: the integer 1 is not the number 1.0, and strings
+    /// compare scalar by scalar.
     public static func == (left: JSON, right: JSON) -> Bool {
         switch (left, right) {
         case (.null, .null): true
@@ -37,8 +39,10 @@ public enum JSON: Sendable, Equatable {
         if case .array(let elements) = self, elements.indices.contains(position) { elements[position] } else { nil }
     }
 
+    /// Whether this is `null`.
     public var isNull: Bool { self == .null }
 
+    /// The string, or nil where this is something else.
     public var string: String? {
         if case .string(let value) = self { value } else { nil }
     }
@@ -52,6 +56,7 @@ public enum JSON: Sendable, Equatable {
         }
     }
 
+    /// Any number, or nil where this is none; an integer beyond 2⁵³ is rounded.
     public var double: Double? {
         switch self {
         case .integer(let value): Double(value)
@@ -60,14 +65,17 @@ public enum JSON: Sendable, Equatable {
         }
     }
 
+    /// The truth value, or nil where this is something else.
     public var bool: Bool? {
         if case .bool(let value) = self { value } else { nil }
     }
 
+    /// The elements, or nil where this is no array.
     public var array: [JSON]? {
         if case .array(let value) = self { value } else { nil }
     }
 
+    /// The members, or nil where this is no object.
     public var object: JSONObject? {
         if case .object(let value) = self { value } else { nil }
     }
@@ -108,24 +116,32 @@ public enum JSON: Sendable, Equatable {
 
 /// The members of a JSON object, in the order written.
 public struct JSONObject: Sendable, Equatable {
+    /// A name and its value.
     public struct Member: Sendable, Equatable {
+        /// The name, without quotes and escapes.
         public let key: String
+        /// What stands under that name.
         public var value: JSON
 
+        /// Members are equal in name, scalar by scalar, and in value.
         public static func == (left: Member, right: Member) -> Bool {
             ExactString(left.key) == ExactString(right.key) && left.value == right.value
         }
     }
 
+    /// All members in the order written, no two of one name.
     public private(set) var members: [Member] = []
     /// Positions by key, kept only once a scan of the members would be slower.
     private var positions: [ExactString: Int] = [:]
     private static let scanLimit = 8
 
+    /// An object without members.
     public init() {}
 
+    /// How many members there are.
     public var count: Int { members.count }
 
+    /// The value of the member of that name, or nil where there is none.
     public subscript(_ key: String) -> JSON? {
         position(of: key).map { members[$0].value }
     }
@@ -160,14 +176,18 @@ public struct JSONObject: Sendable, Equatable {
 
 /// A string that is equal only to a string of the same Unicode scalars.
 public struct ExactString: Hashable, Sendable {
+    /// The string itself.
     public let string: String
 
+    /// Wraps a string, so that it compares scalar by scalar.
     public init(_ string: String) { self.string = string }
 
+    /// Whether both have the same UTF-8 bytes, which is the same scalars.
     public static func == (left: ExactString, right: ExactString) -> Bool {
         left.string.utf8.count == right.string.utf8.count && left.string.utf8.elementsEqual(right.string.utf8)
     }
 
+    /// Hashes the UTF-8 bytes.
     public func hash(into hasher: inout Hasher) {
         var copy = string
         copy.withUTF8 { hasher.combine(bytes: UnsafeRawBufferPointer($0)) }

@@ -2,6 +2,7 @@
 
 /// The bytes of a small NumPy array of one-byte elements.
 public struct NumpyArray: Sendable {
+    /// Dimensions, outermost first; empty for a scalar.
     public let shape: [Int]
     /// Row-major.
     public let bytes: [UInt8]

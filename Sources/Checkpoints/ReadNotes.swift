@@ -22,6 +22,7 @@ public final class ReadNotes: Sendable {
         /// Read into memory that several readers fill together.
         public var shared: UInt64 = 0
 
+        /// Digests of what was read; 0 stands for nothing.
         public init(own: UInt64 = 0, shared: UInt64 = 0) {
             self.own = own
             self.shared = shared
@@ -38,6 +39,7 @@ public final class ReadNotes: Sendable {
 
     private let state = Mutex(State())
 
+    /// Notes of nothing so far.
     public init() {}
 
     /// The digests of files, by path.

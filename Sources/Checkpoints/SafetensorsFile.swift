@@ -15,6 +15,7 @@ public struct SafetensorsFile: Sendable {
     /// The free-form `__metadata__` of the header.
     public let metadata: [String: String]
 
+    /// The file, as the caller named it.
     public var path: String { file.path }
     /// Bytes of the whole file.
     public var byteCount: Int { file.byteCount }

@@ -2,6 +2,7 @@
 
 /// One tensor of a safetensors file.
 public struct SafetensorsTensor: Sendable, Equatable {
+    /// What its elements are stored in (`dtype`).
     public let elementType: ElementType
     /// Dimensions, outermost first; empty for a scalar.
     public let shape: [Int]

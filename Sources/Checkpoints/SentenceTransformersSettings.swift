@@ -20,6 +20,7 @@ public enum PoolingMode: String, Sendable, CaseIterable {
 
 /// The pipeline behind the transformer: pooling, normalisation, prompts and limits.
 public struct SentenceTransformersSettings: Sendable {
+    /// How the hidden states of a document become one vector.
     public var pooling: PoolingMode
     /// Whether vectors are divided by their Euclidean norm.
     public var normalize: Bool

@@ -21,8 +21,11 @@ public struct Buffer<Element: BitwiseCopyable>: ~Copyable {
 
     deinit { storage.deallocate() }
 
+    /// How many elements there are; fixed when the buffer is made.
     public var count: Int { storage.count }
 
+    /// The element at `index`, from 0.
+    /// - Precondition: `index` is within `0..<count`; another is a mistake of the program and traps.
     public subscript(index: Int) -> Element {
         get {
             precondition(index >= 0 && index < storage.count, "index \(index) is outside 0 ..< \(storage.count)")

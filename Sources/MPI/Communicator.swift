@@ -84,6 +84,7 @@ public struct Tag: Hashable, Sendable, ExpressibleByIntegerLiteral {
     /// Half of what the standard guarantees: the other half marks the leading parts of a split message.
     public static let range = 0..<16384
 
+    /// The number that messages carry, within ``range``.
     public let value: Int
 
     /// - Precondition: `value` is within ``range``; another is a mistake of the program and traps.
@@ -92,6 +93,8 @@ public struct Tag: Hashable, Sendable, ExpressibleByIntegerLiteral {
         self.value = value
     }
 
+    /// A tag written as a number.
+    /// - Precondition: `value` is within ``range``.
     public init(integerLiteral value: Int) { self.init(value) }
 
     /// The tag of the last part of a message, or of a message that travels whole.

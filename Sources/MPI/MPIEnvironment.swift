@@ -21,6 +21,7 @@ public enum ThreadSupport: Int, Comparable, Sendable {
     /// Any thread calls MPI at any time. The corresponding C constant is `MPI_THREAD_MULTIPLE`.
     case multiple
 
+    /// Whether the left allows threads less than the right, as the standard orders the levels.
     public static func < (left: Self, right: Self) -> Bool { left.rawValue < right.rawValue }
 
     var constant: Int32 {

@@ -9,7 +9,9 @@ import CMPI
 public struct MPIError: Error, Hashable, Sendable, CustomStringConvertible {
     /// The class of an error, the portable part of its code (MPI 3.1 §8.4).
     public struct Class: RawRepresentable, Hashable, Sendable {
+        /// The number that this MPI library gives the class; another may give it another.
         public let rawValue: Int32
+        /// The class that has this number in this MPI library.
         public init(rawValue: Int32) { self.rawValue = rawValue }
     }
 
@@ -22,6 +24,7 @@ public struct MPIError: Error, Hashable, Sendable, CustomStringConvertible {
     /// What the library says about the code. The corresponding C function is `MPI_Error_string`.
     public let message: String
 
+    /// The C function that failed, and what the library says.
     public var description: String { "\(operation): \(message)" }
 
     /// Wraps the code that a call of `operation` returned.

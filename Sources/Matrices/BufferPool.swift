@@ -7,6 +7,7 @@
 public final class BufferPool {
     private var buffers: [AlignedBuffer] = []
 
+    /// A pool without buffers: memory is taken when it is first asked for.
     public init() {}
 
     /// A buffer of at least so many floats, whose contents are left from earlier use.

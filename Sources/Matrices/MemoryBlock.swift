@@ -7,6 +7,7 @@ public final class MemoryBlock: Sendable {
     /// 0 where the allocator gave them.
     private let mappedBytes: Int
 
+    /// So many bytes, all zero. From 1 MiB on they come from the system: pages that are never touched cost nothing.
     public init(byteCount: Int) {
         mappedBytes = byteCount >= SystemMemory.threshold ? byteCount : 0
         if mappedBytes > 0 {
@@ -18,6 +19,7 @@ public final class MemoryBlock: Sendable {
         }
     }
 
+    /// The first byte, for as long as the block is held.
     public var pointer: UnsafeMutableRawPointer {
         // The address came from an allocation and is never zero.
         UnsafeMutableRawPointer(bitPattern: address).unsafelyUnwrapped
@@ -35,6 +37,7 @@ public final class MemoryBlock: Sendable {
 /// Floats that are written while they are made, and only read from then on, by any thread and any rank that sees the
 /// memory.
 public struct WeightBlock: Sendable {
+    /// How many floats there are.
     public let count: Int
     private let address: UInt
     private let owner: (any AnyObject & Sendable)?

@@ -11,12 +11,21 @@ public struct PanelProduct {
     private let float32: annulus_kernels
     private let bfloat16: annulus_bfloat16_kernels
 
+    /// The product of operands of that kind by these kernels.
     public init(element: ElementKind, kernels: KernelSet) {
         self.element = element
         float32 = kernels.functions
         bfloat16 = kernels.bfloat16Functions
     }
 
+    /// Multiplies one block of rows by one panel, on the calling thread.
+    /// - Parameters:
+    ///   - a, aStride: A, and the slots from one of its rows to the next.
+    ///   - rows: of A and of C.
+    ///   - terms: elements of a row of A, and rows of the panel.
+    ///   - width: columns of the panel and of C: 16, 32, 48 or 64.
+    ///   - c, cStride: C, float32 whatever the element, and the floats from one of its rows to the next.
+    ///   - adds: whether the product is added to what C holds.
     @inline(__always)
     public func callAsFunction(
         _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int, _ panel: UnsafePointer<Float>, _ terms: Int,

@@ -19,6 +19,7 @@ public struct Settings: Sendable {
     /// How many neighbouring ranks of a host share memory at most; nil: all of them, and virtual ranks none.
     public var ranksPerNode: Int?
 
+    /// Computes in float32 and leaves everything else to be decided by the job.
     public init() {}
 
     /// The layout of what is one sequence, or of equal ones.

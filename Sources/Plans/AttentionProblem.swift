@@ -12,7 +12,9 @@ public struct AttentionProblem: Sendable {
     public let queries: Sharding
     /// Where the key and value tiles live.
     public let keys: Sharding
+    /// Which keys of its own sequence each query sees.
     public var mask: Mask
+    /// The heads of queries, keys and values, and their widths; the same in all sequences.
     public private(set) var heads: HeadShape
     /// What is done with queries and keys that meet.
     public var operation: OperationShape
@@ -82,6 +84,7 @@ public struct AttentionProblem: Sendable {
         operation = .attend(heads)
     }
 
+    /// How many ranks the tiles are dealt out to; some may have none.
     public var rankCount: Int { queries.rankCount }
 
     /// The key tiles, by their number in the batch, that a query tile (by its number) sees.

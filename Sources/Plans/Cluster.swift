@@ -11,12 +11,16 @@ public struct Cluster: Sendable, Hashable {
         /// Bytes a second, in each direction at the same time.
         public var bandwidth: Double
 
+        /// - Parameters:
+        ///   - latency: in seconds.
+        ///   - bandwidth: in bytes a second.
         public init(latency: Double, bandwidth: Double) {
             self.latency = latency
             self.bandwidth = bandwidth
         }
     }
 
+    /// A machine, whose ranks share its memory and its link to the others.
     public struct Node: Sendable, Hashable {
         /// Its kind, or its host's name.
         public var name: String
@@ -27,6 +31,10 @@ public struct Cluster: Sendable, Hashable {
         /// Its link to other nodes, which its ranks share. Between two nodes the slower link counts.
         public var between: Link
 
+        /// - Parameters:
+        ///   - memory: in bytes.
+        ///   - inside: the link between two of its ranks.
+        ///   - between: its link to other nodes.
         public init(name: String, memory: Double, inside: Link, between: Link) {
             self.name = name
             self.memory = memory
@@ -42,12 +50,16 @@ public struct Cluster: Sendable, Hashable {
         /// Floating-point operations a second that it sustains in attention and dense layers, all its threads together.
         public var flops: Double
 
+        /// - Parameters:
+        ///   - node: the number of the rank's node in ``Cluster/nodes``.
+        ///   - flops: floating-point operations a second.
         public init(node: Int, flops: Double) {
             self.node = node
             self.flops = flops
         }
     }
 
+    /// The machines, in the order in which places number them.
     public let nodes: [Node]
     /// The place of every rank.
     public let ranks: [Place]
@@ -88,6 +100,7 @@ public struct Cluster: Sendable, Hashable {
             }, ranks: ranks)
     }
 
+    /// How many ranks run on all nodes together.
     public var rankCount: Int { ranks.count }
 
     /// The ranks' speeds in proportion to the fastest, for the balanced layout.

@@ -20,8 +20,11 @@ public enum Layout: String, CaseIterable, Sendable {
 /// The tiles are numbered through (`TileNumbering`) and laid out in the layout's order, natural or folded; a stretch of
 /// places belongs to one rank. A rank may be left without any. A pure function of its arguments.
 public struct Sharding: Sendable, Equatable {
+    /// The tiles of the batch, with the tokens that they hold and have room for.
     public private(set) var numbering: TileNumbering
+    /// How many ranks the tiles are dealt out to.
     public let rankCount: Int
+    /// How they were dealt out.
     public let layout: Layout
     /// Where the stretches start, ascending, and whose they are.
     private let starts: [Int]

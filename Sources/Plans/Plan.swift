@@ -9,9 +9,13 @@ import Tiles
 /// A pure function of the job and the strategy: no rank needs to hear from another to know what it will do. Whatever
 /// the strategy, a unit gives the same results and results merge on the fixed trees, so the bits are the same too.
 public struct Plan: Sendable {
+    /// Whose plan it is.
     public let rank: Rank
+    /// The attention that the ranks carry out together.
     public let problem: AttentionProblem
+    /// The strategy that the plan follows.
     public let strategy: Strategy
+    /// What the rank does, one step after another. All ranks of a job have equally many steps.
     public package(set) var steps: [Step]
     /// The query tiles that see each key tile: the leaves of its fixed tree. Empty where the operation gives keys
     /// nothing.

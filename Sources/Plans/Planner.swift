@@ -7,6 +7,7 @@ import Tiles
 /// for, so that nobody ever lists the steps of all ranks.
 public struct Planner: Sendable {
     private let dependencies: TileDependencies
+    /// The strategy that all plans follow.
     public let strategy: Strategy
     /// The rounds in which the heads are gone through, all alike but for the heads.
     let rounds: Rounds
@@ -47,5 +48,6 @@ public struct Planner: Sendable {
         Plan(dependencies, strategy, rank: rank, steps: write(rank, rounds).steps)
     }
 
+    /// The job that the plans are for.
     public var problem: AttentionProblem { dependencies.problem }
 }

@@ -12,8 +12,10 @@ public struct Footprint: Sendable, Hashable {
         public var mask: Mask?
         /// Their heads; nil: what the job says.
         public var heads: HeadShape?
+        /// How many such layers there are.
         public var count: Int
 
+        /// So many layers; what they see and their heads are those of the job unless given.
         public init(mask: Mask? = nil, heads: HeadShape? = nil, count: Int) {
             self.mask = mask
             self.heads = heads
@@ -32,6 +34,7 @@ public struct Footprint: Sendable, Hashable {
     /// Bytes that ranks which share memory hold once: weights.
     public var bytesPerNode = 0.0
 
+    /// One layer that attends as the job says, and nothing beside it.
     public init() {}
 
     /// Bytes that a rank holds all the time: its share of the weights, its own tokens, and their packed keys and
@@ -45,19 +48,23 @@ public struct Footprint: Sendable, Hashable {
 
 /// What a job costs under one strategy and layout.
 public struct Price: Sendable {
+    /// Who computes what.
     public let strategy: Strategy
+    /// How tiles are dealt out.
     public let layout: Layout
     /// Seconds of the slowest rank, all layers.
     public let seconds: Double
     /// The most seconds in which a rank waits for messages with nothing to compute.
     public let exposedSeconds: Double
-    /// Bytes and messages that all ranks send, without control traffic.
+    /// Bytes that all ranks send, without control traffic.
     public let bytes: Double
+    /// Messages that all ranks send, without control traffic.
     public let messages: Double
     /// Bytes of the fullest rank: its tokens, tiles of others, partials that wait, its share of the weights.
     public let memory: Double
-    /// Bytes of the node that is fullest in proportion to its memory, and that memory.
+    /// Bytes that the ranks of one node need: the one that is fullest in proportion to its memory.
     public let nodeMemory: Double
+    /// The bytes of memory that this node has.
     public let nodeLimit: Double
     /// The number of that node.
     public let fullestNode: Int
@@ -66,6 +73,7 @@ public struct Price: Sendable {
     /// Floating-point operations of the ranks that were looked at.
     public let work: [(rank: Rank, flop: Double)]
 
+    /// Whether the fullest node has the memory that its ranks need, and so whether all have.
     public var fits: Bool { nodeMemory <= nodeLimit }
 }
 
@@ -254,7 +262,9 @@ private struct Sample {
 
 /// Which price to take, and why.
 public struct Choice: Sendable {
+    /// The price to take, of those that were offered.
     public let price: Price
+    /// A line for the user: how the next one compares, and which would be faster if it fitted.
     public let reason: String
 
     /// Times, and bytes, closer than this are alike: of like times fewer bytes decide.

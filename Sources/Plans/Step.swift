@@ -16,6 +16,9 @@ public struct Units: Sendable, Hashable {
     /// Key tiles, by their number in the batch.
     public var keys: Runs
 
+    /// - Parameters:
+    ///   - queries, keys: tiles, by their number in the batch.
+    ///   - heads: query heads.
     public init(queries: Runs, heads: Range<Int>, keys: Runs) {
         self.queries = queries
         self.heads = heads
@@ -64,9 +67,12 @@ public enum Payload: Sendable, Hashable {
 
 /// The message between this rank and another in one step.
 public struct Transfer: Sendable, Hashable {
+    /// The other rank: where a message that is sent goes, where one that is received comes from.
     public var peer: Rank
+    /// What the message carries, one behind another, in an order that both sides put it in.
     public var payloads: [Payload]
 
+    /// - Parameter peer: the other rank.
     public init(peer: Rank, payloads: [Payload]) {
         self.peer = peer
         self.payloads = payloads
@@ -76,7 +82,9 @@ public struct Transfer: Sendable, Hashable {
 /// One step of a rank: while `attend` is computed from what is resident, `sends` leave and `receives` arrive; what
 /// arrives is resident, or merged, from the next step on.
 public struct Step: Sendable, Hashable {
+    /// What arrives, at most one message from each rank.
     public package(set) var receives: [Transfer] = []
+    /// What leaves, at most one message to each rank.
     public package(set) var sends: [Transfer] = []
     /// What is computed; no two share a query tile and head.
     public package(set) var attend: [Units] = []

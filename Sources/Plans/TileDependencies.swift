@@ -5,6 +5,7 @@ import Tiles
 
 /// What follows from a job alone, found once for the plans of all its ranks.
 public struct TileDependencies: Sendable {
+    /// The job, the same on all its ranks.
     public let problem: AttentionProblem
     /// The key tiles that each query tile sees.
     let seen: [Runs]
@@ -19,6 +20,7 @@ public struct TileDependencies: Sendable {
     /// The query tiles that see each key tile; empty where the operation gives keys nothing.
     let readersOfTiles: [Runs]
 
+    /// Finds who sees what and who has what, for all ranks at once.
     public init(_ problem: AttentionProblem) {
         self.problem = problem
         let ranks = (0..<problem.rankCount).map { Rank($0) }

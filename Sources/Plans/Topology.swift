@@ -41,6 +41,7 @@ public struct Topology: Sendable, Hashable {
     /// The same for some of the ranks, in ascending order, numbered anew.
     func ring(of ranks: [Rank]) -> Topology { Topology(hosts: ranks.map { mates(of: $0).lowerBound }) }
 
+    /// How many ranks the job has, on all nodes together.
     public var rankCount: Int { nodes.count }
 
     /// The ranks that share memory with a rank, itself included.

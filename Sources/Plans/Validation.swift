@@ -6,9 +6,13 @@ import Tiles
 extension Plan {
     /// Why a set of plans must not run.
     public struct Violation: Error, Sendable, Hashable, CustomStringConvertible {
+        /// The rank whose plan is at fault.
         public let rank: Rank
+        /// The step, from 0; one beyond the last where something is left behind at the end.
         public let step: Int
+        /// What is wrong, in words that follow the rank and the step.
         public let reason: String
+        /// One line: rank, step and reason.
         public var description: String { "\(rank), step \(step): \(reason)" }
     }
 

@@ -7,6 +7,7 @@ import Tiles
 
 /// What a rank attends with: keys and values, and an executor for each way in which they are attended to.
 public struct AttentionSetup {
+    /// This rank's packed keys and values, which all executors read.
     public let keyValues: KeyValueTiles
     /// One for each operation asked for.
     public let executors: [RingExecutor]

@@ -14,6 +14,7 @@ import Tiles
 public final class KeyValueTiles {
     /// Which tiles each rank holds, the keys that are there, and those that there is room for.
     public private(set) var keys: Sharding
+    /// The heads of the attentions that read them; their ``HeadShape/keyValueHeads`` are packed.
     public let heads: HeadShape
     /// What keys and values are stored in.
     public let element: ElementKind

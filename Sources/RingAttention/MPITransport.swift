@@ -8,8 +8,11 @@ import Tiles
 /// Pieces are gathered and scattered by MPI itself, without a copy. A message at or above the part limit travels in
 /// parts. Messages move while `poll` is called or the exchange waits. One thread uses a transport at a time.
 public final class MPITransport: Transport {
+    /// This rank, as the communicator numbers it.
     public let rank: Rank
+    /// How many ranks the communicator has.
     public let size: Int
+    /// What this rank sent so far.
     public private(set) var traffic = Traffic()
 
     // The lengths that the receives of an exchange expect, at their tokens.
@@ -32,6 +35,11 @@ public final class MPITransport: Transport {
         requests = RequestSet(partLimit: partLimit)
     }
 
+    /// Posts all receives, then all sends, and moves messages when `work` polls and while it waits for them.
+    ///
+    /// The corresponding C functions are `MPI_Irecv` and `MPI_Isend` (MPI 3.1 §3.7.2) and `MPI_Testsome` (§3.7.5).
+    /// - Throws: ``TransportError``, `MPIError` and what `work` throws, after a moment in which messages under way may
+    ///   complete.
     public func exchange(
         receive: [Incoming], send: [Outgoing], while work: (_ poll: () -> Void) throws -> Void
     ) throws {
@@ -65,6 +73,10 @@ public final class MPITransport: Transport {
         requests.removeAll()
     }
 
+    /// Every rank's bytes in rank order, of any lengths, below 2 GiB together. Collective.
+    ///
+    /// The corresponding C functions are `MPI_Allgather`, of the lengths, and `MPI_Allgatherv` (MPI 3.1 §5.7).
+    /// - Throws: `MPIError`.
     public func allGather(_ bytes: [UInt8]) throws -> [[UInt8]] {
         let count = withUnsafeBytes(of: Int64(bytes.count)) { Array($0) }
         let counts = try communicator.allGather(count).withUnsafeBytes { all in
@@ -75,6 +87,10 @@ public final class MPITransport: Transport {
         return try communicator.allGather(bytes, counts: counts)
     }
 
+    /// For each rank the lowest rank of its host, in rank order. Collective.
+    ///
+    /// The corresponding C function is `MPI_Comm_split_type` with `MPI_COMM_TYPE_SHARED` (MPI 3.1 §6.4.2).
+    /// - Throws: `MPIError`.
     public func hosts() throws -> [Int] {
         let node = try communicator.splitBySharedMemory()
         // A host is known by its first rank.
@@ -86,8 +102,12 @@ public final class MPITransport: Transport {
         }
     }
 
+    /// The bytes that are free in this host's `/dev/shm`; nil where there is no such place.
     public var freeSharedMemory: Int? { HostProcess.freeSharedMemory }
 
+    /// A segment for each rank of a node, in a file in memory that all of them map: `SharedWindow`. Collective over
+    /// all ranks.
+    /// - Throws: ``SharedMemoryRefused`` on all ranks, where the ranks of a node cannot have it; `MPIError`.
     public func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory {
         let byteCount = SharedMemory.byteCount(floats: floats)
         let node = try communicator.split(color: ranks.lowerBound)

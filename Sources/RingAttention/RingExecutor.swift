@@ -12,6 +12,7 @@ import Tiles
 /// results depend on the inputs and the kernel set alone: every unit (query tile, key tile, head) is a pure function of
 /// its operands, and the fixed trees say how the parts merge.
 public final class RingExecutor {
+    /// The plan that every run follows; its job says which keys and values fit.
     public let plan: Plan
     private let transport: any Transport
     private let threads: ThreadPool

@@ -72,12 +72,16 @@ public enum SharedUse: Sendable {
 
 /// A node whose ranks do without shared memory, because its host has not as much as it would take.
 public struct SharedMemoryShortage: Sendable, Hashable, CustomStringConvertible {
+    /// What its ranks do not share.
     public let use: SharedUse
+    /// The ranks of the node.
     public let ranks: Range<Int>
-    /// In bytes.
+    /// The bytes that sharing would take, all its ranks together.
     public let needed: Int
+    /// The bytes that its host had left for shared memory.
     public let free: Int
 
+    /// One line for the user: what the ranks do instead, and what to do about it.
     public var description: String {
         let instead =
             switch use {
@@ -102,6 +106,7 @@ public struct SharedMemoryRefused: Error, CustomStringConvertible {
 
     let nodes: [Node]
 
+    /// The ranks of every node that was refused, and the bytes that they were to share.
     public var description: String {
         nodes.map {
             "ranks \($0.ranks.lowerBound) to \($0.ranks.upperBound - 1) cannot share \($0.needed) bytes of memory"

@@ -6,11 +6,14 @@ import Tiles
 ///
 /// The memory is read until the exchange returns.
 public struct Outgoing {
+    /// The rank that it goes to.
     public var to: Rank
+    /// Where its bytes are, piece after piece.
     public var pieces: [UnsafeRawBufferPointer]
     /// What owns the memory: kept alive as long as the message is.
     private let owners: [AnyObject]
 
+    /// - Parameter owners: what owns the memory, kept alive as long as the message is.
     public init(to: Rank, pieces: [UnsafeRawBufferPointer], keeping owners: [AnyObject] = []) {
         self.to = to
         self.pieces = pieces
@@ -25,11 +28,14 @@ public struct Outgoing {
 ///
 /// The memory is written until the exchange returns; pieces do not overlap.
 public struct Incoming {
+    /// The rank that it comes from.
     public var from: Rank
+    /// Where its bytes go, piece after piece.
     public var pieces: [UnsafeMutableRawBufferPointer]
     /// What owns the memory: kept alive as long as the message is.
     private let owners: [AnyObject]
 
+    /// - Parameter owners: what owns the memory, kept alive as long as the message is.
     public init(from: Rank, pieces: [UnsafeMutableRawBufferPointer], keeping owners: [AnyObject] = []) {
         self.from = from
         self.pieces = pieces
@@ -53,6 +59,7 @@ public struct Traffic: Hashable, Sendable {
     /// Calls of `allGather`.
     public var controlMessages = 0
 
+    /// Nothing sent yet.
     public init() {}
 }
 
@@ -136,6 +143,7 @@ public enum TransportError: Error, Hashable, Sendable, CustomStringConvertible {
     /// Every rank left waits for another: the calls of the ranks do not match.
     case deadlock
 
+    /// What went wrong, in one line.
     public var description: String {
         switch self {
         case .lengthMismatch(let from, let expected, let received):

@@ -11,8 +11,11 @@ import Tiles
 /// It stays on the thread that ``VirtualRanks`` made for its rank. Messages are copied when sent. Among the messages
 /// that could be delivered the seed chooses which is and when, so that nothing can come to depend on their order.
 public final class VirtualTransport: Transport {
+    /// This rank, by its number in the process.
     public let rank: Rank
+    /// How many virtual ranks the process has.
     public let size: Int
+    /// What this rank sent so far.
     public private(set) var traffic = Traffic()
 
     private let mailboxes: Mailboxes
@@ -28,6 +31,9 @@ public final class VirtualTransport: Transport {
         random = SplitMix64(state: seed &+ UInt64(rank.index) &* Stride.number)
     }
 
+    /// Copies what is sent to the mailboxes of its receivers, then takes what is to be received, when `work` polls and
+    /// after it. The seed says in which order.
+    /// - Throws: ``TransportError``; what `work` throws.
     public func exchange(
         receive: [Incoming], send: [Outgoing], while work: (_ poll: () -> Void) throws -> Void
     ) throws {
@@ -68,6 +74,8 @@ public final class VirtualTransport: Transport {
         }
     }
 
+    /// Every rank's bytes in rank order, of any lengths. Collective.
+    /// - Throws: ``TransportError`` where a rank has failed or ended, or where all wait for each other.
     public func allGather(_ bytes: [UInt8]) throws -> [[UInt8]] {
         traffic.controlBytes += bytes.count
         traffic.controlMessages += 1
@@ -75,6 +83,8 @@ public final class VirtualTransport: Transport {
         return try mailboxes.gather(bytes, from: rank, turn: gathers - 1)
     }
 
+    /// A segment for each rank of a node, in memory of the process, which is never refused. Collective over all ranks.
+    /// - Throws: ``TransportError`` where a rank has failed or ended, or where all wait for each other.
     public func shareMemory(floats: Int, among ranks: Range<Int>) throws -> SharedMemory {
         let all = try mailboxes.share(MemoryBlock(byteCount: SharedMemory.byteCount(floats: floats)), of: rank) {
             try barrier()
@@ -88,8 +98,10 @@ public final class VirtualTransport: Transport {
             })
     }
 
+    /// The same number for every rank: all run on one host.
     public func hosts() -> [Int] { Array(repeating: 0, count: size) }
 
+    /// Nil: threads of a process share all of its memory.
     public var freeSharedMemory: Int? { nil }
 
     private func deliver(_ bytes: [UInt8], to message: Incoming) throws(TransportError) {

@@ -3,9 +3,12 @@
 /// A node of the fixed binary tree over the tiles of a sequence: it covers the tiles
 /// `index · 2^level ..< (index + 1) · 2^level`.
 public struct TreeNode: Hashable, Sendable {
+    /// The height above the leaves, which are at level 0.
     public let level: Int
+    /// The place among the nodes of its level, from 0 on the left.
     public let index: Int
 
+    /// The node at a place of a level.
     public init(level: Int, index: Int) {
         self.level = level
         self.index = index
@@ -14,9 +17,13 @@ public struct TreeNode: Hashable, Sendable {
     /// The leaf of one tile.
     @inlinable public init(tile: Int) { self.init(level: 0, index: tile) }
 
+    /// The tiles that the node covers, some of which may lie beyond the end of the sequence.
     @inlinable public var tiles: Range<Int> { index << level..<(index + 1) << level }
+    /// The node one level up that covers this one and its sibling.
     @inlinable public var parent: TreeNode { TreeNode(level: level + 1, index: index >> 1) }
+    /// The other node below the same parent.
     @inlinable public var sibling: TreeNode { TreeNode(level: level, index: index ^ 1) }
+    /// Whether it is the left one of the two below its parent: its tiles come before its sibling's.
     @inlinable public var isLeft: Bool { index & 1 == 0 }
 
     /// The level at which a tree over some tiles has its root.

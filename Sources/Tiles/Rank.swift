@@ -3,13 +3,17 @@
 /// A rank: an index in `0..<count` of the processes (or virtual ranks) of one job. The ring order is
 /// the order of the indices, wrapping around.
 public struct Rank: Hashable, Comparable, Sendable, CustomStringConvertible {
+    /// The rank's number, from 0.
     public let index: Int
 
+    /// The rank of that number.
+    /// - Precondition: `index` is not negative.
     public init(_ index: Int) {
         precondition(index >= 0, "a rank is not negative")
         self.index = index
     }
 
+    /// Ranks are ordered by their index.
     public static func < (left: Rank, right: Rank) -> Bool { left.index < right.index }
 
     /// How many hops downstream of `origin` this rank stands in a ring of `count` ranks, in `0..<count`.
@@ -24,5 +28,6 @@ public struct Rank: Hashable, Comparable, Sendable, CustomStringConvertible {
         return Rank(place >= 0 ? place : place + count)
     }
 
+    /// The word and the number, as messages name a rank.
     public var description: String { "rank \(index)" }
 }

@@ -8,10 +8,13 @@
 /// module is metadata that several threads would make at its first use, and Swift's compilers (6.3 still) let one of
 /// them take it before it is complete. `Tests/Stress/check-generics` looks for it.
 public struct Runs: Hashable, Sendable, Sequence {
+    /// The runs, ascending: none is empty, and between two of them at least one integer is missing.
     public private(set) var ranges: [Range<Int>]
 
+    /// The empty set.
     public init() { ranges = [] }
 
+    /// The integers of one range, which may be empty.
     public init(_ range: Range<Int>) { ranges = range.isEmpty ? [] : [range] }
 
     /// Any ranges: overlapping, unsorted, empty ones included.
@@ -42,6 +45,7 @@ public struct Runs: Hashable, Sendable, Sequence {
         }
     }
 
+    /// Whether the set holds no integer.
     public var isEmpty: Bool { ranges.isEmpty }
 
     /// The integers, ascending.
@@ -54,6 +58,7 @@ public struct Runs: Hashable, Sendable, Sequence {
 
         @inlinable init(_ ranges: [Range<Int>]) { self.ranges = ranges }
 
+        /// The next integer, or nil after the last.
         @inlinable public mutating func next() -> Int? {
             // No run is empty.
             if value == end {
@@ -67,8 +72,10 @@ public struct Runs: Hashable, Sendable, Sequence {
         }
     }
 
+    /// Goes through the integers, ascending.
     @inlinable public func makeIterator() -> Iterator { Iterator(ranges) }
 
+    /// The number of integers, exactly, so that collecting them allocates once.
     public var underestimatedCount: Int { count }
 
     /// How many integers the set holds.
@@ -85,6 +92,7 @@ public struct Runs: Hashable, Sendable, Sequence {
         return low
     }
 
+    /// Whether an integer is in the set.
     public func contains(_ value: Int) -> Bool {
         let run = firstRun(endingAfter: value)
         return run < ranges.count && ranges[run].lowerBound <= value
@@ -114,6 +122,7 @@ public struct Runs: Hashable, Sendable, Sequence {
     /// Whether any integer is in both sets.
     public func intersects(_ other: Runs) -> Bool { other.ranges.contains { intersects($0) } }
 
+    /// The integers of the set that `range` holds too.
     public func intersection(_ range: Range<Int>) -> Runs {
         var result = Runs()
         var run = firstRun(endingAfter: range.lowerBound)
@@ -124,6 +133,7 @@ public struct Runs: Hashable, Sendable, Sequence {
         return result
     }
 
+    /// The integers that are in both sets.
     public func intersection(_ other: Runs) -> Runs {
         var result = Runs()
         var left = 0
@@ -139,6 +149,7 @@ public struct Runs: Hashable, Sendable, Sequence {
         return result
     }
 
+    /// The integers that are in either set.
     public func union(_ other: Runs) -> Runs {
         if isEmpty { return other }
         if other.isEmpty { return self }
@@ -172,6 +183,7 @@ public struct Runs: Hashable, Sendable, Sequence {
         return result
     }
 
+    /// The integers of this set that are not in the other.
     public func subtracting(_ other: Runs) -> Runs {
         guard let first = ranges.first, let last = ranges.last else { return self }
         return intersection(other.complement(in: first.lowerBound..<last.upperBound))

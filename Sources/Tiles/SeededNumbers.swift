@@ -31,9 +31,7 @@ package struct SplitMix64: RandomNumberGenerator {
 /// Normal-like numbers by their index: the sum of four uniform ones, scaled to unit variance. Computed in
 /// float32 from integers, so they are the same on every machine.
 public enum CountedNormal {
-    /// - Parameters:
-    ///   - key: of the stream.
-    ///   - index: the number's place in it.
+    /// The number at `index` of the sequence that `key` names: mean 0, variance 1, at most 2√3 in size.
     public static func value(key: UInt64, index: Int) -> Float {
         let z = mixed(key &+ UInt64(truncatingIfNeeded: index) &* Stride.number)
         var sum: Int32 = 0

@@ -6,6 +6,7 @@
 /// fixed tree, so another size would give other bits. Measured alternatives: 128 doubles the number
 /// of merges; 256 keeps the K and V of a tile and head (d = 64) in 128 KiB, inside an L2 cache.
 public enum TileGrid {
+    /// The tokens of a full tile.
     public static let tileSize = 256
 
     /// The number of tiles of a sequence of `length` tokens; none for an empty one.

@@ -2,6 +2,7 @@
 
 /// The tokens of one input; all arrays have one entry a token.
 public struct Encoding: Sendable, Equatable {
+    /// The tokens by their number in the vocabulary (`input_ids`).
     public var ids: [Int32] = []
     /// Where each token comes from, in Unicode scalars of its own text as given; `0..<0` for special tokens that the
     /// tokenizer added. Several tokens may share a scalar, where one decomposes or lowercases into more.
@@ -17,7 +18,9 @@ public struct Encoding: Sendable, Equatable {
     /// 0 for tokens of the first text, 1 for those of the second, −1 for special tokens that the tokenizer added.
     public var sequences: [Int8] = []
 
+    /// An encoding without tokens.
     public init() {}
 
+    /// How many tokens there are, special ones included.
     public var count: Int { ids.count }
 }

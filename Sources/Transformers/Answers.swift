@@ -4,7 +4,9 @@ import CLibrary
 
 /// A span of tokens with the product of its ends' probabilities.
 public struct AnswerSpan: Sendable, Equatable {
+    /// The first and the last token, by their place in the window.
     public let tokens: ClosedRange<Int>
+    /// The probability of starting at the first token times that of ending at the last.
     public let score: Float
 }
 

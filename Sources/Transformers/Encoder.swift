@@ -6,7 +6,9 @@ import Matrices
 
 /// A loaded model: immutable, so any number of runs may share it.
 public struct Encoder: Sendable {
+    /// The shape and the options of the layers.
     public let configuration: EncoderConfiguration
+    /// The kernels that packed the weights and that every run computes with.
     public let kernels: KernelSet
     /// What the weights of dense layers, keys and values are stored in; everything else is float32.
     public let element: ElementKind

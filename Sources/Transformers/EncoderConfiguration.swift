@@ -7,12 +7,17 @@ import Attention
 /// A family is a way to read these from `config.json` and a table of parameter names; the layers that they describe
 /// are the same for all.
 public struct EncoderConfiguration: Sendable, Hashable {
+    /// The family, which says what parameters and the heads of tasks are called.
     public var family: ModelFamily
+    /// The channels of a hidden state.
     public var hiddenSize: Int
     /// How many layers run, one after the other.
     public var layerCount: Int { layerSources.count }
+    /// The query heads of a layer. Biases by distance have an entry for each.
     public var headCount: Int
+    /// The width between the two dense layers of a block, after the gate where there is one.
     public var intermediateSize: Int
+    /// The rows of the word table: token ids lie below.
     public var vocabularySize: Int
     /// The longest document that the model takes, in tokens.
     public var positionCount: Int
@@ -42,9 +47,12 @@ public struct EncoderConfiguration: Sendable, Hashable {
     public var skipsFirstNorm = false
     /// Whether a norm follows the last layer.
     public var hasFinalNorm = false
+    /// What a norm adds to the variance, or to the mean square, before it takes the root.
     public var layerNormEpsilon: Float
+    /// Which parts of the layers have biases.
     public var biases = Biases()
 
+    /// The non-linearity between the two dense layers.
     public var activation = Activation.gelu
     /// Whether the inner layer has two halves, of which the second multiplies the activated first (Shazeer 2020).
     public var isGated = false
@@ -148,12 +156,15 @@ public struct Biases: Sendable, Hashable {
     public var inner = true
     /// The second one.
     public var output = true
+    /// Norms, which then shift what they have scaled.
     public var norms = true
 }
 
 /// What one layer's queries see, and with what heads: layers that agree in it can share an executor.
 public struct AttentionKind: Sendable, Hashable {
+    /// Which keys queries see.
     public var mask: Mask
+    /// Heads of queries, keys and values, and their widths.
     public var heads: HeadShape
 }
 
@@ -166,12 +177,14 @@ public struct AttentionPattern: Sendable, Hashable {
     /// The base θ of rotary positions (Su et al. 2021); nil where queries and keys are not turned.
     public var rotaryBase: Double?
 
+    /// - Parameter rotaryBase: the base θ of rotary positions; nil where queries and keys are not turned.
     public init(heads: HeadShape, mask: Mask = .full, rotaryBase: Double? = nil) {
         self.heads = heads
         self.mask = mask
         self.rotaryBase = rotaryBase
     }
 
+    /// Mask and heads, by which layers share an executor: queries and keys come to it turned already.
     public var kind: AttentionKind { AttentionKind(mask: mask, heads: heads) }
 }
 
@@ -205,6 +218,7 @@ public struct DisentangledPositions: Sendable, Hashable {
 /// ESM's token dropout (Lin et al. 2023): the embeddings of mask tokens are zero, and all are scaled by
 /// (1 − 0.12) / (1 − share of mask tokens), for 0.12 is the share that training masked.
 public struct MaskedTokenRule: Sendable, Hashable {
+    /// The id of the mask token.
     public var maskId: Int
 }
 

@@ -14,7 +14,9 @@ import Tiles
 /// Everything outside attention works row by row, so neither the split into blocks of rows nor the
 /// company of other documents changes a bit.
 public final class EncoderRun {
+    /// The model that is run; other runs may share it.
     public let encoder: Encoder
+    /// Which rank holds which tiles of the batch's documents.
     public let sharding: Sharding
     /// (rows of this rank, hiddenSize), and perhaps more floats that nothing is in.
     public let hidden: AlignedBuffer
@@ -46,10 +48,12 @@ public final class EncoderRun {
     public struct NotFinite: Sendable, Hashable, Comparable {
         /// The layer that made them, from 1; 0: the embeddings.
         public let layer: Int
+        /// The document's place in the batch.
         public let sequence: Int
         /// The tile, counted from the first of the sequence.
         public let tile: Int
 
+        /// By layer, then by document, then by tile.
         public static func < (one: NotFinite, other: NotFinite) -> Bool {
             (one.layer, one.sequence, one.tile) < (other.layer, other.sequence, other.tile)
         }

@@ -16,7 +16,9 @@ public enum EntityAggregation: String, Sendable, CaseIterable {
 
 /// A token of the text, with the scores of its labels.
 public struct ScoredToken: Sendable {
+    /// The token as the vocabulary spells it; where the tokenizer does not know it, what the text has in its place.
     public var word: String
+    /// A score for each label, by the labels' numbers.
     public var scores: [Float]
     /// Unicode scalars of the text.
     public var offsets: Range<Int>
@@ -25,6 +27,12 @@ public struct ScoredToken: Sendable {
     /// Whether it continues the word of the token before.
     public var isSubword: Bool
 
+    /// - Parameters:
+    ///   - word: the token as the vocabulary spells it.
+    ///   - scores: a score for each label.
+    ///   - offsets: Unicode scalars of the text.
+    ///   - index: the token's place in the document.
+    ///   - isSubword: whether it continues the word of the token before.
     public init(word: String, scores: [Float], offsets: Range<Int>, index: Int, isSubword: Bool) {
         self.word = word
         self.scores = scores
@@ -36,9 +44,13 @@ public struct ScoredToken: Sendable {
 
 /// A token, a word or a group with its label.
 public struct Entity: Sendable, Equatable {
+    /// The label's name; that of a group without what stands before its first hyphen (`B-`, `I-`).
     public var label: String
+    /// The score of the label: that of the token or word, and for a group the mean of its parts.
     public var score: Float
+    /// The token as the vocabulary spells it; of words and groups the text that their tokens make.
     public var word: String
+    /// Unicode scalars of the text, from the first token's start to the last one's end.
     public var offsets: Range<Int>
     /// The token's place, for entities of one token each.
     public var index: Int?

@@ -37,6 +37,8 @@ extension ParameterSource {
 }
 
 extension Checkpoint: ParameterSource {
+    /// Reads the tensor that ``WeightPath`` finds under that name, as float32.
+    /// - Throws: `FileError` naming the file and the tensor.
     public func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>)
         throws(FileError)
     {
@@ -44,7 +46,9 @@ extension Checkpoint: ParameterSource {
             shape: shape, range: range, into: UnsafeMutableBufferPointer(start: floats, count: range.count))
     }
 
+    /// Whether ``WeightPath`` finds a tensor under that name.
     public func has(_ name: String) -> Bool { self[name].exists }
+    /// Throws where the tensor is missing, has another shape or is of no readable type.
     public func check(_ name: String, shape: [Int]) throws(FileError) { try self[name].check(shape: shape) }
 }
 
@@ -76,14 +80,19 @@ struct ParameterPath {
 /// Random parameters of any shape, for benchmarks and trials: normal-like with standard deviation 0.02, norms
 /// at one, biases at zero, as BERT is initialised. A value depends on the seed, the name and its place alone.
 public struct RandomParameters: ParameterSource {
+    /// What the values depend on, beside names and places.
     public let seed: UInt64
 
+    /// Parameters that are the same wherever the same seed is given.
     public init(seed: UInt64) { self.seed = seed }
 
+    /// True but for the frequencies of rotary positions, which follow from the configuration.
     public func has(_ name: String) -> Bool { !name.hasSuffix("inv_freq") }
 
+    /// Accepts every shape.
     public func check(_ name: String, shape: [Int]) {}
 
+    /// Makes elements `range` of a parameter; in whatever parts it is read, the values are the same.
     public func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>) {
         if name.hasSuffix("bias") { return floats.update(repeating: 0, count: range.count) }
         // Of all weights, only those of norms are vectors.

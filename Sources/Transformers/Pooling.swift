@@ -12,6 +12,7 @@ public struct Span: Sendable, Hashable {
     /// Positions in the document; not empty.
     public let tokens: Range<Int>
 
+    /// - Precondition: `tokens` is not empty.
     public init(sequence: Int, tokens: Range<Int>) {
         precondition(!tokens.isEmpty, "a span holds at least one token")
         self.sequence = sequence

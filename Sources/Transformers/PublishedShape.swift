@@ -4,6 +4,7 @@ import Checkpoints
 
 /// The shape of a published model, which can be made without its checkpoint.
 public struct PublishedShape: Sendable {
+    /// What `init` and the benchmarks call it, for example `bert-base`.
     public let name: String
     /// The members of `config.json`, without the outer braces.
     private let members: String

@@ -9,13 +9,15 @@ import Tiles
 public struct LocalTile: Sendable {
     /// Its number in the batch.
     public let number: Int
+    /// The sequence of the batch that it is a tile of.
     public let sequence: Int
     /// The positions in the sequence.
     public let tokens: Range<Int>
-    /// The rank's rows.
+    /// The first of the rank's rows that hold its tokens.
     public let firstRow: Int
     /// Its place among the rank's tiles.
     let place: Int
+    /// The rank's rows that hold its tokens, in order.
     public var rows: Range<Int> { firstRow..<firstRow + tokens.count }
 }
 

@@ -17,6 +17,7 @@ public struct TaskHead: Sendable {
         case norm(Norm)
     }
 
+    /// What the logits are for.
     public let task: Task
     /// Logits a row.
     public let outputs: Int
@@ -181,10 +182,14 @@ public struct LabelSet: Sendable {
         case multiple = "multi_label_classification"
     }
 
+    /// The labels, each at its number, in the order of the logits.
     public let names: [String]
     /// nil where the file does not say.
     public let problem: Problem?
 
+    /// Reads `id2label`, or where it is missing takes `num_labels` names `LABEL_0`, `LABEL_1`, …; and `problem_type`.
+    /// - Parameter path: names the file in errors.
+    /// - Throws: `FileError` where labels are not numbered from 0 without a gap, or the problem is an unknown one.
     public init(_ config: JSON, path: String) throws(FileError) {
         let reader = ConfigurationReader(config: config, path: path)
         if let map = config["id2label"]?.object, map.count > 0 {

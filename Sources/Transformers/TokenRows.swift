@@ -16,12 +16,18 @@ public struct TokenError: Error, Sendable, Hashable, CustomStringConvertible {
     public let sequence: Int
     /// The token's place in the document, special tokens counted.
     public let token: Int
+    /// The table that lacks the row.
     public let table: Table
     /// The id, the type, or the place.
     public let value: Int
     /// How many rows there are.
     public let rows: Int
 
+    /// - Parameters:
+    ///   - sequence: the document's place in the batch.
+    ///   - token: the token's place in the document, special tokens counted.
+    ///   - value: the id, the type, or the place.
+    ///   - rows: how many rows the table has.
     public init(sequence: Int, token: Int, table: Table, value: Int, rows: Int) {
         self.sequence = sequence
         self.token = token
@@ -39,6 +45,7 @@ public struct TokenError: Error, Sendable, Hashable, CustomStringConvertible {
         }
     }
 
+    /// The document's place in the batch, and what is wrong with the token.
     public var description: String { "document \(sequence): \(reason)" }
 }
 

@@ -12,6 +12,7 @@ public struct ByteFormula {
     private let queryOwner: [Int]
     private let keyOwner: [Int]
 
+    /// Looks up who sees what and who has what; no plan is made.
     public init(_ problem: AttentionProblem) {
         self.problem = problem
         seen = (0..<problem.queries.numbering.tileCount).map { problem.visibleTiles(queryTile: $0).any }
@@ -19,6 +20,7 @@ public struct ByteFormula {
         keyOwner = (0..<problem.keys.numbering.tileCount).map { problem.keys.owner(of: $0).index }
     }
 
+    /// The bytes that all ranks send under a strategy.
     public func bytes(_ strategy: Strategy) -> Int {
         switch strategy {
         case .passKeyValue, .allGather: exchangeRing(degree: 1)

@@ -4,6 +4,7 @@ import Attention
 import Plans
 import Tiles
 
+/// Draws cases: the same generator state, or seed, gives the same case.
 public enum RandomCase {
     /// Queries and keys: often equal, often about a tile boundary, sometimes empty.
     public static func shape(_ generator: inout SplitMix, longest: Int) -> SequenceShape {

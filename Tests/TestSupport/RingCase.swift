@@ -8,20 +8,30 @@ import Tiles
 
 /// An attention over a batch of sequences whose inputs depend on the seed alone.
 public struct RingCase: Sendable, CustomStringConvertible {
+    /// The sequences of the batch.
     public var sequences: [SequenceShape]
+    /// The heads of all sequences.
     public var heads: HeadShape
+    /// What queries see; it has to fit every sequence.
     public var mask: Mask
+    /// How tiles are dealt out to ranks.
     public var layout: Layout
+    /// Who computes what.
     public var strategy = Strategy.passKeyValue
+    /// What the inputs depend on, beside the shapes.
     public var seed: UInt64
     /// What queries are multiplied by, to make some softmaxes sharp.
     public var sharpness: Float = 1
+    /// What is done to the scores; lists have an entry for each query head.
     public var modifiers = ScoreModifiers()
+    /// What keys and values are stored in.
     public var element = ElementKind.float32
+    /// What keys and values travel in; nil: in `element`.
     public var wire: ElementKind?
     /// The ranks that share memory: so many neighbours.
     public var ranksPerNode = 1
 
+    /// A case under pass-kv in float32, without modifiers and shared memory; the other variables say otherwise.
     public init(
         _ sequences: [SequenceShape], heads: HeadShape, mask: Mask, layout: Layout = .contiguous, seed: UInt64 = 1,
         sharpness: Float = 1
@@ -34,10 +44,12 @@ public struct RingCase: Sendable, CustomStringConvertible {
         self.sharpness = sharpness
     }
 
+    /// All that it takes to make the case again but for the sharpness.
     public var description: String {
         "\(sequences.map { "\($0.queries)×\($0.keys)" }) \(heads) \(mask) \(modifiers) \(layout) \(strategy.rawValue) \(element)\(wire.map { " over \($0)" } ?? "") \(ranksPerNode) a node seed \(seed)"
     }
 
+    /// What scores are multiplied by: 1/√d.
     public var scale: Float { 1 / Float(heads.headDimension).squareRoot() }
 
     /// The sequences as they are attended: a packed one falls apart into its documents.
@@ -78,11 +90,16 @@ public struct RingCase: Sendable, CustomStringConvertible {
 
     /// What a run gave: (tokens of all sequences, heads, valueDimension), (tokens, heads), and what this rank sent.
     public struct Outcome: Sendable, Equatable {
+        /// (tokens of all sequences, heads, valueDimension)
         public var output: [Float]
+        /// (tokens of all sequences, heads)
         public var logSumExp: [Float]
+        /// Bytes that this rank sent while it attended; what gathers the outcome is not counted.
         public var bytesSent: Int
+        /// Messages that this rank sent while it attended.
         public var messagesSent: Int
 
+        /// An outcome put together from parts, for comparisons.
         public init(output: [Float] = [], logSumExp: [Float] = [], bytesSent: Int = 0, messagesSent: Int = 0) {
             self.output = output
             self.logSumExp = logSumExp
@@ -213,8 +230,11 @@ public struct RingCase: Sendable, CustomStringConvertible {
 
     /// What the keys of all sequences received, (tokens, query heads), and what this rank sent for it.
     public struct Received: Sendable {
+        /// (tokens of all sequences, query heads)
         public var mass: [Float]
+        /// Bytes that this rank sent to find it; the attention before it is not counted.
         public var bytesSent: Int
+        /// Messages that this rank sent to find it.
         public var messagesSent: Int
     }
 

@@ -53,6 +53,7 @@ public struct JobError: Error, Equatable, CustomStringConvertible {
         }
     }
 
+    /// The message, without the status.
     public var description: String { message }
 }
 

@@ -3,6 +3,7 @@
 import Checkpoints
 
 extension ModelFamily {
+    /// ALBERT (Lan et al. 2020): narrow embeddings, and layers that share their parameters.
     public static let albert = ModelFamily(
         name: "albert", modelTypes: ["albert"],
         configuration: { (reader, family) throws(FileError) in

@@ -3,6 +3,7 @@
 import Checkpoints
 
 extension ModelFamily {
+    /// BERT (Devlin et al. 2019): learned positions and norms after each residual sum.
     public static let bert = ModelFamily(
         name: "bert", modelTypes: ["bert"],
         recognises: { $0["position_embedding_type"]?.string != "alibi" },

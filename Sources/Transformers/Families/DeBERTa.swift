@@ -3,6 +3,7 @@
 import Checkpoints
 
 extension ModelFamily {
+    /// DeBERTa v2 (He et al. 2021) and v3 (He et al. 2023), whose files have the same `model_type`.
     public static let debertaV2 = ModelFamily(
         name: "deberta-v2", modelTypes: ["deberta-v2"],
         configuration: { (reader, family) throws(FileError) in

@@ -3,6 +3,7 @@
 import Checkpoints
 
 extension ModelFamily {
+    /// DistilBERT (Sanh et al. 2019): BERT without token types.
     public static let distilbert = ModelFamily(
         name: "distilbert", modelTypes: ["distilbert"],
         configuration: { (reader, family) throws(FileError) in

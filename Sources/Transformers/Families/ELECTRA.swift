@@ -3,6 +3,7 @@
 import Checkpoints
 
 extension ModelFamily {
+    /// ELECTRA (Clark et al. 2020): BERT whose embeddings may be narrower.
     public static let electra = ModelFamily(
         name: "electra", modelTypes: ["electra"],
         configuration: { (reader, family) throws(FileError) in

@@ -3,6 +3,7 @@
 import Checkpoints
 
 extension ModelFamily {
+    /// ESM-2 and ESM-1b (Lin et al. 2023), language models of proteins; their folding models are refused.
     public static let esm = ModelFamily(
         name: "esm", modelTypes: ["esm"],
         configuration: { (reader, family) throws(FileError) in

@@ -4,6 +4,7 @@
 import Checkpoints
 
 extension ModelFamily {
+    /// Jina BERT v2 (Günther et al. 2023): ALiBi instead of learned positions. Its files may call themselves `bert`.
     public static let jinaBert = ModelFamily(
         name: "jina_bert", modelTypes: ["jina_bert", "bert"],
         recognises: { $0["model_type"]?.string == "jina_bert" || $0["position_embedding_type"]?.string == "alibi" },

@@ -3,6 +3,7 @@
 import Checkpoints
 
 extension ModelFamily {
+    /// MPNet (Song et al. 2020): beside learned positions a bias by distance, the same in all layers.
     public static let mpnet = ModelFamily(
         name: "mpnet", modelTypes: ["mpnet"],
         configuration: { (reader, family) throws(FileError) in

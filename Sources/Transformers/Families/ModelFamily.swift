@@ -32,7 +32,9 @@ public struct ModelFamily: Sendable {
 }
 
 extension ModelFamily: Hashable {
+    /// Families are told apart by their names.
     public static func == (one: ModelFamily, other: ModelFamily) -> Bool { one.name == other.name }
+    /// Hashes the name.
     public func hash(into hasher: inout Hasher) { hasher.combine(name) }
 }
 

@@ -3,6 +3,7 @@
 import Checkpoints
 
 extension ModelFamily {
+    /// ModernBERT (Warner et al. 2024): rotary positions, and layers that see a window among layers that see all.
     public static let modernbert = ModelFamily(
         name: "modernbert", modelTypes: ["modernbert"],
         configuration: { (reader, family) throws(FileError) in

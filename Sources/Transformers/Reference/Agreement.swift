@@ -13,6 +13,7 @@ public struct Agreement: Sendable {
     /// models, plain code being lucky, may be off.
     public var allowed: Double { 2 * plainError + 2 * Double(Float.ulpOfOne) * scale }
 
+    /// Whether the states are as near to the reference as they have to be.
     public var holds: Bool { error <= allowed }
 
     /// - Precondition: the three have the same shape.

@@ -16,6 +16,8 @@ public struct ReferenceEncoder: Sendable {
     private let parameters: any ParameterSource
     private let threads: ThreadPool
 
+    /// An encoder that reads its parameters only while it computes states.
+    /// - Parameter threads: what the rows of each document are spread over.
     public init(_ configuration: EncoderConfiguration, parameters: any ParameterSource, threads: ThreadPool) {
         self.configuration = configuration
         self.parameters = parameters
