@@ -12,31 +12,6 @@
 // the weights before rounding Σ εⱼpⱼvⱼ. Over values without a common mean the second is equal where many
 // keys share the weight and smaller where few do, for o is then one of the vⱼ; it also leaves the
 // log-sum-exp as good as in float32 and saves two operations. So row_sum is that of the unrounded ones.
-//
-// The ladder, measured and written as that of dispatch.c, but as fractions of the bfloat16 peak, by
-//   ANNULUS_KERNEL_BENCHMARK=1 swift test -c release --filter KernelBenchmark
-//
-//   attention tile, 256 keys, d =                                   32    64    128
-//   1 strips of 12 rows, the softmax between the products          .69   .81   .88
-//   2 the weights of a strip woven into the scores of the next,
-//     16 at a time, the scale in the constants                     .63   .83   .93
-//   3 what is left of the exponent counted in steps of ln2/32,
-//     so that the scale is in one constant alone                   .64   .85   .93
-//   4 32 weights at a time, rounded by one instruction             .68   .88   .93
-//     (48: .68 .87 .93; 64: .70 .86 .92; 96: .70 .83 .90; without any rounding line 3 would be at .67 .87 .93)
-//   The five multiply-adds of an exponential take 2.5 cycles of the two pipes on which 16 keys of a row cost 16, 32
-//   and 64 cycles of products: a limit of .86, .93, .96. The products alone reach .94, .97, .98.
-//   On Zen 4 (dispatch.c) line 4 is at                              .73   .84   .90
-//   5 scores in steps, their scale applied to the difference from
-//     the maximum: four multiply-adds, no comparison               .74   .86   .90
-//     (the scale applied to the scores before the maximum is taken off gives the largest weight an error that the
-//     division by the unrounded sum shows: large scores lost PyTorch's accuracy threefold)
-//   No gain: prefetching the panel 4 KiB ahead (−.02 at d = 64), leaving out the prefetch of what follows
-//   it (±.00), dropping the underflow comparison (+.01 at d = 64, and −∞ would weigh something).
-//
-//   dense layer                                            768→3072  3072→768  384→1536
-//   1 as in float32, blocks of 768 terms, rows rounded
-//     96 at a time                                           .97       .92       .96
 #include "vectors.h"
 
 #include "annulus_bfloat16_kernels.h"

@@ -30,7 +30,7 @@ public final class AlignedBuffer {
             let memory = SystemMemory.map(bytes)
             #if canImport(Glibc) || canImport(Musl)
             // Rows of a few lines each, far from each other: with small pages most of them cost a walk of the page
-            // tables (see the ladder in dispatch.c). A wish, not a need; it costs memory only where 2 MiB are touched
+            // tables (docs/kernels.md). A wish, not a need; it costs memory only where 2 MiB are touched
             // in part.
             if bytes >= Self.largePageThreshold { madvise(memory, SystemMemory.rounded(bytes), MADV_HUGEPAGE) }
             #endif

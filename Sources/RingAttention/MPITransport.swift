@@ -126,7 +126,8 @@ public final class MPITransport: Transport {
         }
         guard refusals.isEmpty, let window else { throw SharedMemoryRefused(nodes: refusals) }
         return SharedMemory(
-            ranks: ranks, segments: window.segments.compactMap(\.baseAddress), owners: [window], pulse: yieldProcessor)
+            ranks: ranks, segments: window.segments.compactMap(\.baseAddress), owners: [window],
+            pulse: { _ in yieldProcessor() })
     }
 
     /// Returns once every rank is done with its transport. Collective; call it last, before MPI ends.

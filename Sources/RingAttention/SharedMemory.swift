@@ -14,7 +14,7 @@ public final class SharedMemory: Sendable {
     /// Their places, integers so that any thread may be handed them.
     private let segments: [UInt]
     private let owners: [any AnyObject & Sendable]
-    private let pulse: @Sendable () throws -> Void
+    private let pulse: @Sendable (Rank) throws -> Void
 
     /// The bytes before what a segment is for.
     private static let header = 64
@@ -25,11 +25,11 @@ public final class SharedMemory: Sendable {
     /// - Parameters:
     ///   - segments: the memory of each rank, aligned to 64 bytes and zero.
     ///   - owners: what keeps it.
-    ///   - pulse: called again and again while a rank waits for another: lets others run, and throws where it waits in
-    ///     vain.
+    ///   - pulse: called again and again while a rank waits for another, with that one: lets others run, and throws where
+    ///     it waits in vain.
     init(
         ranks: Range<Int>, segments: [UnsafeMutableRawPointer], owners: [any AnyObject & Sendable],
-        pulse: @escaping @Sendable () throws -> Void
+        pulse: @escaping @Sendable (Rank) throws -> Void
     ) {
         precondition(ranks.count == segments.count)
         self.ranks = ranks
@@ -60,7 +60,13 @@ public final class SharedMemory: Sendable {
     package func wait(for rank: Rank, toReach time: Int, poll: () -> Void = {}) throws {
         while clock(of: rank).pointee.load(ordering: .acquiring) < time {
             poll()
-            try pulse()
+            do {
+                try pulse(rank)
+            } catch {
+                // Its last act may have been to set the clock.
+                if clock(of: rank).pointee.load(ordering: .acquiring) >= time { return }
+                throw error
+            }
         }
     }
 }

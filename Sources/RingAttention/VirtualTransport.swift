@@ -92,8 +92,8 @@ public final class VirtualTransport: Transport {
         let node = Array(all[ranks])
         return SharedMemory(
             ranks: ranks, segments: node.map(\.pointer), owners: node,
-            pulse: { [mailboxes] in
-                try mailboxes.checkForFailure()
+            pulse: { [mailboxes] rank in
+                try mailboxes.checkRuns(rank)
                 yieldProcessor()
             })
     }
@@ -125,7 +125,8 @@ public enum VirtualRanks {
     /// A single rank runs on the calling thread. A rank that throws ends the others: their next wait throws
     /// ``TransportError/rankFailed(_:message:)``. A rank that returns while another still waits for its message
     /// makes that wait throw ``TransportError/missingMessage(from:)``, and where all ranks wait for each other the
-    /// waits throw ``TransportError/deadlock``; so no mistake in a plan can hang the process.
+    /// waits throw ``TransportError/deadlock``; so no mistake in a plan can hang the process. (Ranks that share memory and
+    /// wait for each other's clocks in a circle would; a clock waits for what came before it in the plan, never after.)
     /// - Parameters:
     ///   - seed: chooses the order in which messages are delivered.
     ///   - stackSize: bytes of each thread's stack.
@@ -234,9 +235,12 @@ final class Mailboxes: Sendable {
         return all
     }
 
-    /// - Throws: where a rank has failed.
-    func checkForFailure() throws(TransportError) {
-        if let failure = state.withLock({ $0.failure }) { throw failure }
+    /// - Throws: where a rank has failed, and where this one has ended.
+    func checkRuns(_ rank: Rank) throws(TransportError) {
+        try state.withLock { state throws(TransportError) in
+            if let failure = state.failure { throw failure }
+            if state.status[rank.index] == .ended { throw .missingMessage(from: rank) }
+        }
     }
 
     func post(_ bytes: [UInt8], from: Rank, to: Rank) {

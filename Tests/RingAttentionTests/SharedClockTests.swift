@@ -131,4 +131,17 @@ private final class HaltingTransport: Transport {
             }
         }
     }
+
+    /// A mate that has ended sets its clock no more: whoever waits for that is told so, and what was set before it ended
+    /// counts.
+    @Test func aClockOfARankThatHasEndedIsNotWaitedFor() {
+        #expect(throws: TransportError.missingMessage(from: Rank(1))) {
+            try VirtualRanks.run(count: 2) { transport in
+                let memory = try transport.shareMemory(floats: 1, among: 0..<2)
+                guard transport.rank == Rank(0) else { return memory.setClock(of: Rank(1), to: 1) }
+                try memory.wait(for: Rank(1), toReach: 1)
+                try memory.wait(for: Rank(1), toReach: 2)
+            }
+        }
+    }
 }
