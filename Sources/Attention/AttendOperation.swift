@@ -18,7 +18,12 @@ extension OperationShape {
 extension TileOperation {
     /// softmax(QKᵀ·scale + bias)V. A ``TileCall/attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:)`` says
     /// of what.
-    /// - Parameter modifiers: what is done to the scores; lists have an entry for each query head.
+    /// - Parameters:
+    ///   - heads: the heads of queries, keys and values, and their widths.
+    ///   - element: what keys and values are stored in.
+    ///   - mask: which keys of its own sequence each query sees.
+    ///   - modifiers: what is done to the scores; lists have an entry for each query head.
+    ///   - kernels: those that compute products, softmaxes and merges.
     public static func attend(
         heads: HeadShape, element: ElementKind = .float32, mask: Mask, modifiers: ScoreModifiers = ScoreModifiers(),
         kernels: KernelSet
@@ -37,8 +42,9 @@ extension TileCall {
     ///   - output: where O/ℓ goes; may be the memory of `queries`, a head's rows being written only after their last
     ///     use.
     ///   - logSumExp: where m + ln ℓ goes, if anywhere.
-    ///   - rowMax, rowSum: where m, in steps of ln2/32, and ℓ go, which `receive` reads. A sink is in them. A row that
-    ///     sees nothing at all has −∞ and 0.
+    ///   - rowMax: where m goes, in steps of ln2/32, which `receive` reads. A sink is in it. A row that sees nothing at
+    ///     all has −∞.
+    ///   - rowSum: where ℓ goes, likewise. A row that sees nothing at all has 0.
     ///   - contents: what the relative positions of the modifiers are to this attention, where there are any.
     public static func attend(
         queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil, rowMax: HeadRows? = nil,

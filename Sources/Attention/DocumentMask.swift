@@ -65,7 +65,11 @@ public struct BlockMask: Hashable, Sendable {
     /// For each row of blocks, the visible columns.
     private let visible: [Runs]
 
-    /// - Parameter cells: rows × columns, row-major.
+    /// - Parameters:
+    ///   - size: the tokens of a block's side, positive.
+    ///   - rows: how many rows of blocks there are: the queries over `size`, rounded up.
+    ///   - columns: how many columns of blocks there are: the keys over `size`, rounded up.
+    ///   - cells: whether each block is visible: rows × columns, row-major.
     public init(size: Int, rows: Int, columns: Int, cells: [Bool]) {
         precondition(size > 0 && cells.count == rows * columns)
         self.size = size

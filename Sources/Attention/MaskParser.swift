@@ -22,7 +22,9 @@ extension Mask {
     /// Parses an expression: `full`, `causal`, `window(left,right)`, `documents(n1,n2,…)` or `documents(q…;k…)`,
     /// `prefix(n)`, `global(i,j,…)`, `blocks(FILE,SIZE)`; `!`, `&`, `|` in that precedence or `not`, `and`, `or`;
     /// parentheses.
-    /// - Parameter blocks: reads the file of a `blocks` mask.
+    /// - Parameters:
+    ///   - expression: the text; space between words and signs does not count.
+    ///   - blocks: reads the file of a `blocks` mask.
     /// - Throws: `MaskSyntaxError`; what `blocks` throws.
     public init(
         parsing expression: String, blocks: @escaping (_ path: String, _ size: Int) throws -> BlockMask

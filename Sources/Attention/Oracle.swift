@@ -118,10 +118,18 @@ public enum Oracle {
 
     /// softmax(modified(q·kᵀ·scale))·v over the visible keys.
     /// - Parameters:
-    ///   - queries: shape.queries × headDimension; keys: shape.keys × headDimension; values: shape.keys ×
-    ///     valueDimension.
+    ///   - queries: shape.queries × headDimension, row-major.
+    ///   - keys: shape.keys × headDimension, row-major.
+    ///   - values: shape.keys × valueDimension, row-major.
+    ///   - headDimension: the width of a query and of a key.
+    ///   - valueDimension: the width of a value and of an output.
+    ///   - shape: how many queries and keys there are, and where they stand in the whole sequence.
+    ///   - mask: which keys each query sees.
+    ///   - scale: what scores are multiplied by, 1/√d as a rule.
+    ///   - modifiers: what is done to the scores; relative positions are not looked at.
     ///   - head: which entries of the modifiers' lists apply.
-    ///   - wire: what keys and values are rounded to beforehand, if not to `element`.
+    ///   - element: what the computation that is bounded stores its operands in; the definition rounds none.
+    ///   - wire: what that computation rounds keys and values to beforehand, if not to `element`.
     ///
     /// The bound follows the standard model of floating-point arithmetic (Higham, *Accuracy and
     /// Stability of Numerical Algorithms*, §3.1), with u = 2⁻²⁴:

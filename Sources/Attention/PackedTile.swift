@@ -9,7 +9,7 @@ import Tiles
 ///
 /// Everything in it stands where the tile's *capacity* puts it: the keys that the tile has room for. Where a tile's
 /// length is known that is its length, so that short documents take no more memory and no more bytes; a tile that grows
-/// has room for ``TileGrid/tileSize``, and what is appended later moves nothing.
+/// has room for `TileGrid.tileSize`, and what is appended later moves nothing.
 public struct PackedTile: Sendable, Hashable {
     /// The columns of a full panel.
     public static let panelWidth = Int(ANNULUS_PANEL_WIDTH)
@@ -62,8 +62,12 @@ public struct PackedTile: Sendable, Hashable {
     ///   - rows: which keys of the tile: from the start of a panel on, to the start of another or to the last that is
     ///     there.
     ///   - capacity: the keys that the tile has room for.
-    ///   - keys, values: row-major, their first row being `rows.lowerBound`.
+    ///   - keys: (rows, headDimension), row-major, the first row being `rows.lowerBound`.
+    ///   - keyStride: floats from a row of keys to the next.
+    ///   - values: (rows, valueDimension), row-major, the first row being `rows.lowerBound`.
+    ///   - valueStride: floats from a row of values to the next.
     ///   - tile: the packed tile, `floats(capacity:)` floats.
+    ///   - kernels: those that pack.
     public func pack(
         rows: Range<Int>, capacity: Int,
         keys: UnsafePointer<Float>, keyStride: Int, values: UnsafePointer<Float>, valueStride: Int,

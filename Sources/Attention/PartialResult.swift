@@ -13,7 +13,7 @@ public final class PartialResult: Mergeable {
     package let pool: ResultPool
 
     /// Takes memory from the pool, whose floats are left from earlier use; it goes back when the result is gone.
-    /// - Precondition: at most a tile of rows, ``TileGrid/tileSize``.
+    /// - Precondition: at most a tile of rows, `TileGrid.tileSize`.
     public init(rows: Int, from pool: ResultPool) {
         precondition(rows <= TileGrid.tileSize)
         self.rows = rows

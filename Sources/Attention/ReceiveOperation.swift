@@ -40,9 +40,11 @@ extension TileCall {
     /// - Parameters:
     ///   - queries: this rank's query rows, as they were attended.
     ///   - scale: the scale they were attended with.
-    ///   - rowMax, rowSum: what attention gave for them, one float a row and head.
+    ///   - rowMax: the m that attention gave for them, a float a row and head.
+    ///   - rowSum: the ℓ that attention gave for them, a float a row and head.
     ///   - rowWeights: what each row counts, a float a row and head.
     ///   - mass: where the mass of this rank's keys goes, a float a key and query head.
+    ///   - contents: the relative positions that they were attended with, where there are any.
     public static func receive(
         queries: HeadRows, scale: Float, rowMax: HeadRows, rowSum: HeadRows, rowWeights: HeadRows, mass: HeadRows,
         contents: PositionContents? = nil

@@ -44,8 +44,14 @@ public struct PositionContents: Sendable {
     let queryFloats: Int
 
     /// - Parameters:
-    ///   - keys, queries: make (positions, heads · headDimension); nil where there are none.
+    ///   - keys: makes the keys of positions, (positions, query heads · headDimension), row-major; nil where queries do
+    ///     not meet positions.
+    ///   - queries: makes the queries of positions, of the same shape; nil where keys do not meet positions.
+    ///   - positions: the relative positions, of which the number counts here.
+    ///   - heads: those of the attention which uses them.
     ///   - scale: that of the attention which uses them.
+    ///   - element: what that attention stores keys in.
+    ///   - kernels: those that pack.
     ///   - block: gives memory for so many floats, zero but for what it calls its argument for.
     public init<Failure: Error>(
         keys: (() throws(Failure) -> [Float])?, queries: (() throws(Failure) -> [Float])?, positions: RelativePositions,

@@ -39,7 +39,12 @@ public struct OperationShape: Sendable, Hashable {
     public let flopPerPair: Int
 
     /// - Parameters:
-    ///   - rowOperands, rowResults, columnResults: floats of a row, or a key, plane by plane.
+    ///   - name: what the operation is called.
+    ///   - rowOperands: floats that a row brings, plane by plane.
+    ///   - columns: what a unit reads of its key tile.
+    ///   - rowResults: floats that a row gets, plane by plane.
+    ///   - columnResults: floats that a key gets, plane by plane.
+    ///   - columnResultHeads: whose heads column results belong to, where there are any.
     ///   - flopPerPair: floating-point operations of a visible pair and query head.
     /// - Precondition: rows or keys get something.
     public init(
@@ -101,8 +106,11 @@ public struct TileCall {
     public var columnResults: [HeadRows?]
 
     /// - Parameters:
+    ///   - scale: what scores are multiplied by, 1/√d as a rule.
+    ///   - contents: what the relative positions of the score modifiers are to this call, where there are any.
     ///   - rowOperands: a plane for each of the operation's.
-    ///   - rowResults, columnResults: an entry for each result that the operation writes, nil where it is not wanted.
+    ///   - rowResults: an entry for each row result that the operation writes, nil where it is not wanted.
+    ///   - columnResults: an entry for each column result that it writes, likewise.
     public init(
         scale: Float, contents: PositionContents? = nil, rowOperands: [HeadRows], rowResults: [HeadRows?] = [],
         columnResults: [HeadRows?] = []

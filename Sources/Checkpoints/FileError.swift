@@ -25,6 +25,7 @@ public struct FileError: Error, Sendable, Equatable, CustomStringConvertible {
     public let message: String
 
     /// - Parameters:
+    ///   - kind: the class of failure, which decides the exit status.
     ///   - path: the file or folder, as the caller named it.
     ///   - message: what is wrong and what to do, without the path.
     public init(_ kind: Kind, path: String, _ message: String) {

@@ -54,7 +54,7 @@ public final class ReadNotes: Sendable {
     /// Whether what is read from now on goes to memory that several readers fill together.
     public func setShared(_ isShared: Bool) { state.withLock { $0.isShared = isShared } }
 
-    /// What tells the files of weights that were opened from others, wherever they are; see ``FileBytes/Identity``.
+    /// What tells the files of weights that were opened from others, wherever they are; see `FileBytes.Identity`.
     public var openedFiles: UInt64 { state.withLock { $0.opened } }
 
     func add(opened identity: FileBytes.Identity) {

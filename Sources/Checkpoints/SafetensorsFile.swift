@@ -37,7 +37,9 @@ public struct SafetensorsFile: Sendable {
 
     /// All elements of a tensor as float32, row-major; F64, F16 and BF16 are converted.
     ///
-    /// - Parameter shape: what the tensor's shape must be; nil accepts any.
+    /// - Parameters:
+    ///   - name: the tensor's, as the file has it.
+    ///   - shape: what the tensor's shape must be; nil accepts any.
     public func readFloat32(_ name: String, expecting shape: [Int]? = nil) throws(FileError) -> [Float] {
         let tensor = try tensor(name, expecting: shape)
         var values = [Float](repeating: 0, count: tensor.elementCount)

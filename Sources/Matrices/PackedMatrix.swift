@@ -71,8 +71,12 @@ public struct PackedMatrix: Sendable {
     /// y[rows][outputs] = x[rows][inputs] · Wᵀ on the calling thread; callers hand row blocks to threads.
     ///
     /// - Parameters:
+    ///   - rows: of x and of y.
+    ///   - x: (rows, inputs), row-major.
     ///   - xStride: floats from a row of x to the next, at least `inputs`.
+    ///   - y: takes (rows, outputs), row-major, whatever it held.
     ///   - yStride: floats from a row of y to the next, at least `outputs`. The floats beyond `outputs` are left alone.
+    ///   - kernels: those that multiply; in bfloat16 they round x too.
     public func multiply(
         rows: Int, x: UnsafePointer<Float>, xStride: Int,
         y: UnsafeMutablePointer<Float>, yStride: Int, kernels: KernelSet

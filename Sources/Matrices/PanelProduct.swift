@@ -20,11 +20,14 @@ public struct PanelProduct {
 
     /// Multiplies one block of rows by one panel, on the calling thread.
     /// - Parameters:
-    ///   - a, aStride: A, and the slots from one of its rows to the next.
+    ///   - a: A, (rows, terms), row-major.
+    ///   - aStride: the slots from a row of A to the next.
     ///   - rows: of A and of C.
+    ///   - panel: (terms, width), packed as the C kernels have it.
     ///   - terms: elements of a row of A, and rows of the panel.
     ///   - width: columns of the panel and of C: 16, 32, 48 or 64.
-    ///   - c, cStride: C, float32 whatever the element, and the floats from one of its rows to the next.
+    ///   - c: C, (rows, width), row-major, float32 whatever the element.
+    ///   - cStride: the floats from a row of C to the next.
     ///   - adds: whether the product is added to what C holds.
     @inline(__always)
     public func callAsFunction(

@@ -7,7 +7,12 @@ import Synchronization
 ///
 /// Each thread runs independent chains out of registers for `seconds`, in rounds of about a millisecond, and reports
 /// its best round: what the core can reach, undisturbed. Without a pool, the calling thread alone is measured.
-/// - Parameter sustained: report the mean over all rounds instead: what the thread gets of a core that others use too.
+/// - Parameters:
+///   - kernels: the set of instructions whose peak is measured.
+///   - element: the kind of the operands.
+///   - seconds: how long each thread runs, at least one round.
+///   - pool: the threads that run at the same time; nil: the calling thread alone.
+///   - sustained: report the mean over all rounds instead: what the thread gets of a core that others use too.
 public func peak(
     kernels: KernelSet, element: ElementKind = .float32, seconds: Double, pool: ThreadPool? = nil,
     sustained: Bool = false

@@ -32,8 +32,8 @@ package struct EmbeddingOptions: Sendable {
 
 /// A model that turns texts into vectors, on all ranks of a job.
 ///
-/// Pooling, normalisation and prompts are those of the model's own files (sentence-transformers), unless said otherwise.
-/// The vectors have the same bits on any number of ranks.
+/// Pooling, normalisation and prompts are those of the model's own files (sentence-transformers), unless said
+/// otherwise. The vectors have the same bits on any number of ranks.
 public final class Embedder {
     private let session: Session
     private let pipeline: EncodingPipeline
@@ -41,8 +41,9 @@ public final class Embedder {
 
     /// Loads a model on every rank of `session`. Collective.
     /// - Parameters:
-    ///   - model: a folder with `config.json`, `model.safetensors` and `tokenizer.json`, or `org/name` in the Hugging Face
-    ///     cache.
+    ///   - session: what this rank works with, also whenever the embedder is used later.
+    ///   - model: a folder with `config.json`, `model.safetensors` and `tokenizer.json`, or `org/name` in the Hugging
+    ///     Face cache.
     ///   - pooling: how the tokens' states become a vector; nil: as the model's files say, else the mean.
     ///   - normalizes: whether vectors are divided by their Euclidean norm; nil: as the model's files say, else not.
     ///   - promptName: the model's prompt that is put before each text.

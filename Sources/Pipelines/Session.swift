@@ -62,9 +62,10 @@ public final class Session {
     /// - Parameters:
     ///   - settings: the same on every rank.
     ///   - threads: how many threads this rank may use; nil: `OMP_NUM_THREADS`, else its share of the processors.
+    ///   - body: the work of a rank, given its session; collective functions are called alike on every rank.
     /// - Returns: what `body` returns on this rank.
-    /// - Throws: ``JobError``; what `body` throws. Under `mpirun` only an error that all ranks share is thrown; one that is
-    ///   a rank's own ends the job with a line on standard error, since the others wait for that rank.
+    /// - Throws: ``JobError``; what `body` throws. Under `mpirun` only an error that all ranks share is thrown; one
+    ///   that is a rank's own ends the job with a line on standard error, since the others wait for that rank.
     public static func run<Result: Sendable>(
         _ settings: Settings = Settings(), threads: Int? = nil, _ body: @escaping @Sendable (Session) throws -> Result
     ) throws -> Result {

@@ -44,7 +44,12 @@ public struct AttentionProblem: Sendable {
 
     /// Deals the sequences out to ranks.
     /// - Parameters:
-    ///   - denseFlopPerToken: floating-point operations of everything but attention, for `balanced`.
+    ///   - shapes: the sequences of the batch.
+    ///   - mask: which keys of its own sequence each query sees.
+    ///   - heads: the heads of queries, keys and values, and their widths.
+    ///   - layout: how tiles are dealt out.
+    ///   - rankCount: how many ranks they are dealt out to.
+    ///   - denseFlopPerToken: floating-point operations of a token in everything but attention, for `balanced`.
     ///   - speeds: the ranks' relative speeds, for `balanced`.
     public init(
         shapes: [SequenceShape], mask: Mask, heads: HeadShape, layout: Layout, rankCount: Int,

@@ -32,6 +32,7 @@ public struct Cluster: Sendable, Hashable {
         public var between: Link
 
         /// - Parameters:
+        ///   - name: its kind, or its host's name.
         ///   - memory: in bytes.
         ///   - inside: the link between two of its ranks.
         ///   - between: its link to other nodes.

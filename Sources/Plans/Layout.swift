@@ -37,6 +37,9 @@ public struct Sharding: Sendable, Equatable {
     public static let tokenCap = 2.0
 
     /// - Parameters:
+    ///   - lengths: the tokens of each sequence.
+    ///   - layout: how their tiles are dealt out.
+    ///   - rankCount: how many ranks they are dealt out to, at least one.
     ///   - costs: for `balanced`, the modelled cost of each tile by its number; without them, tokens count.
     ///   - speeds: for `balanced`, the ranks' relative speeds; without them, all are equal.
     public init(lengths: [Int], layout: Layout, rankCount: Int, costs: [Double]? = nil, speeds: [Double]? = nil) {

@@ -87,8 +87,11 @@ public struct Pricing: Sendable {
     private let everyRound: Bool
 
     /// - Parameters:
+    ///   - cluster: the machines, on whose ranks the job would run.
+    ///   - footprint: what the job does and holds beside its attention.
     ///   - mostRanks: with more ranks than this, the plans of about `sampledRanks` of each kind are priced, of one
     ///     round of heads, and stand for the others: bytes, messages and balance are estimates then.
+    ///   - sampledRanks: how many of each kind of ranks are priced then, at most.
     ///   - everyRound: whether all rounds of heads are priced where all ranks are; one stands for the others where not.
     ///   - problem: the job under a layout; its ranks are those of the cluster.
     public init(
@@ -106,8 +109,10 @@ public struct Pricing: Sendable {
 
     /// The prices of some strategies under some layouts, layout after layout.
     /// - Parameters:
-    ///   - threads: price several at a time.
-    ///   - progressed: called after each, from any thread.
+    ///   - strategies: those to be priced under each layout.
+    ///   - layouts: those to be priced, one after another.
+    ///   - threads: price several strategies at a time.
+    ///   - progressed: called once for each layout and after each price, from any thread.
     public func prices(
         _ strategies: [Strategy] = Strategy.allCases, _ layouts: [Layout] = Layout.allCases, threads: ThreadPool? = nil,
         progressed: @Sendable () -> Void = {}

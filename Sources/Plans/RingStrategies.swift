@@ -32,8 +32,10 @@ extension Planner {
     /// these members, other than that of the owner's group, with a group that needs it). For column results, Σ over key
     /// tiles and groups with queries that see it of a result for each maximal subtree that these fill, for the heads of
     /// all members but, in the owner's group, the owner.
-    /// - Parameter degree: the ranks of a group, a divisor of the rank count; 1 is `pass-kv`, all ranks
-    ///   `head-exchange`. Nil takes `hybridDegree`.
+    /// - Parameters:
+    ///   - dependencies: the job, with who sees what and who has what in it.
+    ///   - degree: the ranks of a group, a divisor of the rank count; 1 is `pass-kv`, all ranks `head-exchange`. Nil
+    ///     takes `hybridDegree`.
     public static func hybrid(_ dependencies: TileDependencies, degree: Int? = nil) -> Planner {
         let degree = degree ?? dependencies.problem.hybridDegree
         precondition(dependencies.problem.rankCount % degree == 0, "groups are equally large")

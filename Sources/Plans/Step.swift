@@ -17,8 +17,9 @@ public struct Units: Sendable, Hashable {
     public var keys: Runs
 
     /// - Parameters:
-    ///   - queries, keys: tiles, by their number in the batch.
+    ///   - queries: query tiles, by their number in the batch.
     ///   - heads: query heads.
+    ///   - keys: key tiles, by their number in the batch.
     public init(queries: Runs, heads: Range<Int>, keys: Runs) {
         self.queries = queries
         self.heads = heads
@@ -72,7 +73,9 @@ public struct Transfer: Sendable, Hashable {
     /// What the message carries, one behind another, in an order that both sides put it in.
     public var payloads: [Payload]
 
-    /// - Parameter peer: the other rank.
+    /// - Parameters:
+    ///   - peer: the other rank.
+    ///   - payloads: what the message carries, one behind another.
     public init(peer: Rank, payloads: [Payload]) {
         self.peer = peer
         self.payloads = payloads

@@ -21,9 +21,13 @@ public struct AttentionSetup {
     /// Collective.
     /// - Parameters:
     ///   - jobs: attentions to the same keys and values, which differ in their masks, queries or operations.
-    ///   - operation: that of each job.
+    ///   - strategy: how the units of all of them come to their operands.
+    ///   - transport: connects this rank to those that the jobs are dealt out to.
+    ///   - threads: those of this rank, all of which compute.
+    ///   - kernels: those that pack keys and values, and round what travels.
     ///   - memory: where the rank's own packed tiles are put, if it does not share them.
     ///   - progressed: called now and then, on any thread of the rank, while work gets done.
+    ///   - operation: that of each job.
     public init(
         _ jobs: [AttentionProblem], _ strategy: Strategy, transport: any Transport, threads: ThreadPool,
         kernels: KernelSet,
@@ -64,7 +68,15 @@ public struct AttentionSetup {
     }
 
     /// Attention of one job.
-    /// - Parameter modifiers: what is done to the scores; lists have an entry for each query head.
+    /// - Parameters:
+    ///   - problem: the job; its topology names ranks that share memory where there is room for it.
+    ///   - strategy: how its units come to their operands.
+    ///   - modifiers: what is done to the scores; lists have an entry for each query head.
+    ///   - transport: connects this rank to those that the job is dealt out to.
+    ///   - threads: those of this rank, all of which compute.
+    ///   - kernels: those that pack and attend.
+    ///   - memory: where the rank's own packed tiles are put, if it does not share them.
+    ///   - progressed: called now and then, on any thread of the rank, while work gets done.
     public init(
         _ problem: AttentionProblem, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(),
         transport: any Transport, threads: ThreadPool,

@@ -8,13 +8,13 @@ import Tiles
 /// One rank's keys and values of the sequences of a batch, packed tile by tile, and what it takes for the other ranks
 /// of its node to read them where they are.
 ///
-/// An attention's ``AttentionProblem/keys`` are those of the tiles that it reads. One value may serve many attentions: of
+/// An attention's `AttentionProblem.keys` are those of the tiles that it reads. One value may serve many attentions: of
 /// layers one after another, which pack it anew, of layers that see it through different masks, of queries of another
 /// sequence; and there may be many, where each layer keeps its own.
 public final class KeyValueTiles {
     /// Which tiles each rank holds, the keys that are there, and those that there is room for.
     public private(set) var keys: Sharding
-    /// The heads of the attentions that read them; their ``HeadShape/keyValueHeads`` are packed.
+    /// The heads of the attentions that read them; their `HeadShape.keyValueHeads` are packed.
     public let heads: HeadShape
     /// What keys and values are stored in.
     public let element: ElementKind
@@ -45,6 +45,8 @@ public final class KeyValueTiles {
     /// Keys and values of this rank alone.
     /// - Parameters:
     ///   - problem: whose keys they are: any attention to them.
+    ///   - rank: the rank whose tiles they are.
+    ///   - kernels: those that pack.
     ///   - memory: where they are put.
     public convenience init(
         of problem: AttentionProblem, rank: Rank, kernels: KernelSet, memory: BufferPool = BufferPool()
@@ -106,9 +108,10 @@ public final class KeyValueTiles {
     /// Packs some rows of one of this rank's key tiles, all heads. Different rows may be packed by different threads.
     /// - Parameters:
     ///   - tile: the tile's number in the batch.
-    ///   - rows: which of its rows: from the start of a panel (``PackedTile/panelWidth``) on, to the start of another
-    ///     or to the tile's end.
-    ///   - keys, values: the first element of row `rows.lowerBound`, head 0.
+    ///   - rows: which of its rows: from the start of a panel (`PackedTile.panelWidth`) on, to the start of another or
+    ///     to the tile's end.
+    ///   - keys: the keys of these rows; they begin with row `rows.lowerBound`, head 0.
+    ///   - values: the values of these rows, likewise.
     public func pack(tile: Int, rows: Range<Int>, keys: HeadRows, values: HeadRows) {
         // Where a reader has failed nobody reads any more, and the next call will throw.
         try? waitForReaders()
@@ -140,7 +143,8 @@ public final class KeyValueTiles {
     /// calls it alike, and attends to them with a job of the new ``keys``.
     /// - Parameters:
     ///   - count: how many. Full panels go first: the sequence's length before is a multiple of
-    ///     ``PackedTile/panelWidth``.
+    ///     `PackedTile.panelWidth`.
+    ///   - sequence: the sequence's place in the batch.
     ///   - rows: gives the first of some new rows of one of this rank's tiles, which are to be packed.
     public func append(
         _ count: Int, to sequence: Int,

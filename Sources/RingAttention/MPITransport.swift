@@ -26,7 +26,9 @@ public final class MPITransport: Transport {
     private static let drainLimit = Duration.seconds(2)
 
     /// A transport over the ranks of `communicator`. Collective.
-    /// - Parameter partLimit: the largest part of a message in bytes, the same on every rank.
+    /// - Parameters:
+    ///   - communicator: is duplicated, so that its other messages never mix with those of the transport.
+    ///   - partLimit: the largest part of a message in bytes, the same on every rank.
     public init(_ communicator: borrowing Communicator, partLimit: Int = RequestSet.partLimit) throws {
         self.communicator = try communicator.duplicate()
         self.partLimit = partLimit

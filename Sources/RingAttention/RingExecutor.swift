@@ -35,6 +35,9 @@ public final class RingExecutor {
     /// - Parameters:
     ///   - plan: a rank's own; its job's topology names ranks that share memory.
     ///   - operation: what is done: that of the plan's job.
+    ///   - transport: connects the rank to the others of the job.
+    ///   - threads: those of the rank, all of which compute.
+    ///   - kernels: those that round keys and values which travel in less than they are attended in.
     ///   - progressed: called now and then, on any thread of the rank, while work gets done.
     /// - Throws: ``SharedMemoryRefused`` where a node cannot have the memory; what the transport throws.
     public init(
@@ -57,7 +60,13 @@ public final class RingExecutor {
     }
 
     /// Attention with the job's mask.
-    /// - Parameter modifiers: what is done to the scores; lists have an entry for each query head.
+    /// - Parameters:
+    ///   - plan: a rank's own; its job's topology names ranks that share memory.
+    ///   - modifiers: what is done to the scores; lists have an entry for each query head.
+    ///   - transport: connects the rank to the others of the job.
+    ///   - threads: those of the rank, all of which compute.
+    ///   - kernels: those that attend, and round what travels.
+    ///   - progressed: called now and then, on any thread of the rank, while work gets done.
     public convenience init(
         plan: Plan, modifiers: ScoreModifiers = ScoreModifiers(), transport: any Transport, threads: ThreadPool,
         kernels: KernelSet,
@@ -107,10 +116,15 @@ public final class RingExecutor {
     }
 
     /// Attends this rank's queries to all keys they see. Collective: every rank calls it.
+    ///
+    /// More of the arguments is said at `TileCall.attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:)`.
     /// - Parameters:
+    ///   - queries: this rank's query rows, unscaled.
     ///   - keyValues: what they attend to, packed.
-    ///   - queries, scale, output, logSumExp, contents: see
-    ///     ``TileCall/attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:)``.
+    ///   - scale: what scores are multiplied by, 1/√d as a rule.
+    ///   - output: where O/ℓ goes; may be the memory of `queries`.
+    ///   - logSumExp: where m + ln ℓ goes, if anywhere.
+    ///   - contents: what the relative positions of the modifiers are to this attention, where there are any.
     /// - Throws: what the transport throws.
     public func attend(
         queries: HeadRows, to keyValues: KeyValueTiles, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil,
@@ -122,7 +136,9 @@ public final class RingExecutor {
     }
 
     /// Runs the operation. Collective: every rank calls it.
-    /// - Parameter keyValues: what this rank's rows meet: the job's keys, packed.
+    /// - Parameters:
+    ///   - call: where this rank's row operands are, and where its results go.
+    ///   - keyValues: what this rank's rows meet: the job's keys, packed.
     /// - Throws: what the transport throws.
     public func run(_ call: TileCall, on keyValues: KeyValueTiles) throws {
         precondition(keyValues.serve(plan.problem), "the plan is for these keys and values")

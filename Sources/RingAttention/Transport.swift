@@ -13,7 +13,10 @@ public struct Outgoing {
     /// What owns the memory: kept alive as long as the message is.
     private let owners: [AnyObject]
 
-    /// - Parameter owners: what owns the memory, kept alive as long as the message is.
+    /// - Parameters:
+    ///   - to: the rank that the message goes to.
+    ///   - pieces: where its bytes are, piece after piece.
+    ///   - owners: what owns the memory, kept alive as long as the message is.
     public init(to: Rank, pieces: [UnsafeRawBufferPointer], keeping owners: [AnyObject] = []) {
         self.to = to
         self.pieces = pieces
@@ -35,7 +38,10 @@ public struct Incoming {
     /// What owns the memory: kept alive as long as the message is.
     private let owners: [AnyObject]
 
-    /// - Parameter owners: what owns the memory, kept alive as long as the message is.
+    /// - Parameters:
+    ///   - from: the rank that the message comes from.
+    ///   - pieces: where its bytes go, piece after piece.
+    ///   - owners: what owns the memory, kept alive as long as the message is.
     public init(from: Rank, pieces: [UnsafeMutableRawBufferPointer], keeping owners: [AnyObject] = []) {
         self.from = from
         self.pieces = pieces

@@ -128,10 +128,12 @@ public enum VirtualRanks {
     /// waits throw ``TransportError/deadlock``; so no mistake in a plan can hang the process. (Ranks that share memory and
     /// wait for each other's clocks in a circle would; a clock waits for what came before it in the plan, never after.)
     /// - Parameters:
+    ///   - count: how many ranks the job has.
     ///   - seed: chooses the order in which messages are delivered.
     ///   - stackSize: bytes of each thread's stack.
     ///   - fillsReceives: whether memory is overwritten when a receive is posted, so that a rank that reads before
     ///     the message has arrived cannot pass unnoticed. For tests.
+    ///   - body: what a rank does, given its connection to the others.
     /// - Throws: the error that started the failure, of the lowest rank where there are several.
     /// - Precondition: `count` is positive.
     public static func run<Result: Sendable>(

@@ -42,7 +42,9 @@ public struct TileNumbering: Sendable, Equatable {
     /// `firstTile[s]` is the number of the first tile of sequence `s`; one more element than sequences.
     public let firstTile: [Int]
 
-    /// - Parameter capacities: the tokens that each sequence has room for, at least its length; nil: just its length.
+    /// - Parameters:
+    ///   - lengths: the tokens of each sequence.
+    ///   - capacities: the tokens that each sequence has room for, at least its length; nil: just its length.
     public init(lengths: [Int], capacities: [Int]? = nil) {
         let capacities = capacities ?? lengths
         precondition(

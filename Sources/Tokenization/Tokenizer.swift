@@ -34,19 +34,24 @@ public struct Tokenizer: Sendable {
     public let suffixIds: [Int32]
 
     /// Reads the tokenizer of the model in `folder`: `tokenizer.json`, or `vocab.txt` of an ESM that has none.
-    /// - Parameter lowercase: as in ``init(json:path:lowercase:)``.
+    /// - Parameters:
+    ///   - folder: the model's, as a path.
+    ///   - lowercase: as in ``init(json:path:lowercase:)``.
     public static func load(folder: String, lowercase: Bool = false) throws(FileError) -> Tokenizer {
         let file = try TokenizerFile(folder: folder)
         return try Tokenizer(json: file.json, path: file.path, lowercase: lowercase)
     }
 
-    /// Whether the model in `folder` has a tokenizer that ``load(folder:)`` would read.
+    /// Whether the model in `folder` has a tokenizer that ``load(folder:lowercase:)`` would read.
     public static func exists(folder: String) -> Bool { TokenizerFile.path(folder: folder) != nil }
 
-    /// Reads a tokenizer from the contents of a `tokenizer.json`; `path` names the file in errors.
-    /// - Parameter lowercase: lowercase text before the file's own normalizer, unless that lowercases, as
-    ///   sentence-transformers does for its `do_lower_case`. Text must not be lowercased by itself: what grows by it
-    ///   has offsets of its own then.
+    /// Reads a tokenizer from the contents of a `tokenizer.json`.
+    /// - Parameters:
+    ///   - json: the contents.
+    ///   - path: names the file in errors.
+    ///   - lowercase: lowercase text before the file's own normalizer, unless that lowercases, as
+    ///     sentence-transformers does for its `do_lower_case`. Text must not be lowercased by itself: what grows by it
+    ///     has offsets of its own then.
     public init(json: JSON, path: String, lowercase: Bool = false) throws(FileError) {
         func component(_ key: String) -> Component? {
             guard let value = json[key], !value.isNull else { return nil }
@@ -135,9 +140,11 @@ public struct Tokenizer: Sendable {
     /// What pieces inside a word begin with in the vocabulary, as `##`; nil where they bear no mark.
     public var continuingSubwordPrefix: String? { model.continuingSubwordPrefix }
 
-    /// The tokens of `text`.
+    /// The tokens of a text.
     ///
-    /// - Parameter addSpecialTokens: whether ``prefixIds`` and ``suffixIds`` are put around.
+    /// - Parameters:
+    ///   - text: as it stands: it is normalised and split here.
+    ///   - addSpecialTokens: whether ``prefixIds`` and ``suffixIds`` are put around.
     /// - Precondition: the text has fewer than 2³¹ scalars, normalised and, where the tokenizer spells bytes, spelled.
     public func encode(_ text: String, addSpecialTokens: Bool = true) -> Encoding {
         lay([tokens(of: text)], addSpecialTokens: addSpecialTokens)
@@ -146,7 +153,10 @@ public struct Tokenizer: Sendable {
     /// The tokens of a pair of texts, as a question and a passage, with the special tokens that the file puts around
     /// and between them.
     ///
-    /// - Parameter addSpecialTokens: whether special tokens are put around and between.
+    /// - Parameters:
+    ///   - first: the text of sequence 0, as the question.
+    ///   - second: the text of sequence 1, as the passage.
+    ///   - addSpecialTokens: whether special tokens are put around and between.
     /// - Precondition: each text has fewer than 2³¹ scalars, normalised and spelled as well.
     public func encode(_ first: String, pair second: String, addSpecialTokens: Bool = true) -> Encoding {
         lay([tokens(of: first), tokens(of: second)], addSpecialTokens: addSpecialTokens)

@@ -12,10 +12,12 @@ public struct AnswerSpan: Sendable, Equatable {
 
 /// The best spans of one window.
 /// - Parameters:
-///   - starts, ends: a logit a token.
+///   - starts: for each token, the logit of an answer that starts there.
+///   - ends: for each token, the logit of an answer that ends there.
 ///   - isContext: which tokens may be part of an answer.
 ///   - first: the token that stands for no answer (`[CLS]`), which takes its share of the probability but is no answer.
 ///   - maximumTokens: of an answer.
+///   - count: how many spans to give, best first; fewer where there are no more.
 public func answerSpans(
     starts: [Float], ends: [Float], isContext: [Bool], first: Int?, maximumTokens: Int, count: Int
 ) -> [AnswerSpan] {

@@ -53,9 +53,12 @@ extension EncoderRun {
 
     /// Deals documents out to ranks.
     /// - Parameters:
+    ///   - lengths: the tokens of each document.
+    ///   - configuration: that of the encoder, by which costs are modelled.
     ///   - layout: nil: `contiguous`, unless its largest modelled cost of a rank is more than a twentieth above the
     ///     mean and that of `balanced` is smaller; where `balanced` keeps documents whole, it is taken unless
     ///     `contiguous` does so too and is as even.
+    ///   - rankCount: how many ranks there are.
     ///   - speeds: the ranks' relative speeds, for `balanced`.
     public static func sharding(
         lengths: [Int], configuration: EncoderConfiguration, layout: Layout?, rankCount: Int, speeds: [Double]? = nil
@@ -80,7 +83,12 @@ extension EncoderRun {
     }
 
     /// Deals documents out to ranks.
-    /// - Parameter speeds: the ranks' relative speeds, for `balanced`.
+    /// - Parameters:
+    ///   - lengths: the tokens of each document.
+    ///   - encoder: the one that is to run over them.
+    ///   - layout: nil: as in ``sharding(lengths:configuration:layout:rankCount:speeds:)``.
+    ///   - rankCount: how many ranks there are.
+    ///   - speeds: the ranks' relative speeds, for `balanced`.
     public static func sharding(
         lengths: [Int], encoder: Encoder, layout: Layout?, rankCount: Int, speeds: [Double]? = nil
     ) -> Sharding {

@@ -35,7 +35,11 @@ public struct Encoder: Sendable {
     }
 
     /// Loads the weights of a checkpoint.
-    /// - Parameter storage: where they are put.
+    /// - Parameters:
+    ///   - checkpoint: the model's files, from whose `config.json` the configuration is read.
+    ///   - storage: where the weights are put.
+    ///   - element: what the weights of dense layers, keys and values are stored in.
+    ///   - kernels: those that pack the weights and that every run computes with.
     /// - Throws: `FileError` naming the file and tensor.
     public init(
         _ checkpoint: Checkpoint, storage: WeightStorage = WeightStorage(), element: ElementKind = .float32,

@@ -177,7 +177,10 @@ public struct AttentionPattern: Sendable, Hashable {
     /// The base θ of rotary positions (Su et al. 2021); nil where queries and keys are not turned.
     public var rotaryBase: Double?
 
-    /// - Parameter rotaryBase: the base θ of rotary positions; nil where queries and keys are not turned.
+    /// - Parameters:
+    ///   - heads: the heads of queries, keys and values, and their widths.
+    ///   - mask: what queries see.
+    ///   - rotaryBase: the base θ of rotary positions; nil where queries and keys are not turned.
     public init(heads: HeadShape, mask: Mask = .full, rotaryBase: Double? = nil) {
         self.heads = heads
         self.mask = mask

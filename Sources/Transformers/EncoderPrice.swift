@@ -10,7 +10,10 @@ extension EncoderConfiguration {
     /// What a rank of `threads` threads does and holds beside attention.
     ///
     /// A token has its hidden state and its query, which the output replaces; a thread has room for a block of rows.
-    /// - Parameter weights: whether the weights count, or are there already.
+    /// - Parameters:
+    ///   - element: what the weights of dense layers are stored in.
+    ///   - threads: those of a rank.
+    ///   - weights: whether the weights count, or are there already.
     public func footprint(_ element: ElementKind, threads: Int = 1, weights: Bool = true) throws(FileError)
         -> Footprint
     {

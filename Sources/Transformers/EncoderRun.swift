@@ -66,8 +66,15 @@ public final class EncoderRun {
     public var tiles: [LocalTile] { layout.tiles }
 
     /// - Parameters:
+    ///   - encoder: the model that is run.
+    ///   - sharding: which rank holds which tiles of the batch's documents.
+    ///   - strategy: how the units of attention come to their operands.
     ///   - topology: which ranks share memory; none do by default. Collective where some do.
+    ///   - wire: what keys and values travel in, if not in what they are stored in.
+    ///   - transport: connects this rank to the others of the sharding.
+    ///   - threads: those of this rank, all of which compute.
     ///   - memory: what runs before this one have left, if they are gone.
+    ///   - progressed: called now and then, on any thread of the rank, while work gets done.
     public init(
         encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil,
         wire: ElementKind? = nil,
@@ -157,9 +164,11 @@ public final class EncoderRun {
         }
     }
 
-    /// The logits that a head gives for some of this rank's rows, by tile and in ascending order.
-    /// - Parameter wanted: the rows of a tile, counted from its first token.
-    /// - Returns: (number of the tile, row, outputs values).
+    /// The logits that a head gives for some of this rank's rows, tile by tile, in the order in which they are wanted.
+    /// - Parameters:
+    ///   - head: the head of a task, over states of this encoder.
+    ///   - wanted: the rows of a tile, counted from its first token.
+    /// - Returns: for each row its tile, the row as it was wanted, and a logit for each of the head's outputs.
     public func logits(_ head: TaskHead, wanted: (LocalTile) -> [Int]) -> [(tile: LocalTile, row: Int, values: [Float])]
     {
         let width = encoder.configuration.hiddenSize

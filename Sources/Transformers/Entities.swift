@@ -58,6 +58,9 @@ public struct Entity: Sendable, Equatable {
 
 /// The entities of a document, those labelled `O` left out.
 /// - Parameters:
+///   - tokens: those of the document in their order, without special ones.
+///   - labels: the labels' names, by their numbers.
+///   - aggregation: how the tokens' labels become entities.
 ///   - text: makes text of tokens.
 public func entities(
     _ tokens: [ScoredToken], labels: [String], aggregation: EntityAggregation, text: ([String]) -> String

@@ -37,7 +37,7 @@ extension ParameterSource {
 }
 
 extension Checkpoint: ParameterSource {
-    /// Reads the tensor that ``WeightPath`` finds under that name, as float32.
+    /// Reads the tensor that `WeightPath` finds under that name, as float32.
     /// - Throws: `FileError` naming the file and the tensor.
     public func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>)
         throws(FileError)
@@ -46,7 +46,7 @@ extension Checkpoint: ParameterSource {
             shape: shape, range: range, into: UnsafeMutableBufferPointer(start: floats, count: range.count))
     }
 
-    /// Whether ``WeightPath`` finds a tensor under that name.
+    /// Whether `WeightPath` finds a tensor under that name.
     public func has(_ name: String) -> Bool { self[name].exists }
     /// Throws where the tensor is missing, has another shape or is of no readable type.
     public func check(_ name: String, shape: [Int]) throws(FileError) { try self[name].check(shape: shape) }

@@ -14,8 +14,8 @@ public struct Parameter: Sendable, Hashable {
 
 /// The parameters of an encoder, in the order in which its layers come to them.
 ///
-/// The tree itself is the layers: each goes from its ``ParameterPath`` to its parameters and to the layers within it, and is
-/// the one place that knows their names and shapes. Whoever visits brings a ``ParameterSource``, which says what a
+/// The tree itself is the layers: each goes from its `ParameterPath` to its parameters and to the layers within it, and
+/// is the one place that knows their names and shapes. Whoever visits brings a ``ParameterSource``, which says what a
 /// parameter's values are, and a ``WeightStorage``, which says where the weights made of them lie:
 ///
 /// | visit | source | storage |
@@ -38,8 +38,11 @@ public struct ParameterTree: Sendable {
 
     /// The parameters of a task's head, as a checkpoint has it.
     /// - Parameters:
-    ///   - labels: how many the head gives.
+    ///   - task: what the head is for.
+    ///   - labels: how many the head gives, where the task is a classification.
+    ///   - checkpoint: the one that has the head.
     ///   - path: of `config.json`, for messages.
+    ///   - configuration: that of the encoder below the head.
     /// - Throws: `FileError` where the checkpoint has no such head.
     public init(
         _ task: Task, labels: Int, of checkpoint: Checkpoint, path: String, _ configuration: EncoderConfiguration
@@ -57,6 +60,7 @@ public struct ParameterTree: Sendable {
     /// into files are the checkpoint's.
     /// - Parameters:
     ///   - values: the new values, by the names of ``parameters``.
+    ///   - checkpoint: the one that is written again; it has every parameter of this tree, in its shape.
     ///   - write: takes the name of a file in the folder, bytes, and where they belong in it.
     /// - Throws: `FileError` where the checkpoint lacks a parameter or cannot be read; what `values` and `write` throw.
     public func save(

@@ -29,7 +29,15 @@ public struct TaskHead: Sendable {
 
     /// Loads a head.
     /// - Parameters:
-    ///   - config: the model's `config.json`; `labels` how many outputs it asks for.
+    ///   - task: what the head is for.
+    ///   - labels: how many outputs a classification has; other tasks have a number of their own.
+    ///   - config: the model's `config.json`.
+    ///   - path: names that file in errors.
+    ///   - configuration: that of the encoder below the head.
+    ///   - parameters: where the head's values come from, by the names that Hugging Face publishes.
+    ///   - storage: where the weights are put.
+    ///   - element: what the weights of dense layers are stored in.
+    ///   - kernels: those that pack the weights and compute logits.
     /// - Throws: `FileError` naming the tensor that is missing, which tells a model that was not trained for the task.
     public init(
         _ task: Task, labels: Int, config: JSON, path: String, configuration: EncoderConfiguration,
@@ -188,7 +196,9 @@ public struct LabelSet: Sendable {
     public let problem: Problem?
 
     /// Reads `id2label`, or where it is missing takes `num_labels` names `LABEL_0`, `LABEL_1`, …; and `problem_type`.
-    /// - Parameter path: names the file in errors.
+    /// - Parameters:
+    ///   - config: the model's `config.json`.
+    ///   - path: names the file in errors.
     /// - Throws: `FileError` where labels are not numbered from 0 without a gap, or the problem is an unknown one.
     public init(_ config: JSON, path: String) throws(FileError) {
         let reader = ConfigurationReader(config: config, path: path)

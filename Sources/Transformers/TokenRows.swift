@@ -26,6 +26,7 @@ public struct TokenError: Error, Sendable, Hashable, CustomStringConvertible {
     /// - Parameters:
     ///   - sequence: the document's place in the batch.
     ///   - token: the token's place in the document, special tokens counted.
+    ///   - table: the one that lacks the row.
     ///   - value: the id, the type, or the place.
     ///   - rows: how many rows the table has.
     public init(sequence: Int, token: Int, table: Table, value: Int, rows: Int) {
@@ -56,7 +57,9 @@ extension EncoderConfiguration {
 
     /// Checks that every token of a batch has its rows in the embedding tables. The one place where it is checked:
     /// nothing behind it looks again.
-    /// - Parameter typeIds: looked at only where the model ``distinguishesTypes``.
+    /// - Parameters:
+    ///   - ids: the token ids of each document.
+    ///   - typeIds: looked at only where the model ``distinguishesTypes``.
     /// - Throws: the first token that has none.
     public func check(ids: [[Int32]], typeIds: [[Int32]]? = nil) throws(TokenError) {
         for (sequence, document) in ids.enumerated() {

@@ -35,6 +35,7 @@ public final class WeightStorage {
     /// Memory that ranks of a node share, whose first rank has it in its segment. Collective.
     /// - Parameters:
     ///   - floats: as many as a loading has counted.
+    ///   - transport: connects this rank to those that share memory with it.
     ///   - nodes: which ranks share a copy.
     /// - Throws: what the transport throws.
     public static func shared(floats: Int, over transport: any Transport, among nodes: Topology) throws -> WeightStorage

@@ -17,7 +17,10 @@ public struct ReferenceEncoder: Sendable {
     private let threads: ThreadPool
 
     /// An encoder that reads its parameters only while it computes states.
-    /// - Parameter threads: what the rows of each document are spread over.
+    /// - Parameters:
+    ///   - configuration: the shape and the options of the layers.
+    ///   - parameters: where their values come from, by the names that Hugging Face publishes.
+    ///   - threads: what the rows of each document are spread over.
     public init(_ configuration: EncoderConfiguration, parameters: any ParameterSource, threads: ThreadPool) {
         self.configuration = configuration
         self.parameters = parameters
@@ -29,7 +32,11 @@ public struct ReferenceEncoder: Sendable {
     private var root: ParameterPath { ParameterPath(source: parameters, storage: .counting) }
 
     /// The hidden states of each document in float64: (tokens, hiddenSize). Parameters are read layer by layer.
-    /// - Parameter layerDone: told the number of layers done.
+    /// - Parameters:
+    ///   - ids: the token ids of each document.
+    ///   - typeIds: for each document, which of two texts each token is of, 0 or 1; the values count only where the
+    ///     model distinguishes them.
+    ///   - layerDone: told the number of layers done.
     /// - Throws: what the source of the parameters throws.
     /// - Precondition: every token has its rows (``EncoderConfiguration/check(ids:typeIds:)``).
     public func exactStates(ids: [[Int32]], typeIds: [[Int32]], layerDone: (Int) -> Void = { _ in }) throws(FileError)
