@@ -1,4 +1,4 @@
-// Two thousand generated cases of mask × modifier × layout × strategy × heads × lengths × ranks against the float64
+// A thousand generated cases of mask × modifier × layout × strategy × heads × lengths × ranks against the float64
 // oracle.
 
 import Attention
@@ -17,9 +17,9 @@ import Tiles
     // Unoptimised code is some fifty times slower: a sample.
     private static let usualCases = 10
     #else
-    private static let usualCases = 250
+    private static let usualCases = 125
     #endif
-    /// Eight times so many cases; ANNULUS_TEST_CASES is for a quick look.
+    /// Eight times so many cases; ANNULUS_TEST_CASES asks for more, or for a quick look.
     static let casesPerPart =
         ProcessInfo.processInfo.environment["ANNULUS_TEST_CASES"].flatMap { Int($0) } ?? usualCases
 
