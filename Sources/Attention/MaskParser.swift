@@ -19,6 +19,12 @@ public struct MaskSyntaxError: Error, Hashable, Sendable, CustomStringConvertibl
 }
 
 extension Mask {
+    /// The masks that an expression can name, with their arguments, as help lists them.
+    public static let names = [
+        "full", "causal", "window(left,right) (-1: unlimited)", "documents(n1,n2,…) or documents(q…;k…)", "prefix(n)",
+        "global(i,j,…)", "blocks(FILE.npy,SIZE)",
+    ]
+
     /// Parses an expression: `full`, `causal`, `window(left,right)`, `documents(n1,n2,…)` or `documents(q…;k…)`,
     /// `prefix(n)`, `global(i,j,…)`, `blocks(FILE,SIZE)`; `!`, `&`, `|` in that precedence or `not`, `and`, `or`;
     /// parentheses.
@@ -137,7 +143,8 @@ private struct MaskParser {
             throw fault(
                 name.isEmpty
                     ? "expected a mask"
-                    : "'\(name)' is no mask; known are full, causal, window, documents, prefix, global, blocks")
+                    : "'\(name)' is no mask; known are "
+                        + Mask.names.map { $0.prefix { $0.isLetter } }.joined(separator: ", "))
         }
     }
 

@@ -18,6 +18,18 @@ public enum Strategy: String, CaseIterable, Sendable {
     /// Queries go down a tree of ranks, and partials merge on the way up (Tree Attention, Shyam and others 2024).
     case tree
 
+    /// What it does, in a few words, as help has it.
+    public var summary: String {
+        switch self {
+        case .passKeyValue: "keys and values go round the ring"
+        case .passQueries: "queries do, partials return"
+        case .allGather: "keys and values at once"
+        case .headExchange: "each rank some heads"
+        case .hybrid: "head exchange in groups, rings across them"
+        case .tree: "few queries; partials merge up a tree of ranks"
+        }
+    }
+
     /// Whether nothing travels where every sequence is whole on a rank.
     public var keepsWholeSequencesInPlace: Bool { self != .headExchange && self != .hybrid }
 

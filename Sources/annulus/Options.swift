@@ -34,10 +34,9 @@ struct RunOptions: ParsableArguments {
 
     @Option(
         help: """
-            Who computes what: pass-kv (keys and values go round the ring), pass-q (queries do, partials return), all-gather (keys \
-            and values at once), head-exchange (each rank some heads), hybrid (head exchange in groups, rings across them), tree \
-            (few queries; partials merge up a tree of ranks), or auto: the one that is predicted to be fastest and fits into memory, from \
-            the speeds of ranks and links, which are measured in some tenths of a second and kept for a day. The bits are the same.
+            Who computes what: \(Strategy.allCases.map { "\($0.rawValue) (\($0.summary))" }.joined(separator: ", ")), \
+            or auto: the one that is predicted to be fastest and fits into memory, from the \
+            speeds of ranks and links, which are measured in some tenths of a second and kept for a day. The bits are the same.
             """)
     var strategy: StrategyName = .auto
 

@@ -8,8 +8,8 @@ import Plans
 
 enum MaskInput {
     static let help = """
-        Which keys a query sees: full, causal, window(left,right) (-1: unlimited), documents(n1,n2,…) or documents(q…;k…), \
-        prefix(n), global(i,j,…), blocks(FILE.npy,SIZE); combined with !, & and | in that precedence, or not, and, or, and parentheses. \
+        Which keys a query sees: \(Mask.names.joined(separator: ", ")); \
+        combined with !, & and | in that precedence, or not, and, or, and parentheses. \
         Aligned at the bottom right: query row r stands at r + Lk − Lq.
         """
 
