@@ -8,8 +8,8 @@ let package = Package(
     platforms: [.macOS(.v15)],
     products: [
         .library(name: "RingAttention", targets: ["RingAttention", "Plans", "Attention", "Tiles", "Matrices", "MPI"]),
-        .library(name: "Transformers", targets: ["Transformers", "Checkpoints", "Tokenization"]),
-        .library(name: "Pipelines", targets: ["Pipelines", "Checkpoints"]),
+        .library(name: "Transformers", targets: ["Transformers", "Checkpoints", "Files", "Tokenization"]),
+        .library(name: "Pipelines", targets: ["Pipelines", "Checkpoints", "Files"]),
         .executable(name: "annulus", targets: ["annulus"]),
     ],
     dependencies: [
@@ -20,32 +20,35 @@ let package = Package(
     targets: [
         .systemLibrary(name: "CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev"]), .brew(["open-mpi"])]),
         .target(name: "CLibrary"),
-        .target(name: "CAttentionKernels"),
+        .target(name: "CKernels"),
         .target(name: "CFiles"),
         .target(name: "MPI", dependencies: ["CLibrary", "CMPI"]),
-        .target(name: "Matrices", dependencies: ["CAttentionKernels", "CLibrary"]),
+        .target(name: "Matrices", dependencies: ["CKernels", "CLibrary"]),
         .target(name: "Tiles"),
-        .target(name: "Attention", dependencies: ["CAttentionKernels", "CLibrary", "Matrices", "Tiles"]),
+        .target(name: "Attention", dependencies: ["CKernels", "CLibrary", "Matrices", "Tiles"]),
         .target(name: "Plans", dependencies: ["Attention", "Matrices", "Tiles"]),
         .target(name: "RingAttention", dependencies: ["Attention", "CLibrary", "MPI", "Matrices", "Plans", "Tiles"]),
-        .target(name: "Checkpoints", dependencies: ["CFiles", "CLibrary"]),
-        .target(name: "Tokenization", dependencies: ["Checkpoints"]),
+        .target(name: "Files", dependencies: ["CFiles", "CLibrary"]),
+        .target(name: "Checkpoints", dependencies: ["CLibrary", "Files"]),
+        .target(name: "Tokenization", dependencies: ["Files"]),
         .target(
             name: "Transformers",
-            dependencies: ["Attention", "CLibrary", "Checkpoints", "Matrices", "Plans", "RingAttention", "Tiles"]),
+            dependencies: [
+                "Attention", "CLibrary", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles",
+            ]),
         .target(
             name: "Pipelines",
             dependencies: [
-                "Attention", "Checkpoints", "MPI", "Matrices", "Plans", "RingAttention", "Tiles", "Tokenization",
-                "Transformers",
+                "Attention", "Checkpoints", "Files", "MPI", "Matrices", "Plans", "RingAttention", "Tiles",
+                "Tokenization", "Transformers",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),
             ]),
         .executableTarget(
             name: "annulus",
             dependencies: [
-                "Attention", "CMPI", "Checkpoints", "MPI", "Matrices", "Pipelines", "Plans", "RingAttention", "Tiles",
-                "Tokenization", "Transformers",
+                "Attention", "CMPI", "Checkpoints", "Files", "MPI", "Matrices", "Pipelines", "Plans", "RingAttention",
+                "Tiles", "Tokenization", "Transformers",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),
@@ -54,24 +57,27 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["Attention", "Matrices", "Plans", "RingAttention", "Tiles"],
             path: "Tests/TestSupport"),
-        .testTarget(name: "MatricesTests", dependencies: ["CAttentionKernels", "Matrices"]),
+        .testTarget(name: "MatricesTests", dependencies: ["CKernels", "Matrices"]),
         .testTarget(name: "TilesTests", dependencies: ["TestSupport", "Tiles"]),
         .testTarget(
             name: "AttentionTests", dependencies: ["Attention", "Matrices", "RingAttention", "TestSupport", "Tiles"]),
         .testTarget(name: "PlansTests", dependencies: ["Attention", "Matrices", "Plans", "Tiles"]),
         .testTarget(
             name: "RingAttentionTests",
-            dependencies: ["Attention", "Checkpoints", "Matrices", "Plans", "RingAttention", "TestSupport", "Tiles"],
+            dependencies: ["Attention", "Files", "Matrices", "Plans", "RingAttention", "TestSupport", "Tiles"],
             exclude: ["Goldens"]),
-        .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints"]),
-        .testTarget(name: "TokenizationTests", dependencies: ["Checkpoints", "Tokenization"], exclude: ["Goldens"]),
+        .testTarget(name: "CheckpointsTests", dependencies: ["Checkpoints", "Files"]),
+        .testTarget(name: "TokenizationTests", dependencies: ["Files", "Tokenization"], exclude: ["Goldens"]),
         .testTarget(
             name: "TransformersTests",
-            dependencies: ["Attention", "Checkpoints", "Matrices", "Plans", "RingAttention", "Tiles", "Transformers"],
+            dependencies: [
+                "Attention", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles", "Transformers",
+            ],
             exclude: ["Goldens"]),
         // Runs the command.
         .testTarget(
-            name: "CommandTests", dependencies: ["Attention", "Checkpoints", "Matrices", "TestSupport", "annulus"]),
+            name: "CommandTests",
+            dependencies: ["Attention", "Checkpoints", "Files", "Matrices", "TestSupport", "annulus"]),
         // The programs of docs/library.md, and the test that they are and do what it says.
         .executableTarget(
             name: "attention-example", dependencies: ["Attention", "MPI", "Matrices", "Plans", "RingAttention"],
@@ -86,15 +92,15 @@ let package = Package(
         .testTarget(
             name: "LibraryExampleTests",
             dependencies: [
-                "Checkpoints", "Pipelines", "RingAttention", "annulus", "attention-example", "embedding-example",
-                "similarity-example", .product(name: "Logging", package: "swift-log"),
+                "Checkpoints", "Files", "Pipelines", "RingAttention", "annulus", "attention-example",
+                "embedding-example", "similarity-example", .product(name: "Logging", package: "swift-log"),
             ],
             path: "Tests/LibraryExample/Tests"),
         // What is fuzzed (Tests/Fuzz is a package of its own), and the test that replays the committed inputs.
         .target(
             name: "FuzzTargets",
             dependencies: [
-                "Attention", "Checkpoints", "Matrices", "Plans", "RingAttention", "TestSupport", "Tiles",
+                "Attention", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "TestSupport", "Tiles",
                 "Tokenization", "Transformers",
             ],
             path: "Tests/Fuzz/Targets"),
@@ -103,7 +109,7 @@ let package = Package(
         .executableTarget(
             name: "distributed-tests",
             dependencies: [
-                "Attention", "CMPI", "Checkpoints", "MPI", "Matrices", "Pipelines", "Plans", "RingAttention",
+                "Attention", "CMPI", "Checkpoints", "Files", "MPI", "Matrices", "Pipelines", "Plans", "RingAttention",
                 "TestSupport", "Tiles", "Transformers",
             ],
             path: "Tests/DistributedTests", exclude: ["Misuse"]),

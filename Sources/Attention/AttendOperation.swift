@@ -1,6 +1,6 @@
 // Attention itself as a tile operation: rows bring queries, columns keys and values, rows get m, ℓ and O.
 
-import CAttentionKernels
+import CKernels
 import Matrices
 import Tiles
 

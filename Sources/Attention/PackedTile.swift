@@ -1,6 +1,6 @@
 // How the keys and values of one tile and head lie in memory.
 
-import CAttentionKernels
+import CKernels
 import Matrices
 import Tiles
 

@@ -1,6 +1,6 @@
 // The attention of some queries to some keys, before normalisation.
 
-import CAttentionKernels
+import CKernels
 import Matrices
 
 /// The softmax statistics and the unnormalised output of the rows of one query tile and head over some

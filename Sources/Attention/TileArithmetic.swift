@@ -1,6 +1,6 @@
 // The microkernels of a tile for either kind of element, under one set of signatures.
 
-import CAttentionKernels
+import CKernels
 import Matrices
 
 /// The steps of a tile's attention. Queries, weights and panels are of the element's kind, their pointers and strides

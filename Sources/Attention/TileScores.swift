@@ -1,6 +1,6 @@
 // The scores of a query tile against a key tile, strip by strip: what every operation recomputes in the same way.
 
-import CAttentionKernels
+import CKernels
 import Matrices
 import Tiles
 

@@ -1,5 +1,7 @@
 // A model folder in Hugging Face format: its configuration and its weights, addressed as the checkpoint names them.
 
+import Files
+
 /// An open model folder: `config.json` and `model.safetensors`, or the shards of `model.safetensors.index.json`.
 ///
 /// Weights are addressed by path: `checkpoint["encoder"]["layer"][3]["output"]["dense"]["weight"]`. A prefix that

@@ -1,6 +1,7 @@
 // From what a user calls a model to the folder that holds it, without a network.
 
 import CLibrary
+import Files
 
 extension Checkpoint {
     /// The folder that `name` means: a folder, or `org/name` in the Hugging Face cache on this machine.

@@ -1,5 +1,7 @@
 // What sentence-transformers does with a model's hidden states, read from its own files.
 
+import Files
+
 /// How the hidden states of a document become one vector.
 ///
 /// The names are those of the command line; sentence-transformers spells some of them otherwise.

@@ -1,6 +1,6 @@
 // The kernel sets of this machine: which instruction sets the C microkernels may use.
 
-import CAttentionKernels
+import CKernels
 
 /// A set of microkernels written for one instruction set.
 ///

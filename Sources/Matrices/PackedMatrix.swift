@@ -1,6 +1,6 @@
 // The weights of a dense layer, packed once for the panel kernels, and the product that uses them.
 
-import CAttentionKernels
+import CKernels
 
 /// A weight matrix W of `outputs` × `inputs`, stored as the panels of its transpose that `annulus_kernels.h` defines.
 ///

@@ -1,6 +1,6 @@
 // The panel product of one kernel set for either kind of element, under one signature.
 
-import CAttentionKernels
+import CKernels
 
 /// C[rows][width] = (adds ? C : 0) + A[rows][terms] · panel[terms][width], as `panel_product` of the C kernels.
 ///

@@ -1,6 +1,6 @@
 // Threads that take units of work from one queue while the calling thread polls the exchange.
 
-import CAttentionKernels
+import CKernels
 import CLibrary
 import Synchronization
 

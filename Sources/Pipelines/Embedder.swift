@@ -2,6 +2,7 @@
 
 import Checkpoints
 import Crypto
+import Files
 import Foundation
 import RingAttention
 import Tokenization

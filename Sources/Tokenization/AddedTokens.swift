@@ -1,6 +1,6 @@
 // Tokens that are found in the text as they stand, before the model sees it.
 
-import Checkpoints
+import Files
 
 /// One entry of `added_tokens`.
 struct AddedToken: Sendable, Equatable {

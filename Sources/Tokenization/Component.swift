@@ -1,6 +1,6 @@
 // Reading one component of a tokenizer file, with errors that say where it stands.
 
-import Checkpoints
+import Files
 
 /// A part of `tokenizer.json` together with its place in the file.
 struct Component {

@@ -1,6 +1,6 @@
 // The last stage of a tokenizer: the special tokens around one text or two.
 
-import Checkpoints
+import Files
 
 /// What stands around and between texts.
 ///

@@ -1,6 +1,6 @@
 // From tokens back to text, as the decoder of tokenizer.json says.
 
-import Checkpoints
+import Files
 
 /// The decoder of a `tokenizer.json`, with the special tokens that a reader of its text leaves out.
 public struct TokenDecoder: Sendable {

@@ -1,6 +1,6 @@
 // Text to token ids with offsets, exactly as Hugging Face's `tokenizers` does from the same `tokenizer.json`.
 
-import Checkpoints
+import Files
 
 /// A tokenizer read from `tokenizer.json`.
 ///

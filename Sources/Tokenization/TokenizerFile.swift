@@ -1,6 +1,6 @@
 // Which file of a model's folder holds its tokenizer, and what it says.
 
-import Checkpoints
+import Files
 
 /// The tokenizer of a folder, in the form of a `tokenizer.json`.
 ///

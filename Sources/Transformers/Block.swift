@@ -1,7 +1,7 @@
 // One block of a transformer: attention and what is row-wise around it.
 
 import Attention
-import Checkpoints
+import Files
 import Matrices
 
 /// What attention needs of each row, and what becomes of its result: the dense layers around it. Attention itself,

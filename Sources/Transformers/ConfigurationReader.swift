@@ -1,6 +1,6 @@
 // Keys of a config.json, checked one by one; what is not supported is refused by name.
 
-import Checkpoints
+import Files
 
 /// Reads the keys of one `config.json`. A key may have several names, of which the first one present counts; null is
 /// absent.

@@ -2,7 +2,7 @@
 
 import Attention
 import CLibrary
-import Checkpoints
+import Files
 import Matrices
 
 extension DisentangledPositions {

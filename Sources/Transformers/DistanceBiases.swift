@@ -2,7 +2,7 @@
 
 import Attention
 import CLibrary
-import Checkpoints
+import Files
 
 extension ScoreModifiers {
     /// What an encoder's layers do to their scores; `path` is where a learned bias is.

@@ -2,6 +2,7 @@
 
 import Attention
 import Checkpoints
+import Files
 import Matrices
 
 /// A loaded model: immutable, so any number of runs may share it.

@@ -1,7 +1,7 @@
 // What an encoder does and holds beside its attention, for plans and for the refusal of what memory cannot hold.
 
 import Attention
-import Checkpoints
+import Files
 import Matrices
 import Plans
 import Tiles

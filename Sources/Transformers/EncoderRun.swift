@@ -1,7 +1,7 @@
 // One batch of documents through an encoder, on one rank of a job.
 
 import Attention
-import Checkpoints
+import Files
 import Matrices
 import Plans
 import RingAttention

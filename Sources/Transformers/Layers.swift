@@ -2,7 +2,7 @@
 // that row alone.
 
 import Attention
-import Checkpoints
+import Files
 import Matrices
 
 /// Scale and shift over a normalised row (Ba et al. 2016; Zhang & Sennrich 2019).

@@ -1,6 +1,7 @@
 // Where an encoder's parameters come from: a checkpoint, or a seed.
 
 import Checkpoints
+import Files
 import Matrices
 import Tiles
 

@@ -1,6 +1,7 @@
 // The parameters of a model, named as checkpoints name them, and what is done with all of them.
 
 import Checkpoints
+import Files
 import Matrices
 import Synchronization
 

@@ -1,6 +1,6 @@
 // The shapes of published models, as the config.json that makes them: for benchmarks and for `init`.
 
-import Checkpoints
+import Files
 
 /// The shape of a published model, which can be made without its checkpoint.
 public struct PublishedShape: Sendable {

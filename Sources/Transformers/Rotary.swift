@@ -1,7 +1,7 @@
 // Rotary positions: queries and keys are turned by angles that grow with their position (Su et al. 2021).
 
 import CLibrary
-import Checkpoints
+import Files
 import Matrices
 
 /// The angles by which a position turns the pairs of channels, for each base that a model's layers use.

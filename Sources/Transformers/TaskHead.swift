@@ -2,6 +2,7 @@
 
 import CLibrary
 import Checkpoints
+import Files
 import Matrices
 
 /// What a head is for.

@@ -1,6 +1,6 @@
 // Where the weights of a model are put: memory of its own, or memory that the ranks of a node share.
 
-import Checkpoints
+import Files
 import Matrices
 import Plans
 import RingAttention

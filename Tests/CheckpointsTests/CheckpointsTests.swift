@@ -1,6 +1,7 @@
 // Model folders: weights by path under any of their names, models by name, sentence-transformers settings.
 
 import Checkpoints
+import Files
 import Foundation
 import Testing
 

@@ -1,6 +1,6 @@
 // JSON is read as RFC 8259 has it, and nothing that is not JSON gets through or brings the parser down.
 
-import Checkpoints
+import Files
 import Testing
 
 @Suite struct JSONTests {

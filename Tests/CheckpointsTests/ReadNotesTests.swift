@@ -1,6 +1,7 @@
 // What is noted of what was read: the same whoever read which part, and another after any change.
 
 import Checkpoints
+import Files
 import Foundation
 import Testing
 

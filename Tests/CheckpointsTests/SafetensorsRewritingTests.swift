@@ -3,7 +3,7 @@
 import Foundation
 import Testing
 
-import Checkpoints
+import Files
 
 @Suite struct SafetensorsRewritingTests {
     private static let referencePath = Goldens.folder + "/formats/reference.safetensors"

@@ -1,6 +1,6 @@
 // Safetensors files are read and laid out as the reference implementation does, and damaged ones are refused.
 
-import Checkpoints
+import Files
 import Foundation
 import Testing
 

@@ -1,7 +1,7 @@
 // `attend` on files: shapes are checked, values are the oracle's, bytes are the same on any ranks.
 
 import Attention
-import Checkpoints
+import Files
 import Foundation
 import TestSupport
 import Testing

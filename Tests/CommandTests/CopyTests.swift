@@ -1,6 +1,7 @@
 // Ranks whose copies, programs or options differ are refused by name before they work together.
 
 import Checkpoints
+import Files
 import Foundation
 import Testing
 

@@ -2,6 +2,7 @@
 // moment it can be known, what was there before as it was, and nothing left behind.
 
 import Checkpoints
+import Files
 import Foundation
 import Testing
 

@@ -1,6 +1,7 @@
 // Proteins: FASTA, and the tokenizer that ESM has as a list of tokens.
 
 import Checkpoints
+import Files
 import Foundation
 import Testing
 

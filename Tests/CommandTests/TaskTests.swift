@@ -1,6 +1,7 @@
 // The verbs of task heads print what the pipelines of transformers give, the same bytes at every number of ranks.
 
 import Checkpoints
+import Files
 import Foundation
 import Testing
 

@@ -2,6 +2,7 @@
 // ranks.
 
 import Checkpoints
+import Files
 import Foundation
 import Testing
 

@@ -1,6 +1,7 @@
 // Encoders of every family over MPI: the states of transformers, and the bytes of one rank alone.
 
 import Checkpoints
+import Files
 import Foundation
 import Matrices
 import Plans

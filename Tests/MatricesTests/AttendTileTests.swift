@@ -1,6 +1,6 @@
 // The fused tile kernel gives the bits of the three steps it fuses.
 
-import CAttentionKernels
+import CKernels
 import Matrices
 import Testing
 

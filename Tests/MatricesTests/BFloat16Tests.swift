@@ -1,6 +1,6 @@
 // The bfloat16 kernels against a model of their own in scalar arithmetic, set by set and bit by bit.
 
-import CAttentionKernels
+import CKernels
 import Foundation
 import Matrices
 import Testing

@@ -1,6 +1,6 @@
 // exp, log, erf, tanh and GELU over the whole float range, in ulp against float64.
 
-import CAttentionKernels
+import CKernels
 import Foundation
 import Matrices
 import Testing

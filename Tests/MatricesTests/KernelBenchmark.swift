@@ -2,7 +2,7 @@
 //
 //     ANNULUS_KERNEL_BENCHMARK=1 swift test -c release --filter KernelBenchmark
 
-import CAttentionKernels
+import CKernels
 import Foundation
 import Matrices
 import Testing

@@ -1,6 +1,6 @@
 // The panel products against float64, alone and under masks, row by row and set by set.
 
-import CAttentionKernels
+import CKernels
 import Matrices
 import Testing
 

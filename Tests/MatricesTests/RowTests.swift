@@ -1,6 +1,6 @@
 // Element-wise rows, layer norm and the packers.
 
-import CAttentionKernels
+import CKernels
 import Foundation
 import Matrices
 import Testing

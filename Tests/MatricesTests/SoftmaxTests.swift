@@ -1,6 +1,6 @@
 // Softmax weights, their merging and their normalisation, against float64. Scores and maxima count steps of ln2/32.
 
-import CAttentionKernels
+import CKernels
 import Foundation
 import Matrices
 import Testing

@@ -1,6 +1,6 @@
 // What the tests of this module share: random numbers from a printed seed, error bounds, guarded storage.
 
-import CAttentionKernels
+import CKernels
 import Matrices
 
 /// SplitMix64 (Steele, Lea and Flood 2014): a small generator whose whole state is the seed a test prints.

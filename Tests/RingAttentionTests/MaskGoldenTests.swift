@@ -2,7 +2,7 @@
 // scripts/goldens/masks.py.
 
 import Attention
-import Checkpoints
+import Files
 import Foundation
 import Matrices
 import Plans

@@ -1,6 +1,6 @@
 // Ids, offsets, masks, type ids, words and sequences are those of the Python package, text by text.
 
-import Checkpoints
+import Files
 import Testing
 import Tokenization
 

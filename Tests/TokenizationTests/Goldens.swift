@@ -1,6 +1,6 @@
 // Where the goldens lie and how they are read. `scripts/goldens/make.py tokenizers` makes them.
 
-import Checkpoints
+import Files
 import Foundation
 import Tokenization
 

@@ -1,6 +1,6 @@
 // Tokenizers of every kind, trained by `scripts/goldens/make.py`, give what the Python package gives.
 
-import Checkpoints
+import Files
 import Foundation
 import Testing
 import Tokenization

@@ -1,6 +1,6 @@
 // Text that is lowercased before all else keeps the offsets that it has as it was given, whatever grows by it.
 
-import Checkpoints
+import Files
 import Testing
 import Tokenization
 

@@ -1,6 +1,6 @@
 // What must hold of models and components whatever the vocabulary, and how bad files of theirs are refused.
 
-import Checkpoints
+import Files
 import Foundation
 import Testing
 import Tokenization

@@ -1,6 +1,6 @@
 // Regular expressions split as they do in the Python package, and what is not read is refused.
 
-import Checkpoints
+import Files
 import Testing
 import Tokenization
 

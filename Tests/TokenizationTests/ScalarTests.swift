@@ -1,6 +1,6 @@
 // Every Unicode scalar goes through every component as it does in the Python package.
 
-import Checkpoints
+import Files
 import Testing
 import Tokenization
 

@@ -1,6 +1,6 @@
 // What must hold of a tokenizer whatever its vocabulary, and how bad files are refused.
 
-import Checkpoints
+import Files
 import Testing
 import Tokenization
 

@@ -2,6 +2,7 @@
 
 import Attention
 import Checkpoints
+import Files
 import Foundation
 import Matrices
 import Plans

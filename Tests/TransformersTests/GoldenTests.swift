@@ -1,6 +1,7 @@
 // Hidden states against transformers, by goldens that scripts/goldens/make.py makes.
 
 import Checkpoints
+import Files
 import Foundation
 import Matrices
 import Plans

@@ -1,6 +1,7 @@
 // The tree of parameters: a checkpoint that is saved again has every tensor, and new values where the tree has them.
 
 import Checkpoints
+import Files
 import Foundation
 import Testing
 import Transformers

@@ -1,6 +1,7 @@
 // Pooled vectors: by definition in double precision, and the same bits on any number of ranks.
 
 import Checkpoints
+import Files
 import Matrices
 import Plans
 import RingAttention

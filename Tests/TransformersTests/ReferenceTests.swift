@@ -2,6 +2,7 @@
 // through.
 
 import Checkpoints
+import Files
 import Matrices
 import Testing
 import Transformers

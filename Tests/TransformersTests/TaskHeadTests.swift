@@ -1,6 +1,7 @@
 // The logits of every family's task heads against transformers.
 
 import Checkpoints
+import Files
 import Foundation
 import Matrices
 import Plans

@@ -1,6 +1,7 @@
 // Weights that the ranks of a node share: each is read by one of them, and all run on what it made of it.
 
 import Checkpoints
+import Files
 import Matrices
 import Plans
 import RingAttention

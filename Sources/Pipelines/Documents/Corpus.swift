@@ -1,6 +1,6 @@
 // The documents of a job as token ids, known to every rank.
 
-import Checkpoints
+import Files
 import Foundation
 import RingAttention
 import Tokenization

@@ -1,6 +1,6 @@
 // Where documents come from, and what becomes of one that is too long.
 
-import Checkpoints
+import Files
 import Tokenization
 
 /// Where documents come from, and how long they may be.

@@ -1,6 +1,6 @@
 // The documents of a job, read by rank 0 and told to every rank.
 
-import Checkpoints
+import Files
 import Foundation
 import RingAttention
 import Tiles

@@ -1,6 +1,6 @@
 // Documents out of files and standard input, with errors that name the file, line and byte.
 
-import Checkpoints
+import Files
 import Foundation
 
 /// One document as it was read.

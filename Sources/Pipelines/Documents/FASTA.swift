@@ -1,6 +1,6 @@
 // Sequences of a FASTA file, a record at a time.
 
-import Checkpoints
+import Files
 
 /// Takes records out of the lines of a FASTA file (Pearson and Lipman 1988).
 ///

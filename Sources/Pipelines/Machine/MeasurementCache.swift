@@ -1,8 +1,8 @@
 // Measurements kept from one job to the next, in a file for each kind of job on each host.
 
 import Attention
-import Checkpoints
 import Crypto
+import Files
 import Foundation
 import Plans
 

@@ -1,6 +1,6 @@
 // JSON written by hand: one object a line, floats in their shortest exact form.
 
-import Checkpoints
+import Files
 
 package enum JSONText {
     /// A quoted, escaped string.

@@ -1,6 +1,6 @@
 // An output file that all ranks write into at once, and that appears under its name only when it is whole.
 
-import Checkpoints
+import Files
 import Foundation
 import RingAttention
 import Tiles

@@ -1,6 +1,6 @@
 // Every token's hidden state, written by the rank that computed it.
 
-import Checkpoints
+import Files
 import Foundation
 import RingAttention
 import Tiles

@@ -1,6 +1,6 @@
 // Pooled vectors into a file that all ranks write.
 
-import Checkpoints
+import Files
 import Foundation
 import RingAttention
 

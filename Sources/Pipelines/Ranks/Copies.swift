@@ -1,6 +1,6 @@
 // What ranks compare before the first message of the work: what they have read.
 
-import Checkpoints
+import Files
 import Foundation
 import Plans
 import RingAttention

@@ -1,7 +1,7 @@
 // What ends a job early: a status for the shell and a message for its user.
 
 import Attention
-import Checkpoints
+import Files
 import Foundation
 import RingAttention
 import Tiles

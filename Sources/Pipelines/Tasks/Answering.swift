@@ -1,6 +1,6 @@
 // Questions answered from documents.
 
-import Checkpoints
+import Files
 import Foundation
 import RingAttention
 import Tokenization

@@ -1,6 +1,7 @@
 // Documents to labels.
 
 import Checkpoints
+import Files
 import Foundation
 import RingAttention
 import Transformers

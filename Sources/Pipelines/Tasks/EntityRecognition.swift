@@ -1,6 +1,6 @@
 // Labels of tokens, and the entities that they make up.
 
-import Checkpoints
+import Files
 import Foundation
 import RingAttention
 import Tokenization

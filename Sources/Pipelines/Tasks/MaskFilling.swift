@@ -1,6 +1,6 @@
 // What stands in the place of mask tokens.
 
-import Checkpoints
+import Files
 import Foundation
 import RingAttention
 import Tokenization

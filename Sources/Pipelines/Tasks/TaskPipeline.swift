@@ -1,6 +1,7 @@
 // What the verbs of task heads share: the head, documents as tokens, as they come, and lines that leave in input order.
 
 import Checkpoints
+import Files
 import Foundation
 import RingAttention
 import Tiles

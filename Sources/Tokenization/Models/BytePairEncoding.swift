@@ -1,6 +1,6 @@
 // Byte-pair encoding: pairs of neighbouring symbols merge, the pair learned first before all others.
 
-import Checkpoints
+import Files
 
 /// Byte-pair encoding (Gage, 1994; for words Sennrich, Haddow and Birch, 2016).
 ///

@@ -1,6 +1,6 @@
 // The merges of byte-pair encoding: pairs of ids, their ranks, and what they become.
 
-import Checkpoints
+import Files
 
 /// A hash table from pairs of token ids to ranks.
 struct MergeTable: Sendable {

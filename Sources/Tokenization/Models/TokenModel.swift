@@ -1,6 +1,6 @@
 // The third stage of a tokenizer: from words to tokens of the vocabulary.
 
-import Checkpoints
+import Files
 
 /// A model of `tokenizer.json`.
 enum TokenModel: Sendable {

@@ -1,6 +1,6 @@
 // The unigram language model: the likeliest way to cut a word into pieces.
 
-import Checkpoints
+import Files
 
 /// The unigram model (Kudo, 2018): each piece has a logarithmic probability, and of all ways to cut a word the one with
 /// the largest sum is taken, found by Viterbi's algorithm in float64.

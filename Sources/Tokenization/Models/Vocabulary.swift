@@ -1,6 +1,6 @@
 // Tokens and their ids, found by scalars without making strings.
 
-import Checkpoints
+import Files
 
 /// A vocabulary: a hash table from scalars to ids.
 ///

@@ -1,6 +1,6 @@
 // Whole words, each a token or unknown.
 
-import Checkpoints
+import Files
 
 /// A vocabulary of whole words.
 struct WordLevel: Sendable {

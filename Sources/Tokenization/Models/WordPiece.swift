@@ -1,6 +1,6 @@
 // WordPiece: the longest piece of the vocabulary, again and again.
 
-import Checkpoints
+import Files
 
 /// Greedy longest-match-first pieces of words, as in BERT (Devlin and others, 2019).
 struct WordPiece: Sendable {

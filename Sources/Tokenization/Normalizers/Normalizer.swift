@@ -1,6 +1,6 @@
 // The first stage of a tokenizer: what is done to the text before it is split.
 
-import Checkpoints
+import Files
 
 /// A normalizer of `tokenizer.json`.
 enum Normalizer: Sendable {

@@ -1,6 +1,6 @@
 // The character map of sentencepiece models, compiled into a double-array trie.
 
-import Checkpoints
+import Files
 
 /// The normalizer Precompiled: replacements of byte sequences, as sentencepiece stores them (`precompiled_charsmap`).
 ///

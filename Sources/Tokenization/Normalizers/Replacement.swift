@@ -1,6 +1,6 @@
 // Replacing what a pattern matches.
 
-import Checkpoints
+import Files
 
 /// The normalizer Replace.
 struct Replacement: Sendable {

@@ -1,6 +1,6 @@
 // Bytes instead of characters, as GPT-2 has them.
 
-import Checkpoints
+import Files
 
 /// The pre-tokenizer ByteLevel: splits as GPT-2 does, then spells words in bytes.
 struct ByteLevel: Sendable {

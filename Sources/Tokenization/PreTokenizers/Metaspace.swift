@@ -1,6 +1,6 @@
 // Spaces as visible characters, as sentencepiece has them.
 
-import Checkpoints
+import Files
 
 /// The pre-tokenizer Metaspace: spaces become another character, which starts the words.
 struct Metaspace: Sendable {

@@ -1,6 +1,6 @@
 // The second stage of a tokenizer: splitting normalised text into words.
 
-import Checkpoints
+import Files
 
 /// A pre-tokenizer of `tokenizer.json`.
 enum PreTokenizer: Sendable {

@@ -1,6 +1,6 @@
 // What becomes of the delimiters that a text is split at.
 
-import Checkpoints
+import Files
 
 /// What becomes of the delimiters that a text is split at.
 enum SplitBehavior: String, Sendable, Equatable {

@@ -1,6 +1,6 @@
 // ALBERT (Lan et al. 2020): narrow embeddings, and layers that share their parameters.
 
-import Checkpoints
+import Files
 
 extension ModelFamily {
     /// ALBERT (Lan et al. 2020): narrow embeddings, and layers that share their parameters.

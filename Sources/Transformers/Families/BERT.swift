@@ -1,6 +1,6 @@
 // BERT (Devlin et al. 2019), and what the families that keep its layers take from it.
 
-import Checkpoints
+import Files
 
 extension ModelFamily {
     /// BERT (Devlin et al. 2019): learned positions and norms after each residual sum.

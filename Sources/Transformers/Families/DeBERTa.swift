@@ -1,6 +1,6 @@
 // DeBERTa v2 (He et al. 2021) and v3 (He et al. 2023): disentangled attention.
 
-import Checkpoints
+import Files
 
 extension ModelFamily {
     /// DeBERTa v2 (He et al. 2021) and v3 (He et al. 2023), whose files have the same `model_type`.

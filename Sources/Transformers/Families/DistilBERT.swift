@@ -1,6 +1,6 @@
 // DistilBERT (Sanh et al. 2019): BERT without token types.
 
-import Checkpoints
+import Files
 
 extension ModelFamily {
     /// DistilBERT (Sanh et al. 2019): BERT without token types.

@@ -1,6 +1,6 @@
 // ELECTRA (Clark et al. 2020): BERT whose embeddings may be narrower.
 
-import Checkpoints
+import Files
 
 extension ModelFamily {
     /// ELECTRA (Clark et al. 2020): BERT whose embeddings may be narrower.

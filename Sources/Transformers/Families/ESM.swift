@@ -1,6 +1,6 @@
 // ESM-2 and ESM-1b (Lin et al. 2023): protein language models with norms before.
 
-import Checkpoints
+import Files
 
 extension ModelFamily {
     /// ESM-2 and ESM-1b (Lin et al. 2023), language models of proteins; their folding models are refused.

@@ -1,7 +1,7 @@
 // Jina BERT v2 (Günther et al. 2023): ALiBi instead of positions, gated dense layers. Its `config.json` says `bert` and
 // `alibi`.
 
-import Checkpoints
+import Files
 
 extension ModelFamily {
     /// Jina BERT v2 (Günther et al. 2023): ALiBi instead of learned positions. Its files may call themselves `bert`.

@@ -1,6 +1,6 @@
 // MPNet (Song et al. 2020): a bias by buckets of distances, shared by all layers; the padding id is always 1.
 
-import Checkpoints
+import Files
 
 extension ModelFamily {
     /// MPNet (Song et al. 2020): beside learned positions a bias by distance, the same in all layers.

@@ -1,6 +1,6 @@
 // What a family of models is, and which there are.
 
-import Checkpoints
+import Files
 
 /// A family of models, defined once, in a file of its own: which `config.json` is of it, what that makes of the shared
 /// layers, what its parameters and heads are called, and the shapes that were published. Nothing else asks which family

@@ -1,6 +1,7 @@
 // ModernBERT (Warner et al. 2024): norms before, no biases unless asked for, GeGLU, global and local layers.
 
 import Checkpoints
+import Files
 
 extension ModelFamily {
     /// ModernBERT (Warner et al. 2024): rotary positions, and layers that see a window among layers that see all.

@@ -1,6 +1,6 @@
 // Nomic BERT (Nussbaum et al. 2024): BERT with rotary positions, SwiGLU and no biases in dense layers.
 
-import Checkpoints
+import Files
 
 extension ModelFamily {
     /// Its files have the keys of GPT-2; those that transformers itself writes are read too.

@@ -1,7 +1,7 @@
 // RoBERTa (Liu et al. 2019), XLM-R (Conneau et al. 2020) and CamemBERT (Martin et al. 2020): BERT whose positions count
 // from the padding id.
 
-import Checkpoints
+import Files
 
 extension ModelFamily {
     /// RoBERTa (Liu et al. 2019): BERT whose positions count from the padding id.

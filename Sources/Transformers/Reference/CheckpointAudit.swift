@@ -1,6 +1,7 @@
 // Whether a checkpoint has all that its configuration asks for, nothing that it does not, and numbers only.
 
 import Checkpoints
+import Files
 
 /// What the tensors of a checkpoint are to the encoder that its `config.json` describes.
 public struct CheckpointAudit: Sendable {

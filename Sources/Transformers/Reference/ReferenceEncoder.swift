@@ -2,7 +2,7 @@
 
 import Attention
 import CLibrary
-import Checkpoints
+import Files
 import Matrices
 
 /// The forward pass of any family in `Double` or `Float`, written for nothing but to be read: what `verify` holds the

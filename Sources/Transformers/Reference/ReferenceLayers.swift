@@ -1,7 +1,7 @@
 // Norms, dense layers and attention by their definitions, in plain loops.
 
 import Attention
-import Checkpoints
+import Files
 import Matrices
 
 /// The rows of one document: (rows, width).

@@ -3,6 +3,7 @@
 import ArgumentParser
 import Attention
 import Checkpoints
+import Files
 import Foundation
 import Matrices
 import Pipelines

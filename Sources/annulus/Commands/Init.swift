@@ -1,7 +1,7 @@
 // `annulus init`: a checkpoint of a published shape with random weights.
 
 import ArgumentParser
-import Checkpoints
+import Files
 import Foundation
 import Pipelines
 import Transformers

@@ -1,6 +1,6 @@
 // The description of a cluster, as `annulus plan --cluster` reads it.
 
-import Checkpoints
+import Files
 import Plans
 
 enum ClusterFile {

@@ -2,7 +2,7 @@
 
 import ArgumentParser
 import Attention
-import Checkpoints
+import Files
 import Pipelines
 import Plans
 

@@ -1,6 +1,6 @@
 // Tokenizers, good ones with hostile texts and hostile ones.
 
-import Checkpoints
+import Files
 import Tokenization
 
 /// Encodes a text and checks what every encoding promises.

@@ -1,6 +1,7 @@
 // The programs that docs/library.md shows: they are the ones compiled here, and they print what it says they print.
 
 import Checkpoints
+import Files
 import Foundation
 import Logging
 import RingAttention

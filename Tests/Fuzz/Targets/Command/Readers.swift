@@ -1,7 +1,7 @@
 // Documents in every format, and the description of a cluster.
 
 import Attention
-import Checkpoints
+import Files
 import Plans
 import Tiles
 

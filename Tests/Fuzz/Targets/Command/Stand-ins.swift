@@ -1,7 +1,7 @@
 // What the command's readers of documents lean on, without its options and files: the sources beside this one are the
 // command's own.
 
-import Checkpoints
+import Files
 
 /// The formats of `--input-format`.
 package enum InputFormat: CaseIterable {
