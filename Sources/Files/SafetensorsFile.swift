@@ -24,7 +24,7 @@ public struct SafetensorsFile: Sendable {
     /// against its bytes, and that the tensors cover the file without gap or overlap.
     public init(path: String) throws(FileError) { try self.init(path: path, isNoted: false) }
 
-    init(path: String, isNoted: Bool) throws(FileError) {
+    package init(path: String, isNoted: Bool) throws(FileError) {
         let file = try ReadableFile(path: path)
         if isNoted, let notes = ReadNotes.current { notes.add(opened: try file.identity()) }
         let header = try SafetensorsHeader(of: file)
@@ -178,7 +178,7 @@ public struct SafetensorsFile: Sendable {
 }
 
 /// Up to three names that share most with `name`: dotted components from the end and from the start.
-func similarNames(to name: String, among names: some Sequence<String>) -> [String] {
+package func similarNames(to name: String, among names: some Sequence<String>) -> [String] {
     func components(_ text: String) -> [Substring] { text.split(separator: ".") }
     func common<S: Sequence<Substring>>(_ left: S, _ right: S) -> Int {
         zip(left, right).prefix { $0 == $1 }.underestimatedOrExactCount

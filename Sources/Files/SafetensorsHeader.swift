@@ -108,7 +108,7 @@ struct SafetensorsHeader {
         guard begin >= 0, begin <= end, end <= Int.max - dataStart else {
             throw failure("has impossible data_offsets [\(begin), \(end)]")
         }
-        guard let count = Checkpoints.elementCount(of: shape), let byteCount = elementType.byteCount(elements: count)
+        guard let count = Files.elementCount(of: shape), let byteCount = elementType.byteCount(elements: count)
         else {
             throw failure("has shape \(shape), too large or not whole bytes as \(typeName)")
         }
