@@ -176,7 +176,7 @@ final class Watchdog: Monitor {
         )
     }
 
-    private var stagger: Duration { .milliseconds(min(1800, 600 * max(0, (rank ?? 0) - 1))) }
+    private var stagger: Duration { .milliseconds(min(1400, 600 * max(0, (rank ?? 0) - 1))) }
 
     // MARK: - The thread
 
