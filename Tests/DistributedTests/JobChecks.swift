@@ -358,9 +358,11 @@ func registerJobChecks(_ checks: inout Checks) {
         second.note(Position(phase: .writing, layer: 3, tile: 2))
         try expectEqual(first.others.map(\.position), [Position(phase: .writing, layer: 3, tile: 2)])
         try expectEqual(first.lost.map(\.rank), [])
-        try expect(!first.hasSpoken)
+        try expectEqual(first.speech, .none)
         try expectEqual([first, second, first].map { $0.claimSpeech() }, [true, false, false])
-        try expect(second.hasSpoken)
+        try expectEqual(second.speech, .claimed)
+        first.finishSpeech()
+        try expectEqual(second.speech, .done)
         second.enter(.finished)
         _ = first.finish(limit: nil)
         // The name goes with the last to come, so that the next finds nobody.

@@ -135,7 +135,7 @@ final class ControlChannel: Sendable {
                 let beat = Heartbeat(Heartbeat.slot(rank, of: inbox))
                 if case .failure(let error) = beat.kind { try end(error, &outgoing, outbox) }
                 // Its own line stands already.
-                if beat.kind == .crash { _ = ending.claim() }
+                if beat.kind == .crash { ending.noteTold() }
                 if beat.count != counts[rank] { moved.insert(rank) }
                 counts[rank] = beat.count
                 positions[rank] = beat.position
@@ -246,7 +246,7 @@ final class ControlChannel: Sendable {
             while !isDismissed, try listen(&incoming) {
                 let reply = Reply(inbox)
                 watchdog.noteControl()
-                if reply.hasSpoken { _ = ending.claim() }
+                if reply.hasSpoken { ending.noteTold() }
                 farewell = nil
                 if reply.jobCount != jobCount { watchdog.noteOthersProgress() }
                 jobCount = reply.jobCount

@@ -54,7 +54,7 @@ enum CrashReport {
         let isSent = info.map { $0.pointee.si_code <= 0 } ?? true
         if let watchdog = UnsafeRawPointer(bitPattern: watchdog.load(ordering: .acquiring)) {
             let watchdog = Unmanaged<Watchdog>.fromOpaque(watchdog).takeUnretainedValue()
-            if watchdog.ending.claim() { say(number, info, isSent: isSent, watchdog) }
+            watchdog.ending.speak { say(number, info, isSent: isSent, watchdog) }
             watchdog.noteCrash()
         } else if !isOneOfMany.load(ordering: .relaxed) {
             // Of many, the others will say why they are ended.

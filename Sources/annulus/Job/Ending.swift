@@ -13,7 +13,8 @@ import Synchronization
 final class Ending: Sendable {
     /// The ranks of this host; nil for a process that has no others.
     let roster: Roster?
-    private let hasSpoken = Atomic<Bool>(false)
+    /// What the roster holds, for a process that has none.
+    private let ownSpeech = Atomic<Int>(Roster.Speech.none.rawValue)
     /// Whether it is decided how this process ends.
     private let isDecided = Atomic<Bool>(false)
     private let channel = Mutex<ControlChannel?>(nil)
@@ -22,6 +23,8 @@ final class Ending: Sendable {
     static let answerLimit = Duration.milliseconds(1500)
     /// How long where a launcher ends the job, which gives its processes a second.
     static let lastAnswerLimit = Duration.milliseconds(600)
+    /// How long a rank that is about to be gone waits for those of its host that are about to speak.
+    private static let companyLimit = Duration.milliseconds(300)
     /// How long MPI may take to end the job's other processes, after which this one goes alone.
     private static let abortSeconds: UInt32 = 2
 
@@ -39,11 +42,23 @@ final class Ending: Sendable {
     /// Does not return where a signal is ending this process: what fails now may fail for that.
     func standAside() { while isDecided.load(ordering: .acquiring) { sleep(1) } }
 
-    /// Whether anybody of this host has said why the job ends.
-    var isTold: Bool { roster?.hasSpoken ?? hasSpoken.load(ordering: .acquiring) }
+    /// Whether anybody of this host has said why the job ends, or is about to.
+    var isTold: Bool { speech != .none }
 
-    /// Takes the right to speak: true for one caller.
-    func claim() -> Bool { roster?.claimSpeech() ?? !hasSpoken.exchange(true, ordering: .acquiringAndReleasing) }
+    private var speech: Roster.Speech { roster?.speech ?? Roster.Speech(ownSpeech) }
+
+    /// Says why the job ends by what `write` does, unless that is said already.
+    func speak(_ write: () -> Void) {
+        guard roster?.claimSpeech() ?? Roster.Speech.claim(ownSpeech) else { return }
+        write()
+        if let roster { roster.finishSpeech() } else { Roster.Speech.finish(ownSpeech) }
+    }
+
+    /// Says why the job ends, unless that is said already.
+    func speak(_ error: JobError) { speak { StandardError.writeFailure(error.message) } }
+
+    /// Tells that it is said elsewhere why the job ends.
+    func noteTold() { speak {} }
 
     /// Says why the job ends, unless that is said already.
     /// - Parameters:
@@ -54,7 +69,7 @@ final class Ending: Sendable {
             control.pass(error)
             wait(limit)
         }
-        if claim() { StandardError.writeFailure(error.message) }
+        speak(error)
     }
 
     /// Has rank 0 say that this rank was told to end, where it is on another host, and says it here otherwise.
@@ -68,7 +83,7 @@ final class Ending: Sendable {
                 control.hurry()
                 wait(.milliseconds(500))
             }
-            if claim() { StandardError.writeFailure(error.message) }
+            speak(error)
             return
         }
         control.pass(error)
@@ -95,9 +110,22 @@ final class Ending: Sendable {
         leave(error.status)
     }
 
+    /// Returns once nobody of this host is about to speak.
+    /// - Parameter alsoAtWork: whether also once all its ranks have removed what they left unfinished.
+    ///
+    /// Open MPI gives a job that it ends a second, but only until the first of a host's processes is gone: that wakes
+    /// its sleep, and the others are killed at once.
+    func awaitOthers(alsoAtWork: Bool) {
+        let end = ContinuousClock.now + Self.companyLimit
+        while speech == .claimed || (alsoAtWork && roster?.isAnyAtWork ?? false), ContinuousClock.now < end {
+            Thread.sleep(forTimeInterval: 0.002)
+        }
+    }
+
     /// Ends this process, and with it the job, without a word.
     func leave(_ status: ExitStatus) -> Never {
         abandon()
+        awaitOthers(alsoAtWork: false)
         // The library asks the launcher to end the others, who may be gone or not answer.
         LastResort.arm(seconds: Self.abortSeconds, status: status)
         MPIEnvironment.abort(status: status.rawValue)

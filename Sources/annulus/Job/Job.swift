@@ -74,7 +74,7 @@ enum Job {
             ending.standAside()
             let error = JobError(error)
             if Launch.isFirstProcess(environment) {
-                if ending.claim() { StandardError.writeFailure(error.message) }
+                ending.speak(error)
             } else {
                 Launch.letFirstProcessSpeak()
             }
@@ -100,7 +100,7 @@ enum Job {
                 try body(JobContext(group: group, threads: threads ?? fair, watchdog: watchdog))
             } catch let failure as AgreedFailure {
                 watchdog.ending.standAside()
-                if world.rank == 0, watchdog.ending.claim() { StandardError.writeFailure(failure.message) }
+                if world.rank == 0 { watchdog.ending.speak(JobError(failure)) }
                 TemporaryFiles.removeAll()
                 status = failure.status
             } catch {

@@ -24,6 +24,24 @@ final class Roster: Sendable {
         case leaving
     }
 
+    /// How far it is with the one line that says why the job ends. Callable in a signal's handler.
+    enum Speech: Int {
+        case none = 0
+        /// Somebody has the right to speak, and is about to.
+        case claimed
+        /// It stands there, written here or by a host that this one was told of.
+        case done
+
+        init(_ word: borrowing Atomic<Int>) { self = Speech(rawValue: word.load(ordering: .acquiring)) ?? .done }
+
+        static func claim(_ word: borrowing Atomic<Int>) -> Bool {
+            word.compareExchange(expected: none.rawValue, desired: claimed.rawValue, ordering: .acquiringAndReleasing)
+                .exchanged
+        }
+
+        static func finish(_ word: borrowing Atomic<Int>) { word.store(done.rawValue, ordering: .releasing) }
+    }
+
     /// What is known of a rank.
     struct Entry {
         let rank: Int
@@ -44,7 +62,7 @@ final class Roster: Sendable {
 
     /// The page in words of eight bytes: a head of eight, then as many for each rank.
     private enum Word {
-        static let spoken = 0, count = 1, identity = 2
+        static let speech = 0, count = 1, identity = 2
         static let process = 0, rank = 1, state = 2, beats = 3, phase = 4, layer = 5, tile = 6, namespace = 7
         static let perRank = 8
         static let bytes = 1 << 18
@@ -174,12 +192,13 @@ final class Roster: Sendable {
     }
 
     /// Takes the right to speak: true for one caller of all ranks of the host.
-    func claimSpeech() -> Bool {
-        head(Word.spoken).pointee.compareExchange(expected: 0, desired: 1, ordering: .acquiringAndReleasing).exchanged
-    }
+    func claimSpeech() -> Bool { Speech.claim(head(Word.speech).pointee) }
 
-    /// Whether a rank of this host, or one elsewhere that this host was told of, has said why the job ends.
-    var hasSpoken: Bool { head(Word.spoken).pointee.load(ordering: .acquiring) != 0 }
+    /// Tells that who took the right to speak has used it.
+    func finishSpeech() { Speech.finish(head(Word.speech).pointee) }
+
+    /// How far the ranks of this host are in saying why the job ends.
+    var speech: Speech { Speech(head(Word.speech).pointee) }
 
     // MARK: - The others
 
@@ -210,6 +229,9 @@ final class Roster: Sendable {
             // It may have left between the two looks.
             .filter { lost in others.contains { $0.process == lost.process && $0.state == .working } }
     }
+
+    /// Whether a rank of this host is at work, and can be.
+    var isAnyAtWork: Bool { neighbours.contains { $0.state == .working && !Self.isGone($0.process) } }
 
     /// The others whose process numbers mean something here.
     private var neighbours: [Entry] {

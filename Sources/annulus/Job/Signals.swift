@@ -57,6 +57,7 @@ enum Signals {
             ending.tellOfSignal(
                 JobError(.interrupted, "\(words(received, watchdog, ending)); nothing unfinished was kept"))
         }
+        ending.awaitOthers(alsoAtWork: true)
         if received.number == SIGINT || received.number == SIGHUP {
             signal(received.number, SIG_DFL)
             raise(received.number)
