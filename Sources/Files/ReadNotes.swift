@@ -138,6 +138,11 @@ extension FileBytes {
     /// The corresponding C function is `stat`.
     package static func identity(path: String) throws(FileError) -> Identity { try ReadableFile(path: path).identity() }
 
+    /// The digest of words that begin at a place of a whole; that of the whole is the sum.
+    package static func digest(_ bytes: UnsafeRawBufferPointer, firstWord: Int) -> UInt64 {
+        WordDigest(bytes, first: firstWord).sum
+    }
+
     /// The digest of one of `count` equal parts of a file; that of the file is their sum.
     package static func digest(path: String, part: Int, of count: Int, progressed: () -> Void = {}) throws(FileError)
         -> UInt64

@@ -120,11 +120,14 @@ public final class Embedder {
     }
 
     /// The vectors of a corpus, each on the rank that holds the first token of its span. Collective.
-    private func vectors(_ corpus: Corpus, body: ([(span: Int, vector: [Float])]) throws -> Void) throws {
+    private func vectors(
+        _ corpus: Corpus, job: ResumableJob? = nil, body: ([(span: Int, vector: [Float])]) throws -> Void
+    ) throws {
         let settings = pipeline.model.settings
         try session.vectors(
             corpus, with: pipeline.model.encoder, pooling: options.pooling ?? settings?.pooling ?? .mean,
-            normalize: options.normalizes ?? settings?.normalize ?? false, dimensions: options.dimensions, body: body)
+            normalize: options.normalizes ?? settings?.normalize ?? false, dimensions: options.dimensions,
+            job: job, body: body)
     }
 
     private func corpus(_ documents: [Document]) throws -> Corpus {
@@ -134,21 +137,33 @@ public final class Embedder {
     /// Embeds all documents of the input into a .npy or .safetensors. Collective.
     package func write(to output: OutputFile) throws {
         // The headers of these files tell how many rows follow: all documents come first.
-        let corpus = try corpus(try pipeline.stream.rest())
+        var corpus = try corpus(try pipeline.stream.rest())
+        var job: ResumableJob?
+        if let request = output.resume {
+            job = try ResumableJob.begin(output, request, session)
+            guard let job else { return }
+            job.note(total: corpus.sources.count)
+            corpus.finished = job.finished(of: corpus)
+        }
         if options.keepsStates {
-            return try StatesWriter(session, corpus: corpus, encoder: pipeline.model.encoder).write(to: output)
+            return try StatesWriter(session, corpus: corpus, encoder: pipeline.model.encoder).write(
+                to: output, job: job)
         }
         let writer = try VectorWriter(
-            session, corpus: corpus, output: output, width: dimensions, located: options.isLocated)
-        try vectors(corpus, body: writer.write)
+            session, corpus: corpus, output: output, width: dimensions, located: options.isLocated, job: job)
+        try vectors(corpus, job: job, body: writer.write)
         try writer.finish()
     }
 
     /// Embeds the documents of the input into lines of JSON, as they come. Collective.
     package func writeLines(to destination: LineDestination) throws {
         let lines = try LineOutput(destination, session)
+        if lines.documentsBefore == .max { return }
+        pipeline.stream.skip(lines.documentsBefore)
         while let portion = try pipeline.stream.next() {
-            let corpus = try corpus(portion.documents)
+            var corpus = try corpus(portion.documents)
+            corpus.documentsBefore = portion.first
+            if let job = lines.job, portion.first == job.documents { corpus.finished = job.passages }
             if options.keepsStates {
                 try StatesWriter(session, corpus: corpus, encoder: pipeline.model.encoder).write(to: lines)
                 continue
@@ -156,7 +171,7 @@ public final class Embedder {
             let places = corpus.items.flatMap { item in
                 item.spans.map { (document: portion.first + item.document, start: $0.start, end: $0.end) }
             }
-            try vectors(corpus) { found in
+            try vectors(corpus, job: lines.job) { found in
                 try lines.write(
                     try session.gather(found).map { span, vector in
                         let place = places[span]

@@ -89,7 +89,7 @@ extension Session {
             )
         }
         warn(shortages)
-        let model = try agreeReading(among: nodes) { try load(storage) }
+        let model = try agreeReading(as: "the model", among: nodes) { try load(storage) }
         try storage.publish()
         return model
     }
@@ -97,9 +97,12 @@ extension Session {
     /// Encodes a corpus in batches that bound each rank's memory, and hands each batch's run to `body`. Collective.
     ///
     /// The batches change no bit: a document's states do not depend on its company.
-    /// - Parameter body: the run, and which items of the corpus it holds.
+    /// - Parameters:
+    ///   - job: the job that the work is of, where it is saved as it goes on.
+    ///   - body: the run, and which items of the corpus it holds.
     package func encode(
-        _ corpus: Corpus, with encoder: Encoder, body: (EncoderRun, Range<Int>) throws -> Void
+        _ corpus: Corpus, with encoder: Encoder, job: ResumableJob? = nil,
+        body: (EncoderRun, Range<Int>) throws -> Void
     ) throws {
         let configuration = encoder.configuration
         try agree { try check(corpus, configuration) }
@@ -116,12 +119,13 @@ extension Session {
         func flop(_ items: Range<Int>) -> Double {
             EncoderRun.flop(lengths: corpus.items[items].map(\.ids.count), configuration: configuration)
         }
-        let batches = batches(of: corpus)
+        let isFirstBegun = job?.hasLayers(of: corpus.finished, in: corpus) ?? false
+        let batches = batches(of: corpus, isFirstAlone: isFirstBegun)
         // The costliest batch decides for all of them.
         guard let costliest = batches.max(by: { flop($0) < flop($1) }) else { return line.finish(done: 0) }
         monitor.progress(.planning)
         let strategy = try decide(problem(costliest), flop: flop(costliest), configuration, encoder.element)
-        var done = 0.0
+        var done = flop(0..<corpus.finished)
         var notFinite: NotFiniteStates?
         for items in batches {
             let ids = corpus.items[items].map(\.ids)
@@ -130,11 +134,18 @@ extension Session {
             let run = try encoderRun(encoder, problem(items).queries, strategy)
             let layers = configuration.layerCount
             let monitor = monitor
-            monitor.progress(.encoding, layer: 1)
-            try run.run(ids: ids, typeIds: typeIds) { layer, part in
+            // The states of a document that is a batch of its own are saved between its layers.
+            let savesLayers = items.count == 1 && run.isInStep
+            var first = 0
+            if let job, savesLayers || isFirstBegun && items.lowerBound == corpus.finished {
+                first = try job.loadLayers(into: run, hasLayers: isFirstBegun && items.lowerBound == corpus.finished)
+            }
+            monitor.progress(.encoding, layer: first + 1)
+            try run.run(ids: ids, typeIds: typeIds, from: first) { layer, part in
                 // The one that comes next; behind the last, whole documents begin anew.
                 monitor.progress(.encoding, layer: layer % layers + 1)
                 line.advance(to: Int((done + batch * part) * 1e-9))
+                if savesLayers { try job?.finish(layer: layer, of: run) }
             }
             notFinite =
                 notFinite
@@ -145,6 +156,7 @@ extension Session {
             monitor.progress(.pooling)
             try body(run, items)
             done += batch
+            try job?.finish(corpus, upTo: items.upperBound)
         }
         line.finish(done: Int(total * 1e-9))
         try warn(of: notFinite, sources: corpus.sources)
@@ -242,9 +254,14 @@ extension Session {
     }
 
     /// Batches of as many tokens as bound each rank's memory, or of a single document that is longer.
-    private func batches(of corpus: Corpus) -> [Range<Int>] {
+    /// - Parameter isFirstAlone: whether the first that is not done has a batch of its own.
+    private func batches(of corpus: Corpus, isFirstAlone: Bool) -> [Range<Int>] {
         var batches: [Range<Int>] = []
-        var first = 0
+        var first = corpus.finished
+        if isFirstAlone {
+            batches.append(first..<first + 1)
+            first += 1
+        }
         while first < corpus.items.count {
             var last = first
             var tokens = 0
@@ -264,10 +281,10 @@ extension Session {
     /// - Parameter body: (number of the span in the corpus, vector), called on that rank in ascending order of a batch.
     package func vectors(
         _ corpus: Corpus, with encoder: Encoder, pooling: PoolingMode, normalize: Bool, dimensions: Int?,
-        body: ([(span: Int, vector: [Float])]) throws -> Void
+        job: ResumableJob? = nil, body: ([(span: Int, vector: [Float])]) throws -> Void
     ) throws {
-        var spansBefore = 0
-        try encode(corpus, with: encoder) { run, items in
+        var spansBefore = corpus.items[..<corpus.finished].reduce(0) { $0 + $1.spans.count }
+        try encode(corpus, with: encoder, job: job) { run, items in
             var spans: [Span] = []
             for (sequence, item) in corpus.items[items].enumerated() {
                 spans += item.spans.map { Span(sequence: sequence, tokens: $0.tokens) }

@@ -33,7 +33,7 @@ package struct EncodingPipeline {
             try LoadedModel.load(name, storage: storage, element: element, kernels: kernels)
         }
         self.model = model
-        (tokenizer, self.prompt) = try session.agreeReading {
+        (tokenizer, self.prompt) = try session.agreeReading(as: "the tokenizer") {
             (try model.tokenizer(obeysSettings: obeysSettings), try prompt(model.settings))
         }
         stream = DocumentStream(input, session)

@@ -25,6 +25,8 @@ public final class Session {
     let weightNodes: Topology
     private let display: (_ title: String, _ total: Int, _ unit: String) -> any ProgressDisplay
     private var warnings: Set<String> = []
+    /// Digests of what was read, by what it was read for; the same on every rank.
+    package internal(set) var readings: [(name: String, digest: UInt64)] = []
     /// What the batches of a job have been planned with so far.
     var plannedSoFar = BatchPlanning()
 

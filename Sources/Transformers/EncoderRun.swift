@@ -62,6 +62,9 @@ public final class EncoderRun {
     /// The first place of this rank's rows that is not finite: of the first layer, its first tile. Nil where all are.
     public var notFinite: NotFinite? { firstNotFinite.withLock { $0 } }
 
+    /// Whether all ranks go through the layers together, so that they may meet between two of them.
+    public var isInStep: Bool { !isLocal || transport.size == 1 && layout.groups.count <= 1 }
+
     /// This rank's tiles in ascending order, with the rows that hold them.
     public var tiles: [LocalTile] { layout.tiles }
 
@@ -134,16 +137,20 @@ public final class EncoderRun {
 
     /// Runs all layers; `hidden` then holds this rank's rows of the last one. Collective.
     /// - Parameters:
+    ///   - first: how many layers are done: `hidden` holds the rows of this rank behind the last of them.
     ///   - ids: the token ids of every document of the batch.
     ///   - typeIds: which of two texts each token is of, 0 or 1; all 0 where nil, and where the model has one type or
     ///     none.
-    ///   - layerDone: told the number of a layer that is done, and the part of all work that is, for progress.
+    ///   - layerDone: told the number of a layer that is done, whose rows `hidden` holds now, and the part of all work
+    ///     that is done. What it throws ends the run.
     /// - Throws: ``TokenError`` for a token that has no row in a table of embeddings, before anything is read or sent,
     ///   so on every rank; what the transport throws.
     /// - Precondition: the documents are of the sharding's lengths, and have a type for each id.
     public func run(
-        ids: [[Int32]], typeIds: [[Int32]]? = nil, layerDone: (_ layer: Int, _ done: Double) -> Void = { _, _ in }
+        ids: [[Int32]], typeIds: [[Int32]]? = nil, from first: Int = 0,
+        layerDone: (_ layer: Int, _ done: Double) throws -> Void = { _, _ in }
     ) throws {
+        precondition((0...encoder.layers.count).contains(first), "layers that the model does not have")
         precondition(ids.map(\.count) == sharding.numbering.lengths, "documents of other lengths than were planned")
         precondition(typeIds.map { $0.map(\.count) == ids.map(\.count) } ?? true, "a type for each id")
         try encoder.configuration.check(ids: ids, typeIds: typeIds)
@@ -151,11 +158,11 @@ public final class EncoderRun {
         let positions = PositionRows(encoder.configuration.positions, ids: ids, sequences: Set(tiles.map(\.sequence)))
         for (number, group) in layout.groups.enumerated() {
             let attention = try attention(of: group)
-            embed(group, ids, typeIds, positions)
-            for (index, block) in encoder.layers.enumerated() {
+            if first == 0 { embed(group, ids, typeIds, positions) }
+            for (index, block) in encoder.layers.enumerated().dropFirst(first) {
                 try forward(block, number: index + 1, encoder.configuration.attention[index], group, attention)
                 let part = Double(number) + Double(index + 1) / Double(encoder.layers.count)
-                layerDone(index + 1, part / Double(layout.groups.count))
+                try layerDone(index + 1, part / Double(layout.groups.count))
             }
             guard let norm = encoder.finalNorm else { continue }
             forEachBlock(of: group) { block, rows, _ in

@@ -13,6 +13,16 @@ struct AskedOptions: Sendable {
         "threads", "watchdog", "progress", "quiet", "force", "output", "input", "model", "labels", "cluster",
     ]
 
+    /// What changes no bit of the output, and may be another when a job is continued.
+    private static let mayChange: Set<String> = [
+        "--strategy", "--layout", "--virtual-ranks", "--ranks-per-node", "--resume", "--save-seconds",
+    ]
+
+    /// What of the command changes its output, beside what files hold.
+    var facts: [Journal.Fact] {
+        values.filter { !Self.mayChange.contains($0.name) }.map { Journal.Fact($0.name, $0.value) }
+    }
+
     init(_ command: some ParsableCommand) {
         let kind = type(of: command)
         values =

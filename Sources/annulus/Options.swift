@@ -135,6 +135,50 @@ struct ModelOptions: ParsableArguments {
     var model: String
 }
 
+/// Whether a job is saved as it goes on.
+struct ResumeOptions: ParsableArguments {
+    @Flag(
+        help: """
+            Begin a job that can be continued, or continue it: after a signal, a crash or a full disk the same command goes on where \
+            the job was saved last, on any number of ranks, to the same bytes. Until it is done there are, beside the output, \
+            OUTPUT.journal (see inspect), OUTPUT.partial and, for long documents, OUTPUT.states. SIGUSR1 saves at the next layer \
+            or batch and ends with status 75. A job that differs in a file or an option that changes the output is refused with 65; \
+            --force begins anew.
+            """)
+    var resume = false
+
+    @Option(
+        help: """
+            With --resume, save the work on a document that is a batch of its own after so many seconds, between two layers. \
+            Finished batches are saved at once, or as often as takes a fiftieth of the time.
+            """)
+    var saveSeconds: Double = 600
+
+    mutating func validate() throws {
+        if !(0...1e9).contains(saveSeconds) {
+            throw ValidationError("--save-seconds takes seconds, not \(saveSeconds)")
+        }
+    }
+
+    /// Refuses a job that cannot be continued.
+    func check(output: String?, input: [String]) throws {
+        guard resume else { return }
+        if output == nil {
+            throw ValidationError("--resume keeps what is done beside the output: name a file with --output")
+        }
+        if input.contains("-") {
+            throw ValidationError(
+                "--resume reads the input again, and standard input comes but once: put it into a file and name it with --input")
+        }
+    }
+
+    /// How the job is saved and continued; nil: it is not.
+    /// - Parameter inputs: the files that the command reads beside the model's, with what errors call them.
+    func request(_ command: some ParsableCommand, inputs: [(name: String, paths: [String])]) -> ResumeRequest? {
+        resume ? ResumeRequest(facts: AskedOptions(command).facts, inputs: inputs, saveSeconds: saveSeconds) : nil
+    }
+}
+
 /// Where results go.
 struct OutputOptions: ParsableArguments {
     /// What help says of standard output, which `mpirun` reads and hands on without looking whether that succeeds.
@@ -158,9 +202,6 @@ struct OutputOptions: ParsableArguments {
 
     /// The standard streams that results go to.
     var streams: [StandardStream] { output == nil ? [.output] : [] }
-
-    /// The file that is asked for; nil: standard output.
-    var file: OutputFile? { output.map { OutputFile(path: $0, mayReplace: force) } }
 
     /// The format that the name asks for; JSON lines where there is none.
     var format: OutputFormat { output.flatMap { OutputFormat(path: $0) } ?? .jsonLines }

@@ -26,6 +26,13 @@ package struct Corpus: Sendable {
     /// Where each document came from.
     var sources: [String]
     package var texts: [String]
+    /// Documents of the input that came before these.
+    var documentsBefore = 0
+    /// Items at the beginning that are done already.
+    var finished = 0
+    /// Whether a document that was begun is begun anew where the job is continued: what its items have given so far is
+    /// only in memory.
+    var restartsDocuments = false
 
     /// Where an item's document came from.
     package func source(of item: Item) -> String {

@@ -18,6 +18,8 @@ package final class DocumentStream {
     private let session: Session
     private var source: DocumentSource
     private var count = 0
+    /// Documents that are still to be passed over.
+    private var skipped = 0
 
     /// Bytes of input for each rank, after which a portion ends: some batches, so that the last one, which may be
     /// small, costs little.
@@ -33,6 +35,12 @@ package final class DocumentStream {
     /// A portion ends where it is large enough, and where a pipe has no more at the moment.
     package func next() throws -> Portion? { try next(limit: Self.portionBytes * session.transport.size) }
 
+    /// Passes over documents that are done, so that the first to come is number `count`.
+    func skip(_ count: Int) {
+        self.count = count
+        skipped = count
+    }
+
     /// All that is left.
     package func rest() throws -> [Document] { try next(limit: .max)?.documents ?? [] }
 
@@ -42,8 +50,10 @@ package final class DocumentStream {
             var read: [Document] = []
             while session.isRoot {
                 let documents = try source.next(limit: limit) { try monitor.whileWaiting($0) }
-                read += documents
-                if !isRest || documents.isEmpty { break }
+                let passed = min(skipped, documents.count)
+                skipped -= passed
+                read += documents.dropFirst(passed)
+                if documents.isEmpty || !isRest && !read.isEmpty { break }
             }
             return read
         }

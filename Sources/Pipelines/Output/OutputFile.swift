@@ -18,11 +18,14 @@ package enum OutputFormat: Sendable {
 package struct OutputFile: Sendable {
     package let path: String
     /// Whether one of that name may be replaced.
-    package let mayReplace: Bool
+    package var mayReplace: Bool
+    /// How the job that writes it is saved and continued; nil: it is not.
+    package let resume: ResumeRequest?
 
-    package init(path: String, mayReplace: Bool) {
+    package init(path: String, mayReplace: Bool, resume: ResumeRequest? = nil) {
         self.path = path
         self.mayReplace = mayReplace
+        self.resume = resume
     }
 
     /// The format that its name asks for.

@@ -19,6 +19,8 @@ package final class ParallelFile {
     private let temporaryPath: String
     private let transport: any Transport
     private let force: Bool
+    /// Whether what was written stays where the work ends early.
+    private let isKept: Bool
     // Negative where this rank cannot reach the file.
     private var descriptor: Int32
     private var isFinished = false
@@ -26,12 +28,14 @@ package final class ParallelFile {
     private let senders: [Rank]
 
     private init(
-        path: String, temporaryPath: String, transport: any Transport, force: Bool, descriptor: Int32, senders: [Rank]
+        path: String, temporaryPath: String, transport: any Transport, force: Bool, isKept: Bool = false,
+        descriptor: Int32, senders: [Rank] = []
     ) {
         self.path = path
         self.temporaryPath = temporaryPath
         self.transport = transport
         self.force = force
+        self.isKept = isKept
         self.descriptor = descriptor
         self.senders = senders
     }
@@ -93,7 +97,7 @@ package final class ParallelFile {
             throw error
         }
         if !isRoot && seeksFile {
-            descriptor = open(temporaryPath, O_RDWR | O_CLOEXEC)
+            descriptor = Foundation.open(temporaryPath, O_RDWR | O_CLOEXEC)
             if descriptor >= 0 {
                 var found = [UInt8](repeating: 0, count: nonce.count)
                 let count = found.withUnsafeMutableBytes { pread(descriptor, $0.baseAddress, $0.count, 0) }
@@ -111,7 +115,16 @@ package final class ParallelFile {
         try Failure.agree(transport) {
             guard isRoot else { return }
             if ftruncate(descriptor, 0) != 0 { throw cannotWrite(path, errno) }
-            guard let size, let shortage = FileRoom.reserve(size, in: descriptor) else { return }
+        }
+        if let size { try file.reserve(size) }
+        return file
+    }
+
+    /// Makes sure of room for so many bytes, so that a disk that is too full is found before the work. Collective.
+    /// - Throws: ``AgreedFailure`` with status `cannotWrite`.
+    package func reserve(_ size: Int) throws {
+        try Failure.agree(transport) {
+            guard transport.rank == Rank(0), let shortage = FileRoom.reserve(size, in: descriptor) else { return }
             let limit =
                 shortage.failure == EFBIG
                 ? "the limit of a file's size (ulimit -f) is \(shortage.free)"
@@ -121,7 +134,6 @@ package final class ParallelFile {
                 "\(path): cannot write: it takes \(size) bytes, and \(limit); "
                     + (shortage.failure == EFBIG ? "raise it" : "free some space") + ", or name an output elsewhere")
         }
-        return file
     }
 
     /// Writes this rank's pieces, each at its offset from the start of the file. Collective.
@@ -163,10 +175,167 @@ package final class ParallelFile {
         if descriptor >= 0 { close(descriptor) }
         descriptor = -1
         isFinished = true
-        if !temporaryPath.isEmpty {
+        if !isKept && !temporaryPath.isEmpty {
             unlink(temporaryPath)
             TemporaryFiles.forget(temporaryPath)
         }
+    }
+
+    // MARK: - Files that outlive a job
+
+    /// The name of an output that is kept until it is whole.
+    static func keptPath(for path: String) -> String { path + ".partial" }
+
+    /// The file of an output: that of the job it is of, or one of its own. Collective.
+    /// - Throws: as ``create(_:force:transport:size:seeksFile:)``.
+    static func open(_ output: OutputFile, _ job: ResumableJob?, size: Int, transport: any Transport) throws
+        -> ParallelFile
+    {
+        guard let job else {
+            return try create(output.path, force: output.mayReplace, transport: transport, size: size)
+        }
+        try job.file.reserve(size)
+        return job.file
+    }
+
+    /// Whether all ranks reach a file that rank 0 creates beside `path`. Collective.
+    /// - Throws: as ``create(_:force:transport:size:seeksFile:)``.
+    static func isFolderShared(_ path: String, force: Bool, _ transport: any Transport) throws -> Bool {
+        let probe = try create(path, force: force, transport: transport)
+        let isShared = probe.senders.isEmpty
+        // Nobody looks for it any more.
+        _ = try transport.allGather([])
+        probe.abandon()
+        return isShared
+    }
+
+    /// Opens a file that stays where the work ends early, in a folder that all ranks reach. Collective.
+    /// - Parameters:
+    ///   - path: the output it becomes or is kept for.
+    ///   - suffix: of its own name, behind that.
+    ///   - isNew: whether it begins empty; it must exist otherwise.
+    ///   - size: its bytes, where they are known.
+    /// - Throws: ``AgreedFailure`` with status `cannotCreate`, also where another job holds the file; with `badInput`
+    ///   where it should exist; with `cannotWrite` where there is no room.
+    static func keep(
+        _ path: String, suffix: String = ".partial", force: Bool, isNew: Bool, size: Int? = nil,
+        transport: any Transport
+    ) throws -> ParallelFile {
+        let name = path + suffix
+        func opened(creates: Bool) throws(JobError) -> Int32 {
+            let descriptor = Foundation.open(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (creates ? O_CREAT : 0), 0o666)
+            if descriptor >= 0 { return descriptor }
+            if errno == ENOENT {
+                throw JobError(.badInput, "\(name): is gone, and the journal beside it needs it; begin anew with --force")
+            }
+            throw JobError(.cannotCreate, "\(name): cannot open it: \(reason(errno)); name an output elsewhere")
+        }
+        let isRoot = transport.rank == Rank(0)
+        var descriptor = try Failure.agree(transport) { () -> Int32 in
+            guard isRoot else { return -1 }
+            let descriptor = try opened(creates: isNew)
+            do {
+                try lock(descriptor, name)
+                if isNew && ftruncate(descriptor, 0) != 0 { throw cannotWrite(name, errno) }
+            } catch {
+                close(descriptor)
+                throw error
+            }
+            return descriptor
+        }
+        let own = descriptor
+        descriptor = try Failure.agree(transport) { isRoot ? own : try opened(creates: false) }
+        // From here on all hold it, so that whoever comes next waits for the last of them.
+        _ = flock(descriptor, LOCK_SH)
+        let file = ParallelFile(
+            path: path, temporaryPath: name, transport: transport, force: force, isKept: true, descriptor: descriptor)
+        if let size { try file.reserve(size) }
+        return file
+    }
+
+    /// Waits a moment for ranks of an earlier job, which may be about to end. File systems that know no locks have none
+    /// here either.
+    private static func lock(_ descriptor: Int32, _ name: String) throws(JobError) {
+        var tries = 0
+        while flock(descriptor, LOCK_EX | LOCK_NB) != 0 {
+            guard errno == EWOULDBLOCK || errno == EINTR else { return }
+            tries += 1
+            if tries > 100 {
+                throw JobError(.cannotCreate, "\(name): another job is at work on it; wait for that, or name another output")
+            }
+            usleep(100_000)
+        }
+    }
+
+    /// Makes what this rank wrote last. Collective.
+    /// - Throws: ``AgreedFailure`` with status `cannotWrite`.
+    func synchronize() throws {
+        try Failure.agree(transport) { if fsync(descriptor) != 0 { throw Self.cannotWrite(path, errno) } }
+    }
+
+    /// Cuts the file, on rank 0. Collective.
+    func truncate(to size: Int) throws {
+        try Failure.agree(transport) {
+            if transport.rank == Rank(0), ftruncate(descriptor, off_t(size)) != 0 { throw Self.cannotWrite(path, errno) }
+        }
+    }
+
+    /// Reads what is at an offset.
+    func read(_ bytes: UnsafeMutableRawBufferPointer, at offset: Int) throws(JobError) {
+        var done = 0
+        while done < bytes.count {
+            let count = pread(
+                descriptor, bytes.baseAddress! + done, min(bytes.count - done, 1 << 30), off_t(offset + done))
+            if count < 0 && errno == EINTR { continue }
+            guard count > 0 else {
+                throw JobError(
+                    .badInput,
+                    "\(temporaryPath): \(count == 0 ? "is cut short" : "cannot read: \(Self.reason(errno))"); begin anew with "
+                        + "--force")
+            }
+            done += count
+        }
+    }
+
+    /// Reads a stretch of the file piece by piece.
+    func forEachPiece(
+        at offset: Int, count: Int, _ body: (_ offset: Int, _ bytes: UnsafeRawBufferPointer) throws -> Void
+    ) throws {
+        let piece = UnsafeMutableRawBufferPointer.allocate(byteCount: min(max(count, 1), 1 << 20), alignment: 16)
+        defer { piece.deallocate() }
+        for start in stride(from: 0, to: count, by: piece.count) {
+            let part = UnsafeMutableRawBufferPointer(rebasing: piece[..<min(piece.count, count - start)])
+            try read(part, at: offset + start)
+            try body(offset + start, UnsafeRawBufferPointer(part))
+        }
+    }
+
+    /// Replaces a small file as a whole: whoever reads it, also after a crash, finds the old one or the new one.
+    /// Not collective.
+    static func replace(_ path: String, with bytes: [UInt8]) throws(JobError) {
+        let name = path + ".new"
+        let descriptor = Foundation.open(name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0o666)
+        guard descriptor >= 0 else { throw cannotWrite(name, errno) }
+        var failure: JobError?
+        bytes.withUnsafeBytes { bytes in
+            do throws(JobError) { try write(bytes, at: 0, to: descriptor, path: path) } catch { failure = error }
+        }
+        if failure == nil && fsync(descriptor) != 0 { failure = cannotWrite(path, errno) }
+        close(descriptor)
+        if let failure {
+            unlink(name)
+            throw failure
+        }
+        if Foundation.rename(name, path) != 0 { throw cannotWrite(path, errno) }
+        synchronizeFolder(of: path)
+    }
+
+    /// So that a name survives a crash as the content does. Folders that cannot be synchronised are left alone.
+    static func synchronizeFolder(of path: String) {
+        let folder = Foundation.open(URL(fileURLWithPath: path).deletingLastPathComponent().path, O_RDONLY | O_CLOEXEC)
+        guard folder >= 0 else { return }
+        fsync(folder)
+        close(folder)
     }
 
     // MARK: - Pieces of ranks that cannot reach the file
@@ -255,7 +424,7 @@ package final class ParallelFile {
         let folder = URL(fileURLWithPath: path).deletingLastPathComponent().path
         var failure: Int32 = 0
         let descriptor = try TemporaryFiles.create { () throws(JobError) in
-            let descriptor = open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
+            let descriptor = Foundation.open(temporaryPath, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0o666)
             failure = errno
             return descriptor
         }
@@ -313,12 +482,7 @@ package final class ParallelFile {
         } else if Foundation.rename(temporaryPath, path) != 0 {
             throw cannotWrite(path, errno)
         }
-        // So that the name survives a crash as the content does. Folders that cannot be synchronised are left alone.
-        let folder = open(URL(fileURLWithPath: path).deletingLastPathComponent().path, O_RDONLY | O_CLOEXEC)
-        if folder >= 0 {
-            fsync(folder)
-            close(folder)
-        }
+        synchronizeFolder(of: path)
     }
 
     private static func cannotWrite(_ path: String, _ failure: Int32) -> JobError {

@@ -20,7 +20,8 @@ struct StatesWriter {
 
     /// Encodes and writes into a file. Collective.
     /// - Throws: `AgreedFailure` where the file cannot hold what was asked for.
-    package func write(to output: OutputFile) throws {
+    /// - Parameter job: the job that the output is of, where it is saved as it goes on.
+    package func write(to output: OutputFile, job: ResumableJob?) throws {
         let count = corpus.items.count
         try session.agree {
             if output.format == .numpy && count != 1 {
@@ -43,25 +44,31 @@ struct StatesWriter {
             offsets = corpus.items.indices.map { layout.offset(of: "\($0)") }
             size = layout.totalBytes
         }
-        let file = try ParallelFile.create(
-            output.path, force: output.mayReplace, transport: session.transport, size: size)
+        let file = try ParallelFile.open(output, job, size: size, transport: session.transport)
+        try job?.check(
+            rows: corpus.items.indices.prefix(corpus.finished).map {
+                (offsets[$0], corpus.items[$0].ids.count * width * MemoryLayout<Float>.stride)
+            })
         try header.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
-        try session.encode(corpus, with: encoder) { run, items in
+        try session.encode(corpus, with: encoder, job: job) { run, items in
             session.monitor.progress(.writing)
-            try file.write(
-                run.tiles.map { tile in
-                    let bytes = UnsafeRawBufferPointer(
+            let pieces = run.tiles.map { tile in
+                (
+                    offset: offsets[items.lowerBound + tile.sequence] + tile.tokens.lowerBound * width * 4,
+                    bytes: UnsafeRawBufferPointer(
                         start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width * 4)
-                    return (offsets[items.lowerBound + tile.sequence] + tile.tokens.lowerBound * width * 4, bytes)
-                })
+                )
+            }
+            try file.write(pieces)
+            job?.note(rows: pieces)
         }
-        try file.commit()
+        if let job { try job.finish() } else { try file.commit() }
     }
 
     /// Encodes and writes a line a document: {"embeddings": [[…], …]}. Collective.
     package func write(to lines: LineOutput) throws {
         let width = encoder.configuration.hiddenSize
-        try session.encode(corpus, with: encoder) { run, items in
+        try session.encode(corpus, with: encoder, job: lines.job) { run, items in
             let tiles = run.tiles.map { tile in
                 (
                     span: tile.number,

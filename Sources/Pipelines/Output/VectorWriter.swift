@@ -9,19 +9,23 @@ final class VectorWriter {
     private let session: Session
     private let width: Int
     private let file: ParallelFile
+    private let job: ResumableJob?
     /// Where the vectors start in the file.
     private var base = 0
 
     /// Opens the output, a .npy or .safetensors. Collective.
-    init(_ session: Session, corpus: Corpus, output: OutputFile, width: Int, located: Bool) throws {
+    /// - Parameter job: the job that the output is of, where it is saved as it goes on.
+    init(
+        _ session: Session, corpus: Corpus, output: OutputFile, width: Int, located: Bool, job: ResumableJob?
+    ) throws {
         self.session = session
+        self.job = job
         self.width = width
         let places = corpus.items.flatMap { item in
             item.spans.map { (document: item.document, start: $0.start, end: $0.end) }
         }
         func create(_ header: [UInt8], size: Int) throws -> ParallelFile {
-            let file = try ParallelFile.create(
-                output.path, force: output.mayReplace, transport: session.transport, size: size)
+            let file = try ParallelFile.open(output, job, size: size, transport: session.transport)
             try header.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
             return file
         }
@@ -43,6 +47,8 @@ final class VectorWriter {
                 try writePlaces(at: layout.offset(of: "end"), places.map(\.end))
             }
         }
+        let done = corpus.items[..<corpus.finished].reduce(0) { $0 + $1.spans.count }
+        try job?.check(rows: [(base, done * width * MemoryLayout<Float>.stride)])
     }
 
     /// Writes some spans' vectors, each rank its own. Collective.
@@ -52,18 +58,19 @@ final class VectorWriter {
         let rows = vectors.flatMap(\.vector)
         try rows.withUnsafeBytes { bytes in
             let rowBytes = width * MemoryLayout<Float>.stride
-            try file.write(
-                vectors.enumerated().map { place, entry in
-                    (
-                        base + entry.span * rowBytes,
-                        UnsafeRawBufferPointer(rebasing: bytes[place * rowBytes..<(place + 1) * rowBytes])
-                    )
-                })
+            let pieces = vectors.enumerated().map { place, entry in
+                (
+                    offset: base + entry.span * rowBytes,
+                    bytes: UnsafeRawBufferPointer(rebasing: bytes[place * rowBytes..<(place + 1) * rowBytes])
+                )
+            }
+            try file.write(pieces)
+            job?.note(rows: pieces)
         }
     }
 
     /// Gives the file its name. Collective.
-    package func finish() throws { try file.commit() }
+    package func finish() throws { if let job { try job.finish() } else { try file.commit() } }
 
     private func writePlaces(at offset: Int, _ values: [Int]) throws {
         try values.map { Int64($0).littleEndian }.withUnsafeBytes {

@@ -49,16 +49,26 @@ extension RankGroup {
 extension Session {
     /// Runs `work`, which reads files or a model, on every rank; agrees on its outcome, and that all have read the
     /// same. Collective.
-    /// - Parameter nodes: which ranks share what they read into `WeightStorage`; none where nil.
+    /// - Parameters:
+    ///   - name: what it is that is read.
+    ///   - nodes: which ranks share what they read into `WeightStorage`; none where nil.
     /// - Throws: `AgreedFailure`, also with status 65 where copies differ.
-    package func agreeReading<Value>(among nodes: Topology? = nil, _ work: () throws -> Value) throws -> Value {
+    package func agreeReading<Value>(
+        as name: String = "other files", among nodes: Topology? = nil, _ work: () throws -> Value
+    ) throws -> Value {
         let notes = ReadNotes()
         let value = try agree { try ReadNotes.$current.withValue(notes, operation: work) }
-        try compare(Readings(notes), among: nodes ?? Topology(separate: transport.size))
+        let digest = try compare(Readings(notes), among: nodes ?? Topology(separate: transport.size))
+        if let place = readings.firstIndex(where: { $0.name == name }) {
+            readings[place].digest = readings[place].digest &* 0x100_0000_01B3 &+ digest
+        } else {
+            readings.append((name, digest))
+        }
         return value
     }
 
-    private func compare(_ mine: Readings, among nodes: Topology) throws {
+    /// - Returns: a digest of what the ranks have read.
+    private func compare(_ mine: Readings, among nodes: Topology) throws -> UInt64 {
         var message = Message()
         for value in [mine.own, mine.shared, UInt64(mine.notFinite.count)] {
             message.write(Int(truncatingIfNeeded: value))
@@ -107,6 +117,7 @@ extension Session {
                     + (names.count > 3 ? " and \(names.count - 3) more" : "")
                     + "; `annulus verify` counts them")
         }
+        return UInt64(bitPattern: Int64(first.0 &+ first.1))
     }
 }
 

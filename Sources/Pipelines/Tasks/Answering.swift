@@ -37,7 +37,7 @@ package struct Answering: Sendable {
             let windows = try session.agree { try split(portion.documents, task, tokenizer) }
             // The answers found so far of a document whose windows span two batches.
             var open: [(span: AnswerSpan, start: Int, end: Int)] = []
-            try task.run(windows.map(\.encoding), of: portion.documents, owners: windows.map(\.document)) {
+            try task.run(windows.map(\.encoding), of: portion, owners: windows.map(\.document)) {
                 run, items in
                 let logits = try task.tokenLogits(run, items.count)
                 if !session.isRoot { return "" }

@@ -20,13 +20,13 @@ package struct Classification: Sendable {
         let task = try TaskPipeline(.sequenceClassification, model: model, input: input, output: output, session)
         session.logHeader("classify \(model)", encodes: true)
         let listed = try session.agree { session.isRoot ? try listedLabels(task.labels) : nil }
-        var count = 0
+        var count = task.documentsBefore
         try task.forEachPortion { portion in
             count = portion.first + portion.documents.count
             let truth: [Label?] = try session.agree {
                 session.isRoot ? try trueLabels(portion, listed, task.labels) : []
             }
-            try task.run(try task.encodings(portion.documents), of: portion.documents) { run, items in
+            try task.run(try task.encodings(portion.documents), of: portion) { run, items in
                 let spans = items.indices.map {
                     Span(
                         sequence: $0 - items.lowerBound,

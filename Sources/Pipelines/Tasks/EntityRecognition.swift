@@ -26,7 +26,7 @@ package struct EntityRecognition: Sendable {
         session.logHeader("ner \(model)", encodes: true)
         try task.forEachPortion { portion in
             let encodings = try task.encodings(portion.documents)
-            try task.run(encodings, of: portion.documents) { run, items in
+            try task.run(encodings, of: portion) { run, items in
                 let logits = try task.tokenLogits(run, items.count)
                 if !session.isRoot { return "" }
                 return items.map { number in

@@ -39,7 +39,7 @@ package struct MaskFilling: Sendable {
                         "has no mask token (\(tokenizer.token(of: mask) ?? "\(mask)"))")
                 }
             }
-            try task.run(encodings, of: portion.documents) { run, items in
+            try task.run(encodings, of: portion) { run, items in
                 let found = run.logits(task.head) { tile in
                     tile.tokens.enumerated().filter {
                         encodings[items.lowerBound + tile.sequence].ids[$0.element] == mask

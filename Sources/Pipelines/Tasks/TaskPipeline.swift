@@ -34,9 +34,13 @@ struct TaskPipeline {
     }
 
     package var model: LoadedModel { encoding.model }
+    /// Documents that were done when the job was begun; as many as there may be where nothing is left to do.
+    var documentsBefore: Int { output.documentsBefore }
 
     /// Calls `body` with the documents in portions, as they come. Collective.
     func forEachPortion(_ body: (DocumentStream.Portion) throws -> Void) throws {
+        if output.documentsBefore == .max { return }
+        encoding.stream.skip(output.documentsBefore)
         while let portion = try encoding.stream.next() { try body(portion) }
         try output.finish()
     }
@@ -77,19 +81,23 @@ struct TaskPipeline {
 
     /// Encodes sequences in batches and writes what `lines` makes of each batch, in input order. Collective.
     /// - Parameters:
-    ///   - documents: what the sequences are of: each of one, or as `owners` says.
+    ///   - portion: what the sequences are of: each of one document, or as `owners` says.
     ///   - lines: gets the run and which of the sequences it holds; its text counts on rank 0 alone.
     package func run(
-        _ encodings: [Encoding], of documents: [Document], owners: [Int]? = nil,
+        _ encodings: [Encoding], of portion: DocumentStream.Portion, owners: [Int]? = nil,
         lines: (EncoderRun, Range<Int>) throws -> String
     ) throws {
-        let corpus = Corpus(
+        var corpus = Corpus(
             items: encodings.enumerated().map { number, encoding in
                 Corpus.Item(
                     document: owners?[number] ?? number, ids: encoding.ids, typeIds: encoding.typeIds, start: 0, end: 0,
                     spans: [(0..<encoding.count, 0, 0)])
-            }, sources: documents.map(\.source), texts: [])
-        try session.encode(corpus, with: model.encoder) { run, items in try output.write(try lines(run, items)) }
+            }, sources: portion.documents.map(\.source), texts: [])
+        corpus.documentsBefore = portion.first
+        corpus.restartsDocuments = owners != nil
+        try session.encode(corpus, with: model.encoder, job: output.job) { run, items in
+            try output.write(try lines(run, items))
+        }
     }
 
     /// The head's logits of every token of a batch on rank 0: for each sequence, tokens × outputs. Collective.

@@ -20,6 +20,7 @@ struct Embed: ParsableCommand {
     @OptionGroup var model: ModelOptions
     @OptionGroup var input: InputOptions
     @OptionGroup var output: OutputOptions
+    @OptionGroup var resuming: ResumeOptions
     @OptionGroup var runOptions: RunOptions
 
     @Option(help: "cls, mean, max, mean-sqrt-len, weighted-mean, last-token, or none for every token's state.")
@@ -42,6 +43,7 @@ struct Embed: ParsableCommand {
     var chunkTokens: Int?
 
     mutating func validate() throws {
+        try resuming.check(output: output.output, input: input.input)
         for (name, value) in [
             ("--truncate-dim", truncateDim), ("--passage-tokens", passageTokens), ("--chunk-tokens", chunkTokens),
         ] {
@@ -74,15 +76,20 @@ struct Embed: ParsableCommand {
         options.chunkTokens = chunkTokens
         options.keepsStates = pooling == PoolingChoice.none
         let command = self
+        let resume = resuming.request(self, inputs: [("the input", input.input)])
         try Session.run(self, runOptions, needs: input.streams + output.streams) { [options] session in
             let embedder = try Embedder(
                 session, model: command.model.model, input: command.input.documents, options)
-            if let path = command.output.output {
+            // Of a job that is continued, the output may be there.
+            if let path = command.output.output, resume == nil {
                 try ParallelFile.checkWritable(path, force: command.output.force, transport: session.transport)
             }
             session.logHeader("embed \(command.model.model)", encodes: true)
-            if let file = command.output.file, file.format != .jsonLines { return try embedder.write(to: file) }
-            try embedder.writeLines(to: LineDestination(path: command.output.output, force: command.output.force))
+            let file = command.output.output.map {
+                OutputFile(path: $0, mayReplace: command.output.force, resume: resume)
+            }
+            if let file, file.format != .jsonLines { return try embedder.write(to: file) }
+            try embedder.writeLines(to: LineDestination(file))
         }
     }
 }

@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Checkpoints
+import Files
 import Foundation
 import Matrices
 import Pipelines
@@ -10,25 +11,50 @@ import Transformers
 
 struct Inspect: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Summarise a checkpoint: family, shape, tensors, tokenizer, pooling.",
-        discussion: "Loads everything as `embed` would, so what it accepts will run.")
+        abstract: "Summarise a checkpoint: family, shape, tensors, tokenizer, pooling; or the journal of a job.",
+        discussion: """
+            A checkpoint is loaded as `embed` would, so what is accepted will run. Of a journal, OUTPUT.journal beside the output \
+            of a job with --resume, it tells what the job is and how much of it is done.
+            """)
 
-    @OptionGroup var model: ModelOptions
+    @Argument(help: "A journal.")
+    var journal: String?
+
+    @Option(name: [.short, .long], help: "A checkpoint: a folder, or org/name in the Hugging Face cache.")
+    var model: String?
+
     @OptionGroup var runOptions: RunOptions
 
     @Flag(help: "List every tensor with its type and shape.")
     var tensors = false
 
+    mutating func validate() throws {
+        if (model == nil) == (journal == nil) {
+            throw ValidationError("name a checkpoint with --model, or a journal")
+        }
+        if journal != nil && tensors { throw ValidationError("--tensors is of a checkpoint, and a journal has none") }
+    }
+
     func run() throws {
         let command = self
         try Session.run(self, runOptions) { session in
-            let text = try session.agree { session.isRoot ? try command.summary(session.kernels) : "" }
+            let text = try session.agree { session.isRoot ? try command.text(session.kernels) : "" }
             try session.agree { try session.printLines(text) }
         }
     }
 
-    private func summary(_ kernels: KernelSet) throws -> String {
-        let model = try LoadedModel.load(model.model, storage: .counting, kernels: kernels)
+    private func text(_ kernels: KernelSet) throws -> String {
+        if let model { return try summary(model, kernels) }
+        guard let journal else { return "" }
+        return table(try Journal(FileBytes.read(path: journal), path: journal).summary)
+    }
+
+    private func table(_ rows: [(String, String)]) -> String {
+        rows.map { $0.0.padding(toLength: max(16, $0.0.count + 1), withPad: " ", startingAt: 0) + $0.1 + "\n" }.joined()
+    }
+
+    private func summary(_ name: String, _ kernels: KernelSet) throws -> String {
+        let model = try LoadedModel.load(name, storage: .counting, kernels: kernels)
         let shape = model.encoder.configuration
         var rows: [(String, String)] = [
             ("folder", model.folder),
@@ -62,7 +88,7 @@ struct Inspect: ParsableCommand {
         } else {
             rows.append(("pooling", "not told by the model; embed takes mean"))
         }
-        var text = rows.map { $0.0.padding(toLength: 16, withPad: " ", startingAt: 0) + $0.1 + "\n" }.joined()
+        var text = table(rows)
         if tensors {
             for name in model.checkpoint.names {
                 guard let tensor = model.checkpoint.tensor(named: name) else { continue }

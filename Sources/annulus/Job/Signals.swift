@@ -10,7 +10,8 @@ enum Signals {
     ///
     /// A handler writes what has come into a pipe, from which that thread reads; so it does not matter which thread a
     /// signal meets, nor whether one was started before this call, by a library.
-    /// SIGTERM and SIGUSR1 (Slurm's warning) remove unfinished outputs and end the process with status `interrupted`;
+    /// SIGTERM and SIGUSR1 (Slurm's warning) remove unfinished outputs and end the process with status `interrupted`, or,
+    /// where the work can be continued, SIGUSR1 has it save what is done and end by itself;
     /// SIGINT and SIGHUP remove them and end the process as they would without this, unless the process was started to
     /// ignore them. One line says so for the whole job, or which rank of this host was killed, where that is why the
     /// launcher ends it.
@@ -37,7 +38,10 @@ enum Signals {
             Thread.current.name = "signals"
             while let received = SignalPipe.next(from: pipe) {
                 // The runtime's report of a crash stops this process's own threads with a signal: that is no warning.
-                if received.sender != getpid() { end(received, watchdog, ending) }
+                if received.sender == getpid() { continue }
+                // Work that can be continued is left to save what it has done.
+                if received.number == SIGUSR1 && Interruption.ask() { continue }
+                end(received, watchdog, ending)
             }
         }
         thread.stackSize = 512 << 10
@@ -55,7 +59,7 @@ enum Signals {
             ending.tell(watchdog.failure(lost), within: Ending.lastAnswerLimit)
         } else if !watchdog.wasStopped {
             ending.tellOfSignal(
-                JobError(.interrupted, "\(words(received, watchdog, ending)); nothing unfinished was kept"))
+                JobError(.interrupted, "\(words(received, watchdog, ending)); \(Interruption.keptWords)"))
         }
         ending.awaitOthers(alsoAtWork: true)
         if received.number == SIGINT || received.number == SIGHUP {

@@ -229,7 +229,7 @@ final class Watchdog: Monitor {
             ending.tell(
                 JobError(
                     .internal,
-                    "the launcher that started \(place) is gone (process \(launcher)); nothing unfinished was kept"))
+                    "the launcher that started \(place) is gone (process \(launcher)); \(Interruption.keptWords)"))
             Self.removeSharedSegments()
             ending.leave(.internal)
         }

@@ -33,6 +33,6 @@ struct Classify: ParsableCommand {
         var classification = Classification()
         classification.labels = labels
         classification.topK = topK
-        try options.run(self, classification.run)
+        try options.run(self, reading: [("--labels", labels)], classification.run)
     }
 }
