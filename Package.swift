@@ -77,7 +77,7 @@ let package = Package(
         // Runs the command.
         .testTarget(
             name: "CommandTests",
-            dependencies: ["Attention", "Checkpoints", "Files", "Matrices", "TestSupport", "annulus"]),
+            dependencies: ["Attention", "Checkpoints", "Files", "Matrices", "Pipelines", "TestSupport", "annulus"]),
         // The programs of docs/library.md, and the test that they are and do what it says.
         .executableTarget(
             name: "attention-example", dependencies: ["Attention", "MPI", "Matrices", "Plans", "RingAttention"],

@@ -168,7 +168,8 @@ struct ResumeOptions: ParsableArguments {
         }
         if input.contains("-") {
             throw ValidationError(
-                "--resume reads the input again, and standard input comes but once: put it into a file and name it with --input")
+                "--resume reads the input again, and standard input comes but once: put it into a file and name it with --input"
+            )
         }
     }
 

@@ -226,7 +226,8 @@ package final class ParallelFile {
             let descriptor = Foundation.open(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW | (creates ? O_CREAT : 0), 0o666)
             if descriptor >= 0 { return descriptor }
             if errno == ENOENT {
-                throw JobError(.badInput, "\(name): is gone, and the journal beside it needs it; begin anew with --force")
+                throw JobError(
+                    .badInput, "\(name): is gone, and the journal beside it needs it; begin anew with --force")
             }
             throw JobError(.cannotCreate, "\(name): cannot open it: \(reason(errno)); name an output elsewhere")
         }
@@ -261,7 +262,8 @@ package final class ParallelFile {
             guard errno == EWOULDBLOCK || errno == EINTR else { return }
             tries += 1
             if tries > 100 {
-                throw JobError(.cannotCreate, "\(name): another job is at work on it; wait for that, or name another output")
+                throw JobError(
+                    .cannotCreate, "\(name): another job is at work on it; wait for that, or name another output")
             }
             usleep(100_000)
         }
@@ -276,7 +278,9 @@ package final class ParallelFile {
     /// Cuts the file, on rank 0. Collective.
     func truncate(to size: Int) throws {
         try Failure.agree(transport) {
-            if transport.rank == Rank(0), ftruncate(descriptor, off_t(size)) != 0 { throw Self.cannotWrite(path, errno) }
+            if transport.rank == Rank(0), ftruncate(descriptor, off_t(size)) != 0 {
+                throw Self.cannotWrite(path, errno)
+            }
         }
     }
 

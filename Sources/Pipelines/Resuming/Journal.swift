@@ -28,6 +28,14 @@ package struct Journal: Equatable, Sendable {
         /// Which of the two places in the file of states they are in.
         package var place: Int
         package var digest: UInt64
+
+        package init(done: Int, of: Int, tokens: Int, place: Int, digest: UInt64) {
+            self.done = done
+            self.of = of
+            self.tokens = tokens
+            self.place = place
+            self.digest = digest
+        }
     }
 
     /// What the job is: the verb and its options, digests of what it reads, kernels and program.
@@ -88,7 +96,8 @@ package struct Journal: Equatable, Sendable {
         func damaged(_ what: String) -> JobError {
             JobError(
                 .badInput,
-                "\(path): \(what); what it stood for cannot be continued: begin anew with --force, or name another output")
+                "\(path): \(what); what it stood for cannot be continued: begin anew with --force, or name another output"
+            )
         }
         guard bytes.count <= 1 << 20, let json = try? JSON.parse(bytes, path: path),
             let version = json["annulus_journal"]?.int
@@ -119,7 +128,8 @@ package struct Journal: Equatable, Sendable {
     /// Why a job of these facts is not the one that the journal is of; nil where it is.
     package func difference(from facts: [Fact], path: String) -> String? {
         func shown(_ value: String?) -> String { value.map { $0.isEmpty ? "not given" : "'\($0)'" } ?? "not given" }
-        let names = self.facts.map(\.name) + facts.map(\.name).filter { name in !self.facts.contains { $0.name == name } }
+        let names =
+            self.facts.map(\.name) + facts.map(\.name).filter { name in !self.facts.contains { $0.name == name } }
         for name in names {
             let before = self.facts.first { $0.name == name }?.value
             let now = facts.first { $0.name == name }?.value

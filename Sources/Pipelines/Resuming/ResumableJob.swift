@@ -225,7 +225,8 @@ package final class ResumableJob {
             if session.isRoot, !journal.digest.isEmpty, digest != journal.digest {
                 throw JobError(
                     .badInput,
-                    "\(ParallelFile.keptPath(for: output.path)): is not as the journal beside it says; begin anew with --force")
+                    "\(ParallelFile.keptPath(for: output.path)): is not as the journal beside it says; begin anew with --force"
+                )
             }
         }
     }
@@ -316,7 +317,8 @@ package final class ResumableJob {
     /// - Parameter run: of a batch that the document has for itself.
     /// - Returns: how many layers are done, whose states `run` now holds.
     func loadLayers(into run: EncoderRun, hasLayers: Bool) throws -> Int {
-        let size = Self.stateBytes(tokens: run.sharding.numbering.lengths[0], width: run.encoder.configuration.hiddenSize)
+        let size = Self.stateBytes(
+            tokens: run.sharding.numbering.lengths[0], width: run.encoder.configuration.hiddenSize)
         let states = try ParallelFile.keep(
             output.path, suffix: ".states", force: true, isNew: !hasLayers, size: size, transport: session.transport)
         self.states = states
@@ -351,7 +353,8 @@ package final class ResumableJob {
         try states.write(pieces(run, place: place).map { ($0.offset, UnsafeRawBufferPointer($0.bytes)) })
         try states.synchronize()
         journal.layers = Journal.Layers(
-            done: layer, of: run.encoder.configuration.layerCount, tokens: run.sharding.numbering.lengths[0], place: place,
+            done: layer, of: run.encoder.configuration.layerCount, tokens: run.sharding.numbering.lengths[0],
+            place: place,
             digest: try digest(run))
         try save()
         if due.stop { throw interrupted() }

@@ -67,7 +67,7 @@ struct Init: ParsableCommand {
         let layout = SafetensorsLayout(
             tensors: parameters.map { ($0.name, .float32, $0.shape) }, metadata: ["format": "pt"])
         let source = RandomParameters(seed: seed)
-        let text = try Array(published.config(positions: positions).utf8)
+        let text = Array(published.config(positions: positions).utf8)
         let weightsFile = try ParallelFile.create(
             weights, force: force, transport: session.transport, size: layout.totalBytes)
         let configFile = try ParallelFile.create(config, force: force, transport: session.transport, size: text.count)

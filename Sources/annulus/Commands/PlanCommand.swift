@@ -126,6 +126,8 @@ struct PlanCommand: ParsableCommand {
         let description: String
         let fields: [(name: String, value: BenchValue)]
         let footprint: Footprint
+        /// Bytes on disk that a job with --resume keeps free for the document's states; nil where there are no layers.
+        let stateBytes: Int?
         let make: @Sendable (_ layout: Layout, _ ranks: Int, _ speeds: [Double]) -> AttentionProblem
     }
 
@@ -138,7 +140,8 @@ struct PlanCommand: ParsableCommand {
                 fields: [
                     ("plan", .text("encoder")), ("model", .text(shape ?? model ?? "")), ("length", .integer(length)),
                 ],
-                footprint: try configuration.footprint(element)
+                footprint: try configuration.footprint(element),
+                stateBytes: ResumableJob.stateBytes(tokens: length, width: configuration.hiddenSize)
             ) {
                 EncoderRun.problem(
                     lengths: [length], configuration: configuration, element: element, layout: $0, rankCount: $1,
@@ -150,7 +153,7 @@ struct PlanCommand: ParsableCommand {
         return PlannedJob(
             description:
                 "attention over \(attention.length) tokens, \(heads.queryHeads) heads (\(heads.keyValueHeads) of keys) of \(heads.headDimension), \(attention.mask)",
-            fields: [("plan", .text("attention"))] + attention.fields, footprint: attention.footprint
+            fields: [("plan", .text("attention"))] + attention.fields, footprint: attention.footprint, stateBytes: nil
         ) { layout, ranks, speeds in
             var problem = AttentionProblem(
                 shapes: pieces, mask: mask, heads: heads, layout: layout, rankCount: ranks, speeds: speeds)
@@ -192,6 +195,7 @@ struct PlanCommand: ParsableCommand {
                 ("memory_per_node", whole(price.nodeMemory.rounded())),
                 ("memory_of_node", whole(price.nodeLimit.rounded())), ("fits", .truth(price.fits)),
                 ("balance", .number(price.balance)),
+            ] + (problem.stateBytes.map { [("state_bytes", .integer($0))] } ?? []) + [
                 ("priced_ranks", .numbers(price.work.map { Double($0.rank.index) })),
                 ("rank_gflop", .numbers(price.work.map { $0.flop * 1e-9 })),
                 ("chosen", .truth(isChosen)), ("reason", .text(isChosen ? choice?.reason ?? "" : "")),
@@ -234,6 +238,9 @@ struct PlanCommand: ParsableCommand {
         if let looked = prices.map(\.work.count).min(), looked < cluster.rankCount {
             text +=
                 "From the plans of \(looked) ranks or more: bytes, messages and balance of all ranks are estimates.\n"
+        }
+        if let bytes = problem.stateBytes {
+            text += "With --resume, \(number(Double(bytes) / 0x1p30)) GiB of disk are kept free for saved layers.\n"
         }
         guard let choice else { return text + "None fits into the nodes' memory.\n" }
         return text

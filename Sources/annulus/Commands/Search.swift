@@ -34,7 +34,8 @@ struct Search: ParsableCommand {
     mutating func validate() throws {
         if resume {
             throw ValidationError(
-                "search prints its hits and keeps nothing: annulus embed --passage-tokens N --resume -o FILE keeps the vectors of passages")
+                "search prints its hits and keeps nothing: annulus embed --passage-tokens N --resume -o FILE keeps the vectors of passages"
+            )
         }
         if topK < 1 { throw ValidationError("--top-k takes a positive number, not \(topK)") }
         if passageTokens < 1 { throw ValidationError("--passage-tokens takes a positive number, not \(passageTokens)") }
