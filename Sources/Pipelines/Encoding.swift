@@ -119,8 +119,8 @@ extension Session {
         func flop(_ items: Range<Int>) -> Double {
             EncoderRun.flop(lengths: corpus.items[items].map(\.ids.count), configuration: configuration)
         }
-        let isFirstBegun = job?.hasLayers(of: corpus.finished, in: corpus) ?? false
-        let batches = batches(of: corpus, isFirstAlone: isFirstBegun)
+        let itemsBegun = job?.itemsBegun(in: corpus) ?? 0
+        let batches = batches(of: corpus, itemsBegun: itemsBegun)
         // The costliest batch decides for all of them.
         guard let costliest = batches.max(by: { flop($0) < flop($1) }) else { return line.finish(done: 0) }
         monitor.progress(.planning)
@@ -134,18 +134,15 @@ extension Session {
             let run = try encoderRun(encoder, problem(items).queries, strategy)
             let layers = configuration.layerCount
             let monitor = monitor
-            // The states of a document that is a batch of its own are saved between its layers.
-            let savesLayers = items.count == 1 && run.isInStep
+            let isBegun = itemsBegun > 0 && items.lowerBound == corpus.finished
             var first = 0
-            if let job, savesLayers || isFirstBegun && items.lowerBound == corpus.finished {
-                first = try job.loadLayers(into: run, hasLayers: isFirstBegun && items.lowerBound == corpus.finished)
-            }
+            if let job, run.isInStep || isBegun { first = try job.loadLayers(into: run, isBegun: isBegun) }
             monitor.progress(.encoding, layer: first + 1)
             try run.run(ids: ids, typeIds: typeIds, from: first) { layer, part in
                 // The one that comes next; behind the last, whole documents begin anew.
                 monitor.progress(.encoding, layer: layer % layers + 1)
                 line.advance(to: Int((done + batch * part) * 1e-9))
-                if savesLayers { try job?.finish(layer: layer, of: run) }
+                if run.isInStep { try job?.finish(layer: layer, of: run) }
             }
             notFinite =
                 notFinite
@@ -254,13 +251,13 @@ extension Session {
     }
 
     /// Batches of as many tokens as bound each rank's memory, or of a single document that is longer.
-    /// - Parameter isFirstAlone: whether the first that is not done has a batch of its own.
-    private func batches(of corpus: Corpus, isFirstAlone: Bool) -> [Range<Int>] {
+    /// - Parameter itemsBegun: how many of the first that are not done make a batch in any case.
+    private func batches(of corpus: Corpus, itemsBegun: Int) -> [Range<Int>] {
         var batches: [Range<Int>] = []
         var first = corpus.finished
-        if isFirstAlone {
-            batches.append(first..<first + 1)
-            first += 1
+        if itemsBegun > 0 {
+            batches.append(first..<first + itemsBegun)
+            first += itemsBegun
         }
         while first < corpus.items.count {
             var last = first

@@ -149,7 +149,7 @@ struct ResumeOptions: ParsableArguments {
 
     @Option(
         help: """
-            With --resume, save the work on a document that is a batch of its own after so many seconds, between two layers. \
+            With --resume, save the work on a document that ranks share after so many seconds, between two layers. \
             Finished batches are saved at once, or as often as takes a fiftieth of the time.
             """)
     var saveSeconds: Double = 600
@@ -176,7 +176,9 @@ struct ResumeOptions: ParsableArguments {
     /// How the job is saved and continued; nil: it is not.
     /// - Parameter inputs: the files that the command reads beside the model's, with what errors call them.
     func request(_ command: some ParsableCommand, inputs: [(name: String, paths: [String])]) -> ResumeRequest? {
-        resume ? ResumeRequest(facts: AskedOptions(command).facts, inputs: inputs, saveSeconds: saveSeconds) : nil
+        guard resume else { return nil }
+        Interruption.keep()
+        return ResumeRequest(facts: AskedOptions(command).facts, inputs: inputs, saveSeconds: saveSeconds)
     }
 }
 

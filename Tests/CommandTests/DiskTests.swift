@@ -321,4 +321,29 @@ private func failing(_ fault: String) -> [String: String] { ["LD_PRELOAD": stand
             #expect(digests.count == 2 && digests[0] == digests[1], "\(run.errors)")
         }
     }
+
+    /// A job that goes on may be spread over other hosts: they must all reach what is kept.
+    @Test(.enabled(if: mayMount, "needs root and a mount namespace")) func aFolderThatOneHostHasForItselfIsRefused()
+        throws
+    {
+        let folder = try TemporaryFolder()
+        try "hello my dog is cute\n".write(toFile: folder.path("a.txt"), atomically: true, encoding: .utf8)
+        try FileManager.default.createDirectory(atPath: folder.path("out"), withIntermediateDirectories: true)
+        let apart = folder.path("apart")
+        try """
+        #!/bin/sh
+        exec unshare -m sh -c 'mount --make-rprivate / && mount -t tmpfs none "$0" && exec "$@"' \
+            '\(folder.path("out"))' '\(CommandRun.products.appendingPathComponent("annulus").path)' "$@"
+        """.write(toFile: apart, atomically: true, encoding: .utf8)
+        try FileManager.default.setAttributes([.posixPermissions: 0o755], ofItemAtPath: apart)
+        let run = try CommandRun.annulus(
+            [
+                "embed", "-m", checkpoint("tiny-bert"), "-i", folder.path("a.txt"), "-o", folder.path("out/v.npy"),
+                "--resume",
+            ], .lastBeing(apart, ranks: 3))
+        #expect(run.status == 73, "\(run.errors)")
+        #expect(
+            run.errorLines.count == 1 && run.errorLines[0].contains("not all hosts share its folder"), "\(run.errors)")
+        #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path("out")).isEmpty)
+    }
 }

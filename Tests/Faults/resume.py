@@ -4,6 +4,7 @@
   Tests/Faults/resume.py --trials 200 --results FILE     trials 0 to 199 of the series; a line of JSON for each goes into FILE
   Tests/Faults/resume.py --first 100 --trials 100 …      the next hundred
   Tests/Faults/resume.py --only 42                       one trial again
+  Tests/Faults/resume.py --hosts …                       runs of 3 and 6 ranks are over three hosts, as hosts.py makes them
   Tests/Faults/resume.py --mutations 100                 damaged journals instead: each is refused with one line and status 65
   Tests/Faults/resume.py --ci                            twenty trials and twenty mutations; the last line: N passed, N failed
 
@@ -16,6 +17,7 @@ status of what happened to it, the bytes in the end are those of a run that noth
 import argparse
 import array
 import collections
+import contextlib
 import json
 import math
 import os
@@ -32,9 +34,9 @@ import time
 import jobs
 
 GOLDENS = jobs.ROOT / "Tests/TransformersTests/Goldens"
-# Tokens of the document that is saved between its layers.
+# Tokens of the longest document, which is saved between its layers, and so are others.
 LENGTH = 32_768
-LAYERS = 5
+LAYERS = 4
 FAULTS = ["SIGKILL", "all killed", "mpirun killed", "SIGTERM", "SIGUSR1", "mpirun SIGTERM", "mpirun SIGUSR1", "full disk"]
 # Seconds that a run may take, on a machine however busy.
 FINISH = 300
@@ -73,8 +75,9 @@ def write_long_model(folder: pathlib.Path) -> None:
 class Bench:
     """The jobs, what they make undisturbed and how long that takes."""
 
-    def __init__(self, binary: pathlib.Path, folder: pathlib.Path, size: int):
-        self.binary, self.folder = binary, folder
+    def __init__(self, binary: pathlib.Path, folder: pathlib.Path, size: int, hosts=None):
+        self.binary, self.folder, self.hosts = binary, folder, hosts
+        self.counts = [1, 2, 3, 4, 5, 6] if hosts else [1, 2, 3, 4, 5]
         documents = folder / "documents.txt"
         jobs.write_documents(documents, 60 * size, 5, 400)
         # A model of few positions is soon through with a document.
@@ -82,7 +85,8 @@ class Bench:
         jobs.write_documents(short, 600 * size, 5, 60)
         long_model = folder / "long-model"
         write_long_model(long_model)
-        (folder / "long.ids").write_text(json.dumps([3 + i * i % 600 for i in range(LENGTH)]) + "\n")
+        (folder / "long.ids").write_text("".join(
+            json.dumps([3 + i * i % 600 for i in range(length)]) + "\n" for length in (LENGTH, LENGTH // 3, 5, LENGTH // 2)))
         lines = ["-i", str(documents), "--input-format", "lines"]
         embed = ["embed", "-m", str(jobs.MODEL), *lines, "--max-length", "8192"]
         long = ["embed", "-m", str(long_model), "-i", str(folder / "long.ids"), "--save-seconds", "0.2"]
@@ -113,6 +117,8 @@ class Bench:
 
     def start(self, name: str, ranks: int, folder: pathlib.Path, *, resume: bool = True, more: list[str] = []):
         launcher = [] if ranks == 1 else [*jobs.MPIRUN, "-np", str(ranks)]
+        if self.hosts and ranks % 3 == 0:
+            launcher = self.hosts.launcher(ranks)
         command = [*launcher, str(self.binary), *self.works[name], "-o", str(folder / name)]
         self.token = f"{os.getpid()}-{time.monotonic_ns()}"
         environment = dict(os.environ) | {
@@ -204,15 +210,16 @@ def trial(bench: Bench, number: int, can_mount: bool) -> dict:
     runs, complaints = [], []
     try:
         for _ in range(chance.choice([1, 1, 2, 3])):
-            ranks = chance.randint(1, 5)
+            ranks = chance.choice(bench.counts)
             faults = [f for f in FAULTS if (can_mount or f != "full disk") and (ranks > 1 or not f.startswith("mpirun"))]
             runs.append(interrupt(bench, name, chance.choice(faults), ranks, chance, folder))
             if runs[-1].get("status") not in runs[-1].get("wanted", [None]):
                 complaints.append(f"status {runs[-1].get('status')} after {runs[-1]['fault']}")
-            if runs[-1].get("status") == 0:
+            # A signal may come when all is done.
+            if (folder / name).exists() and not (folder / f"{name}.journal").exists():
                 break
-        if not (folder / name).exists() or (folder / f"{name}.journal").exists():
-            ranks = chance.randint(1, 5)
+        else:
+            ranks = chance.choice(bench.counts)
             status, errors = bench.run(name, ranks, folder)
             runs.append({"fault": "none", "ranks": ranks, "status": status, "errors": errors[-1500:]})
             if status != 0:
@@ -296,17 +303,26 @@ def main() -> int:
     parser.add_argument("--mutations", type=int)
     parser.add_argument("--size", type=int, default=10, help="how much the jobs have to do")
     parser.add_argument("--results", type=pathlib.Path)
+    parser.add_argument("--hosts", action="store_true", help="three hosts, in network namespaces")
     parser.add_argument("--ci", action="store_true")
     options = parser.parse_args()
     if not pathlib.Path("/proc/self/stat").exists():
         print("resume: this needs /proc")
         return 78
     jobs.with_private_shared_memory()
-    can_mount = jobs.HAS_PRIVATE_SHARED_MEMORY
+    # Hosts do not see what is mounted later.
+    can_mount = jobs.HAS_PRIVATE_SHARED_MEMORY and not options.hosts
     passed = failed = 0
     counts: collections.Counter = collections.Counter()
-    with tempfile.TemporaryDirectory(prefix="annulus-resume-") as folder:
-        bench = Bench(options.binary.resolve(), pathlib.Path(folder), 6 if options.ci else options.size)
+    with tempfile.TemporaryDirectory(prefix="annulus-resume-") as folder, contextlib.ExitStack() as stack:
+        hosts = None
+        if options.hosts:
+            import hosts as three
+
+            (pathlib.Path(folder) / "hosts").mkdir()
+            hosts = three.Hosts(pathlib.Path(folder) / "hosts")
+            stack.callback(hosts.close)
+        bench = Bench(options.binary.resolve(), pathlib.Path(folder), 6 if options.ci else options.size, hosts)
         numbers = [] if options.mutations else [options.only] if options.only is not None else range(
             options.first, options.first + options.trials)
         for number in numbers:

@@ -7,8 +7,12 @@ import Synchronization
 /// The signal that says so, Slurm's warning among them, ends a job that keeps nothing at once. A job with a journal is
 /// left running until it has saved what it has done.
 package enum Interruption {
+    private static let isKeeping = Atomic<Bool>(false)
     private static let isAwaited = Atomic<Bool>(false)
     private static let isRequested = Atomic<Bool>(false)
+
+    /// Tells that the job can be resumed.
+    package static func keep() { isKeeping.store(true, ordering: .releasing) }
 
     /// Tells that the work looks for interruptions from here on.
     static func await() { isAwaited.store(true, ordering: .releasing) }
@@ -25,7 +29,7 @@ package enum Interruption {
 
     /// What stays of the work where the process ends, in words.
     package static var keptWords: String {
-        isAwaited.load(ordering: .acquiring)
-            ? "what was saved last is kept: run the same command again to go on" : "nothing unfinished was kept"
+        isKeeping.load(ordering: .acquiring)
+            ? "what was saved is kept: run the same command again to go on" : "nothing unfinished was kept"
     }
 }

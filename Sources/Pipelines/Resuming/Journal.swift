@@ -20,18 +20,21 @@ package struct Journal: Equatable, Sendable {
         }
     }
 
-    /// Layers of a long document that are done, whose states are saved.
+    /// Layers of a batch that are done, whose states are saved.
     package struct Layers: Equatable, Sendable {
         package var done: Int
         package var of: Int
+        /// The batch: so many items behind those that are done, and so many tokens.
+        package var items: Int
         package var tokens: Int
         /// Which of the two places in the file of states they are in.
         package var place: Int
         package var digest: UInt64
 
-        package init(done: Int, of: Int, tokens: Int, place: Int, digest: UInt64) {
+        package init(done: Int, of: Int, items: Int, tokens: Int, place: Int, digest: UInt64) {
             self.done = done
             self.of = of
+            self.items = items
             self.tokens = tokens
             self.place = place
             self.digest = digest
@@ -52,7 +55,7 @@ package struct Journal: Equatable, Sendable {
     package var bytes = 0
     /// A digest of the output as far as it is done.
     package var digest = ""
-    /// Of the document behind those that are done.
+    /// Of the batch behind what is done.
     package var layers: Layers?
     /// Whether all is done and the output whole, but perhaps not under its name.
     package var isComplete = false
@@ -76,7 +79,7 @@ package struct Journal: Equatable, Sendable {
     package var text: String {
         let facts = facts.map { "\(JSON.quoted($0.name)): \(JSON.quoted($0.value))" }.joined(separator: ", ")
         let layers = layers.map {
-            "{\"done\": \($0.done), \"of\": \($0.of), \"tokens\": \($0.tokens), \"place\": \($0.place), "
+            "{\"done\": \($0.done), \"of\": \($0.of), \"items\": \($0.items), \"tokens\": \($0.tokens), \"place\": \($0.place), "
                 + "\"digest\": \"\(hexadecimal($0.digest))\"}"
         }
         let body =
@@ -114,10 +117,11 @@ package struct Journal: Equatable, Sendable {
         (self.documents, self.passages, self.bytes, self.digest) = (documents, passages, bytesDone, digest)
         (self.isComplete, self.total) = (isComplete, number(total))
         if !layers.isNull, let done = number(layers["done"]), let of = number(layers["of"]),
-            let tokens = number(layers["tokens"]), let place = number(layers["place"]), place < 2, done <= of,
+            let items = number(layers["items"]), let tokens = number(layers["tokens"]),
+            let place = number(layers["place"]), place < 2, done <= of,
             let digest = layers["digest"]?.string.flatMap({ UInt64($0, radix: 16) })
         {
-            self.layers = Layers(done: done, of: of, tokens: tokens, place: place, digest: digest)
+            self.layers = Layers(done: done, of: of, items: items, tokens: tokens, place: place, digest: digest)
         }
         // Whatever was left out or read loosely, and whatever the checksum is not of, comes out as another text.
         guard Array(text.utf8) == bytes else { throw damaged("is a damaged journal") }

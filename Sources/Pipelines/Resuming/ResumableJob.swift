@@ -29,8 +29,8 @@ package struct ResumeRequest: Sendable {
 /// Beside an output `vectors.npy` there are, until it is whole:
 /// - `vectors.npy.partial`, the output so far;
 /// - `vectors.npy.journal`, a ``Journal``, replaced as a whole: written under another name, synchronised, renamed;
-/// - `vectors.npy.states`, for a document that is a batch of its own: its rows between two layers, at two places in
-///   turn, so that the newest states are kept until newer ones are whole.
+/// - `vectors.npy.states`, where ranks share a document, or have none but it: the batch's rows between two layers, at two
+///   places in turn, so that the newest states are kept until newer ones are whole.
 ///
 /// What the journal says is done is on the disk before the journal says so. A job that is continued may be spread over
 /// other ranks, since no bit depends on them.
@@ -65,6 +65,12 @@ package final class ResumableJob {
             guard session.isRoot else { return [] }
             if output.mayReplace { try removeAll(output.path) }
             guard FileBytes.exists(journalPath) else {
+                if !output.mayReplace && FileBytes.exists(output.path) {
+                    throw JobError(
+                        .cannotCreate,
+                        "\(output.path): the output exists and has no journal, so the job that wrote it is through; use --force to "
+                            + "make it anew, or name another output")
+                }
                 let partial = ParallelFile.keptPath(for: output.path)
                 if FileBytes.exists(partial) {
                     throw JobError(
@@ -86,7 +92,10 @@ package final class ResumableJob {
         output.mayReplace = journal.mayReplace
         let partial = ParallelFile.keptPath(for: output.path)
         let isWhole = try session.agree {
-            session.isRoot && journal.isComplete && !FileBytes.exists(partial) && FileBytes.exists(output.path)
+            guard session.isRoot, journal.isComplete, FileBytes.exists(output.path) else { return false }
+            // For a moment a file has both names.
+            return try !FileBytes.exists(partial)
+                || FileBytes.identity(path: partial) == FileBytes.identity(path: output.path)
         }
         if try session.transport.allGather([isWhole ? 1 : 0])[0] == [1] {
             try session.agree { if session.isRoot { try removeAll(output.path) } }
@@ -143,6 +152,12 @@ package final class ResumableJob {
                 Journal.Fact(
                     name,
                     try paths.map { path in
+                        var status = stat()
+                        if stat(path, &status) == 0, status.st_mode & S_IFMT != S_IFREG {
+                            throw JobError(
+                                .usage,
+                                "\(path): --resume reads the input again, and this is no regular file: put it into one")
+                        }
                         let identity = try FileBytes.identity(path: path)
                         let digest = try FileBytes.digest(path: path, part: 0, of: 1) { monitor.progress() }
                         return "\(identity.byteCount):\(hexadecimal(digest))"
@@ -257,9 +272,11 @@ package final class ResumableJob {
             journal.documents = corpus.documentsBefore + document
             journal.passages = corpus.restartsDocuments ? 0 : item - first
         }
+        // What follows may take the place of states that are saved, so nothing may count on them any more.
+        let hadLayers = journal.layers != nil
         journal.layers = nil
         let cost = saveTime * Self.shareOfSaving
-        let due = try vote(isDue: lastSave + min(cost, .seconds(saveSeconds)) <= .now)
+        let due = try vote(isDue: hadLayers || lastSave + min(cost, .seconds(saveSeconds)) <= .now)
         if due.save || due.stop { try save() }
         if due.stop { throw interrupted() }
     }
@@ -299,36 +316,37 @@ package final class ResumableJob {
             message: "interrupted by SIGUSR1, with \(journal.progress) done; run the same command again to go on")
     }
 
-    // MARK: - Layers of a long document
+    // MARK: - Layers of a batch
 
-    /// The bytes that saved states of a document take on disk, with those before them.
+    /// The bytes that saved states of a batch take on disk, with those before them.
     package static func stateBytes(tokens: Int, width: Int) -> Int { 2 * tokens * width * MemoryLayout<Float>.stride }
 
-    /// Whether there are saved states for an item of a corpus. Not collective.
-    func hasLayers(of item: Int, in corpus: Corpus) -> Bool {
-        guard journal.layers != nil, item < corpus.items.count, !corpus.restartsDocuments || journal.passages == 0
-        else { return false }
-        let first = corpus.items.firstIndex { $0.document == corpus.items[item].document } ?? item
-        return corpus.documentsBefore + corpus.items[item].document == journal.documents
-            && item - first == journal.passages
+    /// How many items of a corpus the batch behind those that are done has, where states of it are saved; 0 where none
+    /// are. Not collective.
+    func itemsBegun(in corpus: Corpus) -> Int {
+        guard let layers = journal.layers, corpus.finished < corpus.items.count,
+            corpus.documentsBefore + corpus.items[corpus.finished].document == journal.documents
+        else { return 0 }
+        return min(layers.items, corpus.items.count - corpus.finished)
     }
 
-    /// Makes room for a document's states and loads those that are saved.
-    /// - Parameter run: of a batch that the document has for itself.
+    /// Makes room for a batch's states, and loads those that are saved.
+    /// - Parameter isBegun: whether the batch is the one of which some are.
     /// - Returns: how many layers are done, whose states `run` now holds.
-    func loadLayers(into run: EncoderRun, hasLayers: Bool) throws -> Int {
-        let size = Self.stateBytes(
-            tokens: run.sharding.numbering.lengths[0], width: run.encoder.configuration.hiddenSize)
+    func loadLayers(into run: EncoderRun, isBegun: Bool) throws -> Int {
+        let (tokens, configuration) = (run.sharding.numbering.lengths.reduce(0, +), run.encoder.configuration)
+        // Whoever opens it waits for those that hold it.
+        states?.abandon()
         let states = try ParallelFile.keep(
-            output.path, suffix: ".states", force: true, isNew: !hasLayers, size: size, transport: session.transport)
+            output.path, suffix: ".states", force: true, isNew: !isBegun,
+            size: Self.stateBytes(tokens: tokens, width: configuration.hiddenSize), transport: session.transport)
         self.states = states
-        guard hasLayers, let layers = journal.layers else { return 0 }
-        let tokens = run.sharding.numbering.lengths[0]
+        guard isBegun, let layers = journal.layers else { return 0 }
         try session.agree {
-            if layers.tokens != tokens || layers.of != run.encoder.configuration.layerCount {
+            if layers.tokens != tokens || layers.of != configuration.layerCount {
                 throw JobError(
                     .badInput,
-                    "\(Journal.path(for: output.path)): its layers are of another document; begin anew with --force")
+                    "\(Journal.path(for: output.path)): its layers are of other documents; begin anew with --force")
             }
             for piece in pieces(run, place: layers.place) { try states.read(piece.bytes, at: piece.offset) }
         }
@@ -336,37 +354,40 @@ package final class ResumableJob {
         try session.agree {
             if digest != layers.digest {
                 throw JobError(
-                    .badInput,
-                    "\(output.path).states: is not as the journal beside it says; begin anew with --force")
+                    .badInput, "\(output.path).states: is not as the journal beside it says; begin anew with --force")
             }
         }
         return layers.done
     }
 
-    /// To be called where a layer is done, on all ranks in step: saves if it is time, and ends the job if it was told to.
+    /// To be called where a layer of a batch is done, on all ranks in step: saves if it is time, and ends the job if it was
+    /// told to.
     func finish(layer: Int, of run: EncoderRun) throws {
-        guard let states, layer < run.encoder.configuration.layerCount else { return }
+        let layerCount = run.encoder.configuration.layerCount
+        guard let states, layer < layerCount else { return }
         let due = try vote(isDue: lastSave + .seconds(saveSeconds) <= .now)
         guard due.save || due.stop else { return }
         let place = journal.layers.map { 1 - $0.place } ?? 0
         session.monitor.progress(.writing, layer: layer)
         try states.write(pieces(run, place: place).map { ($0.offset, UnsafeRawBufferPointer($0.bytes)) })
         try states.synchronize()
+        let lengths = run.sharding.numbering.lengths
         journal.layers = Journal.Layers(
-            done: layer, of: run.encoder.configuration.layerCount, tokens: run.sharding.numbering.lengths[0],
-            place: place,
+            done: layer, of: layerCount, items: lengths.count, tokens: lengths.reduce(0, +), place: place,
             digest: try digest(run))
         try save()
         if due.stop { throw interrupted() }
     }
 
-    /// Where this rank's rows of a document that is alone in its batch are in the file of states.
+    /// Where this rank's rows of a batch are in the file of states: its documents one behind another, twice.
     private func pieces(_ run: EncoderRun, place: Int) -> [(offset: Int, bytes: UnsafeMutableRawBufferPointer)] {
         let rowBytes = run.encoder.configuration.hiddenSize * MemoryLayout<Float>.stride
-        let start = place * run.sharding.numbering.lengths[0] * rowBytes
+        var starts = [0]
+        for length in run.sharding.numbering.lengths { starts.append((starts.last ?? 0) + length) }
+        let first = place * (starts.last ?? 0)
         return run.tiles.map { tile in
             (
-                start + tile.tokens.lowerBound * rowBytes,
+                (first + starts[tile.sequence] + tile.tokens.lowerBound) * rowBytes,
                 UnsafeMutableRawBufferPointer(
                     start: UnsafeMutableRawPointer(run.hidden.pointer) + tile.firstRow * rowBytes,
                     count: tile.tokens.count * rowBytes)
@@ -374,7 +395,7 @@ package final class ResumableJob {
         }
     }
 
-    /// A digest of a document's rows, whichever rank has them.
+    /// A digest of a batch's rows, whichever rank has them.
     private func digest(_ run: EncoderRun) throws -> UInt64 {
         try sum(
             pieces(run, place: 0).reduce(0) {
