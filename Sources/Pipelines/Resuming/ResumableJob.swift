@@ -120,9 +120,7 @@ package final class ResumableJob {
             return nil
         }
         if !journal.isEmpty { session.log.notice("resuming: \(journal.progress) done") }
-        let job = ResumableJob(file, session, output, request, journal)
-        Interruption.await()
-        return job
+        return ResumableJob(file, session, output, request, journal)
     }
 
     private init(
@@ -199,18 +197,15 @@ package final class ResumableJob {
     /// - Throws: `AgreedFailure` with status 65 where they are not those that the journal is of.
     func continueLines() throws {
         isLines = true
-        try file.truncate(to: try session.agree { try checkedLineBytes() })
-        try check()
-    }
-
-    /// The bytes of lines that are done, which the file must have.
-    private func checkedLineBytes() throws -> Int {
-        guard session.isRoot else { return 0 }
-        try file.forEachPiece(at: 0, count: journal.bytes) { _, bytes in
-            lineDigest.update(bufferPointer: bytes)
-            session.monitor.progress()
+        try session.agree {
+            guard session.isRoot else { return }
+            try file.forEachPiece(at: 0, count: journal.bytes) { _, bytes in
+                lineDigest.update(bufferPointer: bytes)
+                session.monitor.progress()
+            }
         }
-        return journal.bytes
+        try check()
+        try file.truncate(to: journal.bytes)
     }
 
     /// Goes on with an output of rows.
