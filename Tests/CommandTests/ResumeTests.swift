@@ -142,6 +142,32 @@ import Testing
         #expect(run.status == 0 && run.errors.isEmpty, "\(run.errors)")
     }
 
+    @Test func aJobThatIsAtWorkIsLeftAlone() throws {
+        let output = folder.path("vectors.jsonl")
+        let own = try TemporaryFolder()
+        let first = CommandRun.process(embed + ["-o", output, "--resume", "--quiet"], .alone, folder: own)
+        (first.standardInput, first.standardOutput) = (FileHandle.nullDevice, FileHandle.nullDevice)
+        try first.run()
+        while first.isRunning && !FileManager.default.fileExists(atPath: output + ".partial") {
+            Thread.sleep(forTimeInterval: 0.001)
+        }
+        kill(first.processIdentifier, SIGSTOP)
+        for more in [[], ["--force"]] {
+            let second = try CommandRun.annulus(embed + ["-o", output, "--resume"] + more)
+            #expect(second.status == 73, "\(second.errors)")
+            #expect(
+                second.errorLines.count == 1 && second.errors.contains("another job is at work on it"),
+                "\(second.errors)")
+        }
+        kill(first.processIdentifier, SIGCONT)
+        first.waitUntilExit()
+        #expect(first.terminationStatus == 0)
+        let right = try CommandRun.annulus(embed + ["-o", folder.path("right.jsonl"), "--quiet"])
+        #expect(right.status == 0, "\(right.errors)")
+        #expect(try bytes("vectors.jsonl") == bytes("right.jsonl"))
+        #expect(folder.names == ["documents.txt", "right.jsonl", "vectors.jsonl"])
+    }
+
     @Test func whatCannotGoOnIsRefusedAtOnce() throws {
         let model = ["-m", checkpoint("tiny-bert")]
         for (arguments, words) in [

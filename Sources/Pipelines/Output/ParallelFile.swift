@@ -254,6 +254,15 @@ package final class ParallelFile {
         return file
     }
 
+    /// Makes sure that no job is at work on the kept file of an output, if there is one. Not collective.
+    static func checkKeptIsFree(_ path: String) throws(JobError) {
+        let name = keptPath(for: path)
+        let descriptor = Foundation.open(name, O_RDWR | O_CLOEXEC | O_NOFOLLOW)
+        guard descriptor >= 0 else { return }
+        defer { close(descriptor) }
+        try lock(descriptor, name)
+    }
+
     /// Waits a moment for ranks of an earlier job, which may be about to end. File systems that know no locks have none
     /// here either.
     private static func lock(_ descriptor: Int32, _ name: String) throws(JobError) {
@@ -266,6 +275,11 @@ package final class ParallelFile {
                     .cannotCreate, "\(name): another job is at work on it; wait for that, or name another output")
             }
             usleep(100_000)
+        }
+        // Whoever held it may have given it another name or removed it.
+        var (held, named) = (stat(), stat())
+        if fstat(descriptor, &held) != 0 || stat(name, &named) != 0 || held.st_ino != named.st_ino {
+            throw JobError(.cannotCreate, "\(name): another job was at work on it until now; run the command again")
         }
     }
 

@@ -63,7 +63,10 @@ package final class ResumableJob {
         // It says all that is wrong with the output's place, and finds out who can reach it.
         let found = try session.agree { () -> [UInt8] in
             guard session.isRoot else { return [] }
-            if output.mayReplace { try removeAll(output.path) }
+            if output.mayReplace {
+                try ParallelFile.checkKeptIsFree(output.path)
+                try removeAll(output.path)
+            }
             guard FileBytes.exists(journalPath) else {
                 if !output.mayReplace && FileBytes.exists(output.path) {
                     throw JobError(
@@ -114,6 +117,13 @@ package final class ResumableJob {
         }
         let file = try ParallelFile.keep(
             output.path, force: journal.mayReplace, isNew: journal.isEmpty, transport: session.transport)
+        // The job that held the file until now may have gone on.
+        try session.agree {
+            if session.isRoot, try FileBytes.read(path: journalPath) != Array(journal.text.utf8) {
+                throw JobError(
+                    .cannotCreate, "\(journalPath): another job has gone on with it meanwhile; run the command again")
+            }
+        }
         if journal.isComplete {
             try file.commit()
             try session.agree { if session.isRoot { try removeAll(output.path) } }
