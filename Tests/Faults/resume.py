@@ -182,7 +182,10 @@ def interrupt(bench: Bench, name: str, fault: str, ranks: int, chance: random.Ra
     except subprocess.TimeoutExpired:
         pass
     found = bench.ranks(process, ranks > 1)
-    target = process.pid if fault.startswith("mpirun") else chance.choice(sorted(found.values()) or [process.pid])
+    # What was started may be an agent that enters a host.
+    launchers = [one.identifier for one in jobs.living(bench.token, process.pid)
+                 if pathlib.Path(one.program).name in ("mpirun", "orterun")] if ranks > 1 else []
+    target = (launchers or [process.pid])[0] if fault.startswith("mpirun") else chance.choice(sorted(found.values()) or [process.pid])
     number = signal.Signals[fault.split()[-1]] if "SIG" in fault else signal.SIGKILL
     for identifier in sorted(found.values()) if fault == "all killed" else [target]:
         if process.poll() is None:
