@@ -163,7 +163,7 @@ public final class Embedder {
         while let portion = try pipeline.stream.next() {
             var corpus = try corpus(portion.documents)
             corpus.documentsBefore = portion.first
-            if let job = lines.job, portion.first == job.documents { corpus.finished = job.passages }
+            corpus.finished = lines.job?.finished(from: portion.first) ?? 0
             if options.keepsStates {
                 try StatesWriter(session, corpus: corpus, encoder: pipeline.model.encoder).write(to: lines)
                 continue

@@ -189,6 +189,7 @@ import Testing
     @Test func aJournalIsOneTextAndNoOther() throws {
         var journal = Journal(facts: [.init("the verb", "embed"), .init("--pooling", "\"é\\")], mayReplace: true)
         (journal.documents, journal.passages, journal.total, journal.bytes) = (12, 3, 40, 1 << 40)
+        journal.carried = [[1, 2, 3], [Int(Float(0.3).bitPattern), 0, 7]]
         journal.layers = Journal.Layers(done: 2, of: 12, items: 1, tokens: 32_768, place: 1, digest: .max)
         let bytes = Array(journal.text.utf8)
         #expect(try Journal(bytes, path: "j") == journal)

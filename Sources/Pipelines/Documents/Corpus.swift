@@ -30,9 +30,6 @@ package struct Corpus: Sendable {
     var documentsBefore = 0
     /// Items at the beginning that are done already.
     var finished = 0
-    /// Whether a document that was begun is begun anew where the job is continued: what its items have given so far is
-    /// only in memory.
-    var restartsDocuments = false
 
     /// Where an item's document came from.
     package func source(of item: Item) -> String {

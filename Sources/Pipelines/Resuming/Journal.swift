@@ -49,6 +49,8 @@ package struct Journal: Equatable, Sendable {
     package var documents = 0
     /// Passages that are done of the document behind them.
     package var passages = 0
+    /// What those have given, where their verb gathers it: rows of three numbers.
+    package var carried: [[Int]] = []
     /// How many documents there are, where that is known.
     package var total: Int?
     /// Bytes of lines that are written; 0 for an output of another kind.
@@ -84,6 +86,7 @@ package struct Journal: Equatable, Sendable {
         }
         let body =
             "\"job\": {\(facts)}, \"may_replace\": \(mayReplace), \"documents\": \(documents), \"passages\": \(passages), "
+            + "\"carried\": \(carried), "
             + "\"total\": \(total.map { "\($0)" } ?? "null"), \"bytes\": \(bytes), \"digest\": \(JSON.quoted(digest)), "
             + "\"layers\": \(layers ?? "null"), \"complete\": \(isComplete)}\n"
         return Self.start + "\(Self.checksum(body))\", " + body
@@ -102,7 +105,7 @@ package struct Journal: Equatable, Sendable {
                 "\(path): \(what); what it stood for cannot be continued: begin anew with --force, or name another output"
             )
         }
-        guard bytes.count <= 1 << 20, let json = try? JSON.parse(bytes, path: path),
+        guard bytes.count <= 1 << 26, let json = try? JSON.parse(bytes, path: path),
             let version = json["annulus_journal"]?.int
         else { throw damaged("is no journal of annulus, or a damaged one") }
         guard version == 1 else { throw damaged("is a journal of version \(version), and this program writes 1") }
@@ -116,6 +119,8 @@ package struct Journal: Equatable, Sendable {
             facts: job.members.map { Fact($0.key, $0.value.string ?? "") }, mayReplace: mayReplace)
         (self.documents, self.passages, self.bytes, self.digest) = (documents, passages, bytesDone, digest)
         (self.isComplete, self.total) = (isComplete, number(total))
+        carried = (json["carried"]?.array ?? []).map { row in (row.array ?? []).compactMap(\.int) }
+        if carried.contains(where: { $0.count != 3 }) { throw damaged("is a damaged journal") }
         if !layers.isNull, let done = number(layers["done"]), let of = number(layers["of"]),
             let items = number(layers["items"]), let tokens = number(layers["tokens"]),
             let place = number(layers["place"]), place < 2, done <= of,

@@ -179,14 +179,22 @@ package final class ResumableJob {
 
     /// Documents that are done. Not collective.
     var documents: Int { journal.documents }
-    /// Passages that are done of the next. Not collective.
-    var passages: Int { journal.passages }
     /// Bytes of lines that are written. Not collective.
     var lineBytes: Int { journal.bytes }
 
     /// Of a corpus of all documents, how many items are done. Not collective.
     func finished(of corpus: Corpus) -> Int {
         (corpus.items.firstIndex { $0.document >= journal.documents } ?? corpus.items.count) + journal.passages
+    }
+
+    /// Of the items of some documents, how many are done. Not collective.
+    /// - Parameter first: the first of the documents, behind those that are done or the one that is begun.
+    func finished(from first: Int) -> Int { first == journal.documents ? journal.passages : 0 }
+
+    /// What the items that are done of a begun document have given: rows of three numbers. Not collective.
+    var carried: [[Int]] {
+        get { journal.carried }
+        set { journal.carried = newValue }
     }
 
     /// Tells how many documents there are. Not collective.
@@ -275,7 +283,7 @@ package final class ResumableJob {
             let document = corpus.items[item].document
             let first = corpus.items.firstIndex { $0.document == document } ?? item
             journal.documents = corpus.documentsBefore + document
-            journal.passages = corpus.restartsDocuments ? 0 : item - first
+            journal.passages = item - first
         }
         // What follows may take the place of states that are saved, so nothing may count on them any more.
         let hadLayers = journal.layers != nil

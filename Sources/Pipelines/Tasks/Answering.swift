@@ -28,6 +28,32 @@ package struct Answering: Sendable {
         let encoding: Encoding
     }
 
+    /// An answer, in Unicode scalars of its document.
+    private struct Found {
+        let score: Float
+        let start: Int
+        let end: Int
+
+        init(score: Float, start: Int, end: Int) {
+            self.score = score
+            self.start = start
+            self.end = end
+        }
+
+        /// Bits of the score, start and end.
+        init(_ numbers: [Int]) {
+            self.init(
+                score: Float(bitPattern: UInt32(truncatingIfNeeded: numbers[0])), start: numbers[1], end: numbers[2])
+        }
+
+        var numbers: [Int] { [Int(score.bitPattern), start, end] }
+    }
+
+    /// The best answers, the best first, each with its place; of equal ones the first.
+    private func best(of answers: [Found]) -> ArraySlice<(offset: Int, element: Found)> {
+        answers.enumerated().sorted { ($1.element.score, $0.offset) < ($0.element.score, $1.offset) }.prefix(topK)
+    }
+
     /// Answers the question from every document. Collective.
     package func run(model: String, input: DocumentInput, output: LineDestination, _ session: Session) throws {
         let task = try TaskPipeline(.questionAnswering, model: model, input: input, output: output, session)
@@ -35,8 +61,8 @@ package struct Answering: Sendable {
         session.logHeader("answer \(model)", encodes: true)
         try task.forEachPortion { portion in
             let windows = try session.agree { try split(portion.documents, task, tokenizer) }
-            // The answers found so far of a document whose windows span two batches.
-            var open: [(span: AnswerSpan, start: Int, end: Int)] = []
+            // The answers found so far of a document whose windows span two batches, or two runs of the job.
+            var open = task.carried(into: portion).map { Found($0) }
             try task.run(windows.map(\.encoding), of: portion, owners: windows.map(\.document)) {
                 run, items in
                 let logits = try task.tokenLogits(run, items.count)
@@ -47,16 +73,16 @@ package struct Answering: Sendable {
                     open += answers(window.encoding, logits[number - items.lowerBound])
                     if number + 1 < windows.count, windows[number + 1].document == window.document { continue }
                     let text = if case .text(let text) = portion.documents[window.document].content { text } else { "" }
-                    let best = open.enumerated().sorted {
-                        ($1.element.span.score, $0.offset) < ($0.element.span.score, $1.offset)
-                    }
-                    .prefix(topK).map { json($0.element, text) }
+                    let chosen = best(of: open).map { json($0.element, text) }
                     lines +=
                         (topK == 1
-                            ? best.first ?? "{\"score\": 0.0, \"start\": 0, \"end\": 0, \"answer\": \"\"}"
-                            : "[" + best.joined(separator: ", ") + "]") + "\n"
+                            ? chosen.first ?? "{\"score\": 0.0, \"start\": 0, \"end\": 0, \"answer\": \"\"}"
+                            : "[" + chosen.joined(separator: ", ") + "]") + "\n"
                     open = []
                 }
+                // Of those that are not among the best already, none will be.
+                open = best(of: open).sorted { $0.offset < $1.offset }.map(\.element)
+                task.carry(open.map(\.numbers))
                 return lines
             }
         }
@@ -95,7 +121,7 @@ package struct Answering: Sendable {
     }
 
     /// The answers of one window, widened to whole words.
-    private func answers(_ window: Encoding, _ logits: [Float]) -> [(span: AnswerSpan, start: Int, end: Int)] {
+    private func answers(_ window: Encoding, _ logits: [Float]) -> [Found] {
         let (starts, ends) = (window.ids.indices.map { logits[2 * $0] }, window.ids.indices.map { logits[2 * $0 + 1] })
         let spans = answerSpans(
             starts: starts, ends: ends, isContext: window.sequences.map { $0 == 1 },
@@ -109,12 +135,14 @@ package struct Answering: Sendable {
                 return window.offsets[tokens.first ?? token]
                     .lowerBound..<window.offsets[tokens.last ?? token].upperBound
             }
-            return (span, word(span.tokens.lowerBound).lowerBound, word(span.tokens.upperBound).upperBound)
+            return Found(
+                score: span.score, start: word(span.tokens.lowerBound).lowerBound,
+                end: word(span.tokens.upperBound).upperBound)
         }
     }
 
-    private func json(_ answer: (span: AnswerSpan, start: Int, end: Int), _ text: String) -> String {
-        "{\"score\": \(JSONText.number(answer.span.score)), \"start\": \(answer.start), \"end\": \(answer.end), "
+    private func json(_ answer: Found, _ text: String) -> String {
+        "{\"score\": \(JSONText.number(answer.score)), \"start\": \(answer.start), \"end\": \(answer.end), "
             + "\"answer\": \(JSONText.string(scalars(text, answer.start..<max(answer.start, answer.end))))}"
     }
 }

@@ -37,6 +37,15 @@ struct TaskPipeline {
     /// Documents that were done when the job was begun; as many as there may be where nothing is left to do.
     var documentsBefore: Int { output.documentsBefore }
 
+    /// What ``carry(_:)`` was given last of a portion's first document, where that was begun in an earlier run.
+    func carried(into portion: DocumentStream.Portion) -> [[Int]] {
+        output.job.flatMap { $0.finished(from: portion.first) > 0 ? $0.carried : nil } ?? []
+    }
+
+    /// Keeps, with the next save, what the document that is begun has given so far: rows of three numbers. Counts on rank
+    /// 0 alone.
+    func carry(_ rows: [[Int]]) { output.job?.carried = rows }
+
     /// Calls `body` with the documents in portions, as they come. Collective.
     func forEachPortion(_ body: (DocumentStream.Portion) throws -> Void) throws {
         if output.documentsBefore == .max { return }
@@ -94,7 +103,7 @@ struct TaskPipeline {
                     spans: [(0..<encoding.count, 0, 0)])
             }, sources: portion.documents.map(\.source), texts: [])
         corpus.documentsBefore = portion.first
-        corpus.restartsDocuments = owners != nil
+        corpus.finished = output.job?.finished(from: portion.first) ?? 0
         try session.encode(corpus, with: model.encoder, job: output.job) { run, items in
             try output.write(try lines(run, items))
         }
