@@ -23,6 +23,7 @@ import math
 import os
 import pathlib
 import random
+import shlex
 import shutil
 import signal
 import struct
@@ -128,12 +129,16 @@ class Bench:
         if self.hosts and ranks % 3 == 0:
             launcher = self.hosts.launcher(ranks)
         command = [*launcher, str(self.binary), *self.works[name], "-o", str(folder / name)]
+        end = (["--resume"] if resume else []) + more
+        if self.hosts and launcher and launcher[0] == str(self.hosts.agent):
+            # The agent joins words, as ssh does.
+            command, end = [*command[:2], shlex.join(command[2:] + end)], []
         self.token = f"{os.getpid()}-{time.monotonic_ns()}"
         environment = dict(os.environ) | {
             jobs.MARKER: self.token, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
         with open(self.folder / "stderr", "wb") as stderr:
             return subprocess.Popen(
-                command + (["--resume"] if resume else []) + more, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
+                command + end, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr,
                 env=environment, start_new_session=True)
 
     @property
