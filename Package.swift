@@ -77,7 +77,8 @@ let package = Package(
         // Runs the command.
         .testTarget(
             name: "CommandTests",
-            dependencies: ["Attention", "Checkpoints", "Files", "Matrices", "Pipelines", "TestSupport", "annulus"]),
+            dependencies: ["Attention", "Checkpoints", "Files", "Matrices", "Pipelines", "TestSupport", "annulus"],
+            exclude: ["Goldens"]),
         // The programs of docs/library.md, and the test that they are and do what it says.
         .executableTarget(
             name: "attention-example", dependencies: ["Attention", "MPI", "Matrices", "Plans", "RingAttention"],

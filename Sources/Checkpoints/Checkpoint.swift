@@ -2,7 +2,9 @@
 
 import Files
 
-/// An open model folder: `config.json` and `model.safetensors`, or the shards of `model.safetensors.index.json`.
+/// An open model folder: `config.json` and the weights, of which the first that are there count: `model.safetensors`, the
+/// shards of `model.safetensors.index.json`, `model.fp16.safetensors`, `pytorch_model.bin`, the shards of
+/// `pytorch_model.bin.index.json`.
 ///
 /// Weights are addressed by path: `checkpoint["encoder"]["layer"][3]["output"]["dense"]["weight"]`. A prefix that
 /// the whole model was saved under (`bert.`) is found when the folder is opened and need not be written, and layer
@@ -12,8 +14,10 @@ public struct Checkpoint: Sendable {
     public let folder: String
     /// The contents of `config.json`.
     public let config: JSON
+    /// Where they stand, for messages.
+    public var configPath: String { folder + "/config.json" }
     /// The weight files, in the order of their names.
-    public let files: [SafetensorsFile]
+    public let files: [TensorFile]
     /// The prefix that the base model's tensors carry, with its dot (`bert.`), or empty.
     public let prefix: String
     private let fileIndices: [String: Int]
@@ -22,12 +26,12 @@ public struct Checkpoint: Sendable {
     public init(folder: String) throws(FileError) {
         guard FileBytes.exists(folder) else {
             throw FileError(
-                .missing, path: folder, "no such folder; give the folder that holds config.json and model.safetensors")
+                .missing, path: folder, "no such folder; give the folder that holds config.json and the weights")
         }
         guard FileBytes.isFolder(folder) else {
             throw FileError(
                 .malformed, path: folder,
-                "is not a folder; give the folder that holds config.json and model.safetensors")
+                "is not a folder; give the folder that holds config.json and the weights")
         }
         self.folder = folder
         let configPath = folder + "/config.json"
@@ -52,8 +56,14 @@ public struct Checkpoint: Sendable {
     }
 
     /// The description of the tensor stored under exactly that name.
-    public func tensor(named name: String) -> SafetensorsTensor? {
+    public func tensor(named name: String) -> StoredTensor? {
         fileIndices[name].flatMap { files[$0].tensors[name] }
+    }
+
+    /// The file that holds the tensor stored under exactly that name, and its description.
+    public func stored(_ name: String) -> (file: TensorFile, tensor: StoredTensor)? {
+        guard let file = fileIndices[name].map({ files[$0] }), let tensor = file.tensors[name] else { return nil }
+        return (file, tensor)
     }
 
     /// Begins a path.
@@ -62,7 +72,7 @@ public struct Checkpoint: Sendable {
     }
 
     /// The file and stored name of the tensor that `path` means, or nil.
-    func locate(_ path: String) -> (file: SafetensorsFile, name: String)? {
+    func locate(_ path: String) -> (file: TensorFile, name: String)? {
         for name in spellings(of: path) {
             if let index = fileIndices[name] { return (files[index], name) }
         }
@@ -76,11 +86,28 @@ public struct Checkpoint: Sendable {
         where path.hasSuffix(new) {
             spellings.append(path.dropLast(new.count) + old)
         }
+        // A tensor that a language model's decoder shares may be stored under the decoder's name alone.
+        if config["tie_word_embeddings"]?.bool != false { spellings += Self.tied[path] ?? [] }
         return prefix.isEmpty ? spellings : spellings + spellings.map { prefix + $0 }
     }
 
+    private static let tied: [String: [String]] = {
+        let decoders = [
+            "cls.predictions.decoder", "lm_head.decoder", "lm_head", "vocab_projector", "generator_lm_head",
+            "predictions.decoder",
+        ]
+        return [
+            "embeddings.word_embeddings.weight": decoders.map { $0 + ".weight" },
+            "embeddings.tok_embeddings.weight": ["decoder.weight"],
+            "cls.predictions.bias": ["cls.predictions.decoder.bias"],
+            "lm_head.bias": ["lm_head.decoder.bias"],
+            "predictions.bias": ["predictions.decoder.bias"],
+        ]
+    }()
+
     func missing(_ path: String) -> FileError {
-        let also = spellings(of: path).dropFirst().map { "'\($0)'" }
+        let others = Self.tied[path].map { Set($0 + $0.map { prefix + $0 }) } ?? []
+        let also = spellings(of: path).dropFirst().filter { !others.contains($0) }.map { "'\($0)'" }
         let tried = also.isEmpty ? "" : ", also not as " + also.joined(separator: " or ")
         let wanted = prefix + path
         let similar = similarNames(to: wanted, among: fileIndices.keys)
@@ -91,23 +118,42 @@ public struct Checkpoint: Sendable {
             "tensor '\(path)' is missing\(tried)\(hint); use weights of the architecture that config.json describes")
     }
 
-    private static func openWeights(_ folder: String) throws(FileError) -> ([SafetensorsFile], [String: Int]) {
-        let single = folder + "/model.safetensors"
-        let indexPath = folder + "/model.safetensors.index.json"
-        if FileBytes.exists(single) {
-            let file = try SafetensorsFile(path: single, isNoted: true)
-            return ([file], file.tensors.mapValues { _ in 0 })
-        }
-        guard FileBytes.exists(indexPath) else {
-            let others = FileBytes.names(inFolder: folder).filter {
-                $0.hasSuffix(".bin") || $0.hasSuffix(".safetensors") || $0.hasSuffix(".pt")
+    /// The files that weights may lie in, in order of preference; an index names shards.
+    private static let weightNames = [
+        "model.safetensors", "model.safetensors.index.json", "model.fp16.safetensors", "pytorch_model.bin",
+        "pytorch_model.bin.index.json",
+    ]
+
+    private static func openWeights(_ folder: String) throws(FileError) -> ([TensorFile], [String: Int]) {
+        guard let name = weightNames.first(where: { FileBytes.exists(folder + "/" + $0) }) else {
+            let names = FileBytes.names(inFolder: folder)
+            if let adapter = names.first(where: { $0.hasPrefix("adapter_") }) {
+                throw FileError(
+                    .malformed, path: folder + "/" + adapter,
+                    "is an adapter, to be merged with the model that it was made for; save the merged model (peft: merge_and_unload)"
+                )
+            }
+            let others = names.filter {
+                [".bin", ".safetensors", ".pt", ".pth", ".h5", ".msgpack", ".onnx", ".gguf"].contains(
+                    where: $0.hasSuffix)
             }
             let hint = others.isEmpty ? "" : " (found instead: \(others.joined(separator: ", ")))"
             throw FileError(
-                .missing, path: single,
-                "no such file, nor model.safetensors.index.json\(hint); save the model with save_pretrained(…, safe_serialization=True)"
+                .missing, path: folder + "/" + weightNames[0],
+                "no such file, nor \(weightNames.dropFirst().joined(separator: ", "))\(hint); save the model with save_pretrained(…)"
             )
         }
+        let path = folder + "/" + name
+        guard name.hasSuffix(".json") else {
+            let file = try TensorFile(path: path, isNoted: true)
+            return ([file], file.tensors.mapValues { _ in 0 })
+        }
+        return try openShards(folder, indexPath: path)
+    }
+
+    private static func openShards(_ folder: String, indexPath: String) throws(FileError) -> (
+        [TensorFile], [String: Int]
+    ) {
         let index = try JSON.load(path: indexPath)
         guard let map = index["weight_map"]?.object else {
             throw FileError(.malformed, path: indexPath, "has no weight_map; fetch it again")
@@ -123,17 +169,17 @@ public struct Checkpoint: Sendable {
             _ = try FileBytes.path(named: shard, inFolder: folder, by: indexPath, "the shard of tensor '\(member.key)'")
             shardNames.insert(shard)
         }
-        var files: [SafetensorsFile] = []
+        var files: [TensorFile] = []
         var indices: [String: Int] = [:]
         for (position, shard) in shardNames.sorted().enumerated() {
-            let file = try SafetensorsFile(path: folder + "/" + shard, isNoted: true)
+            let file = try TensorFile(path: folder + "/" + shard, isNoted: true)
             files.append(file)
             for name in file.names where map[name]?.string == shard { indices[name] = position }
         }
         for member in map.members where indices[member.key] == nil {
             throw FileError(
                 .malformed, path: folder + "/" + (member.value.string ?? ""),
-                "tensor '\(member.key)' is missing though model.safetensors.index.json places it here; fetch the shard again"
+                "tensor '\(member.key)' is missing though \(indexPath) places it here; fetch the shard again"
             )
         }
         return (files, indices)
@@ -174,7 +220,7 @@ public struct WeightPath: Sendable, CustomStringConvertible {
     public var exists: Bool { checkpoint.locate(path) != nil }
 
     /// The description of the tensor stored here, or nil.
-    public var tensor: SafetensorsTensor? {
+    public var tensor: StoredTensor? {
         checkpoint.locate(path).flatMap { $0.file.tensors[$0.name] }
     }
 
@@ -209,7 +255,7 @@ public struct WeightPath: Sendable, CustomStringConvertible {
         }
     }
 
-    private func locate() throws(FileError) -> (file: SafetensorsFile, name: String) {
+    private func locate() throws(FileError) -> (file: TensorFile, name: String) {
         guard let found = checkpoint.locate(path) else { throw checkpoint.missing(path) }
         return found
     }

@@ -37,6 +37,9 @@ public enum ElementType: String, Sendable, CaseIterable {
         }
     }
 
+    /// Whether it is one of the types that weights are stored in.
+    public var isFloatingPoint: Bool { [.float16, .bfloat16, .float32, .float64].contains(self) }
+
     /// The bytes of that many elements, or nil where the count overflows or does not fill whole bytes.
     public func byteCount(elements: Int) -> Int? {
         let (bits, overflow) = elements.multipliedReportingOverflow(by: bitWidth)

@@ -92,9 +92,11 @@ public enum JSON: Sendable, Equatable {
         }
     }
 
-    /// Parses the JSON file at `path`.
+    /// Parses the JSON file at `path`, which may hold the numbers NaN, Infinity and -Infinity as Python's writer has them.
     public static func load(path: String) throws(FileError) -> JSON {
-        try parse(FileBytes.read(path: path), path: path)
+        var parser = JSONParser(
+            bytes: try FileBytes.read(path: path), path: path, duplicateKeys: .lastWins, hasNonFinite: true)
+        return try parser.parseDocument()
     }
 
     /// Parses a whole document; `path` names it in errors, which tell the offset of the offending byte.

@@ -8,12 +8,15 @@ package struct JSONParser {
     private let bytes: [UInt8]
     private let path: String
     private let duplicateKeys: DuplicateKeys
+    /// Whether NaN, Infinity and -Infinity are numbers: no JSON, and yet what Python writes and reads.
+    private let hasNonFinite: Bool
     private var position = 0
     private var depth = 0
     /// Deep enough for any configuration, shallow enough for the smallest thread stack.
     private static let depthLimit = 128
 
-    package init(bytes: [UInt8], path: String, duplicateKeys: DuplicateKeys) {
+    package init(bytes: [UInt8], path: String, duplicateKeys: DuplicateKeys, hasNonFinite: Bool = false) {
+        self.hasNonFinite = hasNonFinite
         self.bytes = bytes
         self.path = path
         self.duplicateKeys = duplicateKeys
@@ -51,7 +54,11 @@ package struct JSONParser {
         case UInt8(ascii: "t"): return try parseWord("true", .bool(true))
         case UInt8(ascii: "f"): return try parseWord("false", .bool(false))
         case UInt8(ascii: "n"): return try parseWord("null", .null)
+        case UInt8(ascii: "-") where hasNonFinite && bytes[position...].starts(with: "-Infinity".utf8):
+            return try parseWord("-Infinity", .number(-.infinity))
         case UInt8(ascii: "-"), UInt8(ascii: "0")...UInt8(ascii: "9"): return try parseNumber()
+        case UInt8(ascii: "N") where hasNonFinite: return try parseWord("NaN", .number(.nan))
+        case UInt8(ascii: "I") where hasNonFinite: return try parseWord("Infinity", .number(.infinity))
         default: throw failure("a value cannot begin here")
         }
     }

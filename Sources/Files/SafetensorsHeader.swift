@@ -1,18 +1,5 @@
 // The header of a safetensors file, validated completely before any of it is believed.
 
-/// One tensor of a safetensors file.
-public struct SafetensorsTensor: Sendable, Equatable {
-    /// What its elements are stored in (`dtype`).
-    public let elementType: ElementType
-    /// Dimensions, outermost first; empty for a scalar.
-    public let shape: [Int]
-    /// Where its bytes lie, counted from the start of the file.
-    public let byteRange: Range<Int>
-
-    /// Product of the dimensions; the header's check has shown that it does not overflow.
-    public var elementCount: Int { shape.reduce(1, *) }
-}
-
 /// Names, types, shapes and places of the tensors of a file.
 ///
 /// The format: eight bytes of little-endian header length, the header in JSON, then the tensors, which must
@@ -21,7 +8,7 @@ struct SafetensorsHeader {
     /// The limit of the reference implementation.
     static let lengthLimit = 100_000_000
 
-    let tensors: [String: SafetensorsTensor]
+    let tensors: [String: StoredTensor]
     /// Tensor names in the order of their bytes.
     let names: [String]
     let metadata: [String: String]
@@ -59,7 +46,7 @@ struct SafetensorsHeader {
             throw FileError(.malformed, path: path, "byte 8: the header is not an object; fetch the file again")
         }
 
-        var tensors: [String: SafetensorsTensor] = [:]
+        var tensors: [String: StoredTensor] = [:]
         var metadata: [String: String] = [:]
         for member in object.members {
             if member.key == "__metadata__" {
@@ -84,7 +71,7 @@ struct SafetensorsHeader {
     }
 
     private static func tensor(named name: String, _ entry: JSON, dataStart: Int, path: String) throws(FileError)
-        -> SafetensorsTensor
+        -> StoredTensor
     {
         func failure(_ what: String) -> FileError {
             FileError(.malformed, path: path, "tensor '\(name)': \(what); fetch or write the file again")
@@ -117,7 +104,7 @@ struct SafetensorsHeader {
                 "\(typeName) of shape \(shape) needs \(byteCount) bytes, yet its data_offsets [\(begin), \(end)] span \(end - begin)"
             )
         }
-        return SafetensorsTensor(elementType: elementType, shape: shape, byteRange: dataStart + begin..<dataStart + end)
+        return StoredTensor(elementType: elementType, shape: shape, byteRange: dataStart + begin..<dataStart + end)
     }
 
     /// The tensors, in the order of their bytes, must follow each other from `dataStart` to the end of the file.

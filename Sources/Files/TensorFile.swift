@@ -1,18 +1,60 @@
-// Tensors of a safetensors file, read by position and converted to float32 or integers.
+// Tensors of a file, read by position and converted to float32 or integers.
 
-/// An open safetensors file whose header has been validated.
+/// One tensor of a file.
+public struct StoredTensor: Sendable, Equatable {
+    /// What its elements are stored in (`dtype`).
+    public let elementType: ElementType
+    /// Dimensions, outermost first; empty for a scalar.
+    public let shape: [Int]
+    /// Where its bytes lie, counted from the start of the file; from its first element to its last where others lie between.
+    public let byteRange: Range<Int>
+    /// Elements from one to the next in each dimension; nil where they lie one after the other in row-major order.
+    let strides: [Int]?
+
+    init(elementType: ElementType, shape: [Int], byteRange: Range<Int>, strides: [Int]? = nil) {
+        self.elementType = elementType
+        self.shape = shape
+        self.byteRange = byteRange
+        self.strides = strides
+    }
+
+    /// Product of the dimensions; the header's check has shown that it does not overflow.
+    public var elementCount: Int { shape.reduce(1, *) }
+
+    /// Where an element of the row-major order lies, in elements from the first one.
+    fileprivate func place(of element: Int) -> Int {
+        guard let strides else { return element }
+        var (rest, place) = (element, 0)
+        for (size, stride) in zip(shape, strides).reversed() {
+            place += rest % size * stride
+            rest /= size
+        }
+        return place
+    }
+}
+
+/// An open file of tensors whose header has been validated: safetensors, or what PyTorch's `torch.save` writes.
 ///
 /// Reads name their position, so ranks and threads may read different parts at the same time, and a part of a
 /// tensor is read without the rest.
-public struct SafetensorsFile: Sendable {
+public struct TensorFile: Sendable {
+    /// How files hold tensors.
+    public enum Format: Sendable {
+        case safetensors
+        /// `pytorch_model.bin`.
+        case torch
+    }
+
     private let file: ReadableFile
     /// Whether readings are noted, as those of a checkpoint are, whose ranks compare what they have read.
     private let isNoted: Bool
+    /// How this one does.
+    public let format: Format
     /// All tensors by name.
-    public let tensors: [String: SafetensorsTensor]
+    public let tensors: [String: StoredTensor]
     /// Names in the order of their bytes in the file.
     public let names: [String]
-    /// The free-form `__metadata__` of the header.
+    /// The free-form `__metadata__` of a safetensors header.
     public let metadata: [String: String]
 
     /// The file, as the caller named it.
@@ -20,19 +62,22 @@ public struct SafetensorsFile: Sendable {
     /// Bytes of the whole file.
     public var byteCount: Int { file.byteCount }
 
-    /// Opens the file at `path` and validates its header: the length against the file, each tensor's type and shape
-    /// against its bytes, and that the tensors cover the file without gap or overlap.
+    /// Opens the file at `path` and validates its header: each tensor's type and shape against its bytes, and of
+    /// safetensors that the tensors cover the file without gap or overlap. Which format it has is told by its first bytes.
     public init(path: String) throws(FileError) { try self.init(path: path, isNoted: false) }
 
     package init(path: String, isNoted: Bool) throws(FileError) {
         let file = try ReadableFile(path: path)
         if isNoted, let notes = ReadNotes.current { notes.add(opened: try file.identity()) }
-        let header = try SafetensorsHeader(of: file)
         self.file = file
         self.isNoted = isNoted
-        self.tensors = header.tensors
-        self.names = header.names
-        self.metadata = header.metadata
+        if TorchHeader.begins(try file.bytes(0..<min(4, file.byteCount))) {
+            let header = try TorchHeader(of: file)
+            (format, tensors, names, metadata) = (.torch, header.tensors, header.names, [:])
+        } else {
+            let header = try SafetensorsHeader(of: file)
+            (format, tensors, names, metadata) = (.safetensors, header.tensors, header.names, header.metadata)
+        }
     }
 
     /// All elements of a tensor as float32, row-major; F64, F16 and BF16 are converted.
@@ -83,12 +128,14 @@ public struct SafetensorsFile: Sendable {
     private static let pieceElements = 1 << 15
 
     private func readFloat32(
-        _ tensor: SafetensorsTensor, _ name: String, range: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>
+        _ tensor: StoredTensor, _ name: String, range: Range<Int>, into buffer: UnsafeMutableBufferPointer<Float>
     ) throws(FileError) {
         switch tensor.elementType {
-        case .float32:
+        case .float32 where tensor.strides == nil:
             let bytes = UnsafeMutableRawBufferPointer(UnsafeMutableBufferPointer(rebasing: buffer[..<range.count]))
             try file.read(at: tensor.byteRange.lowerBound + 4 * range.lowerBound, into: bytes)
+        case .float32:
+            try convert(tensor, range) { (index: Int, bits: UInt32) in buffer[index] = Float(bitPattern: bits) }
         case .float16:
             try convert(tensor, range) { (index: Int, bits: UInt16) in buffer[index] = float32(fromFloat16: bits) }
         case .bfloat16:
@@ -132,8 +179,19 @@ public struct SafetensorsFile: Sendable {
         return values
     }
 
+    /// The bytes of all elements of a tensor in row-major order, as they are stored.
+    public func bytes(of name: String) throws(FileError) -> [UInt8] {
+        let tensor = try tensor(name, expecting: nil)
+        let bytes = try file.bytes(tensor.byteRange)
+        guard tensor.strides != nil else { return bytes }
+        let width = tensor.elementType.bitWidth / 8
+        return (0..<tensor.elementCount).flatMap { element in
+            bytes[tensor.place(of: element) * width..<(tensor.place(of: element) + 1) * width]
+        }
+    }
+
     /// The description of a tensor that must exist and, where `shape` is given, have that shape.
-    public func tensor(_ name: String, expecting shape: [Int]?) throws(FileError) -> SafetensorsTensor {
+    public func tensor(_ name: String, expecting shape: [Int]?) throws(FileError) -> StoredTensor {
         guard let tensor = tensors[name] else {
             let similar = similarNames(to: name, among: names)
             let hint = similar.isEmpty ? "the file holds no tensor" : "similar: " + similar.joined(separator: ", ")
@@ -150,9 +208,10 @@ public struct SafetensorsFile: Sendable {
 
     /// Reads `range` of a tensor piece by piece and hands each element's little-endian bits to `store`.
     private func convert<Bits: FixedWidthInteger & UnsignedInteger>(
-        _ tensor: SafetensorsTensor, _ range: Range<Int>, _ store: (Int, Bits) -> Void
+        _ tensor: StoredTensor, _ range: Range<Int>, _ store: (Int, Bits) -> Void
     ) throws(FileError) {
         let width = MemoryLayout<Bits>.size
+        if tensor.strides != nil { return try convertScattered(tensor, range, store) }
         let pieceElements = (1 << 20) / width
         var piece = [UInt8](repeating: 0, count: min(pieceElements, range.count) * width)
         var done = 0
@@ -173,6 +232,21 @@ public struct SafetensorsFile: Sendable {
             }
             if let failure { throw failure }
             done += count
+        }
+    }
+}
+
+extension TensorFile {
+    /// As ``convert``, of a tensor whose elements do not lie in order: all bytes that it lies in are read at once.
+    private func convertScattered<Bits: FixedWidthInteger & UnsignedInteger>(
+        _ tensor: StoredTensor, _ range: Range<Int>, _ store: (Int, Bits) -> Void
+    ) throws(FileError) {
+        let bytes = try file.bytes(tensor.byteRange)
+        bytes.withUnsafeBytes { bytes in
+            for (index, element) in range.enumerated() {
+                let offset = tensor.place(of: element) * MemoryLayout<Bits>.size
+                store(index, Bits(littleEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Bits.self)))
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 // A safetensors file written anew with other values, and everything else as it was.
 
-extension SafetensorsFile {
+extension TensorFile {
     /// Writes the file again, byte for byte but for the values of some of its tensors: the text of its header, and the
     /// order and types of all tensors stay.
     ///
@@ -15,6 +15,10 @@ extension SafetensorsFile {
             Bool,
         write: (_ offset: Int, _ bytes: UnsafeRawBufferPointer) throws(FileError) -> Void
     ) throws(FileError) {
+        guard format == .safetensors else {
+            throw FileError(
+                .malformed, path: path, "is not safetensors, which alone is written; convert it (save_pretrained)")
+        }
         var piece = Piece(elements: Self.rewrittenElements)
         // The header, and the spaces that some writers put behind it.
         let dataStart = names.lazy.compactMap { tensors[$0]?.byteRange.lowerBound }.min() ?? byteCount

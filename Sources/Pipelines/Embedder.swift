@@ -14,7 +14,7 @@ package struct EmbeddingOptions: Sendable {
     package var pooling: PoolingMode?
     /// Whether vectors are divided by their Euclidean norm; nil: as the model's files say, else not.
     package var normalizes: Bool?
-    /// How many values of each vector are kept, before normalising; nil: all.
+    /// How many values of each vector are kept, before normalising; nil: as many as the model's files say, else all.
     package var dimensions: Int?
     /// The model's prompt that is put before each document; nil: the one that its files name, if any.
     package var promptName: String?
@@ -39,12 +39,13 @@ public final class Embedder {
     private let session: Session
     private let pipeline: EncodingPipeline
     private let options: EmbeddingOptions
+    private let prompt: Prompt
+    private let shape: VectorShape
 
     /// Loads a model on every rank of `session`. Collective.
     /// - Parameters:
     ///   - session: what this rank works with, also whenever the embedder is used later.
-    ///   - model: a folder with `config.json`, `model.safetensors` and `tokenizer.json`, or `org/name` in the Hugging
-    ///     Face cache.
+    ///   - model: a model's folder, or `org/name` in the Hugging Face cache.
     ///   - pooling: how the tokens' states become a vector; nil: as the model's files say, else the mean.
     ///   - normalizes: whether vectors are divided by their Euclidean norm; nil: as the model's files say, else not.
     ///   - promptName: the model's prompt that is put before each text.
@@ -67,28 +68,29 @@ public final class Embedder {
     package init(_ session: Session, model: String, input: DocumentInput, _ options: EmbeddingOptions) throws {
         self.session = session
         self.options = options
-        pipeline = try EncodingPipeline(model: model, input: input, session: session) { settings in
-            guard let name = options.promptName else {
-                return settings?.defaultPromptName.flatMap { settings?.prompts[$0] } ?? ""
-            }
-            guard let prompt = settings?.prompts[name] else {
-                let names = settings.map { $0.prompts.keys.sorted().joined(separator: ", ") } ?? ""
-                throw JobError(
-                    .usage,
-                    "--prompt-name '\(name)' is unknown to the model; it has: \(names.isEmpty ? "none" : names)")
-            }
-            return prompt
+        let pipeline = try EncodingPipeline(model: model, input: input, session: session)
+        self.pipeline = pipeline
+        let encoder = pipeline.model.encoder
+        let (element, kernels) = (session.settings.element, session.kernels)
+        let head = try session.loadWeights { storage in
+            try VectorHead(
+                pipeline.model.folder, pooling: options.pooling, hidden: encoder.configuration.hiddenSize,
+                pools: !options.keepsStates, storage: storage, element: element, kernels: kernels)
         }
-        let width = pipeline.model.encoder.configuration.hiddenSize
-        try session.agree {
-            if let dimensions = options.dimensions, dimensions > width {
-                throw JobError(.usage, "--truncate-dim \(dimensions) is more than the model's \(width) values")
+        let folder = pipeline.model.folder
+        prompt = try session.agree {
+            let text = try folder.prompt(named: options.promptName, option: "--prompt-name") ?? folder.defaultPrompt
+            if let dimensions = options.dimensions, dimensions > head.width {
+                throw JobError(.usage, "--truncate-dim \(dimensions) is more than the model's \(head.width) values")
             }
+            return Prompt(text, isPooled: head.includesPrompt, pipeline.tokenizer)
         }
+        shape = VectorShape(
+            head, saved: folder.dimensions, dimensions: options.dimensions, normalizes: options.normalizes)
     }
 
     /// The values of a vector.
-    public var dimensions: Int { options.dimensions ?? pipeline.model.encoder.configuration.hiddenSize }
+    public var dimensions: Int { shape.width }
 
     /// The vectors of some texts, in their order, on every rank. Collective: all ranks give the same texts.
     /// - Returns: for each text ``dimensions`` values.
@@ -105,7 +107,7 @@ public final class Embedder {
         }
         let documents = texts.enumerated().map { Document(source: "text \($0)", content: .text($1)) }
         var mine: [(span: Int, vector: [Float])] = []
-        try vectors(try pipeline.corpus(documents)) { mine += $0 }
+        try vectors(try pipeline.corpus(documents, pipeline.preparation(prompt: prompt))) { mine += $0 }
         var told = Message()
         for (span, vector) in mine {
             told.write(span)
@@ -123,15 +125,14 @@ public final class Embedder {
     private func vectors(
         _ corpus: Corpus, job: ResumableJob? = nil, body: ([(span: Int, vector: [Float])]) throws -> Void
     ) throws {
-        let settings = pipeline.model.settings
-        try session.vectors(
-            corpus, with: pipeline.model.encoder, pooling: options.pooling ?? settings?.pooling ?? .mean,
-            normalize: options.normalizes ?? settings?.normalize ?? false, dimensions: options.dimensions,
-            job: job, body: body)
+        try session.vectors(corpus, with: pipeline.model.encoder, shape, job: job, body: body)
     }
 
     private func corpus(_ documents: [Document]) throws -> Corpus {
-        try pipeline.corpus(documents, passageTokens: options.passageTokens, chunkTokens: options.chunkTokens)
+        try pipeline.corpus(
+            documents,
+            pipeline.preparation(
+                prompt: prompt, passageTokens: options.passageTokens, chunkTokens: options.chunkTokens))
     }
 
     /// Embeds all documents of the input into a .npy or .safetensors. Collective.
@@ -146,7 +147,7 @@ public final class Embedder {
             corpus.finished = job.finished(of: corpus)
         }
         if options.keepsStates {
-            return try StatesWriter(session, corpus: corpus, encoder: pipeline.model.encoder).write(
+            return try StatesWriter(session, corpus: corpus, encoder: pipeline.model.encoder, head: shape.head).write(
                 to: output, job: job)
         }
         let writer = try VectorWriter(
@@ -165,7 +166,8 @@ public final class Embedder {
             corpus.documentsBefore = portion.first
             corpus.finished = lines.job?.finished(from: portion.first) ?? 0
             if options.keepsStates {
-                try StatesWriter(session, corpus: corpus, encoder: pipeline.model.encoder).write(to: lines)
+                try StatesWriter(session, corpus: corpus, encoder: pipeline.model.encoder, head: shape.head).write(
+                    to: lines)
                 continue
             }
             let places = corpus.items.flatMap { item in
@@ -184,4 +186,21 @@ public final class Embedder {
         }
         try lines.finish()
     }
+}
+
+extension ModelFolder {
+    /// The prompt of that name; nil where no name is given.
+    /// - Throws: `JobError` that lists the names there are.
+    func prompt(named name: String?, option: String) throws -> String? {
+        guard let name else { return nil }
+        guard let prompt = prompts[name] else {
+            let names = prompts.keys.sorted().joined(separator: ", ")
+            throw JobError(
+                .usage, "\(option) '\(name)' is unknown to the model; it has: \(names.isEmpty ? "none" : names)")
+        }
+        return prompt
+    }
+
+    /// What is put before a text where nothing is asked for.
+    var defaultPrompt: String { defaultPromptName.flatMap { prompts[$0] } ?? "" }
 }

@@ -13,27 +13,34 @@ import Transformers
 
 /// A model loaded for a job.
 package struct LoadedModel: Sendable {
-    package let folder: String
-    package let checkpoint: Checkpoint
+    /// What the files of its folder say.
+    package let folder: ModelFolder
     package let encoder: Encoder
-    package let settings: SentenceTransformersSettings?
 
     package static func load(
         _ name: String, storage: WeightStorage, element: ElementKind = .float32, kernels: KernelSet
     ) throws(FileError) -> LoadedModel {
-        let folder = try Checkpoint.resolve(name)
-        let checkpoint = try Checkpoint(folder: folder)
+        let folder = try ModelFolder(named: name)
         return LoadedModel(
-            folder: folder, checkpoint: checkpoint,
-            encoder: try Encoder(checkpoint, storage: storage, element: element, kernels: kernels),
-            settings: try SentenceTransformersSettings.load(folder: folder))
+            folder: folder,
+            encoder: try Encoder(folder.checkpoint, storage: storage, element: element, kernels: kernels))
     }
 
+    package var checkpoint: Checkpoint { folder.checkpoint }
+
     /// The model's tokenizer; nil where the folder has none.
-    /// - Parameter obeysSettings: lowercase first where sentence-transformers would.
-    package func tokenizer(obeysSettings: Bool = false) throws(FileError) -> Tokenizer? {
-        let lowercase = obeysSettings && settings?.lowercase ?? false
-        return Tokenizer.exists(folder: folder) ? try Tokenizer.load(folder: folder, lowercase: lowercase) : nil
+    /// - Parameter lowercases: lowercase first where sentence-transformers would.
+    package func tokenizer(lowercases: Bool = false) throws(FileError) -> Tokenizer? {
+        let place = checkpoint.folder
+        return Tokenizer.exists(folder: place)
+            ? try Tokenizer.load(folder: place, lowercase: lowercases && folder.lowercases) : nil
+    }
+
+    /// The tokens of the longest document that the model was trained for, and where its files say so.
+    package var trainedLength: ModelFolder.TrainedLength {
+        let positions = encoder.configuration.positionCount
+        if let told = folder.trainedLength, told.tokens < positions { return told }
+        return ModelFolder.TrainedLength(tokens: positions, source: "the positions of \(checkpoint.configPath)")
     }
 }
 
@@ -277,21 +284,28 @@ extension Session {
     /// The vectors of every span of a corpus, each on the rank that holds the span's first token. Collective.
     /// - Parameter body: (number of the span in the corpus, vector), called on that rank in ascending order of a batch.
     package func vectors(
-        _ corpus: Corpus, with encoder: Encoder, pooling: PoolingMode, normalize: Bool, dimensions: Int?,
-        job: ResumableJob? = nil, body: ([(span: Int, vector: [Float])]) throws -> Void
+        _ corpus: Corpus, with encoder: Encoder, _ shape: VectorShape, job: ResumableJob? = nil,
+        body: ([(span: Int, vector: [Float])]) throws -> Void
     ) throws {
         var spansBefore = corpus.items[..<corpus.finished].reduce(0) { $0 + $1.spans.count }
         try encode(corpus, with: encoder, job: job) { run, items in
             var spans: [Span] = []
             for (sequence, item) in corpus.items[items].enumerated() {
-                spans += item.spans.map { Span(sequence: sequence, tokens: $0.tokens) }
+                spans += item.spans.map {
+                    Span(
+                        sequence: sequence, tokens: $0.tokens, skipped: min(corpus.skippedTokens, $0.tokens.lowerBound))
+                }
             }
-            let pooled = try run.pool(spans, mode: pooling, transport: transport).map { entry in
-                var vector = entry.vector
-                if let dimensions { vector = Array(vector.prefix(dimensions)) }
-                return (span: spansBefore + entry.span, vector: normalize ? normalized(vector) : vector)
+            var pooled: [(span: Int, vector: [Float])] = []
+            for (place, mode) in shape.head.poolings.enumerated() {
+                let found = try run.pool(spans, mode: mode, transport: transport)
+                if place == 0 {
+                    pooled = found
+                } else {
+                    for index in pooled.indices { pooled[index].vector += found[index].vector }
+                }
             }
-            try body(pooled)
+            try body(pooled.map { (spansBefore + $0.span, shape.vector($0.vector)) })
             spansBefore += spans.count
         }
     }

@@ -15,17 +15,14 @@ package struct EncodingPipeline {
     package let maximumLength: Int
     /// What happens to a longer one.
     package let truncation: Truncation
-    private let prompt: String
+    /// What else can be done about one, with a comma behind it; empty: nothing.
+    let remedy: String
 
     /// Loads the model on every rank. Collective.
     /// - Parameters:
     ///   - name: a folder, or `org/name` in the Hugging Face cache.
-    ///   - obeysSettings: whether documents are prepared as the sentence-transformers files of the model say.
-    ///   - prompt: what stands before each document, given those files.
-    package init(
-        model name: String, input: DocumentInput, session: Session, obeysSettings: Bool = true,
-        prompt: (SentenceTransformersSettings?) throws -> String = { _ in "" }
-    ) throws {
+    ///   - lowercases: whether texts are lowercased where the sentence-transformers files of the model say so.
+    package init(model name: String, input: DocumentInput, session: Session, lowercases: Bool = true) throws {
         self.session = session
         session.monitor.progress(.reading)
         let (kernels, element) = (session.kernels, session.settings.element)
@@ -33,28 +30,62 @@ package struct EncodingPipeline {
             try LoadedModel.load(name, storage: storage, element: element, kernels: kernels)
         }
         self.model = model
-        (tokenizer, self.prompt) = try session.agreeReading(as: "the tokenizer") {
-            (try model.tokenizer(obeysSettings: obeysSettings), try prompt(model.settings))
-        }
+        tokenizer = try session.agreeReading(as: "the tokenizer") { try model.tokenizer(lowercases: lowercases) }
         stream = DocumentStream(input, session)
-        let positions = model.encoder.configuration.positionCount
-        maximumLength = min(input.maximumLength ?? positions, positions)
+        let configuration = model.encoder.configuration
+        maximumLength =
+            switch input.limit {
+            case .positions: configuration.positionCount
+            case .tokens(let count):
+                configuration.hasComputedPositions ? count : min(count, configuration.positionCount)
+            case .trained: model.trainedLength.tokens
+            }
         truncation = input.truncation
+        remedy =
+            configuration.hasComputedPositions
+            ? "raise that with --max-length, since the positions of this model are computed, " : ""
+    }
+
+    /// The items of some documents. Collective.
+    package func corpus(_ documents: [Document], _ preparation: Corpus.Preparation) throws -> Corpus {
+        session.monitor.progress(.tokenizing)
+        let corpus = try session.corpus(documents, tokenizer: tokenizer, preparation)
+        tell(
+            cut: corpus.items.filter(\.isCut).map { corpus.source(of: $0) },
+            lengths: corpus.items.lazy.map { (corpus.source(of: $0), $0.ids.count) })
+        return corpus
     }
 
     /// What turning documents into items takes.
-    package func preparation(passageTokens: Int? = nil, chunkTokens: Int? = nil) -> Corpus.Preparation {
-        let log = session.log
-        return Corpus.Preparation(
+    package func preparation(
+        prompt: Prompt = Prompt(), passageTokens: Int? = nil, chunkTokens: Int? = nil
+    ) -> Corpus.Preparation {
+        Corpus.Preparation(
             maximumLength: maximumLength, truncation: truncation, passageTokens: passageTokens,
-            chunkTokens: chunkTokens, prompt: prompt,
-            truncated: { log.warning("\($0) was cut to the limit (--truncate right)") })
+            chunkTokens: chunkTokens, prompt: prompt, remedy: remedy)
     }
 
-    /// The token ids of some documents. Collective.
-    package func corpus(_ documents: [Document], passageTokens: Int? = nil, chunkTokens: Int? = nil) throws -> Corpus {
-        session.monitor.progress(.tokenizing)
-        return try session.corpus(
-            documents, tokenizer: tokenizer, preparation(passageTokens: passageTokens, chunkTokens: chunkTokens))
+    /// Says which documents were cut, and once that one is longer than the model was trained for.
+    /// - Parameters:
+    ///   - cut: where those that were cut came from.
+    ///   - lengths: where each came from, and its tokens.
+    func tell(cut: [String], lengths: some Sequence<(source: String, tokens: Int)>) {
+        if let first = cut.first {
+            session.log.warning(
+                """
+                \(cut.count == 1 ? "\(first) was" : "\(cut.count) documents were, the first \(first),") cut to the limit of \
+                \(maximumLength) tokens (--truncate \(truncation.rawValue))
+                """)
+        }
+        let trained = model.trainedLength
+        guard maximumLength > trained.tokens, let first = lengths.first(where: { $0.tokens > trained.tokens }) else {
+            return
+        }
+        session.warn(
+            once: "trained length",
+            """
+            \(first.source) has \(first.tokens) tokens, more than the \(trained.tokens) that the model was trained for \
+            (\(trained.source)), and is run whole; --max-length model sets the limit there
+            """)
     }
 }

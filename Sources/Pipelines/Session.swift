@@ -183,5 +183,8 @@ public final class Session {
     }
 
     /// Says once what is wrong and does not end the job.
-    package func warn(_ text: String) { if warnings.insert(text).inserted { log.warning("\(text)") } }
+    package func warn(_ text: String) { warn(once: text, text) }
+
+    /// Says of the first of several things of one kind what is wrong.
+    func warn(once kind: String, _ text: String) { if warnings.insert(kind).inserted { log.warning("\(text)") } }
 }

@@ -49,8 +49,8 @@ package final class Verification {
         self.print = print
         session.monitor.progress(.reading)
         (checkpoint, configuration) = try session.agreeReading {
-            let checkpoint = try Checkpoint(folder: Checkpoint.resolve(options.model))
-            return (checkpoint, try EncoderConfiguration(checkpoint.config, path: checkpoint.folder + "/config.json"))
+            let checkpoint = try ModelFolder(named: options.model).checkpoint
+            return (checkpoint, try EncoderConfiguration(checkpoint.config, path: checkpoint.configPath))
         }
         let checkpoint = checkpoint
         audit = try session.agree { try CheckpointAudit(checkpoint) }

@@ -34,6 +34,8 @@ struct AddedTokenMatcher: Sendable {
     private var tokens: [AddedToken] = []
     /// Positions in ``tokens`` by what stands for them in the text.
     private var patterns = PieceTrie()
+    /// Whether special tokens are left in the text.
+    private let splitsSpecial: Bool
 
     /// A stretch of the text: an added token, or text between them.
     struct Segment: Equatable {
@@ -44,7 +46,8 @@ struct AddedTokenMatcher: Sendable {
 
     /// - Parameter tokens: tokens with the scalars that stand for them in the text to be searched; of equal ones the
     ///   last counts.
-    init(_ tokens: [(token: AddedToken, scalars: [UInt32])]) {
+    init(_ tokens: [(token: AddedToken, scalars: [UInt32])], splitsSpecial: Bool = false) {
+        self.splitsSpecial = splitsSpecial
         for (token, scalars) in tokens where !scalars.isEmpty {
             // Beyond what a trie can address nothing is found; no vocabulary comes near.
             _ = patterns.add(scalars, id: Int32(self.tokens.count))
@@ -68,12 +71,15 @@ struct AddedTokenMatcher: Sendable {
             var start = position
             var end = position + length
             position = end
+            if splitsSpecial && token.isSpecial { continue }
             if token.isSingleWord, start > 0 && has(.word, text[start - 1]) || end < text.count && has(.word, text[end])
             {
                 continue
             }
             if token.stripsLeft {
                 while start > done, has(.whitespace, text[start - 1]) { start -= 1 }
+                // White space that the token before took along is gone.
+                start = max(start, done)
             }
             if token.stripsRight {
                 if end >= spaceEnd {
@@ -82,6 +88,8 @@ struct AddedTokenMatcher: Sendable {
                 }
                 end = max(end, spaceEnd)
             }
+            // A token of white space alone may be gone as a whole.
+            guard start < end else { continue }
             if done < start { segments.append(Segment(range: done..<start, id: nil)) }
             segments.append(Segment(range: start..<end, id: token.id))
             done = end

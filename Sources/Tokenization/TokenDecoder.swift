@@ -22,12 +22,16 @@ public struct TokenDecoder: Sendable {
     }
 
     private let steps: [Step]
+    /// Whether spaces before punctuation are taken out of a text in the end.
+    private let cleansUp: Bool
     /// Tokens that a text without special tokens leaves out.
     public let specialTokens: Set<String>
 
     /// Reads the member `decoder` of a tokenizer file.
     /// - Throws: `FileError` naming a decoder that is not supported.
-    public init(json: JSON, path: String) throws(FileError) {
+    /// - Parameter cleansUp: whether spaces before punctuation are taken out, as `clean_up_tokenization_spaces` says.
+    public init(json: JSON, path: String, cleansUp: Bool = false) throws(FileError) {
+        self.cleansUp = cleansUp
         var special: Set<String> = []
         for token in json["added_tokens"]?.array ?? [] where token["special"]?.bool == true {
             if let content = token["content"]?.string { special.insert(content) }
@@ -52,7 +56,7 @@ public struct TokenDecoder: Sendable {
     /// Reads the decoder of the model in `folder`.
     public static func load(folder: String) throws(FileError) -> TokenDecoder {
         let file = try TokenizerFile(folder: folder)
-        return try TokenDecoder(json: file.json, path: file.path)
+        return try TokenDecoder(json: file.json, path: file.path, cleansUp: file.cleansUp)
     }
 
     private static func steps(_ json: JSON, path: String) throws(FileError) -> [Step] {
@@ -88,8 +92,18 @@ public struct TokenDecoder: Sendable {
 
     /// The text of some tokens; without a decoder they are joined by spaces.
     public func text(_ tokens: [String]) -> String {
-        if steps.isEmpty { return tokens.joined(separator: " ") }
-        return steps.reduce(tokens) { Self.apply($1, to: $0) }.joined()
+        let text =
+            steps.isEmpty
+            ? tokens.joined(separator: " ") : steps.reduce(tokens) { Self.apply($1, to: $0) }.joined()
+        return cleansUp ? Self.withoutSpaces(text) : text
+    }
+
+    /// What `clean_up_tokenization_spaces` of transformers makes of a text.
+    private static func withoutSpaces(_ text: String) -> String {
+        [
+            (" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"), (" 'm", "'m"),
+            (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"),
+        ].reduce(text) { replacing($0, $1.0, $1.1) }
     }
 
     private static func apply(_ step: Step, to tokens: [String]) -> [String] {
@@ -101,7 +115,7 @@ public struct TokenDecoder: Sendable {
                 return cleanup ? closedUp(piece) : piece
             }
         case .byteLevel:
-            return [String(decoding: tokens.flatMap { $0.unicodeScalars.flatMap(bytes) }, as: UTF8.self)]
+            return [String(decoding: tokens.flatMap(bytes), as: UTF8.self)]
         case .metaspace(let mark, let dropsFirst):
             return tokens.enumerated().map { place, token in
                 let text = replacing(token, mark, " ")
@@ -177,19 +191,26 @@ public struct TokenDecoder: Sendable {
         return pairs.reduce(text) { replacing($0, $1.0, $1.1) }
     }
 
-    /// The byte that a character of GPT-2's alphabet stands for; other characters stand for themselves.
-    private static func bytes(_ scalar: Unicode.Scalar) -> [UInt8] {
+    /// The bytes that a token's characters stand for in GPT-2's alphabet; a token with any other character is text.
+    private static func bytes(_ token: String) -> [UInt8] {
+        var bytes: [UInt8] = []
+        for scalar in token.unicodeScalars {
+            guard let byte = byte(scalar) else { return Array(token.utf8) }
+            bytes.append(byte)
+        }
+        return bytes
+    }
+
+    private static func byte(_ scalar: Unicode.Scalar) -> UInt8? {
         let value = scalar.value
         if (0x21...0x7E).contains(value) || (0xA1...0xAC).contains(value) || (0xAE...0xFF).contains(value) {
-            return [UInt8(value)]
+            return UInt8(value)
         }
         // The other bytes, in ascending order, are the characters from U+0100 on.
-        if (0x100..<0x144).contains(value) {
-            let place = Int(value - 0x100)
-            if place < 33 { return [UInt8(place)] }
-            if place < 67 { return [UInt8(0x7F + place - 33)] }
-            return [0xAD]
-        }
-        return Array(String(scalar).utf8)
+        guard (0x100..<0x144).contains(value) else { return nil }
+        let place = Int(value - 0x100)
+        if place < 33 { return UInt8(place) }
+        if place < 67 { return UInt8(0x7F + place - 33) }
+        return 0xAD
     }
 }

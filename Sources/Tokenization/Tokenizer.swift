@@ -16,6 +16,7 @@ public struct Tokenizer: Sendable {
     private let givenMatcher: AddedTokenMatcher
     /// Finds added tokens in normalised text.
     private let normalizedMatcher: AddedTokenMatcher
+    private let hasTypes: Bool
     private let addedIds: [ExactString: Int32]
     private let addedTokens: [Int32: String]
 
@@ -33,17 +34,20 @@ public struct Tokenizer: Sendable {
     /// Ids put behind a sequence, as `[SEP]`.
     public let suffixIds: [Int32]
 
-    /// Reads the tokenizer of the model in `folder`: `tokenizer.json`, or `vocab.txt` of an ESM that has none.
+    /// Reads the tokenizer of the model in `folder` as transformers 5 does: `tokenizer.json` or
+    /// files of a vocabulary, under what `tokenizer_config.json` and the files beside it say.
     /// - Parameters:
     ///   - folder: the model's, as a path.
     ///   - lowercase: as in ``init(json:path:lowercase:)``.
     public static func load(folder: String, lowercase: Bool = false) throws(FileError) -> Tokenizer {
         let file = try TokenizerFile(folder: folder)
-        return try Tokenizer(json: file.json, path: file.path, lowercase: lowercase)
+        return try Tokenizer(
+            json: file.json, path: file.path, lowercase: lowercase, splitsSpecialTokens: file.splitsSpecialTokens,
+            hasTypes: file.hasTypes)
     }
 
     /// Whether the model in `folder` has a tokenizer that ``load(folder:lowercase:)`` would read.
-    public static func exists(folder: String) -> Bool { TokenizerFile.path(folder: folder) != nil }
+    public static func exists(folder: String) -> Bool { TokenizerFile.exists(folder: folder) }
 
     /// Reads a tokenizer from the contents of a `tokenizer.json`.
     /// - Parameters:
@@ -52,7 +56,12 @@ public struct Tokenizer: Sendable {
     ///   - lowercase: lowercase text before the file's own normalizer, unless that lowercases, as
     ///     sentence-transformers does for its `do_lower_case`. Text must not be lowercased by itself: what grows by it
     ///     has offsets of its own then.
-    public init(json: JSON, path: String, lowercase: Bool = false) throws(FileError) {
+    ///   - splitsSpecialTokens: whether special tokens that stand in a text are text like any other.
+    ///   - hasTypes: whether tokens have the types that the file's templates give them; otherwise all are of type 0.
+    public init(
+        json: JSON, path: String, lowercase: Bool = false, splitsSpecialTokens: Bool = false, hasTypes: Bool = true
+    ) throws(FileError) {
+        self.hasTypes = hasTypes
         func component(_ key: String) -> Component? {
             guard let value = json[key], !value.isNull else { return nil }
             return Component(json: value, place: key, path: path)
@@ -83,8 +92,8 @@ public struct Tokenizer: Sendable {
                 given.append((token, text.scalars))
             }
         }
-        givenMatcher = AddedTokenMatcher(given)
-        normalizedMatcher = AddedTokenMatcher(normalized)
+        givenMatcher = AddedTokenMatcher(given, splitsSpecial: splitsSpecialTokens)
+        normalizedMatcher = AddedTokenMatcher(normalized, splitsSpecial: splitsSpecialTokens)
         addedIds = Dictionary(tokens.map { (ExactString($0.content), $0.id) }) { $1 }
         addedTokens = Dictionary(tokens.map { ($0.id, $0.content) }) { $1 }
         let vocabulary = model.vocabulary
@@ -92,7 +101,7 @@ public struct Tokenizer: Sendable {
         let single = postProcessor.layout(texts: 1, addSpecialTokens: true)
         prefixIds = single.prefix.map(\.id)
         suffixIds = single.suffix.map(\.id)
-        largestTypeId = postProcessor.largestTypeId
+        largestTypeId = hasTypes ? postProcessor.largestTypeId : 0
         largestId = max(vocabulary.largestId, tokens.map(\.id).max() ?? -1, postProcessor.largestId)
     }
 
@@ -177,7 +186,7 @@ public struct Tokenizer: Sendable {
                 encoding.ids.append(token.id)
                 encoding.offsets.append(0..<0)
                 encoding.specialTokensMask.append(true)
-                encoding.typeIds.append(token.typeId)
+                encoding.typeIds.append(hasTypes ? token.typeId : 0)
                 encoding.words.append(-1)
                 encoding.sequences.append(-1)
             case .text(let text, let typeId, let trimmings):
@@ -186,7 +195,7 @@ public struct Tokenizer: Sendable {
                 encoding.ids += tokens.ids
                 encoding.offsets += zip(tokens.starts, tokens.ends).lazy.map { Int($0)..<Int($1) }
                 encoding.specialTokensMask += repeatElement(false, count: tokens.count)
-                encoding.typeIds += repeatElement(typeId, count: tokens.count)
+                encoding.typeIds += repeatElement(hasTypes ? typeId : 0, count: tokens.count)
                 encoding.words += tokens.words
                 encoding.sequences += repeatElement(Int8(text), count: tokens.count)
             }

@@ -10,6 +10,14 @@ public struct AnswerSpan: Sendable, Equatable {
     public let score: Float
 }
 
+/// What one window has to say.
+public struct WindowAnswers: Sendable, Equatable {
+    /// The best spans, best first.
+    public let spans: [AnswerSpan]
+    /// The probability that there is no answer, where a token stands for that.
+    public let none: Float?
+}
+
 /// The best spans of one window.
 /// - Parameters:
 ///   - starts: for each token, the logit of an answer that starts there.
@@ -20,7 +28,7 @@ public struct AnswerSpan: Sendable, Equatable {
 ///   - count: how many spans to give, best first; fewer where there are no more.
 public func answerSpans(
     starts: [Float], ends: [Float], isContext: [Bool], first: Int?, maximumTokens: Int, count: Int
-) -> [AnswerSpan] {
+) -> WindowAnswers {
     func probabilities(_ logits: [Float]) -> [Double] {
         let masked = logits.indices.map { isContext[$0] || $0 == first ? Double(logits[$0]) : -10_000 }
         let top = masked.max() ?? 0
@@ -38,5 +46,7 @@ public func answerSpans(
             if spans.count > count { spans.removeLast() }
         }
     }
-    return spans.map { AnswerSpan(tokens: $0.tokens, score: Float($0.score)) }
+    return WindowAnswers(
+        spans: spans.map { AnswerSpan(tokens: $0.tokens, score: Float($0.score)) },
+        none: first.map { Float(start[$0] * end[$0]) })
 }

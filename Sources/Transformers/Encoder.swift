@@ -46,7 +46,7 @@ public struct Encoder: Sendable {
         _ checkpoint: Checkpoint, storage: WeightStorage = WeightStorage(), element: ElementKind = .float32,
         kernels: KernelSet
     ) throws(FileError) {
-        let configuration = try EncoderConfiguration(checkpoint.config, path: checkpoint.folder + "/config.json")
+        let configuration = try EncoderConfiguration(checkpoint.config, path: checkpoint.configPath)
         try self.init(configuration, parameters: checkpoint, storage: storage, element: element, kernels: kernels)
     }
 

@@ -86,6 +86,10 @@ public struct EncoderConfiguration: Sendable, Hashable {
     /// Whether a dense layer stands between the embeddings and the layers.
     var hasEmbeddingProjection: Bool { alwaysProjectsEmbeddings || embeddingSize != hiddenSize }
 
+    /// Whether positions are computed, not read out of a table, so that documents may be longer than the model's own
+    /// number of positions: rotary ones, and slopes of distances (ALiBi).
+    public var hasComputedPositions: Bool { positions == .none && (rotaryDimension > 0 || distanceBias == .alibi) }
+
     /// The rows of the table of learned positions.
     var positionRows: Int { positionCount + positions.firstRow }
 

@@ -188,7 +188,7 @@ public final class EncoderRun {
                 for number in index * step..<min(rows.count, (index + 1) * step) {
                     let (tile, row) = rows[number]
                     // Disjoint: each index has its own rows of the result.
-                    results[number] = head.logits(rows: 1, hidden.pointer + (tile.firstRow + row) * width, width: width)
+                    results[number] = head.logits(rows: 1, hidden.pointer + (tile.firstRow + row) * width)
                 }
             }
         }

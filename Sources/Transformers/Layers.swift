@@ -23,6 +23,14 @@ struct Norm: Sendable {
         epsilon = configuration.layerNormEpsilon
     }
 
+    /// A layer norm with both weights.
+    init(_ path: ParameterPath, width: Int, epsilon: Float) throws(FileError) {
+        kind = .layer
+        weight = try path["weight"].read(shape: [width])
+        bias = try path["bias"].read(shape: [width])
+        self.epsilon = epsilon
+    }
+
     /// y = norm(x + bias + residual).
     /// - Parameters:
     ///   - x: (rows, width)

@@ -11,12 +11,15 @@ public struct Span: Sendable, Hashable {
     public let sequence: Int
     /// Positions in the document; not empty.
     public let tokens: Range<Int>
+    /// Tokens before the first that do not count, and yet have had their weights: those of a prompt.
+    public let skipped: Int
 
     /// - Precondition: `tokens` is not empty.
-    public init(sequence: Int, tokens: Range<Int>) {
+    public init(sequence: Int, tokens: Range<Int>, skipped: Int = 0) {
         precondition(!tokens.isEmpty, "a span holds at least one token")
         self.sequence = sequence
         self.tokens = tokens
+        self.skipped = skipped
     }
 }
 
@@ -92,7 +95,7 @@ extension EncoderRun {
         }
         return forests.compactMap { entry in
             guard let root = entry.forest.root else { return nil }
-            let divisor = mode.divisor(count: spans[entry.span].tokens.count)
+            let divisor = mode.divisor(spans[entry.span])
             return (entry.span, divisor == 1 ? root.values : root.values.map { $0 / divisor })
         }
     }
@@ -108,7 +111,7 @@ extension EncoderRun {
             case .max:
                 for column in 0..<width { values[column] = Swift.max(values[column], row[column]) }
             case .weightedMean:
-                let weight = Float(position - span.tokens.lowerBound + 1)
+                let weight = Float(position - span.tokens.lowerBound + span.skipped + 1)
                 for column in 0..<width { values[column] += weight * row[column] }
             case .cls, .lastToken, .mean, .meanSquareRootLength:
                 for column in 0..<width { values[column] += row[column] }
@@ -129,12 +132,13 @@ extension PoolingMode {
     }
 
     /// What the pooled sum is divided by.
-    func divisor(count: Int) -> Float {
-        switch self {
+    func divisor(_ span: Span) -> Float {
+        let count = span.tokens.count
+        return switch self {
         case .cls, .lastToken, .max: 1
         case .mean: Float(count)
         case .meanSquareRootLength: Float(count).squareRoot()
-        case .weightedMean: Float(count * (count + 1) / 2)
+        case .weightedMean: Float(count * (count + 1) / 2 + count * span.skipped)
         }
     }
 }

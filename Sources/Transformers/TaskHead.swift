@@ -8,25 +8,20 @@ import Matrices
 /// What a head is for.
 public enum Task: String, Sendable, CaseIterable {
     case sequenceClassification, tokenClassification, maskedLanguage, questionAnswering
+
+    /// Whether its results are labels, which the model's files name.
+    public var hasLabels: Bool { self == .sequenceClassification || self == .tokenClassification }
 }
 
 /// The head of a task: steps that go over rows of hidden states, each row by itself.
 public struct TaskHead: Sendable {
-    private enum Step: Sendable {
-        case dense(Dense)
-        case activation(Activation)
-        case norm(Norm)
-    }
-
     /// What the logits are for.
     public let task: Task
     /// Logits a row.
     public let outputs: Int
     /// What of a document's states the head of a sequence reads.
     public let pooling: PoolingMode
-    private let steps: [Step]
-    private let widest: Int
-    private let kernels: KernelSet
+    private let steps: RowSteps
 
     /// Loads a head.
     /// - Parameters:
@@ -55,9 +50,8 @@ public struct TaskHead: Sendable {
             case .sequenceClassification, .tokenClassification: labels
             }
         let root = ParameterPath(source: parameters, storage: storage)
-        var steps: [Step] = []
+        var steps: [RowSteps.Step] = []
         var width = configuration.hiddenSize
-        var widest = width
         for step in plan.steps {
             storage.beginPart()
             switch step {
@@ -86,40 +80,16 @@ public struct TaskHead: Sendable {
                     .dense(try Dense(root[name], inputs: width, outputs: outputs, element: element, kernels: kernels)))
                 width = outputs
             }
-            widest = max(widest, width)
         }
         self.task = task
         self.outputs = outputs
-        self.steps = steps
-        self.widest = widest
-        self.kernels = kernels
+        self.steps = RowSteps(steps, inputs: configuration.hiddenSize, kernels: kernels)
         pooling = plan.pooling
     }
 
     /// The logits of some rows of hidden states: (rows, outputs).
-    public func logits(rows: Int, _ states: UnsafePointer<Float>, width hidden: Int) -> [Float] {
-        var current = [Float](repeating: 0, count: rows * widest)
-        var next = current
-        current.withUnsafeMutableBufferPointer { $0.baseAddress?.update(from: states, count: rows * hidden) }
-        var width = hidden
-        for step in steps {
-            current.withUnsafeMutableBufferPointer { x in
-                next.withUnsafeMutableBufferPointer { y in
-                    guard let x = x.baseAddress, let y = y.baseAddress else { return }
-                    switch step {
-                    case .dense(let dense):
-                        dense.forward(rows: rows, x, into: y, kernels: kernels)
-                        width = dense.weight.outputs
-                    case .activation(let activation):
-                        activation.forward(rows: rows, columns: width, x, stride: width, bias: nil, kernels: kernels)
-                    case .norm(let norm): norm.forward(rows: rows, x, into: x, kernels: kernels)
-                    }
-                }
-            }
-            if case .dense = step { swap(&current, &next) }
-        }
-        return Array(current[..<(rows * outputs)])
-    }
+    /// - Parameter states: (rows, hiddenSize)
+    public func logits(rows: Int, _ states: UnsafePointer<Float>) -> [Float] { steps.forward(rows: rows, states) }
 }
 
 /// The steps of a head by the names of its parameters.
@@ -195,44 +165,69 @@ public struct LabelSet: Sendable {
     public let names: [String]
     /// nil where the file does not say.
     public let problem: Problem?
+    /// What a cross-encoder's logits go through.
+    private let function: TorchActivation?
 
-    /// Reads `id2label`, or where it is missing takes `num_labels` names `LABEL_0`, `LABEL_1`, …; and `problem_type`.
+    /// Those of a task that has none.
+    public static let none = LabelSet(names: [], problem: nil, function: nil)
+
+    private init(names: [String], problem: Problem?, function: TorchActivation?) {
+        (self.names, self.problem, self.function) = (names, problem, function)
+    }
+
+    /// Reads `id2label`, or where it is missing or names another number than `num_labels` takes the names `LABEL_0`,
+    /// `LABEL_1`, …; and `problem_type`.
     /// - Parameters:
     ///   - config: the model's `config.json`.
     ///   - path: names the file in errors.
+    ///   - scores: what a cross-encoder's logits go through; nil for any other classifier.
     /// - Throws: `FileError` where labels are not numbered from 0 without a gap, or the problem is an unknown one.
-    public init(_ config: JSON, path: String) throws(FileError) {
+    public init(_ config: JSON, path: String, scores: TorchActivation? = nil) throws(FileError) {
         let reader = ConfigurationReader(config: config, path: path)
-        if let map = config["id2label"]?.object, map.count > 0 {
-            var names = [String?](repeating: nil, count: map.count)
+        function = scores
+        let map = config["id2label"]?.object
+        let count = try reader.width("num_labels", default: map.flatMap { $0.count > 0 ? $0.count : nil } ?? 2)
+        if let map, map.count == count {
+            var names = [String?](repeating: nil, count: count)
             for member in map.members {
-                guard let id = Int(member.key), names.indices.contains(id), let name = member.value.string else {
-                    throw reader.refuse("'id2label' must name the labels 0 to \(map.count - 1)")
+                guard let id = Int(member.key), names.indices.contains(id), let name = Self.name(member.value) else {
+                    throw reader.refuse("'id2label' must name the labels 0 to \(count - 1)")
                 }
                 names[id] = name
             }
             let all = names.compactMap { $0 }
             // Keys as 1 and 01 are one number.
             guard all.count == names.count else {
-                throw reader.refuse("'id2label' must name the labels 0 to \(map.count - 1)")
+                throw reader.refuse("'id2label' must name the labels 0 to \(count - 1)")
             }
             self.names = all
         } else {
-            names = (0..<(try reader.width("num_labels", default: 2))).map { "LABEL_\($0)" }
+            names = (0..<count).map { "LABEL_\($0)" }
         }
         let text = try reader.text("problem_type", default: "")
         problem = Problem(rawValue: text)
         if problem == nil, !text.isEmpty { throw reader.refuse("problem_type '\(text)' is not supported") }
     }
 
-    /// The scores of a row of logits: as they are for a regression, each by itself for several labels or one, else
-    /// shares that sum to one. Computed in double precision, rounded once.
+    /// A label's name; a number or a truth value is taken as it is written.
+    private static func name(_ value: JSON) -> String? {
+        switch value {
+        case .string(let text): text
+        case .integer(let number): String(number)
+        case .number(let number): String(number)
+        case .bool(let flag): String(flag)
+        case .null, .array, .object: nil
+        }
+    }
+
+    /// The scores of a row of logits: through the function of a cross-encoder; else as they are for a regression, each by
+    /// itself for several labels or one, else shares that sum to one. Computed in double precision, rounded once.
     public func scores(_ logits: [Float]) -> [Float] {
+        if let function { return function.applied(to: logits) }
         switch problem {
-        case .regression: logits
-        case .multiple: logits.map(logistic)
-        case nil where logits.count == 1: logits.map(logistic)
-        case .single, nil: softmax(logits)
+        case .regression: return logits
+        case .multiple: return logits.map(logistic)
+        case .single, nil: return logits.count == 1 ? logits.map(logistic) : softmax(logits)
         }
     }
 }

@@ -130,7 +130,7 @@ struct ModelOptions: ParsableArguments {
     @Option(
         name: [.short, .long],
         help:
-            "A folder with config.json, model.safetensors and tokenizer.json (ESM: vocab.txt), or org/name in the Hugging Face cache."
+            "A model's folder as Hugging Face and sentence-transformers have it: config.json, weights and a tokenizer; or org/name in the Hugging Face cache."
     )
     var model: String
 }
@@ -218,8 +218,9 @@ struct InputOptions: ParsableArguments {
     @Option(
         help: """
             text (a file is a document), lines, jsonl, ids (each line a JSON array of token ids, special tokens in place) or fasta \
-            (a record is a document: its lines joined, in capitals, without a `*` at the end). Default: by suffix (.jsonl, .ids, .fasta, \
-            .fa, .faa, .fas, else text); standard input is lines.
+            (a record is a document: its lines joined, in capitals, without a `*` at the end). Default: by suffix (.jsonl, .ndjson, \
+            .ids, .fasta, .fa, .faa, .fas, in any case, else text; a .json that holds lines of JSON is read as such); standard input \
+            is lines.
             """)
     var inputFormat: InputFormat?
 
@@ -227,32 +228,52 @@ struct InputOptions: ParsableArguments {
     var textField: String = "text"
 
     @Option(
-        help:
-            "Refuse documents of more tokens than this, or cut them with --truncate right. Default: the model's positions."
-    )
-    var maxLength: Int?
+        help: """
+            Refuse documents of more tokens than this, or cut them with --truncate: a number, or model, the length that the model's \
+            files say it was trained for. Default: the model's positions; a model whose positions are computed (rotary, ALiBi) \
+            also takes more.
+            """)
+    var maxLength: MaximumLength?
 
-    @Option(help: "What happens to a document over the limit: error, or right, which cuts it and says so.")
+    @Option(
+        help: """
+            What happens to a document over the limit: error; right, which cuts its end, of a pair that of the longer text first; \
+            first or second, which cut that text of a pair alone. What is cut is said.
+            """)
     var truncate: Truncation = .error
-
-    mutating func validate() throws {
-        if let maxLength, maxLength < 1 {
-            throw ValidationError("--max-length takes a positive number, not \(maxLength)")
-        }
-    }
 
     /// Where documents come from, and how long they may be.
     var documents: DocumentInput {
         var documents = DocumentInput(paths: input)
         documents.format = inputFormat
         documents.textField = textField
-        documents.maximumLength = maxLength
+        documents.limit = maxLength?.limit ?? .positions
         documents.truncation = truncate
         return documents
     }
 
     /// The standard streams that documents come from.
     var streams: [StandardStream] { input.contains("-") ? [.input] : [] }
+}
+
+/// A limit that is asked for: a number of tokens, or `model`.
+enum MaximumLength: ExpressibleByArgument, Equatable {
+    case tokens(Int)
+    case model
+
+    init?(argument: String) {
+        if argument == "model" {
+            self = .model
+        } else if let tokens = Int(argument), tokens > 0 {
+            self = .tokens(tokens)
+        } else {
+            return nil
+        }
+    }
+
+    var defaultValueDescription: String { if case .tokens(let count) = self { String(count) } else { "model" } }
+
+    var limit: LengthLimit { if case .tokens(let count) = self { .tokens(count) } else { .trained } }
 }
 
 extension InputFormat: ExpressibleByArgument {}

@@ -99,11 +99,11 @@ import Testing
         let config = try #require(throws: FileError.self) { try Checkpoint(folder: folder.path) }
         #expect(config.kind == .missing && config.description.contains("config.json"))
         try folder.write("config.json", "{}")
-        try folder.write("pytorch_model.bin", "x")
+        try folder.write("tf_model.h5", "x")
         let weights = try #require(throws: FileError.self) { try Checkpoint(folder: folder.path) }
         #expect(
             weights.kind == .missing && weights.description.contains("model.safetensors")
-                && weights.description.contains("pytorch_model.bin"))
+                && weights.description.contains("pytorch_model.bin") && weights.description.contains("tf_model.h5"))
         try folder.write("config.json", "[]")
         #expect(throws: FileError.self) { try Checkpoint(folder: folder.path) }
         let nowhere = try #require(throws: FileError.self) { try Checkpoint(folder: folder.path + "/none") }
@@ -166,11 +166,18 @@ import Testing
     }
 
     @Test func sentenceSettingsAreRead() throws {
-        #expect(try SentenceTransformersSettings.load(folder: Self.plain) == nil)
-        let settings = try #require(try SentenceTransformersSettings.load(folder: Self.sentence))
-        #expect(settings.pooling == .mean && settings.normalize && settings.includePrompt && !settings.lowercase)
-        #expect(settings.prompts == ["query": "query: ", "passage": "passage: "] && settings.defaultPromptName == nil)
-        #expect(settings.maximumSequenceLength == 64)
+        let plain = try ModelFolder(path: Self.plain)
+        #expect(plain.modules == nil && plain.prompts.isEmpty && plain.kind == .vectors)
+        let folder = try ModelFolder(path: Self.sentence)
+        let modules = try #require(folder.modules)
+        guard case .pooling(let modes, let includesPrompt) = modules[0], case .normalize(ofTokens: false) = modules[1]
+        else {
+            Issue.record("\(modules)")
+            return
+        }
+        #expect(modes == [.mean] && includesPrompt && modules.count == 2 && !folder.lowercases)
+        #expect(folder.prompts == ["query": "query: ", "passage": "passage: "] && folder.defaultPromptName == nil)
+        #expect(folder.trainedLength?.tokens == 64 && folder.similarity == .cosine && folder.dimensions == nil)
     }
 
     @Test(arguments: ["..", "../x", "a/../../x", "a/..", "/", "/etc/hostname", "//x", "", "x\0", "\0", "a/..\0"])
@@ -209,7 +216,7 @@ import Testing
             try write(name)
             for error in [
                 try #require(throws: FileError.self) { try Checkpoint(folder: model) },
-                try #require(throws: FileError.self) { try SentenceTransformersSettings.load(folder: model) },
+                try #require(throws: FileError.self) { try ModelFolder(path: model) },
             ] {
                 #expect(
                     error.exitStatus == 65 && error.description.contains("'\(name)")
@@ -219,61 +226,145 @@ import Testing
         try FileManager.default.createSymbolicLink(atPath: model + "/linked", withDestinationPath: "../outside")
         try write("linked")
         #expect(try Checkpoint(folder: model)["embeddings"]["a"].read(shape: [2]) == [0, 0])
-        #expect(try SentenceTransformersSettings.load(folder: model)?.pooling == .cls)
+        #expect(try modes(of: ModelFolder(path: model)) == [.cls])
         // A pooling in the model's own folder would read the model's configuration as its own.
         try write("")
         #expect(
-            try #require(throws: FileError.self) { try SentenceTransformersSettings.load(folder: model) }.description
+            try #require(throws: FileError.self) { try ModelFolder(path: model) }.description
                 .contains("module 1, a.Pooling: its name '' is empty"))
     }
 
-    private func settings(_ types: [String], pooling: String, prompts: String? = nil) throws
-        -> SentenceTransformersSettings?
+    /// The poolings of a folder, in order.
+    private func modes(of folder: ModelFolder) throws -> [PoolingMode] {
+        try #require(folder.modules).flatMap { module -> [PoolingMode] in
+            if case .pooling(let modes, _) = module { modes } else { [] }
+        }
+    }
+
+    /// A folder of modules, each in a folder of its own but the transformer.
+    private func folder(
+        _ types: [String], pooling: String = "{}", settings: String? = nil, files: [String: String] = [:]
+    )
+        throws -> ModelFolder
     {
         let folder = try Scratch()
         let modules = types.enumerated().map { index, type in
             #"{"idx":\#(index),"name":"\#(index)","path":"\#(index == 0 ? "" : "\(index)_\(type)")","type":"sentence_transformers.models.\#(type)"}"#
         }
+        try folder.write("config.json", "{}")
+        try folder.write("model.safetensors", weights(["embeddings.a"]))
         try folder.write("modules.json", "[" + modules.joined(separator: ",") + "]")
         try folder.write("1_Pooling/config.json", pooling)
-        if let prompts { try folder.write("config_sentence_transformers.json", prompts) }
-        return try SentenceTransformersSettings.load(folder: folder.path)
+        if let settings { try folder.write("config_sentence_transformers.json", settings) }
+        for (name, text) in files { try folder.write(name, text) }
+        return try ModelFolder(path: folder.path)
     }
 
     @Test(arguments: [
-        (#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false}"#, PoolingMode.cls),
-        (#"{"pooling_mode_mean_tokens":true}"#, .mean),
-        (#"{"pooling_mode_max_tokens":true}"#, .max),
-        (#"{"pooling_mode_mean_sqrt_len_tokens":true}"#, .meanSquareRootLength),
-        (#"{"pooling_mode_weightedmean_tokens":true}"#, .weightedMean),
-        (#"{"pooling_mode_lasttoken":true}"#, .lastToken), ("{}", .mean),
-        (#"{"pooling_mode":"lasttoken"}"#, .lastToken), (#"{"pooling_mode":["cls"]}"#, .cls),
+        (#"{"pooling_mode_cls_token":true,"pooling_mode_mean_tokens":false}"#, [PoolingMode.cls]),
+        (#"{"pooling_mode_mean_tokens":true}"#, [.mean]),
+        (#"{"pooling_mode_max_tokens":true}"#, [.max]),
+        (#"{"pooling_mode_mean_sqrt_len_tokens":true}"#, [.meanSquareRootLength]),
+        (#"{"pooling_mode_weightedmean_tokens":true}"#, [.weightedMean]),
+        (#"{"pooling_mode_lasttoken":true}"#, [.lastToken]), ("{}", [.mean]),
+        (#"{"pooling_mode":"lasttoken"}"#, [.lastToken]), (#"{"pooling_mode":["cls"]}"#, [.cls]),
+        (#"{"pooling_mode":["mean","cls"]}"#, [.mean, .cls]),
+        (#"{"pooling_mode_lasttoken":true,"pooling_mode_cls_token":true}"#, [.cls, .lastToken]),
     ])
-    func poolingModesAreRead(_ config: String, _ mode: PoolingMode) throws {
-        let settings = try #require(try self.settings(["Transformer", "Pooling"], pooling: config))
-        #expect(settings.pooling == mode && !settings.normalize)
+    func poolingModesAreRead(_ config: String, _ expected: [PoolingMode]) throws {
+        #expect(try modes(of: folder(["Transformer", "Pooling"], pooling: config)) == expected)
     }
 
-    @Test func pipelinesThatAreNotSupportedAreRefusedByName() throws {
-        for (types, pooling, words) in [
-            (["Transformer", "Pooling", "Dense"], "{}", "models.Dense"), (["Pooling"], "{}", "order"),
-            (["Transformer"], "{}", "Pooling"),
-            (["Transformer", "Pooling", "Normalize", "Pooling"], "{}", "order"), ([], "{}", "needs"),
+    @Test func modulesThatAreUnknownAreKeptByName() throws {
+        let folder = try folder(["Transformer", "SpladePooling", "Dropout"])
+        let modules = try #require(folder.modules)
+        guard case .other(let type) = modules[0], case .passive = modules[1] else {
+            Issue.record("\(modules)")
+            return
+        }
+        #expect(type == "sentence_transformers.models.SpladePooling")
+    }
+
+    @Test(arguments: [
+        (["Pooling"], "{}", "no transformer"), ([], "{}", "no module"),
+        (["Transformer", "Pooling"], #"{"pooling_mode":"sideways"}"#, "sideways"),
+        (["StaticEmbedding"], "{}", "models.StaticEmbedding"),
+    ])
+    func listsThatAreNoModelAreRefused(_ types: [String], _ pooling: String, _ words: String) throws {
+        let error = try #require(throws: FileError.self) { try self.folder(types, pooling: pooling) }
+        #expect(error.kind == .malformed && error.description.contains(words), "\(error)")
+    }
+
+    @Test(arguments: [
+        (#"{"prompts":{"query":"q: "},"default_prompt_name":"PLACE"}"#, "PLACE"),
+        (#"{"prompts":{"query":3}}"#, "'query' is a number"), (#"{"similarity_fn_name":"chebyshev"}"#, "chebyshev"),
+        (#"{"truncate_dim":0}"#, "truncate_dim"), (#"{"model_type":"Oracle"}"#, "Oracle"),
+        (#"{"model_type":"CrossEncoder","activation_fn":"mine.Activation"}"#, "mine.Activation"),
+    ])
+    func settingsThatCannotBeHonouredAreRefusedByName(_ settings: String, _ words: String) throws {
+        let error = try #require(throws: FileError.self) {
+            try self.folder(["Transformer", "Pooling"], settings: settings)
+        }
+        #expect(
+            error.kind == .malformed && error.description.contains(words)
+                && error.path.hasSuffix("config_sentence_transformers.json"), "\(error)")
+    }
+
+    @Test func settingsAreRead() throws {
+        let read = try folder(
+            ["Transformer", "Pooling"],
+            settings:
+                #"{"prompts":{"query":"q: ","document":null},"default_prompt_name":"query","similarity_fn_name":"dot_score","truncate_dim":7}"#,
+            files: ["sentence_roberta_config.json": #"{"max_seq_length":99,"do_lower_case":true}"#])
+        #expect(read.prompts == ["query": "q: ", "document": ""] && read.defaultPromptName == "query")
+        #expect(read.similarity == .dot && read.dimensions == 7 && read.lowercases)
+        #expect(read.trainedLength?.tokens == 99)
+        let lengths = try folder(
+            ["Transformer", "Pooling"],
+            files: [
+                "sentence_bert_config.json": "{}",
+                "tokenizer_config.json": #"{"model_max_length":1000000000000000019884624838656}"#,
+            ])
+        #expect(lengths.trainedLength == nil)
+        let saved = try folder(
+            ["Transformer", "Pooling"], files: ["tokenizer_config.json": #"{"model_max_length":512}"#])
+        #expect(saved.trainedLength?.tokens == 512)
+    }
+
+    /// The places where the function of a cross-encoder has stood, the first of which counts.
+    @Test func scoresOfCrossEncodersAreRead() throws {
+        let identity = "torch.nn.modules.linear.Identity"
+        let sigmoid = "torch.nn.modules.activation.Sigmoid"
+        for (settings, config, expected) in [
+            (#"{"model_type":"CrossEncoder","activation_fn":"\#(identity)"}"#, "{}", TorchActivation.identity),
+            (#"{"model_type":"CrossEncoder"}"#, #"{"id2label":{"0":"a"}}"#, .sigmoid),
+            (#"{"model_type":"CrossEncoder"}"#, #"{"num_labels":3}"#, .identity),
+            ("{}", #"{"sentence_transformers":{"activation_fn":"\#(sigmoid)"}}"#, .sigmoid),
+            ("{}", #"{"sbert_ce_default_activation_function":"\#(identity)"}"#, .identity),
             (
-                ["Transformer", "Pooling"], #"{"pooling_mode_cls_token":true,"pooling_mode_max_tokens":true}"#,
-                "cls, max"
+                #"{"model_type":"CrossEncoder","activation_fn":"\#(identity)"}"#,
+                #"{"sbert_ce_default_activation_function":"\#(sigmoid)"}"#, .identity
             ),
-            (["Transformer", "Pooling"], #"{"pooling_mode":"sideways"}"#, "sideways"),
         ] {
-            let error = try #require(throws: FileError.self) { try self.settings(types, pooling: pooling) }
-            #expect(error.kind == .malformed && error.description.contains(words), "\(error)")
+            let read = try folder(["Transformer"], settings: settings, files: ["config.json": config])
+            #expect(read.kind == .crossEncoder && read.scores == expected, "\(settings) \(config)")
         }
-        let prompts = #"{"prompts":{"query":"q: "},"default_prompt_name":"PLACE"}"#
-        let read = try self.settings(
-            ["Transformer", "Pooling"], pooling: "{}", prompts: prompts.replacing("PLACE", with: "query"))
-        #expect(read?.defaultPromptName == "query")
-        #expect(throws: FileError.self) {
-            try self.settings(["Transformer", "Pooling"], pooling: "{}", prompts: prompts)
-        }
+        #expect(try folder(["Transformer"]).scores == nil)
+    }
+
+    @Test func aTransformerMayLieInAFolderOfItsOwn() throws {
+        let folder = try Scratch()
+        try folder.write("config.json", #"{"__version__":"0.3.8"}"#)
+        try folder.write(
+            "modules.json",
+            #"[{"path":"0_Transformer","type":"sentence_transformers.models.Transformer"},{"path":"1_Pooling","type":"sentence_transformers.models.Pooling"}]"#
+        )
+        try folder.write("0_Transformer/config.json", #"{"model_type":"bert"}"#)
+        try folder.write("0_Transformer/sentence_bert_config.json", #"{"max_seq_length":32}"#)
+        try folder.write("0_Transformer/model.safetensors", weights(["embeddings.a"]))
+        try folder.write("1_Pooling/config.json", #"{"pooling_mode_cls_token":true}"#)
+        let read = try ModelFolder(path: folder.path)
+        #expect(read.checkpoint.config["model_type"]?.string == "bert" && read.trainedLength?.tokens == 32)
+        #expect(try modes(of: read) == [.cls])
     }
 }

@@ -10,8 +10,7 @@ import Files
     private static let floats: Set<String> = ["double", "float", "scalar", "empty", "brain", "half"]
 
     /// The bytes that `rewrite` gives; `values` returns nil for a tensor that stays.
-    private func rewritten(_ file: SafetensorsFile, _ values: (String) throws(FileError) -> [Float]?) throws -> [UInt8]
-    {
+    private func rewritten(_ file: TensorFile, _ values: (String) throws(FileError) -> [Float]?) throws -> [UInt8] {
         var bytes = [UInt8](repeating: 0xA5, count: file.byteCount)
         try file.rewrite { (name, range, target) throws(FileError) in
             guard let all = try values(name) else { return false }
@@ -24,7 +23,7 @@ import Files
     }
 
     @Test func whatIsNotReplacedIsCopied() throws {
-        let file = try SafetensorsFile(path: Self.referencePath)
+        let file = try TensorFile(path: Self.referencePath)
         let original = Array(try Data(contentsOf: URL(fileURLWithPath: Self.referencePath)))
         #expect(try rewritten(file) { _ in nil } == original)
         // Values that every type holds exactly come back as they were.
@@ -44,7 +43,7 @@ import Files
         let length = (0..<8).map { UInt8(truncatingIfNeeded: text.count >> (8 * $0)) }
         let data: [UInt8] = [0, 0, 128, 63, 128, 63, 0, 64] + [1, 2, 3, 4, 5, 6, 7, 8]
         let scratch = try Scratch()
-        let file = try SafetensorsFile(path: scratch.write("x.safetensors", length + text + data))
+        let file = try TensorFile(path: scratch.write("x.safetensors", length + text + data))
         let bytes = try rewritten(file) { $0 == "b" ? [-1, 0.5] : nil }
         #expect(bytes == length + text + [0, 0, 128, 63, 128, 191, 0, 63] + [1, 2, 3, 4, 5, 6, 7, 8])
         // Numbers that are no floating-point ones take no new values.
@@ -58,10 +57,10 @@ import Files
         let scratch = try Scratch()
         var bytes = layout.headerBytes
         bytes += [UInt8](repeating: 7, count: layout.totalBytes - bytes.count)
-        let file = try SafetensorsFile(path: scratch.write("x.safetensors", bytes))
+        let file = try TensorFile(path: scratch.write("x.safetensors", bytes))
         let values = (0..<count).map { Float($0 % 251) }
         let made = try rewritten(file) { $0 == "b" ? values : nil }
-        let other = try SafetensorsFile(path: scratch.write("y.safetensors", made))
+        let other = try TensorFile(path: scratch.write("y.safetensors", made))
         #expect(try other.readFloat32("b") == values)
         #expect(made.prefix(layout.offset(of: "b")) == bytes.prefix(layout.offset(of: "b")))
     }

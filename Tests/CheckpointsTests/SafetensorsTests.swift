@@ -12,7 +12,7 @@ import Testing
     private func bits(_ values: [Float]) -> [UInt32] { values.map(\.bitPattern) }
 
     @Test func everyTypeReadsAsItsValues() throws {
-        let file = try SafetensorsFile(path: Self.referencePath)
+        let file = try TensorFile(path: Self.referencePath)
         #expect(file.metadata == ["format": "pt", "quote": "a\"b\\c\n"])
         #expect(Set(file.names) == ["double", "long", "float", "int", "scalar", "empty", "brain", "half", "byte"])
         let exact = Self.values.map(Float.init)
@@ -30,7 +30,7 @@ import Testing
     }
 
     @Test func slicesAreParts() throws {
-        let file = try SafetensorsFile(path: Self.referencePath)
+        let file = try TensorFile(path: Self.referencePath)
         for name in ["half", "float", "double", "brain"] {
             let whole = try file.readFloat32(name)
             for start in 0...whole.count {
@@ -50,7 +50,7 @@ import Testing
         let count = 1_200_001  // more than one piece of 2¹⁹ bfloat16
         let layout = SafetensorsLayout(tensors: [("t", .bfloat16, [count])])
         let data = (0..<count).flatMap { [UInt8(truncatingIfNeeded: $0), UInt8(truncatingIfNeeded: $0 >> 8) & 0x3F] }
-        let file = try SafetensorsFile(path: try folder.write("long.safetensors", layout.headerBytes + data))
+        let file = try TensorFile(path: try folder.write("long.safetensors", layout.headerBytes + data))
         let read = try file.readFloat32("t")
         #expect(read.indices.allSatisfy { read[$0].bitPattern == (UInt32($0) & 0x3FFF) << 16 })
     }
@@ -60,7 +60,7 @@ import Testing
         let folder = try Scratch()
         let layout = SafetensorsLayout(tensors: [("t", .float16, [65536])])
         let data = (0..<65536).flatMap { [UInt8($0 & 0xFF), UInt8($0 >> 8)] }
-        let read = try SafetensorsFile(path: try folder.write("half.safetensors", layout.headerBytes + data))
+        let read = try TensorFile(path: try folder.write("half.safetensors", layout.headerBytes + data))
             .readFloat32("t")
         for pattern in 0..<65536 {
             let expected = Float(Float16(bitPattern: UInt16(pattern)))
@@ -73,7 +73,7 @@ import Testing
 
     @Test func layoutWritesTheReferencesHeader() throws {
         let reference = try FileBytes.read(path: Self.referencePath)
-        let file = try SafetensorsFile(path: Self.referencePath)
+        let file = try TensorFile(path: Self.referencePath)
         let tensors = file.names.compactMap { name in file.tensors[name].map { (name, $0.elementType, $0.shape) } }
         let layout = SafetensorsLayout(tensors: tensors, metadata: file.metadata)
         // The reference writes metadata in the order of a hash table, which differs from run to run: byte for byte but
@@ -103,7 +103,7 @@ import Testing
     @Test func layoutOfNothingIsAnEmptyFile() throws {
         let folder = try Scratch()
         let layout = SafetensorsLayout(tensors: [])
-        let file = try SafetensorsFile(path: try folder.write("none.safetensors", layout.headerBytes))
+        let file = try TensorFile(path: try folder.write("none.safetensors", layout.headerBytes))
         #expect(file.tensors.isEmpty && layout.totalBytes == layout.headerBytes.count)
     }
 
@@ -111,7 +111,7 @@ import Testing
         let folder = try Scratch()
         let names = ["10", "2", "a\"\\\u{1}é"]
         let layout = SafetensorsLayout(tensors: names.map { ($0, .float32, [1]) })
-        let file = try SafetensorsFile(
+        let file = try TensorFile(
             path: try folder.write("order.safetensors", layout.headerBytes + [UInt8](repeating: 0, count: 12)))
         #expect(file.names == names)
     }
@@ -170,7 +170,7 @@ import Testing
     func badHeadersAreRefusedByTensor(_ header: String, _ data: Int, _ words: String) throws {
         let folder = try Scratch()
         let path = try folder.write("bad.safetensors", file(header, data: data))
-        let error = try #require(throws: FileError.self) { try SafetensorsFile(path: path) }
+        let error = try #require(throws: FileError.self) { try TensorFile(path: path) }
         #expect(error.kind == .malformed)
         #expect(error.description.hasPrefix(path) && error.description.contains(words), "\(error)")
         #expect(words == "belong to no tensor" || error.description.contains("w"), "\(error)")
@@ -188,7 +188,7 @@ import Testing
     func whatIsNotSafetensorsIsRefused(_ bytes: [UInt8], _ words: String) throws {
         let folder = try Scratch()
         let path = try folder.write("bad.safetensors", bytes)
-        let error = try #require(throws: FileError.self) { try SafetensorsFile(path: path) }
+        let error = try #require(throws: FileError.self) { try TensorFile(path: path) }
         #expect(error.kind == .malformed && error.description.contains(words), "\(error)")
     }
 
@@ -199,7 +199,7 @@ import Testing
         let handle = try #require(FileHandle(forWritingAtPath: path))
         for count in stride(from: whole.count - 1, through: 0, by: -1) {
             try handle.truncate(atOffset: UInt64(count))
-            let error = try #require(throws: FileError.self, "\(count) bytes") { try SafetensorsFile(path: path) }
+            let error = try #require(throws: FileError.self, "\(count) bytes") { try TensorFile(path: path) }
             #expect(error.kind == .malformed)
         }
         try handle.close()
@@ -219,7 +219,7 @@ import Testing
                     Bool.random(using: &generator)
                     ? UInt8.random(in: 0...255, using: &generator) : UInt8.random(in: 0x30...0x39, using: &generator)
             }
-            guard let file = try? SafetensorsFile(path: try folder.write("damaged.safetensors", bytes)) else {
+            guard let file = try? TensorFile(path: try folder.write("damaged.safetensors", bytes)) else {
                 continue
             }
             for (name, tensor) in file.tensors {
@@ -231,7 +231,7 @@ import Testing
     }
 
     @Test func askingForTheWrongThingNamesIt() throws {
-        let file = try SafetensorsFile(path: Self.referencePath)
+        let file = try TensorFile(path: Self.referencePath)
         let shape = try #require(throws: FileError.self) { try file.readFloat32("half", expecting: [5, 2]) }
         #expect(
             shape.description.contains("'half'") && shape.description.contains("[5, 2]")

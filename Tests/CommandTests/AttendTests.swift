@@ -46,7 +46,7 @@ import Testing
                 first = first ?? bytes
                 #expect(bytes == first, "\(spread)")
             }
-            let file = try SafetensorsFile(path: folder.path("out.safetensors"))
+            let file = try TensorFile(path: folder.path("out.safetensors"))
             let output = try file.readFloat32("output", expecting: [4, shape.queries, 40])
             let sums = try file.readFloat32("lse", expecting: [4, shape.queries])
             for head in 0..<4 {
@@ -94,7 +94,7 @@ import Testing
                 ],
                 spread)
             try #require(run.status == 0 && run.errorLines.isEmpty, "\(spread): \(run.errors)")
-            let file = try SafetensorsFile(path: folder.path("out.safetensors"))
+            let file = try TensorFile(path: folder.path("out.safetensors"))
             #expect(
                 try file.readFloat32("output", expecting: [4, shape.queries, 12]).allSatisfy { $0 == 0 }, "\(spread)")
             #expect(
@@ -208,7 +208,7 @@ import Testing
                 ] + arguments, spread)
             try #require(run.status == 0, "\(run.errors)")
             return (
-                try SafetensorsFile(path: folder.path("out.safetensors")).readFloat32(
+                try TensorFile(path: folder.path("out.safetensors")).readFloat32(
                     "output", expecting: [4, 300, 40]), run
             )
         }
@@ -270,7 +270,7 @@ import Testing
                 #expect(bytes == first, "\(expression), \(spread), \(strategy)")
             }
             let mask = try Mask(parsing: expression) { _, _ in throw CancellationError() }
-            let output = try SafetensorsFile(path: folder.path("out.safetensors")).readFloat32(
+            let output = try TensorFile(path: folder.path("out.safetensors")).readFloat32(
                 "output", expecting: [4, 400, 16])
             for head in 0..<4 {
                 func part(_ place: Int, _ head: Int, _ width: Int) -> [Float] {

@@ -17,7 +17,7 @@ import Testing
     /// Changes one byte of the first number of a tensor.
     private func edit(_ model: String, _ suffix: String, byte: Int, _ change: (inout UInt8) -> Void) throws -> String {
         let path = model + "/model.safetensors"
-        let file = try SafetensorsFile(path: path)
+        let file = try TensorFile(path: path)
         let name = try #require(file.names.first { $0.hasSuffix(suffix) })
         let place = try #require(file.tensors[name]).byteRange.lowerBound + byte
         var data = try Data(contentsOf: URL(fileURLWithPath: path))
@@ -179,7 +179,7 @@ import Testing
         let model = try copy(folder) { model in
             // 2¹²⁷ and more times what a norm gives.
             let path = model + "/model.safetensors"
-            let file = try SafetensorsFile(path: path)
+            let file = try TensorFile(path: path)
             let tensor = try #require(
                 file.names.first { $0.hasSuffix("layer.0.output.dense.bias") }.flatMap { file.tensors[$0] })
             var data = try Data(contentsOf: URL(fileURLWithPath: path))

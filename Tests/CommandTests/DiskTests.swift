@@ -223,7 +223,7 @@ private func failing(_ fault: String) -> [String: String] { ["LD_PRELOAD": stand
         let folder = try TemporaryFolder()
         let broken = folder.path("model")
         try FileManager.default.copyItem(atPath: model, toPath: broken)
-        let names = try SafetensorsFile(path: broken + "/model.safetensors").names
+        let names = try TensorFile(path: broken + "/model.safetensors").names
         try FileManager.default.moveItem(
             atPath: broken + "/model.safetensors", toPath: broken + "/model-00001-of-00002.safetensors")
         let map = names.enumerated().map { "\"\($1)\": \"model-0000\($0 == 0 ? 2 : 1)-of-00002.safetensors\"" }

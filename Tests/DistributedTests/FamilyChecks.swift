@@ -29,7 +29,7 @@ func registerFamilyChecks(_ checks: inout Checks) {
         checks.register("\(name): states of transformers, the bytes of one rank") { transport in
             let folder = URL(fileURLWithPath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
                 .appendingPathComponent("TransformersTests/Goldens/\(name)").path
-            let file = try SafetensorsFile(path: folder + "/goldens.safetensors")
+            let file = try TensorFile(path: folder + "/goldens.safetensors")
             // Every length at once, past tiles and local windows, and of no common multiple.
             let documents = file.names.filter { $0.hasSuffix(".input_ids") }.map { String($0.dropLast(10)) }
             let ids = try documents.map { try file.readIntegers("\($0).input_ids").map { Int32($0) } }
@@ -62,7 +62,7 @@ func registerFamilyChecks(_ checks: inout Checks) {
 }
 
 /// Throws unless the rows that a golden keeps are near enough.
-private func expectGolden(_ found: TileStates, _ file: SafetensorsFile, _ document: String, count: Int, _ place: String)
+private func expectGolden(_ found: TileStates, _ file: TensorFile, _ document: String, count: Int, _ place: String)
     throws
 {
     let expected = try file.readFloat32("\(document).last_hidden_state")

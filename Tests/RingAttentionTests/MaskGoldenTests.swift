@@ -29,7 +29,7 @@ import Tiles
     }
 
     private func check(
-        _ file: SafetensorsFile, _ name: String, _ mask: Mask, modifiers: ScoreModifiers = ScoreModifiers()
+        _ file: TensorFile, _ name: String, _ mask: Mask, modifiers: ScoreModifiers = ScoreModifiers()
     ) throws {
         let queries = try file.tensor("\(name).q", expecting: nil).shape[1]
         let keys = try file.tensor("\(name).k", expecting: nil).shape[1]
@@ -51,7 +51,7 @@ import Tiles
 
     @Test func masksAgreeWithPyTorch() throws {
         let cases = try #require(try JSON.load(path: Self.folder + "/masks.json").array)
-        let file = try SafetensorsFile(path: Self.folder + "/masks.safetensors")
+        let file = try TensorFile(path: Self.folder + "/masks.safetensors")
         #expect(cases.count >= 13)
         for (number, entry) in cases.enumerated() {
             let expression = try #require(entry["expression"]?.string)
@@ -70,7 +70,7 @@ import Tiles
     /// ALiBi, softcap, relative biases and sinks, each with a mask.
     @Test func modifiersAgreeWithFlexAttention() throws {
         let cases = try #require(try JSON.load(path: Self.folder + "/modified.json").array)
-        let file = try SafetensorsFile(path: Self.folder + "/masks.safetensors")
+        let file = try TensorFile(path: Self.folder + "/masks.safetensors")
         #expect(cases.count >= 10)
         for (number, entry) in cases.enumerated() {
             let expression = try #require(entry["expression"]?.string)

@@ -19,7 +19,7 @@ import Transformers
     ]
 
     @Test(arguments: names) func hiddenStatesEqualTransformers(name: String) throws {
-        let file = try SafetensorsFile(path: golden(name) + "/goldens.safetensors")
+        let file = try TensorFile(path: golden(name) + "/goldens.safetensors")
         let encoder = try Encoder(Checkpoint(folder: golden(name)), kernels: .best)
         let width = encoder.configuration.hiddenSize
         // The largest error of transformers in float32 against float64 on the same rows, and the largest state.
@@ -105,7 +105,7 @@ import Transformers
     }
 
     @Test func bucketsOfThePublishedDeBERTaAreThoseOfTransformers() throws {
-        let rows = try SafetensorsFile(path: golden("tiny-deberta-v3") + "/goldens.safetensors").readIntegers(
+        let rows = try TensorFile(path: golden("tiny-deberta-v3") + "/goldens.safetensors").readIntegers(
             "published_rows")
         let shape = try #require(try PublishedShape.named("deberta-v3-base")?.configuration().disentangled)
         #expect(rows.count == 1401)

@@ -47,7 +47,7 @@ func hiddenStates(
 @Suite struct GoldenTests {
     @Test(arguments: ["tiny-bert", "tiny-bert-prefixed", "tiny-bert-sentence"])
     func hiddenStatesEqualTransformers(name: String) throws {
-        let file = try SafetensorsFile(path: golden(name) + "/goldens.safetensors")
+        let file = try TensorFile(path: golden(name) + "/goldens.safetensors")
         let encoder = try Encoder(Checkpoint(folder: golden(name)), kernels: .best)
         // The largest error of transformers in float32 against float64 on the same inputs, as the script saw it.
         let float32Error = Float(try #require(file.metadata["float32_error"]))!

@@ -11,8 +11,8 @@ import Transformers
     static let names = ["tiny-bert"] + FamilyTests.names
 
     /// The documents of a golden, and the rows of its states that are kept.
-    private func documents(_ name: String) throws -> (file: SafetensorsFile, names: [String], ids: [[Int32]]) {
-        let file = try SafetensorsFile(path: golden(name) + "/goldens.safetensors")
+    private func documents(_ name: String) throws -> (file: TensorFile, names: [String], ids: [[Int32]]) {
+        let file = try TensorFile(path: golden(name) + "/goldens.safetensors")
         let names = file.names.filter { $0.hasSuffix(".input_ids") }.map { String($0.dropLast(10)) }
             .filter { Int($0).map { $0 <= 300 } ?? true }
         return (file, names, try names.map { try file.readIntegers("\($0).input_ids").map { Int32($0) } })

@@ -21,7 +21,7 @@ import Transformers
 
     @Test(arguments: names) func logitsEqualTransformers(name: String) throws {
         let folder = golden(name)
-        let file = try SafetensorsFile(path: folder + "/goldens.safetensors")
+        let file = try TensorFile(path: folder + "/goldens.safetensors")
         let checkpoint = try Checkpoint(folder: folder)
         let encoder = try Encoder(checkpoint, kernels: .best)
         let labels = try LabelSet(checkpoint.config, path: "config.json")
@@ -62,7 +62,7 @@ import Transformers
             if head.task == .sequenceClassification {
                 let pooled = try run.pool(
                     [Span(sequence: 0, tokens: 0..<ids.count)], mode: head.pooling, transport: transport)[0].vector
-                return head.logits(rows: 1, pooled, width: pooled.count)
+                return head.logits(rows: 1, pooled)
             }
             return run.logits(head) { Array(0..<$0.tokens.count) }.flatMap(\.values)
         }[0]

@@ -8,6 +8,7 @@
     scripts/goldens/make.py tiny            Tests/TransformersTests/Goldens/tiny-bert*, random BERTs with their hidden states
     scripts/goldens/make.py families        Tests/TransformersTests/Goldens/tiny-*, a random model of every family with its hidden states
     scripts/goldens/make.py tasks           Tests/TransformersTests/Goldens/heads-* and tasks-*, task heads: logits, losses, pipelines
+    scripts/goldens/make.py folders         Tests/CommandTests/Goldens/folders, model folders as people have them, with what they give
     scripts/goldens/make.py minilm          Tests/TransformersTests/Goldens/minilm, hidden states of all-MiniLM-L6-v2
     scripts/goldens/make.py bfloat16        Tests/RingAttentionTests/Goldens/bfloat16.json, the errors of PyTorch's bfloat16 attention
     scripts/goldens/make.py tokenizer-corpus FOLDER
@@ -34,7 +35,7 @@ REQUIREMENTS = [
     "sentence-transformers==6.2.0",
     "tokenizers==0.23.3",
     "torch==2.15.0",
-    "transformers==5.23.0",
+    "transformers==5.24.0",
 ]
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER_GOLDENS = ROOT / "Tests/TokenizationTests/Goldens"
@@ -1518,10 +1519,16 @@ def make_tasks():
     task_goldens.make_tasks(ENCODER_GOLDENS, TOKENIZER_GOLDENS / "cased" / "tokenizer.json")
 
 
+def make_folders():
+    import folder_goldens
+
+    folder_goldens.make_folders(ROOT / "Tests/CommandTests/Goldens/folders")
+
+
 def main():
     steps = {
         "tables": make_tables, "tokenizers": make_tokenizers, "formats": make_formats, "tiny": make_tiny, "families": make_families, "tasks": make_tasks,
-        "minilm": make_minilm,
+        "folders": make_folders, "minilm": make_minilm,
         "bfloat16": make_bfloat16,
     }
     arguments = sys.argv[1:]

@@ -11,8 +11,8 @@ package struct DocumentInput: Sendable {
     package var format: InputFormat?
     /// The field of a jsonl object that holds the text.
     package var textField = "text"
-    /// Tokens that a document may have; nil: as many as the model has positions.
-    package var maximumLength: Int?
+    /// Tokens that a document may have.
+    package var limit = LengthLimit.positions
     /// What happens to a longer one.
     package var truncation = Truncation.error
 
@@ -23,29 +23,85 @@ package enum InputFormat: String, CaseIterable, Sendable {
     case text, lines, jsonl, ids, fasta
 }
 
+/// How many tokens a document may have.
+package enum LengthLimit: Sendable, Equatable {
+    /// As many as the model has positions.
+    case positions
+    /// So many; where positions are computed, also more than that.
+    case tokens(Int)
+    /// As many as its files say that the model was trained for.
+    case trained
+}
+
 /// What happens to a document over the limit.
 package enum Truncation: String, CaseIterable, Sendable {
-    case error, right
+    /// It is refused.
+    case error
+    /// Its end is cut off; of a pair the longer text is cut first, then both are.
+    case right
+    /// Of a pair the first or the second text alone is cut.
+    case first, second
 
-    /// Cuts the tokens of a document down to `limit`, if there are more and it may be cut.
-    /// - Parameters:
-    ///   - prefix: special tokens before the text.
-    ///   - suffix: those behind it, which stay.
-    ///   - remedy: what the user may do instead of cutting, with a comma behind it.
+    /// Cuts the tokens of a document down to `limit`, if there are more and it may be cut: special tokens stay, and of
+    /// each text at least one token.
+    /// - Parameter remedy: what the user may do instead of cutting, with a comma behind it.
     /// - Returns: whether any were cut.
     /// - Throws: `FileError` naming the document and the limit.
-    package func apply(
-        to encoding: inout Encoding, limit: Int, prefix: Int, suffix: Int, of source: String, remedy: String = ""
-    ) throws(FileError) -> Bool {
+    package func apply(to encoding: inout Encoding, limit: Int, of source: String, remedy: String = "")
+        throws(FileError) -> Bool
+    {
         if encoding.count <= limit { return false }
-        guard self == .right, limit > prefix + suffix else {
-            throw FileError(
-                .malformed, path: source,
-                "has \(encoding.count) tokens, and the limit is \(limit); \(remedy)cut it with --truncate right, or use a model "
-                    + "of more positions")
+        func failure(_ text: String) -> FileError {
+            FileError(
+                .malformed, path: source, "has \(encoding.count) tokens, and the limit is \(limit); \(remedy)\(text)")
         }
-        encoding = encoding.selecting(
-            Array(0..<limit - suffix) + Array(encoding.count - suffix..<encoding.count))
+        if self == .error {
+            throw failure("cut it with --truncate right, or use a model of more positions")
+        }
+        if encoding.sequences.isEmpty {
+            // Ids that were given: there is nobody to say which are special.
+            encoding = encoding.selecting(Array(0..<limit))
+            return true
+        }
+        let counts = [0, 1].map { text in encoding.sequences.count { $0 == text } }
+        let room = limit - encoding.sequences.count { $0 < 0 }
+        guard let kept = kept(counts, room: room) else {
+            let special = encoding.count - counts[0] - counts[1]
+            throw failure(
+                "--truncate \(rawValue) would leave nothing of \(counts[1] > 0 ? "one of its texts" : "it"), of which there are "
+                    + "\(counts.filter { $0 > 0 }.map(String.init).joined(separator: " and ")) tokens and \(special) special ones; allow more with --max-length"
+            )
+        }
+        var seen = [0, 0]
+        let tokens = encoding.sequences.indices.filter { index in
+            let text = Int(encoding.sequences[index])
+            guard text >= 0 else { return true }
+            seen[text] += 1
+            return seen[text] <= kept[text]
+        }
+        encoding = encoding.selecting(tokens)
         return true
+    }
+
+    /// How many tokens of each text stay; nil where nothing would stay of one.
+    private func kept(_ counts: [Int], room: Int) -> [Int]? {
+        let excess = counts[0] + counts[1] - room
+        var kept = counts
+        switch self {
+        case .error: return nil
+        case .first: kept[0] -= excess
+        case .second: kept[1] -= excess
+        case .right:
+            // The shorter one stays whole while the longer is longer; then both get half.
+            let shorter = counts[0] <= counts[1] ? 0 : 1
+            let half = max(0, room) / 2
+            if counts[shorter] <= half {
+                kept[1 - shorter] = room - counts[shorter]
+            } else {
+                kept[shorter] = half
+                kept[1 - shorter] = room - half
+            }
+        }
+        return zip(kept, counts).allSatisfy { $0 > 0 || $1 == 0 && $0 == 0 } ? kept : nil
     }
 }

@@ -128,8 +128,11 @@ extension Session {
         if transport.size > 1 {
             var message = Message()
             for item in mine {
-                for value in [item.document, item.start, item.end] { message.write(value) }
+                for value in [item.document, item.start, item.end, item.isCut ? 1 : 0, item.typeIds == nil ? 0 : 1] {
+                    message.write(value)
+                }
                 message.write(item.ids)
+                if let typeIds = item.typeIds { message.write(typeIds) }
                 message.write(item.spans.count)
                 for span in item.spans {
                     for value in [span.tokens.lowerBound, span.tokens.upperBound, span.start, span.end] {
@@ -142,12 +145,17 @@ extension Session {
                 var told = Message(bytes)
                 while !told.isAtEnd {
                     let (document, start, end) = (told.readInt(), told.readInt(), told.readInt())
+                    let (isCut, hasTypes) = (told.readInt() == 1, told.readInt() == 1)
                     let ids = told.readIds()
+                    let typeIds = hasTypes ? told.readIds() : nil
                     let spans = (0..<told.readInt()).map { _ in
                         let (first, last) = (told.readInt(), told.readInt())
                         return (tokens: first..<last, start: told.readInt(), end: told.readInt())
                     }
-                    items.append(Corpus.Item(document: document, ids: ids, start: start, end: end, spans: spans))
+                    items.append(
+                        Corpus.Item(
+                            document: document, ids: ids, typeIds: typeIds, start: start, end: end, spans: spans,
+                            isCut: isCut))
                 }
             }
             // A rank's items are in order; between ranks, documents are dealt out in turn.
@@ -156,6 +164,7 @@ extension Session {
         }
         return Corpus(
             items: items, sources: documents.map(\.source),
-            texts: documents.map { if case .text(let text) = $0.content { text } else { "" } })
+            texts: documents.map { if case .text(let text) = $0.content { text } else { "" } },
+            skippedTokens: preparation.skippedTokens)
     }
 }

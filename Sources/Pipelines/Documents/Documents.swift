@@ -63,9 +63,12 @@ package struct DocumentSource {
             if !bytes.isEmpty { continue }
             let name = current.reader.path
             if current.isEmpty { throw FileError(.malformed, path: name, "is empty; give it at least one document") }
-            // Of all formats, only FASTA has lines that are no documents.
             if !current.hasDocuments {
-                throw FileError(.malformed, path: name, "holds no record; begin each with a line '>NAME'")
+                throw FileError(
+                    .malformed, path: name,
+                    current.reader.format == .fasta
+                        ? "holds no record; begin each with a line '>NAME'"
+                        : "holds blank lines alone; give it a document")
             }
         }
         return documents
@@ -76,8 +79,9 @@ package struct DocumentSource {
 
     private static func format(of path: String) -> InputFormat {
         if path == "-" { return .lines }
-        switch path.split(separator: ".", omittingEmptySubsequences: false).last {
-        case "jsonl", "ndjson": return .jsonl
+        switch path.split(separator: ".", omittingEmptySubsequences: false).last?.lowercased() {
+        // Data sets call lines of JSON so, too.
+        case "jsonl", "ndjson", "json": return .jsonl
         case "ids": return .ids
         case "fasta", "fa", "faa", "fas": return .fasta
         default: return .text
@@ -100,6 +104,8 @@ struct DocumentReader {
     private var lines = 0
     /// Bytes before `rest`.
     private var offset = 0
+    /// Whether the file's first bytes were looked at for a byte-order mark.
+    private var isBegun = false
 
     init(format: InputFormat, path: String, textField: String) {
         self.format = format
@@ -109,14 +115,22 @@ struct DocumentReader {
 
     /// The documents that `bytes` complete; behind the last bytes, all that are left.
     ///
-    /// Every line is a document, an empty one too, and a last line needs no end; a text is one document, and a FASTA
-    /// file one a record.
+    /// Every line is a document, and a last line needs no end; an empty line is one where lines are texts, and none where
+    /// they are JSON. A text is one document, and a FASTA file one a record. A byte-order mark is no part of them.
     /// - Throws: `FileError` that names the line.
     package mutating func read(_ bytes: [UInt8], isLast: Bool) throws(FileError) -> [Document] {
         rest += bytes
         var documents: [Document] = []
+        if !isBegun {
+            if !isLast && rest.count < Self.byteOrderMark.count { return documents }
+            isBegun = true
+            if rest.starts(with: Self.byteOrderMark) {
+                rest.removeFirst(Self.byteOrderMark.count)
+                offset = Self.byteOrderMark.count
+            }
+        }
         if format == .text {
-            if isLast { documents.append(Document(source: path, content: .text(try text(rest[...], start: 0)))) }
+            if isLast { documents.append(Document(source: path, content: .text(try text(rest[...], start: offset)))) }
             return documents
         }
         var start = 0
@@ -136,6 +150,8 @@ struct DocumentReader {
         return documents
     }
 
+    private static let byteOrderMark: [UInt8] = [0xEF, 0xBB, 0xBF]
+
     /// What a line is, or completes.
     private mutating func document(_ line: ArraySlice<UInt8>, start: Int) throws(FileError) -> Document? {
         let source = "\(path):\(lines)"
@@ -143,21 +159,43 @@ struct DocumentReader {
         case .text, .lines: return Document(source: source, content: .text(try text(line, start: start)))
         case .fasta: return try fasta.read(line, number: lines, path: path)
         case .jsonl:
-            let value = try JSON.parse(Array(line), path: source)
+            if isBlank(line) { return nil }
+            let value = try json(line, source)
             guard let text = value[textField]?.string else {
                 throw FileError(
                     .malformed, path: source, "has no text in a field '\(textField)'; name the field with --text-field")
             }
             let label = value["label"].flatMap { $0.isNull ? nil : $0 }
-            return Document(source: source, content: .text(text), pair: value["text_pair"]?.string, label: label)
+            let pair = value["text_pair"].flatMap { $0.isNull ? nil : $0 }
+            guard pair == nil || pair?.string != nil else {
+                throw FileError(
+                    .malformed, path: source, "has \(pair?.kindName ?? "") in 'text_pair' where a string is needed")
+            }
+            return Document(source: source, content: .text(text), pair: pair?.string, label: label)
         case .ids:
-            let values = try JSON.parse(Array(line), path: source).array
+            if isBlank(line) { return nil }
+            let values = try json(line, source).array
             let ids = values?.compactMap { $0.int.flatMap { Int32(exactly: $0) } }
             guard let values, let ids, ids.count == values.count, !ids.isEmpty else {
                 throw FileError(
                     .malformed, path: source, "is not a JSON array of token ids; write one as [101, 7592, 102]")
             }
             return Document(source: source, content: .ids(ids))
+        }
+    }
+
+    private func isBlank(_ line: ArraySlice<UInt8>) -> Bool {
+        line.allSatisfy { $0 == 0x20 || (0x09...0x0D).contains($0) }
+    }
+
+    private func json(_ line: ArraySlice<UInt8>, _ source: String) throws(FileError) -> JSON {
+        do throws(FileError) { return try JSON.parse(Array(line), path: source) } catch {
+            // Of all names, this one alone is given to other things than lines.
+            guard path.lowercased().hasSuffix(".json") else { throw error }
+            throw FileError(
+                .malformed, path: source,
+                "is no line of JSON (\(error.message)); write an object a line, or read the file as it stands with --input-format text"
+            )
         }
     }
 

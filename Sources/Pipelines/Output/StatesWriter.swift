@@ -2,6 +2,7 @@
 
 import Files
 import Foundation
+import Matrices
 import RingAttention
 import Tiles
 import Transformers
@@ -11,11 +12,27 @@ struct StatesWriter {
     private let session: Session
     private let corpus: Corpus
     private let encoder: Encoder
+    private let head: VectorHead
 
-    init(_ session: Session, corpus: Corpus, encoder: Encoder) {
+    init(_ session: Session, corpus: Corpus, encoder: Encoder, head: VectorHead) {
         self.session = session
         self.corpus = corpus
         self.encoder = encoder
+        self.head = head
+    }
+
+    /// What the model gives for the tokens of this rank, by its rows: (rows, tokenWidth).
+    private func states(of run: EncoderRun) -> AlignedBuffer {
+        if head.keepsStates { return run.hidden }
+        let buffer = AlignedBuffer(count: run.tiles.reduce(0) { max($0, $1.rows.upperBound) } * head.tokenWidth)
+        withExtendedLifetime(run) {
+            for tile in run.tiles {
+                let states = run.hidden.pointer + tile.firstRow * encoder.configuration.hiddenSize
+                let found = head.states(rows: tile.tokens.count, states)
+                (buffer.pointer + tile.firstRow * head.tokenWidth).update(from: found, count: found.count)
+            }
+        }
+        return buffer
     }
 
     /// Encodes and writes into a file. Collective.
@@ -29,7 +46,7 @@ struct StatesWriter {
                     .usage, "a .npy holds the states of one document, and there are \(count): write .safetensors")
             }
         }
-        let width = encoder.configuration.hiddenSize
+        let width = head.tokenWidth
         let header: [UInt8]
         let offsets: [Int]
         let size: Int
@@ -52,30 +69,36 @@ struct StatesWriter {
         try header.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
         try session.encode(corpus, with: encoder, job: job) { run, items in
             session.monitor.progress(.writing)
-            let pieces = run.tiles.map { tile in
-                (
-                    offset: offsets[items.lowerBound + tile.sequence] + tile.tokens.lowerBound * width * 4,
-                    bytes: UnsafeRawBufferPointer(
-                        start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width * 4)
-                )
+            let states = states(of: run)
+            try withExtendedLifetime(states) {
+                let pieces = run.tiles.map { tile in
+                    (
+                        offset: offsets[items.lowerBound + tile.sequence] + tile.tokens.lowerBound * width * 4,
+                        bytes: UnsafeRawBufferPointer(
+                            start: states.pointer + tile.firstRow * width, count: tile.tokens.count * width * 4)
+                    )
+                }
+                try file.write(pieces)
+                job?.note(rows: pieces)
             }
-            try file.write(pieces)
-            job?.note(rows: pieces)
         }
         if let job { try job.finish() } else { try file.commit() }
     }
 
     /// Encodes and writes a line a document: {"embeddings": [[…], …]}. Collective.
     package func write(to lines: LineOutput) throws {
-        let width = encoder.configuration.hiddenSize
+        let width = head.tokenWidth
         try session.encode(corpus, with: encoder, job: lines.job) { run, items in
-            let tiles = run.tiles.map { tile in
-                (
-                    span: tile.number,
-                    vector: Array(
-                        UnsafeBufferPointer(
-                            start: run.hidden.pointer + tile.firstRow * width, count: tile.tokens.count * width))
-                )
+            let states = states(of: run)
+            let tiles = withExtendedLifetime(states) {
+                run.tiles.map { tile in
+                    (
+                        span: tile.number,
+                        vector: Array(
+                            UnsafeBufferPointer(
+                                start: states.pointer + tile.firstRow * width, count: tile.tokens.count * width))
+                    )
+                }
             }
             var text = ""
             var sequence = -1

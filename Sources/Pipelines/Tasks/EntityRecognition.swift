@@ -19,12 +19,14 @@ package struct EntityRecognition: Sendable {
         let tokenizer = try task.tokenizer()
         let (decoder, unknown) = try session.agreeReading {
             (
-                try TokenDecoder.load(folder: task.model.folder),
-                try NamedTokens(folder: task.model.folder).id("unk_token", tokenizer, usual: ["[UNK]", "<unk>"])
+                try TokenDecoder.load(folder: task.model.checkpoint.folder),
+                try NamedTokens(folder: task.model.checkpoint.folder).id(
+                    "unk_token", tokenizer, usual: ["[UNK]", "<unk>"])
             )
         }
         session.logHeader("ner \(model)", encodes: true)
         try task.forEachPortion { portion in
+            try session.agree { try portion.documents.forEach { try $0.refusePair("entities are of one text") } }
             let encodings = try task.encodings(portion.documents)
             try task.run(encodings, of: portion) { run, items in
                 let logits = try task.tokenLogits(run, items.count)

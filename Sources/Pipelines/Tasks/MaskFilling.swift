@@ -10,6 +10,8 @@ import Transformers
 package struct MaskFilling: Sendable {
     /// Guesses for each mask.
     package var topK = 5
+    /// The tokens that alone may stand there; none: any.
+    package var targets: [String] = []
 
     package init() {}
 
@@ -17,7 +19,7 @@ package struct MaskFilling: Sendable {
     package func run(model: String, input: DocumentInput, output: LineDestination, _ session: Session) throws {
         let task = try TaskPipeline(.maskedLanguage, model: model, input: input, output: output, session)
         let tokenizer = try task.tokenizer()
-        let folder = task.model.folder
+        let folder = task.model.checkpoint.folder
         let (decoder, mask, padding) = try session.agreeReading {
             let names = try NamedTokens(folder: folder)
             guard let mask = names.id("mask_token", tokenizer, usual: ["[MASK]", "<mask>"]) else {
@@ -29,6 +31,7 @@ package struct MaskFilling: Sendable {
                 names.id("pad_token", tokenizer, usual: ["[PAD]", "<pad>"])
             )
         }
+        let allowed = try session.agree { try ids(of: targets, tokenizer, folder, session) }
         session.logHeader("fill-mask \(model)", encodes: true)
         try task.forEachPortion { portion in
             let encodings = try task.encodings(portion.documents)
@@ -49,7 +52,7 @@ package struct MaskFilling: Sendable {
                 let mine = found.map { tile, row, logits in
                     (
                         span: (tile.sequence << 32) | (tile.tokens.lowerBound + row),
-                        vector: best(softmax(logits)).flatMap { [Float($0.id), $0.score] }
+                        vector: best(softmax(logits), allowed).flatMap { [Float($0.id), $0.score] }
                     )
                 }
                 let all = try session.gather(mine)
@@ -67,11 +70,30 @@ package struct MaskFilling: Sendable {
         }
     }
 
-    /// The best ids with their scores; of equal ones the lower id first.
-    private func best(_ scores: [Float]) -> [(id: Int, score: Float)] {
-        scores.enumerated().sorted { ($1.element, $0.offset) < ($0.element, $1.offset) }.prefix(topK).map {
-            ($0.offset, $0.element)
+    /// The ids of the targets, ascending: each is a token, or its first token counts and a line says so.
+    private func ids(of targets: [String], _ tokenizer: Tokenizer, _ folder: String, _ session: Session) throws -> [Int]
+    {
+        var ids: Set<Int> = []
+        for target in targets {
+            if let id = tokenizer.id(of: target) {
+                ids.insert(Int(id))
+                continue
+            }
+            guard let id = tokenizer.encode(target, addSpecialTokens: false).ids.first else {
+                throw JobError(.usage, "--targets '\(target)' is no token of the model, and has none")
+            }
+            session.warn(
+                "--targets '\(target)' is no token of the model; its first one, '\(tokenizer.token(of: id) ?? "")', counts"
+            )
+            ids.insert(Int(id))
         }
+        return ids.sorted()
+    }
+
+    /// The best ids with their scores; of equal ones the lower id first.
+    private func best(_ scores: [Float], _ allowed: [Int]) -> [(id: Int, score: Float)] {
+        let all = allowed.isEmpty ? Array(scores.indices) : allowed.filter(scores.indices.contains)
+        return all.sorted { (scores[$1], $0) < (scores[$0], $1) }.prefix(topK).map { ($0, scores[$0]) }
     }
 
     private func list(

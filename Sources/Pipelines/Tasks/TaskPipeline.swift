@@ -12,16 +12,21 @@ import Transformers
 struct TaskPipeline {
     package let encoding: EncodingPipeline
     package let head: TaskHead
+    /// What the labels are called; of a task that prints none there are none.
     package let labels: LabelSet
     private let output: LineOutput
     private var session: Session { encoding.session }
 
     /// Loads everything. Collective.
     init(_ task: Task, model name: String, input: DocumentInput, output: LineDestination, _ session: Session) throws {
-        encoding = try EncodingPipeline(model: name, input: input, session: session, obeysSettings: false)
+        encoding = try EncodingPipeline(
+            model: name, input: input, session: session, lowercases: task == .sequenceClassification)
         let model = encoding.model
-        let path = model.folder + "/config.json"
-        let labels = try session.agree { try LabelSet(model.checkpoint.config, path: path) }
+        let path = model.checkpoint.configPath
+        let labels = try session.agree {
+            task.hasLabels
+                ? try LabelSet(model.checkpoint.config, path: path, scores: model.folder.scores) : LabelSet.none
+        }
         self.labels = labels
         head = try session.loadWeights { storage in
             try TaskHead(
@@ -59,33 +64,32 @@ struct TaskPipeline {
         try session.agree {
             guard let tokenizer = encoding.tokenizer else {
                 throw FileError(
-                    .missing, path: model.folder + "/tokenizer.json",
+                    .missing, path: model.checkpoint.folder + "/tokenizer.json",
                     "no such file; this verb needs the model's tokenizer")
             }
             return tokenizer
         }
     }
 
-    /// A document's tokens.
-    /// - Throws: `FileError` where it is too long, naming the limit.
-    package func tokens(of document: Document) throws(FileError) -> Encoding {
-        var tokens = try document.encoding(encoding.tokenizer)
-        let isCut = try encoding.truncation.apply(
-            to: &tokens, limit: encoding.maximumLength, prefix: tokens.specialTokensMask.prefix { $0 }.count,
-            suffix: tokens.specialTokensMask.reversed().prefix { $0 }.count, of: document.source)
-        if isCut { session.log.warning("\(document.source) was cut to the limit (--truncate right)") }
-        return tokens
-    }
-
     /// Some documents' tokens, on every rank. Collective.
+    /// - Throws: `AgreedFailure` where one is too long, naming the limit.
     func encodings(_ documents: [Document]) throws -> [Encoding] {
         session.monitor.progress(.tokenizing)
-        return try session.agree {
+        var cut: [String] = []
+        let encodings = try session.agree {
             try documents.map { document in
                 session.monitor.progress()
-                return try tokens(of: document)
+                var tokens = try document.encoding(encoding.tokenizer)
+                if try encoding.truncation.apply(
+                    to: &tokens, limit: encoding.maximumLength, of: document.source, remedy: encoding.remedy)
+                {
+                    cut.append(document.source)
+                }
+                return tokens
             }
         }
+        encoding.tell(cut: cut, lengths: zip(documents, encodings).lazy.map { ($0.source, $1.count) })
+        return encodings
     }
 
     /// Encodes sequences in batches and writes what `lines` makes of each batch, in input order. Collective.
@@ -145,26 +149,4 @@ package func scalars(_ text: String, _ range: Range<Int>) -> String {
         scalars.index(scalars.startIndex, offsetBy: range.lowerBound, limitedBy: scalars.endIndex) ?? scalars.endIndex
     let end = scalars.index(start, offsetBy: range.count, limitedBy: scalars.endIndex) ?? scalars.endIndex
     return String(scalars[start..<end])
-}
-
-/// The tokens of a model that have a meaning of their own, as its tokenizer's files name them.
-struct NamedTokens {
-    private let names: [String: String]
-
-    init(folder: String) throws(FileError) {
-        var names: [String: String] = [:]
-        for file in ["special_tokens_map.json", "tokenizer_config.json"] where FileBytes.exists(folder + "/" + file) {
-            let json = try JSON.load(path: folder + "/" + file)
-            for key in ["mask_token", "unk_token", "pad_token", "cls_token"] {
-                if let name = json[key]?.string ?? json[key]?["content"]?.string { names[key] = name }
-            }
-        }
-        self.names = names
-    }
-
-    /// The id of `mask_token`, …; where the files do not name it, that of the usual spellings.
-    func id(_ key: String, _ tokenizer: Tokenizer, usual: [String]) -> Int32? {
-        if let name = names[key] { return tokenizer.id(of: name) }
-        return usual.lazy.compactMap { tokenizer.id(of: $0) }.first
-    }
 }

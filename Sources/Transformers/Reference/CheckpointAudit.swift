@@ -18,7 +18,7 @@ public struct CheckpointAudit: Sendable {
 
     /// - Throws: `FileError` where the configuration cannot be read.
     public init(_ checkpoint: Checkpoint) throws(FileError) {
-        let path = checkpoint.folder + "/config.json"
+        let path = checkpoint.configPath
         let configuration = try EncoderConfiguration(checkpoint.config, path: path)
         parameters = try ParameterTree(configuration).parameters
         var used: Set<String> = []

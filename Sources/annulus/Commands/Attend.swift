@@ -109,7 +109,7 @@ struct Attend: ParsableCommand {
     }
 
     /// The optional tensors.
-    private func modifiers(_ file: SafetensorsFile, _ heads: HeadShape) throws -> ScoreModifiers {
+    private func modifiers(_ file: TensorFile, _ heads: HeadShape) throws -> ScoreModifiers {
         var modifiers = ScoreModifiers(softcap: softcap)
         for name in file.names where !["q", "k", "v"].contains(name) {
             switch name {
@@ -133,8 +133,8 @@ struct Attend: ParsableCommand {
     }
 
     /// Checks the arrays' shapes against each other.
-    private func open() throws -> (SafetensorsFile, HeadShape, SequenceShape) {
-        let file = try SafetensorsFile(path: input)
+    private func open() throws -> (TensorFile, HeadShape, SequenceShape) {
+        let file = try TensorFile(path: input)
         func shape(_ name: String) throws -> [Int] {
             let shape = try file.tensor(name, expecting: nil).shape
             guard shape.count == 3 else {
@@ -162,7 +162,7 @@ struct Attend: ParsableCommand {
     /// Reads this rank's rows of the arrays, and packs its keys and values.
     /// - Returns: where keys and values travel narrowed, what that may do to the outputs.
     private func read(
-        _ file: SafetensorsFile, _ problem: AttentionProblem, into keyValues: KeyValueTiles, queries: AlignedBuffer,
+        _ file: TensorFile, _ problem: AttentionProblem, into keyValues: KeyValueTiles, queries: AlignedBuffer,
         rows: Int,
         rank: Rank
     ) throws -> WireError? {

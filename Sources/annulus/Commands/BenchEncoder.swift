@@ -85,7 +85,7 @@ struct BenchEncoder: ParsableCommand {
     /// The model's configuration, its positions extended to the length where the weights are random.
     private func configuration() throws -> EncoderConfiguration {
         if let model {
-            let path = try Checkpoint.resolve(model) + "/config.json"
+            let path = try ModelFolder.transformerFolder(named: model) + "/config.json"
             let configuration = try EncoderConfiguration(JSON.load(path: path), path: path)
             guard configuration.positionCount >= length else {
                 throw JobError(

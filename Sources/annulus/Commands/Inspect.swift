@@ -2,6 +2,7 @@
 
 import ArgumentParser
 import Checkpoints
+import Crypto
 import Files
 import Foundation
 import Matrices
@@ -28,7 +29,11 @@ struct Inspect: ParsableCommand {
     @Flag(help: "List every tensor with its type and shape.")
     var tensors = false
 
+    @Flag(help: "With --tensors, also the SHA-256 of each one's elements in row-major order.")
+    var digests = false
+
     mutating func validate() throws {
+        if digests && !tensors { throw ValidationError("--digests is of the tensors that --tensors lists") }
         if (model == nil) == (journal == nil) {
             throw ValidationError("name a checkpoint with --model, or a journal")
         }
@@ -57,7 +62,7 @@ struct Inspect: ParsableCommand {
         let model = try LoadedModel.load(name, storage: .counting, kernels: kernels)
         let shape = model.encoder.configuration
         var rows: [(String, String)] = [
-            ("folder", model.folder),
+            ("folder", model.folder.path),
             ("family", shape.family.name),
             ("hidden size", "\(shape.hiddenSize) in \(shape.headCount) heads of \(shape.headDimension)"),
             ("layers", "\(shape.layerCount), intermediate \(shape.intermediateSize), \(shape.activation.rawValue)"),
@@ -76,25 +81,71 @@ struct Inspect: ParsableCommand {
         } else {
             rows.append(("tokenizer", "none (tokenizer.json is missing): input must be token ids"))
         }
-        if let settings = model.settings {
-            rows.append(("pooling", settings.pooling.rawValue + (settings.normalize ? ", normalised" : "")))
-            if let limit = settings.maximumSequenceLength {
-                rows.append(
-                    ("trained length", "\(limit) tokens (sentence-transformers would cut there; annulus does not)"))
-            }
-            if !settings.prompts.isEmpty {
-                rows.append(("prompts", settings.prompts.keys.sorted().joined(separator: ", ")))
-            }
-        } else {
-            rows.append(("pooling", "not told by the model; embed takes mean"))
-        }
+        rows += try pipeline(model, kernels)
         var text = table(rows)
         if tensors {
             for name in model.checkpoint.names {
-                guard let tensor = model.checkpoint.tensor(named: name) else { continue }
-                text += "\(name)  \(tensor.elementType.rawValue) \(tensor.shape)\n"
+                guard let (file, tensor) = model.checkpoint.stored(name) else { continue }
+                let digest =
+                    digests
+                    ? try "  " + SHA256.hash(data: file.bytes(of: name)).map { String(format: "%02x", $0) }.joined()
+                    : ""
+                text += "\(name)  \(tensor.elementType.rawValue) \(tensor.shape)\(digest)\n"
             }
         }
         return text
+    }
+
+    /// What the files of sentence-transformers say.
+    private func pipeline(_ model: LoadedModel, _ kernels: KernelSet) throws -> [(String, String)] {
+        let folder = model.folder
+        var rows: [(String, String)] = []
+        if folder.checkpoint.folder != folder.path { rows.append(("transformer", folder.checkpoint.folder)) }
+        if folder.kind != .vectors { rows.append(("made for", folder.kind.rawValue)) }
+        if let modules = folder.modules {
+            rows.append(("modules", (["transformer"] + modules.map(Self.name)).joined(separator: ", ")))
+        } else {
+            rows.append(("pooling", "not told by the model; embed takes mean"))
+        }
+        do {
+            let head = try VectorHead(
+                folder, pooling: nil, hidden: model.encoder.configuration.hiddenSize, pools: true, storage: .counting,
+                kernels: kernels)
+            let width = folder.dimensions.map { min($0, head.width) } ?? head.width
+            rows.append(
+                (
+                    "vectors",
+                    "\(width) values" + (width < head.width ? " of \(head.width) (truncate_dim)" : "")
+                        + ", compared by \(folder.similarity.rawValue)"
+                ))
+        } catch {
+            rows.append(("vectors", "none: \(error.message)"))
+        }
+        if let scores = folder.scores { rows.append(("scores", "\(scores.rawValue) of the logits")) }
+        let trained = model.trainedLength
+        rows.append(("trained length", "\(trained.tokens) tokens (\(trained.source))"))
+        if folder.lowercases { rows.append(("text", "lowercased before the tokenizer (do_lower_case)")) }
+        if !folder.prompts.isEmpty {
+            rows.append(
+                (
+                    "prompts",
+                    folder.prompts.sorted { $0.key < $1.key }.map { name, text in
+                        "\(name)\(name == folder.defaultPromptName ? " (default)" : "") \(JSONText.string(text))"
+                    }.joined(separator: ", ")
+                ))
+        }
+        return rows
+    }
+
+    private static func name(_ module: SentenceModule) -> String {
+        switch module {
+        case .pooling(let modes, let includesPrompt):
+            "pooling \(modes.map(\.rawValue).joined(separator: " + "))\(includesPrompt ? "" : " without the prompt")"
+        case .dense(let dense, let ofTokens):
+            "dense \(dense.inputs) → \(dense.outputs) \(dense.activation.rawValue)\(ofTokens ? " of tokens" : "")"
+        case .layerNorm: "layer norm"
+        case .normalize(let ofTokens): "normalize" + (ofTokens ? " of tokens" : "")
+        case .passive(let type), .other(let type): type
+        }
     }
 }

@@ -166,7 +166,7 @@ struct PlanCommand: ParsableCommand {
     private func encoder() throws -> EncoderConfiguration? {
         var configuration: EncoderConfiguration
         if let model {
-            let path = try Checkpoint.resolve(model) + "/config.json"
+            let path = try ModelFolder.transformerFolder(named: model) + "/config.json"
             configuration = try EncoderConfiguration(JSON.load(path: path), path: path)
         } else if let published = shape.flatMap(PublishedShape.named) {
             configuration = try published.configuration()

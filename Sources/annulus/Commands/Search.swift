@@ -8,8 +8,11 @@ struct Search: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Rank passages of the input against a question.",
         discussion: """
-            Splits documents into passages, embeds them and the question with the model's own pooling, and prints the best \
-            by cosine similarity: the place, the score and the text, or JSON lines with --format json.
+            Splits documents into passages, embeds them and the question as the model's own files say (sentence-transformers), \
+            and prints the best by cosine similarity, or by what `similarity_fn_name` names (dot; a distance with its sign \
+            changed): the place, the score and the text, or JSON lines with --format json. Where the model has prompts of these \
+            names, `query` is put before the question and `document` before passages; where it has neither, its default prompt \
+            before both. A line says which. A text that begins with its prompt is left as it is.
             """)
 
     @Argument(help: "The question.")
@@ -24,6 +27,12 @@ struct Search: ParsableCommand {
 
     @Option(help: "The tokens of a passage, special tokens apart; no more than the model takes.")
     var passageTokens: Int = 128
+
+    @Option(help: "Put the model's prompt of this name before each passage.")
+    var promptName: String?
+
+    @Option(help: "Put the model's prompt of this name before the question.")
+    var questionPromptName: String?
 
     @Option(help: "text or json.")
     var format: SearchFormat = .text
@@ -45,6 +54,8 @@ struct Search: ParsableCommand {
         var search = Pipelines.Search(question: question)
         search.topK = topK
         search.passageTokens = passageTokens
+        search.promptName = promptName
+        search.questionPromptName = questionPromptName
         let command = self
         try Session.run(self, runOptions, needs: input.streams + [.output]) { [search] session in
             let hits = try search.run(model: command.model.model, input: command.input.documents, session)

@@ -11,7 +11,8 @@ struct Tokenize: ParsableCommand {
         abstract: "Print the token ids and offsets of documents.",
         discussion: """
             One JSON line a document: {"ids": […], "offsets": [[start, end], …]}, offsets in Unicode scalars of the text, \
-            [0, 0] for special tokens, as Hugging Face's fast tokenizers give them.
+            [0, 0] for special tokens, as Hugging Face's fast tokenizers give them. With a `text_pair` in a jsonl object they are \
+            those of the pair.
             """)
 
     @OptionGroup var model: ModelOptions
@@ -30,7 +31,7 @@ struct Tokenize: ParsableCommand {
 
     /// Prints lines as documents come.
     private func write(_ session: Session) throws {
-        let tokenizer = try Tokenizer.load(folder: Checkpoint.resolve(model.model))
+        let tokenizer = try Tokenizer.load(folder: ModelFolder.transformerFolder(named: model.model))
         var source = DocumentSource(input.documents)
         while true {
             let documents = try source.next(limit: 1 << 20) { try session.monitor.whileWaiting($0) }
@@ -43,7 +44,9 @@ struct Tokenize: ParsableCommand {
         guard case .text(let text) = document.content else {
             throw JobError(.badInput, "\(document.source): holds token ids already; tokenize takes text")
         }
-        let encoding = tokenizer.encode(text, addSpecialTokens: !noSpecialTokens)
+        let encoding =
+            document.pair.map { tokenizer.encode(text, pair: $0, addSpecialTokens: !noSpecialTokens) }
+            ?? tokenizer.encode(text, addSpecialTokens: !noSpecialTokens)
         let ids = encoding.ids.map(String.init).joined(separator: ", ")
         let offsets = encoding.offsets.map { "[\($0.lowerBound), \($0.upperBound)]" }.joined(separator: ", ")
         return "{\"ids\": [\(ids)], \"offsets\": [\(offsets)]}\n"

@@ -9,7 +9,8 @@ struct Answer: ParsableCommand {
         discussion: """
             One JSON line a document, with the fields of the question-answering pipeline of transformers 4: `score`, `start`, \
             `end` (Unicode scalars) and `answer`; with --top-k more than 1 a list of them. As there, a document is read in \
-            windows of --window-tokens, question included, that overlap by --stride tokens.
+            windows of --window-tokens, question included, that overlap by --stride tokens. With --impossible it may be that there \
+            is no answer: an empty one, with the score that models trained on such questions give it (`handle_impossible_answer`).
             """)
 
     @Argument(help: "The question.")
@@ -27,8 +28,11 @@ struct Answer: ParsableCommand {
         help: "Tokens of a window: question, special tokens and a part of the document. No more than the model takes.")
     var windowTokens: Int = 384
 
-    @Option(help: "Tokens that two windows share.")
-    var stride: Int = 128
+    @Option(help: "Tokens that two windows share. Default: half of a window, or 128 if that is less.")
+    var stride: Int?
+
+    @Flag(help: "Let no answer be an answer.")
+    var impossible = false
 
     mutating func validate() throws {
         for (name, value) in [
@@ -36,7 +40,7 @@ struct Answer: ParsableCommand {
         ] where value < 1 {
             throw ValidationError("\(name) takes a positive number, not \(value)")
         }
-        if stride < 0 { throw ValidationError("--stride takes a number from 0 on, not \(stride)") }
+        if let stride, stride < 0 { throw ValidationError("--stride takes a number from 0 on, not \(stride)") }
     }
 
     func run() throws {
@@ -45,6 +49,7 @@ struct Answer: ParsableCommand {
         answering.maxAnswerTokens = maxAnswerTokens
         answering.windowTokens = windowTokens
         answering.stride = stride
+        answering.allowsNone = impossible
         try options.run(self, answering.run)
     }
 }

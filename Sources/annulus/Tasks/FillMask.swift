@@ -16,6 +16,11 @@ struct FillMask: ParsableCommand {
     @Option(help: "Guesses for each mask.")
     var topK: Int = 5
 
+    @Option(
+        name: .long, parsing: .upToNextOption,
+        help: "Score these tokens alone. Of a word that is none, the first token counts, and a line says so.")
+    var targets: [String] = []
+
     mutating func validate() throws {
         if topK < 1 { throw ValidationError("--top-k takes a positive number, not \(topK)") }
     }
@@ -23,6 +28,7 @@ struct FillMask: ParsableCommand {
     func run() throws {
         var filling = MaskFilling()
         filling.topK = topK
+        filling.targets = targets
         try options.run(self, filling.run)
     }
 }

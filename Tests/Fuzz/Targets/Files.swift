@@ -34,7 +34,7 @@ private func text(_ value: JSON) -> String {
 func fuzzSafetensors(_ bytes: [UInt8]) {
     guard var folder = ScratchFolder.make() else { return }
     folder.write("input.safetensors", bytes)
-    guard let file = try? SafetensorsFile(path: folder.path + "/input.safetensors") else { return }
+    guard let file = try? TensorFile(path: folder.path + "/input.safetensors") else { return }
     check(file.names.count == file.tensors.count, "names and tensors differ")
     var end = bytes.count - file.tensors.values.reduce(0) { $0 + $1.byteRange.count }
     for name in file.names {
@@ -71,7 +71,9 @@ func fuzzSettings(_ bytes: [UInt8]) {
     where !part.isEmpty {
         folder.write(name, part)
     }
-    _ = try? SentenceTransformersSettings.load(folder: folder.path)
+    folder.write("config.json", Array("{}".utf8))
+    folder.write("model.safetensors", Array("\u{2}\0\0\0\0\0\0\0{}".utf8))
+    _ = try? ModelFolder(path: folder.path)
 }
 
 func fuzzCheckpoint(_ bytes: [UInt8]) {

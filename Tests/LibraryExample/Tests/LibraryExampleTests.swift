@@ -132,7 +132,7 @@ private func example(_ name: String) -> String { products.appendingPathComponent
         let model = root.appendingPathComponent("Tests/TransformersTests/Goldens/tiny-bert-sentence").path
         let texts = try JSON.load(path: model + "/sentences.json").array?.compactMap(\.string) ?? []
         #expect(texts.count > 1)
-        let golden = try SafetensorsFile(path: model + "/sentences.safetensors").readFloat32("vectors")
+        let golden = try TensorFile(path: model + "/sentences.safetensors").readFloat32("vectors")
         let width = golden.count / texts.count
         let (output, status) = try run(example("similarity-example"), [model] + texts)
         #expect(status == 0)
