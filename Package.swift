@@ -16,6 +16,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.5.0"),
         .package(url: "https://github.com/apple/swift-log", from: "1.6.0"),
         .package(url: "https://github.com/apple/swift-crypto", "3.0.0"..<"5.0.0"),
+        .package(url: "https://github.com/apple/swift-protobuf", from: "1.36.0"),
     ],
     targets: [
         .systemLibrary(name: "CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev"]), .brew(["open-mpi"])]),
@@ -30,7 +31,10 @@ let package = Package(
         .target(name: "RingAttention", dependencies: ["Attention", "CLibrary", "MPI", "Matrices", "Plans", "Tiles"]),
         .target(name: "Files", dependencies: ["CFiles", "CLibrary"]),
         .target(name: "Checkpoints", dependencies: ["CLibrary", "Files"]),
-        .target(name: "Tokenization", dependencies: ["Files"]),
+        .target(
+            name: "Tokenization",
+            dependencies: ["Files", .product(name: "SwiftProtobuf", package: "swift-protobuf")],
+            exclude: ["Sentencepiece/sentencepiece.proto"]),
         .target(
             name: "Transformers",
             dependencies: [

@@ -60,11 +60,8 @@ public struct Checkpoint: Sendable {
         fileIndices[name].flatMap { files[$0].tensors[name] }
     }
 
-    /// The file that holds the tensor stored under exactly that name, and its description.
-    public func stored(_ name: String) -> (file: TensorFile, tensor: StoredTensor)? {
-        guard let file = fileIndices[name].map({ files[$0] }), let tensor = file.tensors[name] else { return nil }
-        return (file, tensor)
-    }
+    /// The file that holds the tensor stored under exactly that name.
+    public func file(of name: String) -> TensorFile? { fileIndices[name].map { files[$0] } }
 
     /// Begins a path.
     public subscript(_ component: String) -> WeightPath {

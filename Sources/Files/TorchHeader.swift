@@ -67,6 +67,21 @@ struct TorchHeader {
             throw FileError(
                 .malformed, path: file.path, "has numbers in another byte order than little; save it again")
         }
+        let version = directory.members[folder + ".data/version"] ?? directory.members[folder + "version"]
+        guard let version, version.count <= 4,
+            let number = Int(String(decoding: try file.bytes(version), as: UTF8.self).prefix { $0 != "\n" }),
+            (1...10).contains(number)
+        else {
+            throw FileError(
+                .malformed, path: file.path,
+                "is an archive of no version from 1 to 10 of torch.save's format; fetch it again, or save the model as safetensors"
+            )
+        }
+        if let name = directory.members[folder + ".data/serialization_id"], name.count <= 4096,
+            let offset = UTF8Validation.firstInvalidByte(in: try file.bytes(name)[...])
+        {
+            throw ZipDirectory.damaged(file, name.lowerBound + offset, "the archive's own name is no text")
+        }
         var reader = PickleReader(try file.bytes(pickle), path: file.path, start: pickle.lowerBound, storageParts: 5)
         let root = try reader.read()
         var places: [String: Range<Int>] = [:]

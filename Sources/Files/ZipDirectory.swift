@@ -104,6 +104,7 @@ struct ZipDirectory {
             guard number(bytes, place + 10, 2) == 0 else {
                 throw damaged("'\(name)' is compressed, as PyTorch compresses nothing")
             }
+            guard number(bytes, place + 38, 4) & 0x10 == 0 else { throw damaged("'\(name)' is called a folder") }
             var values = [number(bytes, place + 24, 4), number(bytes, place + 20, 4), number(bytes, place + 42, 4)]
             // Fields that do not fit stand in an extra one, in this order.
             var extra = place + 46 + lengths[0]

@@ -7,6 +7,8 @@ import Tokenization
 
 @Suite struct KindTests {
     static let sample = Goldens.folder + "/kinds"
+    /// Vocabularies and settings as the folders of models have them.
+    static let folders = Goldens.folder + "/folders"
     /// A folder that `scripts/goldens/make.py tokenizer-corpus` made.
     static let corpus = ProcessInfo.processInfo.environment["ANNULUS_TOKENIZER_CORPUS"]
 
@@ -21,11 +23,19 @@ import Tokenization
         #expect(try Self.mismatches(Self.sample + "/" + kind, lines).isEmpty)
     }
 
-    @Test func everyKindIsThere() {
-        #expect(Self.kinds(Self.sample).count == 27)
+    @Test(arguments: kinds(folders))
+    func sampleLinesEncodeAsTransformersDoesFromTheSameFolder(_ name: String) throws {
+        let lines = try Goldens.strings("texts.json") + Goldens.strings("fuzz.json").prefix(600)
+        #expect(try Self.mismatches(Self.folders + "/" + name, lines).prefix(3) == [])
     }
 
-    @Test(.enabled(if: corpus != nil, "ANNULUS_TOKENIZER_CORPUS names no folder"), arguments: kinds(corpus ?? ""))
+    @Test func everyKindIsThere() {
+        #expect(Self.kinds(Self.sample).count == 27 && Self.kinds(Self.folders).count == 21)
+    }
+
+    @Test(
+        .enabled(if: corpus != nil, "ANNULUS_TOKENIZER_CORPUS names no folder"),
+        arguments: kinds(corpus ?? "") + kinds((corpus ?? "") + "/folders").map { "folders/" + $0 })
     func corpusLinesEncodeAsTheReferenceDoes(_ kind: String) throws {
         let folder = Self.corpus ?? ""
         let lines = try JSON.load(path: folder + "/lines.json").array?.compactMap(\.string) ?? []

@@ -4,6 +4,8 @@
     scripts/goldens/make.py                 everything below
     scripts/goldens/make.py tables          Sources/Tokenization/UnicodeTables, probed out of `tokenizers`
     scripts/goldens/make.py tokenizers      Tests/TokenizationTests/Goldens
+    scripts/goldens/make.py tokenizer-folders
+                                    Tests/TokenizationTests/Goldens/folders, vocabularies and settings as folders have them
     scripts/goldens/make.py formats         Tests/TransformersTests/Goldens/formats, files by the reference writers
     scripts/goldens/make.py tiny            Tests/TransformersTests/Goldens/tiny-bert*, random BERTs with their hidden states
     scripts/goldens/make.py families        Tests/TransformersTests/Goldens/tiny-*, a random model of every family with its hidden states
@@ -32,7 +34,9 @@ from pathlib import Path
 REQUIREMENTS = [
     "numpy==2.4.6",
     "safetensors==0.8.0",
+    "protobuf",
     "sentence-transformers==6.2.0",
+    "sentencepiece==0.2.3",
     "tokenizers==0.23.3",
     "torch==2.15.0",
     "transformers==5.24.0",
@@ -803,6 +807,14 @@ def make_tokenizer_corpus(folder):
     for name, tokenizer in trained_tokenizers(natural, 6000, 2500, sentencepiece_rules()).items():
         print(f"goldens: {name}: {len(lines)} lines", file=sys.stderr)
         write_corpus_goldens(folder / name, tokenizer, lines)
+    make_tokenizer_folders(folder / "folders", natural, 6000, lines)
+
+
+def make_tokenizer_folders(target, training, size, lines):
+    """Folders as people have them, with what AutoTokenizer makes of the lines."""
+    import tokenizer_folders
+
+    tokenizer_folders.make_tokenizer_folders(target, training, size, lines, digest)
 
 
 def make_tokenizer_sample():
@@ -813,6 +825,12 @@ def make_tokenizer_sample():
     rules = dict(sorted(rules.items())[:40]) | {"ﬁ": "fi", "\u3000": " ", "\u200b": " ", "ﾊﾟ": "パ", "İ": "I", "\x7f": "", "\r": " "}
     for name, tokenizer in trained_tokenizers(TEXTS * 2, 380, 120, rules).items():
         write_corpus_goldens(TOKENIZER_GOLDENS / "kinds" / name, tokenizer, lines)
+
+
+def make_tokenizer_folder_sample():
+    """Small ones, of the letters and the words that are most common."""
+    training = trainable(TEXTS * 3, 90)
+    make_tokenizer_folders(TOKENIZER_GOLDENS / "folders", training, 320, TEXTS + fuzz_lines()[:600])
 
 
 # ---------------------------------------------------------------------------------------------------------------
@@ -1527,7 +1545,7 @@ def make_folders():
 
 def main():
     steps = {
-        "tables": make_tables, "tokenizers": make_tokenizers, "formats": make_formats, "tiny": make_tiny, "families": make_families, "tasks": make_tasks,
+        "tables": make_tables, "tokenizers": make_tokenizers, "tokenizer-folders": make_tokenizer_folder_sample, "formats": make_formats, "tiny": make_tiny, "families": make_families, "tasks": make_tasks,
         "folders": make_folders, "minilm": make_minilm,
         "bfloat16": make_bfloat16,
     }

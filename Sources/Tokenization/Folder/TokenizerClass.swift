@@ -56,6 +56,8 @@ struct TokenizerClass: Sendable {
         let tokens: [String: String]
         /// The character map of sentencepiece, if the vocabulary came with one.
         let characters: JSON?
+        /// The number of the unknown piece in a sentencepiece model.
+        let unknownId: Int?
 
         func flag(_ key: String, default standard: Bool) -> Bool { config[key]?.bool ?? standard }
     }
@@ -203,7 +205,7 @@ struct TokenizerClass: Sendable {
             }
             let addsSpace = options.flag("add_prefix_space", default: true)
             var stages = pieces(
-                options, vocabulary, unknown: unknown ?? options.config["unk_id"]?.int ?? 1,
+                options, vocabulary, unknown: unknown ?? options.unknownId ?? options.config["unk_id"]?.int ?? 1,
                 scheme: addsSpace ? "always" : "first")
             // The character map of the sentencepiece model is left out, as the class does.
             stages.normalizer = [

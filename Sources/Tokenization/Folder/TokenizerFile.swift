@@ -43,6 +43,8 @@ struct TokenizerFile {
         let special = SpecialTokens(config, kind)
         tokens = special.names
         added.add(special, kind)
+        // Where settings list tokens of their own, those of a sentencepiece model are not looked at.
+        if special.others.isEmpty { added.add(missing: source.added) }
         splitsSpecialTokens = config["split_special_tokens"]?.bool ?? false
         let inputs = config["model_input_names"]?.array?.compactMap(\.string)
         // Where nothing tells how the tokenizer is used, types are the file's own.
@@ -54,9 +56,12 @@ struct TokenizerFile {
             return
         }
         cleansUp = config["clean_up_tokenization_spaces"]?.bool == true && kind.model != .bytePairs
-        let options = TokenizerClass.Options(config: config, tokens: special.names, characters: source.characters)
-        let pieces = source.isSentencepiece ? source.json.array.map { JSON.array(kind.pieces($0, options)) } : nil
-        let vocabulary = try Self.vocabulary(pieces ?? source.vocabulary, kind, path: path)
+        let options = TokenizerClass.Options(
+            config: config, tokens: special.names, characters: source.characters, unknownId: source.unknownId)
+        let pieces =
+            source.isSentencepiece
+            ? JSON.array(kind.pieces(source.vocabulary.array ?? [], options)) : source.vocabulary
+        let vocabulary = try Self.vocabulary(pieces, kind, path: path)
         let ids = added.ids(vocabulary)
         let stages = try kind.stages(
             options, .init(json: vocabulary, merges: source.merges) { ids($0) })
@@ -232,6 +237,13 @@ private struct AddedList {
                     "lstrip": .bool(stripsLeft), "rstrip": .bool(entry["rstrip"]?.bool ?? false),
                     "single_word": .bool(entry["single_word"]?.bool ?? false),
                 ])
+        }
+    }
+
+    /// Entries that are not there yet.
+    mutating func add(missing entries: [JSON]) {
+        for entry in entries {
+            if let content = entry["content"]?.string, contents[ExactString(content)] == nil { set(content, entry) }
         }
     }
 

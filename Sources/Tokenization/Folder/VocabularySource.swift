@@ -6,14 +6,19 @@ import Files
 struct VocabularySource {
     /// The file, for messages.
     let path: String
-    /// The whole `tokenizer.json`, or the pieces of a sentencepiece model.
+    /// The whole `tokenizer.json`; empty where there is none.
     let json: JSON
     /// Tokens and their ids, or of Unigram pairs of tokens and scores.
     let vocabulary: JSON
     let merges: JSON?
     /// The character map of sentencepiece, in base 64.
     let characters: JSON?
+    /// Whether the vocabulary is that of a sentencepiece model, in its order.
     var isSentencepiece = false
+    /// The number of the unknown piece, as such a model has it.
+    var unknownId: Int?
+    /// Pieces of such a model that are found in the text as it stands, as entries of added tokens.
+    var added: [JSON] = []
 
     init(folder: String, _ kind: TokenizerClass?, _ settings: TokenizerSettings) throws(FileError) {
         let file = folder + "/tokenizer.json"
@@ -51,12 +56,32 @@ struct VocabularySource {
             self = .init(
                 path: path, vocabulary: try JSON.load(path: path), merges: .array(merges.map { .string($0) }))
         case .sentencepiece(let name):
-            let path = folder + "/" + name
-            guard FileBytes.exists(path) else { throw Self.missing(folder, settings) }
-            throw FileError(
-                .malformed, path: path,
-                "is a sentencepiece model, which is not read yet; save the model's fast tokenizer (transformers: AutoTokenizer.from_pretrained(…).save_pretrained(…))"
-            )
+            guard let path = [name, "tokenizer.model"].map({ folder + "/" + $0 }).first(where: FileBytes.exists) else {
+                throw Self.missing(folder, settings)
+            }
+            let model = try SentencepieceModel(path: path)
+            guard model.isUnigram else {
+                throw FileError(
+                    .malformed, path: path,
+                    "is a sentencepiece model of merges (BPE), and a \(kind.names[0]) has one of unigrams; name the right tokenizer_class"
+                )
+            }
+            self = .init(path: path, model)
+        }
+    }
+
+    private init(path: String, _ model: SentencepieceModel) {
+        self.path = path
+        json = [:]
+        vocabulary = .array(model.pieces.map { [.string($0.text), .number(Double($0.score))] })
+        merges = nil
+        characters = model.characters.isEmpty ? nil : .string(Base64.encoded(model.characters))
+        isSentencepiece = true
+        unknownId = model.unknownId
+        added = model.pieces.filter { $0.kind == .control || $0.kind == .userDefined }.map { piece in
+            [
+                "content": .string(piece.text), "special": .bool(piece.kind == .control), "normalized": false,
+            ]
         }
     }
 

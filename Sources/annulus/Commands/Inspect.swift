@@ -12,14 +12,17 @@ import Transformers
 
 struct Inspect: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Summarise a checkpoint: family, shape, tensors, tokenizer, pooling; or the journal of a job.",
+        abstract:
+            "Summarise a checkpoint: family, shape, tensors, tokenizer, pooling; a file of tensors; the journal of a job.",
         discussion: """
             A checkpoint is loaded as `embed` would, so what is accepted will run. Of a journal, OUTPUT.journal beside the output \
-            of a job with --resume, it tells what the job is and how much of it is done.
+            of a job with --resume, it tells what the job is and how much of it is done. Of any other file it lists the tensors: \
+            safetensors, or what torch.save writes, of which nothing is run; of a sentencepiece model (.model) the pieces with their \
+            numbers, kinds and scores.
             """)
 
-    @Argument(help: "A journal.")
-    var journal: String?
+    @Argument(help: "A journal, a file of tensors, or a sentencepiece model.")
+    var file: String?
 
     @Option(name: [.short, .long], help: "A checkpoint: a folder, or org/name in the Hugging Face cache.")
     var model: String?
@@ -29,15 +32,19 @@ struct Inspect: ParsableCommand {
     @Flag(help: "List every tensor with its type and shape.")
     var tensors = false
 
-    @Flag(help: "With --tensors, also the SHA-256 of each one's elements in row-major order.")
+    @Flag(help: "With --tensors or a file of tensors, also the SHA-256 of each one's elements in row-major order.")
     var digests = false
 
+    private var isJournal: Bool { file?.hasSuffix(".journal") == true }
+
     mutating func validate() throws {
-        if digests && !tensors { throw ValidationError("--digests is of the tensors that --tensors lists") }
-        if (model == nil) == (journal == nil) {
-            throw ValidationError("name a checkpoint with --model, or a journal")
+        if (model == nil) == (file == nil) {
+            throw ValidationError("name a checkpoint with --model, or a journal or a file of tensors")
         }
-        if journal != nil && tensors { throw ValidationError("--tensors is of a checkpoint, and a journal has none") }
+        if tensors && file != nil { throw ValidationError("--tensors is of a checkpoint") }
+        if digests && (isJournal || model != nil && !tensors) {
+            throw ValidationError("--digests is of the tensors that --tensors lists, or of a file of tensors")
+        }
     }
 
     func run() throws {
@@ -50,8 +57,24 @@ struct Inspect: ParsableCommand {
 
     private func text(_ kernels: KernelSet) throws -> String {
         if let model { return try summary(model, kernels) }
-        guard let journal else { return "" }
-        return table(try Journal(FileBytes.read(path: journal), path: journal).summary)
+        guard let file else { return "" }
+        if isJournal { return table(try Journal(FileBytes.read(path: file), path: file).summary) }
+        if file.hasSuffix(".model") {
+            return try SentencepieceModel(path: file).pieces.enumerated().map { id, piece in
+                "\(id)  \(JSONText.string(piece.text))  \(piece.kind.rawValue)  \(JSONText.number(piece.score))\n"
+            }.joined()
+        }
+        let tensors = try TensorFile(path: file)
+        return try tensors.names.map { try line($0, tensors) }.joined()
+    }
+
+    /// A tensor's name, type and shape, and where asked for the digest of its elements.
+    private func line(_ name: String, _ file: TensorFile) throws -> String {
+        guard let tensor = file.tensors[name] else { return "" }
+        let digest =
+            digests
+            ? try "  " + SHA256.hash(data: file.bytes(of: name)).map { String(format: "%02x", $0) }.joined() : ""
+        return "\(name)  \(tensor.elementType.rawValue) \(tensor.shape)\(digest)\n"
     }
 
     private func table(_ rows: [(String, String)]) -> String {
@@ -85,12 +108,7 @@ struct Inspect: ParsableCommand {
         var text = table(rows)
         if tensors {
             for name in model.checkpoint.names {
-                guard let (file, tensor) = model.checkpoint.stored(name) else { continue }
-                let digest =
-                    digests
-                    ? try "  " + SHA256.hash(data: file.bytes(of: name)).map { String(format: "%02x", $0) }.joined()
-                    : ""
-                text += "\(name)  \(tensor.elementType.rawValue) \(tensor.shape)\(digest)\n"
+                if let file = model.checkpoint.file(of: name) { text += try line(name, file) }
             }
         }
         return text
