@@ -66,7 +66,7 @@ package final class Verification {
                 try Encoder(checkpoint, storage: storage, element: session.settings.element, kernels: session.kernels)
             }
             let states = try checkBytes(encoder, documents)
-            try checkStates(states, documents)
+            try checkStates(states, encoder, documents)
         } else {
             try report("not verified", "bytes on ranks, states against float64: the tensors are at fault")
         }
@@ -130,13 +130,20 @@ package final class Verification {
         var typeIds: [[Int32]]
     }
 
-    /// Documents of every length, and one of text. The second halves are of the second type, where there are types.
+    /// Documents of every length, one of the first and last rows of every table, one of text and one of a pair of texts. The
+    /// second halves of those of ids are of the second type, where there are types.
     private func documents() throws -> Documents {
         let configuration = configuration
         var ids = options.lengths.enumerated().map { number, length in
             let source = SeededIds(seed: options.seed &+ UInt64(number), count: configuration.vocabularySize)
             return (0..<min(length, configuration.positionCount)).map { source.id($0) }
         }
+        var typeIds = ids.map { ids in
+            ids.indices.map { Int32(configuration.distinguishesTypes && 2 * $0 >= ids.count ? 1 : 0) }
+        }
+        let bounds = try checkBounds()
+        ids.append(bounds.ids)
+        typeIds.append(bounds.typeIds)
         if let tokenizer = try session.agreeReading({
             try Tokenizer.exists(folder: checkpoint.folder) ? Tokenizer.load(folder: checkpoint.folder) : nil
         }) {
@@ -146,18 +153,52 @@ package final class Verification {
                 "tokenizer", Int(tokenizer.largestId) < configuration.vocabularySize && hasTypes,
                 "\(tokenizer.vocabularySize) tokens, the largest id \(tokenizer.largestId); the model has \(configuration.vocabularySize) rows"
                     + (hasTypes ? "" : "; the largest type \(type), and the model has \(types) rows of types"))
-            let text = Array(tokenizer.encode(Self.text).ids.prefix(configuration.positionCount))
-            if failed.isEmpty, !text.isEmpty { ids.append(text) }
+            let text = tokenizer.encode(Self.text)
+            let pair = tokenizer.encode(Self.question, pair: Self.text)
+            for encoding in [text, pair] where failed.isEmpty && encoding.count > 0 {
+                ids.append(Array(encoding.ids.prefix(configuration.positionCount)))
+                typeIds.append(Array(encoding.typeIds.prefix(configuration.positionCount)))
+            }
         } else {
-            try report("not verified", "the tokenizer: there is none")
+            try report("not verified", "the tokenizer and pairs of texts: there is none")
         }
-        return Documents(
-            ids: ids,
-            typeIds: ids.map { ids in
-                ids.indices.map { configuration.distinguishesTypes && 2 * $0 >= ids.count ? 1 : 0 }
-            })
+        return Documents(ids: ids, typeIds: typeIds)
     }
 
+    /// A document of the first and the last row of every table, as long as there are positions. What lies beyond a table is
+    /// refused.
+    private func checkBounds() throws -> (ids: [Int32], typeIds: [Int32]) {
+        let (words, types) = (configuration.vocabularySize, configuration.tokenTypeCount)
+        let hasPositions = configuration.positions != .none
+        let length = hasPositions ? min(configuration.positionCount, Self.mostPositions) : 2
+        let ids = (0..<length).map { Int32($0 % 2 == 0 ? words - 1 : 0) }
+        let typeIds = ids.map { _ in Int32(configuration.distinguishesTypes ? types - 1 : 0) }
+        func isRefused(_ ids: [Int32], _ types: [Int32]) -> Bool {
+            do throws(TokenError) { try configuration.check(ids: [ids], typeIds: [types]) } catch { return true }
+            return false
+        }
+        var open: [String] = []
+        if !isRefused([Int32(words)], [0]) { open.append("words") }
+        if configuration.distinguishesTypes, !isRefused([0], [Int32(types)]) { open.append("types") }
+        let tooMany = Array(repeating: Int32(0), count: configuration.positionCount + 1)
+        if hasPositions, !isRefused(tooMany, tooMany) { open.append("positions") }
+        let tables =
+            ["\(words) words"] + (types > 0 ? ["\(types) types"] : [])
+            + (hasPositions ? ["\(configuration.positionCount) positions"] : [])
+        try check(
+            "tables", open.isEmpty && !isRefused(ids, typeIds),
+            open.isEmpty
+                ? "the first and the last row of \(tables.joined(separator: ", ")) are read, and those beyond are refused"
+                : "rows beyond the table of \(list(open)) are not refused")
+        if hasPositions, length < configuration.positionCount {
+            try report("not verified", "positions from \(length) on: a document of so many would take long")
+        }
+        return (ids, typeIds)
+    }
+
+    /// Of a longer document the reference would take minutes.
+    private static let mostPositions = 1024
+    private static let question = "What does the quick brown fox jump over?"
     private static let text = """
         The quick brown fox jumps over the lazy dog. Café naïve façade, Ångström; 3.14159 ≈ π. 北京大学 東京都 한국어. \
         Привет, мир! مرحبا بالعالم. नमस्ते दुनिया 🍕👩‍💻 MKTAYIAKQRQISFVKSHFSRQ
@@ -265,29 +306,67 @@ package final class Verification {
 
     // MARK: The reference
 
-    private func checkStates(_ states: [[Float]], _ documents: Documents) throws {
+    private func checkStates(_ states: [[Float]], _ encoder: Encoder, _ documents: Documents) throws {
         if session.settings.element == .bfloat16 || session.settings.wire == .bfloat16 {
             return try report(
                 "not verified", "states against float64: there is no bound for bfloat16; leave out --dtype and --wire")
         }
         let monitor = session.monitor
+        var layers: [Agreement] = []
         let agreement = try session.agree { () -> Agreement? in
             guard session.isRoot else { return nil }
+            let found = try layerStates(encoder, documents)
             let reference = ReferenceEncoder(configuration, parameters: checkpoint, threads: session.threads)
-            let exact = try reference.exactStates(ids: documents.ids, typeIds: documents.typeIds) {
+            var plainLayers: [[[Float]]] = []
+            let plain = try reference.plainStates(ids: documents.ids, typeIds: documents.typeIds) {
+                plainLayers.append($1)
                 monitor.progress(.encoding, layer: $0)
             }
-            let plain = try reference.plainStates(ids: documents.ids, typeIds: documents.typeIds) {
-                monitor.progress(.encoding, layer: $0)
+            let exact = try reference.exactStates(ids: documents.ids, typeIds: documents.typeIds) { layer, exact in
+                layers.append(Agreement(states: found[layer - 1], exact: exact, plain: plainLayers[layer - 1]))
+                plainLayers[layer - 1] = []
+                monitor.progress(.encoding, layer: layer)
             }
             return Agreement(states: states, exact: exact, plain: plain)
         }
         func number(_ value: Double) -> String { String(format: "%.2e", value) }
+        for layer in 1...max(1, configuration.layerCount) {
+            let told = layers.indices.contains(layer - 1) ? layers[layer - 1] : nil
+            try report(
+                "layer \(layer)",
+                told.map {
+                    "off by \(number($0.error)) of \(number($0.scale)) from float64; plain float32 by \(number($0.plainError))"
+                } ?? "")
+        }
         try check(
             "float64", agreement?.holds ?? true,
             agreement.map {
                 "off by \(number($0.error)) of \(number($0.scale)); plain float32 by \(number($0.plainError)), allowed \(number($0.allowed))"
             } ?? "")
+    }
+
+    /// Every document's states behind each layer, of one rank.
+    private func layerStates(_ encoder: Encoder, _ documents: Documents) throws -> [[[Float]]] {
+        let width = encoder.configuration.hiddenSize
+        let (threads, wire) = (session.threads.threads, session.settings.wire)
+        var layers = Array(repeating: [[Float]](), count: configuration.layerCount)
+        for (ids, typeIds) in zip(documents.ids, documents.typeIds) {
+            let sharding = EncoderRun.sharding(
+                lengths: [ids.count], encoder: encoder, layout: session.settings.layout, rankCount: 1)
+            let found = try VirtualRanks.run(count: 1, seed: options.seed) { transport in
+                let run = try EncoderRun(
+                    encoder: encoder, sharding: sharding, strategy: .passKeyValue, wire: wire, transport: transport,
+                    threads: ThreadPool(threads: threads))
+                var states: [[Float]] = []
+                try run.run(ids: [ids], typeIds: [typeIds]) { _, _ in
+                    states.append(
+                        Array(UnsafeBufferPointer(start: run.hidden.pointer, count: ids.count * width)))
+                }
+                return states
+            }[0]
+            for (layer, states) in found.enumerated() { layers[layer].append(states) }
+        }
+        return layers
     }
 
     /// What the heads are, of which nothing is computed.

@@ -41,9 +41,7 @@ public struct Tokenizer: Sendable {
     ///   - lowercase: as in ``init(json:path:lowercase:)``.
     public static func load(folder: String, lowercase: Bool = false) throws(FileError) -> Tokenizer {
         let file = try TokenizerFile(folder: folder)
-        return try Tokenizer(
-            json: file.json, path: file.path, lowercase: lowercase, splitsSpecialTokens: file.splitsSpecialTokens,
-            hasTypes: file.hasTypes)
+        return try Tokenizer(json: file.json, path: file.path, lowercase: lowercase, file.reading)
     }
 
     /// Whether the model in `folder` has a tokenizer that ``load(folder:lowercase:)`` would read.
@@ -56,11 +54,22 @@ public struct Tokenizer: Sendable {
     ///   - lowercase: lowercase text before the file's own normalizer, unless that lowercases, as
     ///     sentence-transformers does for its `do_lower_case`. Text must not be lowercased by itself: what grows by it
     ///     has offsets of its own then.
-    ///   - splitsSpecialTokens: whether special tokens that stand in a text are text like any other.
-    ///   - hasTypes: whether tokens have the types that the file's templates give them; otherwise all are of type 0.
-    public init(
-        json: JSON, path: String, lowercase: Bool = false, splitsSpecialTokens: Bool = false, hasTypes: Bool = true
-    ) throws(FileError) {
+    public init(json: JSON, path: String, lowercase: Bool = false) throws(FileError) {
+        try self.init(json: json, path: path, lowercase: lowercase, Reading())
+    }
+
+    /// How the contents of a file are taken, where it is not as the file alone would be.
+    struct Reading {
+        /// Whether special tokens that stand in a text are text like any other.
+        var splitsSpecialTokens = false
+        /// Whether tokens have the types that the file's templates give them; otherwise all are of type 0.
+        var hasTypes = true
+        /// Whether scores are what is written, not what the reference implementation makes of that when it reads a file.
+        var hasExactScores = false
+    }
+
+    init(json: JSON, path: String, lowercase: Bool, _ reading: Reading) throws(FileError) {
+        let hasTypes = reading.hasTypes
         self.hasTypes = hasTypes
         func component(_ key: String) -> Component? {
             guard let value = json[key], !value.isNull else { return nil }
@@ -68,7 +77,7 @@ public struct Tokenizer: Sendable {
         }
         let root = Component(json: json, place: "tokenizer", path: path)
         guard let modelComponent = component("model") else { throw root.malformed("has no model") }
-        model = try TokenModel(modelComponent)
+        model = try TokenModel(modelComponent, hasExactScores: reading.hasExactScores)
         var steps: Normalizer?
         if let part = component("normalizer") { steps = try Normalizer(part) }
         normalizer = lowercase ? Normalizer.lowercasing(steps) : steps
@@ -92,8 +101,8 @@ public struct Tokenizer: Sendable {
                 given.append((token, text.scalars))
             }
         }
-        givenMatcher = AddedTokenMatcher(given, splitsSpecial: splitsSpecialTokens)
-        normalizedMatcher = AddedTokenMatcher(normalized, splitsSpecial: splitsSpecialTokens)
+        givenMatcher = AddedTokenMatcher(given, splitsSpecial: reading.splitsSpecialTokens)
+        normalizedMatcher = AddedTokenMatcher(normalized, splitsSpecial: reading.splitsSpecialTokens)
         addedIds = Dictionary(tokens.map { (ExactString($0.content), $0.id) }) { $1 }
         addedTokens = Dictionary(tokens.map { ($0.id, $0.content) }) { $1 }
         let vocabulary = model.vocabulary

@@ -16,10 +16,8 @@ struct TokenizerFile {
     let json: JSON
     /// Special tokens by their names, `mask_token`, …
     let tokens: [String: String]
-    /// Whether special tokens in a text are text.
-    let splitsSpecialTokens: Bool
-    /// Whether tokens of a pair have types.
-    let hasTypes: Bool
+    /// How that is taken.
+    let reading: Tokenizer.Reading
     /// Whether spaces before punctuation are taken out of decoded text.
     let cleansUp: Bool
 
@@ -45,11 +43,15 @@ struct TokenizerFile {
         added.add(special, kind)
         // Where settings list tokens of their own, those of a sentencepiece model are not looked at.
         if special.others.isEmpty { added.add(missing: source.added) }
-        splitsSpecialTokens = config["split_special_tokens"]?.bool ?? false
+        var reading = Tokenizer.Reading()
+        reading.splitsSpecialTokens = config["split_special_tokens"]?.bool ?? false
+        // A class is handed the numbers themselves.
+        reading.hasExactScores = kind != nil
         let inputs = config["model_input_names"]?.array?.compactMap(\.string)
         // Where nothing tells how the tokenizer is used, types are the file's own.
-        hasTypes =
+        reading.hasTypes =
             inputs.map { $0.contains("token_type_ids") } ?? kind?.hasTypes ?? (settings.isBare || !settings.isNamed)
+        self.reading = reading
         guard let kind else {
             json = source.json.setting("added_tokens", added.json)
             cleansUp = config["clean_up_tokenization_spaces"]?.bool == true && json["model"]?["merges"] == nil

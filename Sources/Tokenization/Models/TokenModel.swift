@@ -11,10 +11,11 @@ enum TokenModel: Sendable {
 
     private static let supported = ["BPE", "Unigram", "WordLevel", "WordPiece"]
 
-    init(_ component: Component) throws(FileError) {
+    /// - Parameter hasExactScores: see ``Unigram/init(_:hasExactScores:)``.
+    init(_ component: Component, hasExactScores: Bool = false) throws(FileError) {
         switch try Self.type(of: component) {
         case "BPE": self = .bytePairEncoding(try BytePairEncoding(component))
-        case "Unigram": self = .unigram(try Unigram(component))
+        case "Unigram": self = .unigram(try Unigram(component, hasExactScores: hasExactScores))
         case "WordLevel": self = .wordLevel(try WordLevel(component))
         case "WordPiece": self = .wordPiece(try WordPiece(component))
         case let other: throw component.unsupported(other, supported: Self.supported)

@@ -17,7 +17,9 @@ struct Unigram: Sendable {
     /// How much less likely than the least likely piece an unknown scalar is.
     private static let unknownPenalty = 10.0
 
-    init(_ component: Component) throws(FileError) {
+    /// - Parameter hasExactScores: whether scores are what is written; otherwise what the reference implementation makes of
+    ///   that when it reads a file.
+    init(_ component: Component, hasExactScores: Bool = false) throws(FileError) {
         guard let list = component.json["vocab"]?.array else { throw component.malformed("has no list 'vocab'") }
         guard list.count <= Vocabulary.limit else {
             throw component.malformed("has \(list.count) tokens, more than can be addressed")
@@ -33,7 +35,7 @@ struct Unigram: Sendable {
             guard pieces.add(piece.unicodeScalars.map(\.value), id: Int32(number)) else {
                 throw component.malformed("vocab has more scalars than can be addressed")
             }
-            scores.append(DecimalNumber.asReferenceReads(score))
+            scores.append(hasExactScores ? score : DecimalNumber.asReferenceReads(score))
         }
         guard let value = component.json["unk_id"], !value.isNull else {
             throw component.malformed("has no unk_id, so text with an unknown character could not be encoded")

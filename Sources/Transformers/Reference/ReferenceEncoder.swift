@@ -36,25 +36,25 @@ public struct ReferenceEncoder: Sendable {
     ///   - ids: the token ids of each document.
     ///   - typeIds: for each document, which of two texts each token is of, 0 or 1; the values count only where the
     ///     model distinguishes them.
-    ///   - layerDone: told the number of layers done.
+    ///   - layerDone: told the number of layers done, and every document's states behind them.
     /// - Throws: what the source of the parameters throws.
     /// - Precondition: every token has its rows (``EncoderConfiguration/check(ids:typeIds:)``).
-    public func exactStates(ids: [[Int32]], typeIds: [[Int32]], layerDone: (Int) -> Void = { _ in }) throws(FileError)
-        -> [[Double]]
-    {
+    public func exactStates(
+        ids: [[Int32]], typeIds: [[Int32]], layerDone: (Int, _ states: [[Double]]) -> Void = { _, _ in }
+    ) throws(FileError) -> [[Double]] {
         try states(ids, typeIds, layerDone)
     }
 
     /// The same in float32, rounding as plain loops do.
-    public func plainStates(ids: [[Int32]], typeIds: [[Int32]], layerDone: (Int) -> Void = { _ in }) throws(FileError)
-        -> [[Float]]
-    {
+    public func plainStates(
+        ids: [[Int32]], typeIds: [[Int32]], layerDone: (Int, _ states: [[Float]]) -> Void = { _, _ in }
+    ) throws(FileError) -> [[Float]] {
         try states(ids, typeIds, layerDone)
     }
 
     // Generic within the module alone, where the compiler makes code for each of the two: many times faster.
     private func states<Scalar: ReferenceScalar>(
-        _ ids: [[Int32]], _ typeIds: [[Int32]], _ layerDone: (Int) -> Void
+        _ ids: [[Int32]], _ typeIds: [[Int32]], _ layerDone: (Int, [[Scalar]]) -> Void
     ) throws(FileError) -> [[Scalar]] {
         var documents = try embeddings(ids, typeIds, Scalar.self)
         let bias = try distanceBias(Scalar.self)
@@ -73,7 +73,7 @@ public struct ReferenceEncoder: Sendable {
                 let angles = pattern.rotaryBase.map { rotary.angles(base: $0) }
                 documents[document] = layer.apply(documents[document], attention, angles, configuration, threads)
             }
-            layerDone(index + 1)
+            layerDone(index + 1, documents.map(\.values))
         }
         if configuration.hasFinalNorm {
             let norm = try self.norm(root[names.finalNorm], width: configuration.hiddenSize)

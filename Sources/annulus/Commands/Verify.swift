@@ -7,10 +7,10 @@ struct Verify: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Prove a checkpoint: its tensors, the same bytes on any ranks, and its states against float64.",
         discussion: """
-            Prints a line a check: ok, or FAILED with what is wrong; and what was not checked. Documents of seeded token ids, and \
-            one of text where there is a tokenizer, go through the encoder on one rank, on virtual ranks, and on the ranks of the \
+            Prints a line a check: ok, or FAILED with what is wrong; and what was not checked. Documents of seeded token ids, one of \
+            the first and last rows of every table, and where there is a tokenizer one of text and one of a pair of texts go through the encoder on one rank, on virtual ranks, and on the ranks of the \
             job if there are several; the bytes must be the same. Beside them goes a plain float64 pass over whole sequences, one \
-            loop after another; the states may be off by twice what the same loops are in float32. It takes seconds for a small \
+            loop after another; the states may be off by twice what the same loops are in float32; a line a layer tells how far they are off behind it. It takes seconds for a small \
             model and some minutes for a large one. Status 65 where a check fails.
             """)
 
