@@ -67,6 +67,7 @@ package struct SentencepieceModel: Sendable {
                 case .normal, .userDefined, .unused: seen.insert(ExactString(text)).inserted
                 case .unknown, .control, .byte: reserved.insert(ExactString(text)).inserted
                 }
+            guard entry.score.isFinite else { throw damaged("piece \(id), '\(text)', has a score that is no number") }
             guard isNew else { throw damaged("piece \(id), '\(text)', stands twice") }
             if kind == .unknown {
                 guard unknown == nil else { throw damaged("piece \(id) is a second unknown one") }
@@ -84,10 +85,32 @@ package struct SentencepieceModel: Sendable {
         guard !file.trainerSpec.byteFallback || bytesFound == 256 else {
             throw damaged("has pieces for \(bytesFound) of the 256 bytes")
         }
+        let characters = Array(file.normalizerSpec.precompiledCharsmap)
+        guard characters.isEmpty || Self.isSound(characters: characters) else {
+            throw damaged("has a character map that leads outside itself")
+        }
         self.pieces = pieces
         isUnigram = file.trainerSpec.modelType == .unigram
         unknownId = Int(file.trainerSpec.unkID)
-        characters = Array(file.normalizerSpec.precompiledCharsmap)
+        self.characters = characters
+    }
+
+    /// Whether no unit of a character map's trie leads outside it, and no value outside the replacements; see
+    /// ``PrecompiledNormalizer`` for what lies where.
+    private static func isSound(characters: [UInt8]) -> Bool {
+        func unit(_ place: Int) -> UInt32 { (0..<4).reduce(0) { $0 | UInt32(characters[place + $1]) << UInt32(8 * $1) } }
+        guard characters.count > 4 else { return false }
+        let size = Int(unit(0))
+        guard size % 4 == 0, size > 0, size < characters.count - 4, characters.last == 0 else { return false }
+        let (count, replacements) = (size / 4, characters.count - 4 - size)
+        return (0..<count).allSatisfy { index in
+            let value = unit(4 + 4 * index)
+            if value >> 31 == 1 { return Int(value & 0x7FFF_FFFF) < replacements }
+            let offset = Int(value >> 10) << Int((value & 1 << 9) >> 6)
+            let children = index ^ offset
+            // Where a key ends, its value comes first of all children.
+            return children | 0xFF < count && (value >> 8 & 1 == 0 || unit(4 + 4 * children) >> 31 == 1)
+        }
     }
 
     /// The byte that a piece as `<0x0A>` stands for.
