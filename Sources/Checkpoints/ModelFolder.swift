@@ -222,6 +222,7 @@ private struct TransformerSettings {
         "torch_dtype", "dtype", "attn_implementation", "trust_remote_code", "add_pooling_layer", "revision",
         "unpad_inputs", "use_memory_efficient_attention", "low_cpu_mem_usage", "device_map", "padding_side",
         "use_fast", "cache_dir", "token", "local_files_only", "subfolder", "use_cache", "code_revision",
+        "use_safetensors", "safe_serialization",
     ]
 
     init(_ settings: (json: JSON, path: String)?) throws(FileError) {

@@ -29,7 +29,10 @@ public struct TokenDecoder: Sendable {
 
     /// Reads the member `decoder` of a tokenizer file.
     /// - Throws: `FileError` naming a decoder that is not supported.
-    /// - Parameter cleansUp: whether spaces before punctuation are taken out, as `clean_up_tokenization_spaces` says.
+    /// - Parameters:
+    ///   - json: that member.
+    ///   - path: the file, for messages.
+    ///   - cleansUp: whether spaces before punctuation are taken out, as `clean_up_tokenization_spaces` says.
     public init(json: JSON, path: String, cleansUp: Bool = false) throws(FileError) {
         self.cleansUp = cleansUp
         var special: Set<String> = []

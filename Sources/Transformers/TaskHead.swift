@@ -88,7 +88,9 @@ public struct TaskHead: Sendable {
     }
 
     /// The logits of some rows of hidden states: (rows, outputs).
-    /// - Parameter states: (rows, hiddenSize)
+    /// - Parameters:
+    ///   - rows: how many.
+    ///   - states: (rows, hiddenSize)
     public func logits(rows: Int, _ states: UnsafePointer<Float>) -> [Float] { steps.forward(rows: rows, states) }
 }
 

@@ -126,7 +126,9 @@ public struct VectorHead: Sendable {
     public var keepsStates: Bool { tokenSteps.steps.isEmpty }
 
     /// What the model gives for some tokens: (rows, tokenWidth).
-    /// - Parameter states: (rows, hidden)
+    /// - Parameters:
+    ///   - rows: how many tokens.
+    ///   - states: (rows, hidden)
     public func states(rows: Int, _ states: UnsafePointer<Float>) -> [Float] {
         tokenSteps.forward(rows: rows, states)
     }

@@ -84,6 +84,11 @@ class Folder:
         self.write_config()
         self.write_weights()
         self.write_modules()
+        self.reference = path  # What the reference reads.
+        if self.type == "nomic_bert":
+            self.reference = path.parent / (path.name + "--reference")
+            shutil.copytree(path, self.reference, dirs_exist_ok=True)
+            self.auto_config().save_pretrained(self.reference)
 
     def has(self, name):
         return any(place + name in self.files for place in self.places)
@@ -172,6 +177,10 @@ class Folder:
             entries = settings.get("added_tokens_decoder")
             if not entries:
                 continue
+            if isinstance(entries, str):  # A page that was too long to be seen whole; tokenizer.json has them all the same.
+                del settings["added_tokens_decoder"]
+                write_json(path, settings)
+                continue
             last, moved = len(vocabulary), {}
             for _, token in sorted(entries.items(), key=lambda item: int(item[0])):
                 if token["content"] in vocabulary:
@@ -207,6 +216,8 @@ class Folder:
                 config[key] = value
         if self.type == "nomic_bert":
             config["pad_vocab_size_multiple"] = 1
+        if "pooler_hidden_size" in config:
+            config["pooler_hidden_size"] = WIDTH
         for key in ["max_position_embeddings", "n_positions"]:
             if key in config:
                 config[key] = min(config[key], 514)
@@ -231,6 +242,11 @@ class Folder:
         return getattr(transformers, name)
 
     def auto_config(self):
+        if self.type == "nomic_bert":  # The page's keys are those of the code beside the weights; transformers' class has its own.
+            return transformers.NomicBertConfig(
+                hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS, intermediate_size=INNER, vocab_size=self.config["vocab_size"],
+                max_position_embeddings=self.config["n_positions"], type_vocab_size=self.config["type_vocab_size"],
+                rope_parameters={"rope_type": "default", "rope_theta": float(self.config["rotary_emb_base"])})
         return transformers.AutoConfig.from_pretrained(str(self.transformer))
 
     def write_weights(self):
@@ -246,12 +262,16 @@ class Folder:
             with torch.no_grad():
                 model.linear.weight.copy_(torch.randn(8, WIDTH, generator=generator))
         self.model = model
-        state = {}
-        for name, value in model.state_dict().items():
-            state[name] = value.contiguous()
-        # Shared tensors are written once.
+        state = {name: value.contiguous() for name, value in model.state_dict().items()}
+        if self.type == "nomic_bert":  # Under the published names, which transformers' own class is saved with.
+            from safetensors.torch import load_file
+
+            with tempfile.TemporaryDirectory() as scratch:
+                model.save_pretrained(scratch)
+                state = load_file(scratch + "/model.safetensors")
+        # Shared tensors are written once, under the embeddings' name.
         seen = {}
-        for name in list(state):
+        for name in sorted(state, key=lambda name: ".decoder." in name):
             key = (state[name].data_ptr(), tuple(state[name].shape))
             if key in seen and state[name].numel() > 1:
                 del state[name]
@@ -334,7 +354,8 @@ def compare_ids(folder):
 def compare_vectors(folder):
     from sentence_transformers import SentenceTransformer
 
-    model = SentenceTransformer(str(folder.path), device="cpu")
+    # Weights in half precision are computed with in float32, as annulus does.
+    model = SentenceTransformer(str(folder.reference), device="cpu", model_kwargs={"dtype": torch.float32})
     found = annulus("embed", "-m", folder.path, documents=[{"text": text} for text in LINES])
     error = worst([line["embedding"] for line in found], model.encode(LINES))
     parts = [("vectors", error)]
@@ -353,12 +374,12 @@ def compare_states(folder):
     for text in texts_of(folder)[:4]:
         with torch.no_grad():
             wanted = model(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
-        if hasattr(folder.model, "linear"):
-            wanted = wanted @ folder.model.linear.weight.T
-        elif folder.entry["modules"]:
+        if folder.entry["modules"]:  # modules.json says what comes behind; a ColBERT folder without one has its projection in the model.
             from safetensors.torch import load_file
 
             wanted = wanted @ load_file(str(folder.path / "1_Dense/model.safetensors"))["linear.weight"].T
+        elif hasattr(folder.model, "linear"):
+            wanted = wanted @ folder.model.linear.weight.T
         found = annulus("embed", "-m", folder.path, "--pooling", "none", documents=[{"text": text}])
         error = max(error, worst(found[0]["embeddings"], wanted.detach()))
     return [("states of tokens", error)]
@@ -380,11 +401,11 @@ def compare_task(folder, task):
         parts = [("logits", error)]
         names = [model.config.id2label[i] for i in range(len(wanted[0]))]
         if len(names) == 1:
-            scores = np.ravel(CrossEncoder(str(folder.path), device="cpu").predict(PAIRS))
+            scores = np.ravel(CrossEncoder(str(folder.path), device="cpu", model_kwargs={"dtype": torch.float32}).predict(PAIRS))
             parts.append(("scores of pairs", worst([line[0]["score"] for line in found[: len(PAIRS)]], scores)))
         else:
             pipe = transformers.pipeline("text-classification", model=str(folder.path), tokenizer=str(folder.path), device="cpu", top_k=None)
-            one = {entry["label"]: entry["score"] for entry in pipe(LINES[0])}
+            one = {entry["label"]: entry["score"] for entry in pipe([LINES[0]])[0]}
             parts.append(("scores of labels", worst([{e["label"]: e["score"] for e in found[len(PAIRS)]}[name] for name in names], [one[name] for name in names])))
         return parts
     if task == "tokens":
