@@ -98,7 +98,9 @@ package struct SentencepieceModel: Sendable {
     /// Whether no unit of a character map's trie leads outside it, and no value outside the replacements; see
     /// ``PrecompiledNormalizer`` for what lies where.
     private static func isSound(characters: [UInt8]) -> Bool {
-        func unit(_ place: Int) -> UInt32 { (0..<4).reduce(0) { $0 | UInt32(characters[place + $1]) << UInt32(8 * $1) } }
+        func unit(_ place: Int) -> UInt32 {
+            (0..<4).reduce(0) { $0 | UInt32(characters[place + $1]) << UInt32(8 * $1) }
+        }
         guard characters.count > 4 else { return false }
         let size = Int(unit(0))
         guard size % 4 == 0, size > 0, size < characters.count - 4, characters.last == 0 else { return false }
