@@ -45,7 +45,9 @@ struct VocabularySource {
             guard FileBytes.exists(path) else { throw Self.missing(folder, settings) }
             var ids = JSONObject()
             for (id, line) in try Self.lines(path).enumerated() {
-                ids.set(String(line.reversed().drop(while: \.isWhitespace).reversed()), .integer(id))
+                var token = line
+                while token.last?.isWhitespace == true { token.removeLast() }
+                ids.set(token, .integer(id))
             }
             self = .init(path: path, vocabulary: .object(ids), merges: nil)
         case .merges:

@@ -54,6 +54,26 @@ func fuzzSafetensors(_ bytes: [UInt8]) {
     check(end == bytes.count, "the tensors do not cover the file")
 }
 
+func fuzzTorch(_ bytes: [UInt8]) {
+    guard var folder = ScratchFolder.make() else { return }
+    folder.write("pytorch_model.bin", bytes)
+    guard let file = try? TensorFile(path: folder.path + "/pytorch_model.bin") else { return }
+    check(Set(file.names) == Set(file.tensors.keys), "names and tensors differ")
+    for name in file.names {
+        guard let tensor = file.tensors[name] else { preconditionFailure("no tensor \(name)") }
+        check(
+            tensor.byteRange.lowerBound >= 0 && tensor.byteRange.upperBound <= bytes.count,
+            "\(name) lies beyond the file")
+        check(
+            tensor.elementType.byteCount(elements: tensor.elementCount).map { $0 <= bytes.count } ?? false,
+            "\(name) has more elements than the file has room for")
+        if let values = try? file.readFloat32(name) {
+            check(values.count == tensor.elementCount, "\(name) was read in part")
+        }
+        _ = try? file.readIntegers(name)
+    }
+}
+
 func fuzzNumpy(_ bytes: [UInt8]) {
     guard var folder = ScratchFolder.make() else { return }
     folder.write("input.npy", bytes)

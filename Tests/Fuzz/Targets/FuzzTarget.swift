@@ -15,6 +15,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case json
     /// A safetensors file, and the tensors in it.
     case safetensors
+    /// `pytorch_model.bin`, and the tensors in it.
+    case torch
     /// `tokenizer.json`, and behind a zero byte a text.
     case tokenizer
     /// A text for one of several tokenizers, which the first byte chooses.
@@ -23,6 +25,10 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case pattern
     /// `vocab.txt` of an ESM, and behind a zero byte a text.
     case vocabulary
+    /// `tokenizer_config.json`, `special_tokens_map.json`, `added_tokens.json` and `vocab.txt`, zero bytes between them.
+    case settingsOfTokenizer = "tokenizer-settings"
+    /// A model of sentencepiece, for the tokenizer classes that read one.
+    case pieces
     /// `config.json`.
     case configuration
     /// The files of sentence-transformers, zero bytes between them.
@@ -50,10 +56,13 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         switch self {
         case .json: fuzzJSON(bytes)
         case .safetensors: fuzzSafetensors(bytes)
+        case .torch: fuzzTorch(bytes)
         case .tokenizer: fuzzTokenizer(bytes)
         case .text: fuzzText(bytes)
         case .pattern: fuzzPattern(bytes)
         case .vocabulary: fuzzVocabulary(bytes)
+        case .settingsOfTokenizer: fuzzTokenizerSettings(bytes)
+        case .pieces: fuzzPieces(bytes)
         case .configuration: fuzzConfiguration(bytes)
         case .settings: fuzzSettings(bytes)
         case .checkpoint: fuzzCheckpoint(bytes)

@@ -77,6 +77,25 @@ func fuzzPattern(_ bytes: [UInt8]) {
     }
 }
 
+func fuzzTokenizerSettings(_ bytes: [UInt8]) {
+    guard var folder = ScratchFolder.make() else { return }
+    let names = ["tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt"]
+    for (name, part) in zip(names, parts(bytes, 4)) where !part.isEmpty { folder.write(name, part) }
+    folder.write("config.json", Array(#"{"model_type": "bert"}"#.utf8))
+    guard let tokenizer = try? Tokenizer.load(folder: folder.path) else { return }
+    for text in ["", "Hello, [MASK] wörld 12 é\u{301} 中文 <s> a"] { encode(text, tokenizer) }
+}
+
+func fuzzPieces(_ bytes: [UInt8]) {
+    for (type, name) in [("xlm-roberta", "sentencepiece.bpe"), ("albert", "spiece"), ("deberta-v2", "spm")] {
+        guard var folder = ScratchFolder.make() else { return }
+        folder.write(name + ".model", bytes)
+        folder.write("config.json", Array(#"{"model_type": "\#(type)"}"#.utf8))
+        guard let tokenizer = try? Tokenizer.load(folder: folder.path) else { continue }
+        for text in ["", "The river runs cold, Ａé 中文 \u{1F600}\n a"] { encode(text, tokenizer) }
+    }
+}
+
 func fuzzVocabulary(_ bytes: [UInt8]) {
     guard var folder = ScratchFolder.make() else { return }
     let parts = parts(bytes, 2)
