@@ -12,7 +12,6 @@
 #define PAIR_PRODUCT(sum, a, b) (v16)_mm512_dpbf16_ps((__m512)(sum), (__m512bh)(a), (__m512bh)(b))
 #define ROUND_SIXTEEN(x) __builtin_bit_cast(h16, _mm512_cvtneps_pbh((__m512)(x)))
 #define ROUND_TWO(first, second) (i16)_mm512_cvtne2ps_pbh((__m512)(second), (__m512)(first))
-#define BFLOAT16_NATIVE 1
 
 #define ANNULUS_SET avx512
 #define PANEL_VECTORS 4

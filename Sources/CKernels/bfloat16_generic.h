@@ -5,7 +5,14 @@
 //   ROUND_SIXTEEN   (v16): VCVTNEPS2BF16, as h16
 //   ROUND_TWO       (v16 first, v16 second): VCVTNE2PS2BF16, the sixteen pairs of both, as i16
 //
-// Without them the same arithmetic is done in float32: right in every bit, and slow.
+// Without them the same arithmetic is done in float32. Where the processor can take denormal numbers for zero and flush
+// them by itself, as the instruction does, that is two multiply-adds a pair on operands that were widened; a set says so by
+//
+//   FLUSHING        expression that makes it do so and gives what was before
+//   NOT_FLUSHING    (what was before)
+//
+// x86 finds results tiny after rounding, as VDPBF16PS does, and so the bits are the same. ARM finds them tiny before
+// rounding: there, and in the reference, what is flushed is found by comparing, which is slow.
 //
 // Which sum to divide by. The weights are rounded for their product with V, by up to 2⁻⁸ of themselves.
 // Divided by the sum of the rounded weights the error of an output is Σ εⱼpⱼ(vⱼ − o), by the sum of
@@ -21,6 +28,14 @@ typedef uint16_t h16 __attribute__((ext_vector_type(16)));
 typedef int32_t i16_unaligned __attribute__((ext_vector_type(16), aligned(4)));
 typedef uint16_t h16_unaligned __attribute__((ext_vector_type(16), aligned(2)));
 typedef int32_t pair __attribute__((may_alias));
+
+#ifdef FLUSHING
+#define WIDENS 1
+#else
+#define WIDENS 0
+#define FLUSHING 0
+#define NOT_FLUSHING(before) (void)(before)
+#endif
 
 // ---- rounding and pair products -----------------------------------------------------------------
 
@@ -49,6 +64,16 @@ INLINE void store_two(pair *p, v16 first, v16 second) {
 #endif
 }
 
+INLINE v16 odd_terms(i16 x) { return from_bits(x & (int32_t)0xffff0000); }
+INLINE v16 even_terms(i16 x) { return from_bits(x << 16); }
+
+#if WIDENS
+INLINE v16 pair_product(v16 sum, i16 a, i16 b) {
+  return fused(even_terms(a), even_terms(b), fused(odd_terms(a), odd_terms(b), sum));
+}
+#define PAIR_PRODUCT pair_product
+#endif
+
 #ifndef PAIR_PRODUCT
 INLINE v16 flush(v16 x) {
   return from_bits((bits(x) & 0x7f800000) == 0 ? bits(x) & (int32_t)0x80000000 : bits(x));
@@ -66,8 +91,8 @@ INLINE v16 flushed_fused(v16 a, v16 b, v16 c) {
 }
 
 INLINE v16 pair_product(v16 sum, i16 a, i16 b) {
-  sum = flushed_fused(flush(from_bits(a & (int32_t)0xffff0000)), flush(from_bits(b & (int32_t)0xffff0000)), flush(sum));
-  return flushed_fused(flush(from_bits(a << 16)), flush(from_bits(b << 16)), sum);
+  sum = flushed_fused(flush(odd_terms(a)), flush(odd_terms(b)), flush(sum));
+  return flushed_fused(flush(even_terms(a)), flush(even_terms(b)), sum);
 }
 #define PAIR_PRODUCT pair_product
 #endif
@@ -90,6 +115,122 @@ static void bfloat16_round_rows(const float *source, ptrdiff_t source_stride, pt
 
 // ---- panel products -----------------------------------------------------------------------------
 
+#if WIDENS
+// A register block whose rows were widened to floats: their broadcasts cost nothing beside multiply-adds, and of a panel's pairs
+// each half is one operation for all rows.
+INLINE void widened_block(const int rows, const int vectors, const float *a, ptrdiff_t a_stride,
+                          const pair *panel, ptrdiff_t pairs, ptrdiff_t width, float *c, ptrdiff_t c_stride, int goes_on) {
+  v16 sum[ACCUMULATORS];
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = goes_on ? load(c + r * c_stride + 16 * v) : splat(0.0f);
+  for (ptrdiff_t k = 0; k < pairs; k++, panel += width)
+    UNROLL for (int half = 1; half >= 0; half--) {
+      v16 b[4];
+      UNROLL for (int v = 0; v < vectors; v++)
+        b[v] = half ? odd_terms(load_pairs(panel + 16 * v)) : even_terms(load_pairs(panel + 16 * v));
+      UNROLL for (int r = 0; r < rows; r++) {
+        const v16 x = splat(a[r * a_stride + 2 * k + half]);
+        UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = fused(x, b[v], sum[r * vectors + v]);
+      }
+    }
+  UNROLL for (int r = 0; r < rows; r++)
+    UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
+}
+
+// A · B or C + A · B of rows that were widened. Not inlined, so that no arithmetic leaves the stretch in which numbers are flushed.
+static __attribute__((noinline)) void widened_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
+                                                      const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
+                                                      float *c, ptrdiff_t c_stride, int goes_on) {
+  for (ptrdiff_t n; rows > 0; rows -= n, a += n * a_stride, c += n * c_stride) {
+    n = rows >= 6 ? 6 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;  // Six are what both sets have registers for.
+#define WIDENED(rows, vectors, column) \
+  widened_block(rows, vectors, a, a_stride, panel + column, pairs, width, c + column, c_stride, goes_on)
+#define WIDENED_ROWS(vectors, column)            \
+  switch (n) {                                   \
+    case 6: WIDENED(6, vectors, column); break;  \
+    case 4: WIDENED(4, vectors, column); break;  \
+    case 2: WIDENED(2, vectors, column); break;  \
+    default: WIDENED(1, vectors, column); break; \
+  }
+#if PANEL_VECTORS >= 4
+    switch (columns) {
+      case 64: WIDENED_ROWS(4, 0) break;
+      case 48: WIDENED_ROWS(3, 0) break;
+      case 32: WIDENED_ROWS(2, 0) break;
+      default: WIDENED_ROWS(1, 0)
+    }
+#else
+    for (ptrdiff_t column = 0; column < columns; column += 16) WIDENED_ROWS(1, column)
+#endif
+#undef WIDENED_ROWS
+#undef WIDENED
+  }
+}
+
+enum { WIDENED_ROWS_AT_ONCE = 12, WIDENED_PAIRS = 256 };
+
+// Rows of pairs become rows of floats: of sixteen pairs the halves, interleaved.
+INLINE void widen_rows(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, ptrdiff_t pairs, float *wide, ptrdiff_t stride) {
+  for (ptrdiff_t r = 0; r < rows; r++) {
+    ptrdiff_t k = 0;
+    for (; k + 16 <= pairs; k += 16) {
+      const i16 x = load_pairs(a + r * a_stride + k);
+      const v16 even = even_terms(x), odd = odd_terms(x);
+      store(wide + r * stride + 2 * k,
+            __builtin_shufflevector(even, odd, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23));
+      store(wide + r * stride + 2 * k + 16,
+            __builtin_shufflevector(even, odd, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31));
+    }
+    for (; k < pairs; k++) {
+      const uint32_t x = (uint32_t)a[r * a_stride + k], halves[2] = {x << 16, x & 0xffff0000u};
+      memcpy(wide + r * stride + 2 * k, halves, sizeof halves);
+    }
+  }
+}
+
+// C = A·B or C + A·B as if its chains had not been interrupted, while denormal numbers are flushed.
+static void flushing_product(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,
+                             const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
+                             float *c, ptrdiff_t c_stride, int goes_on) {
+  _Alignas(64) float wide[WIDENED_ROWS_AT_ONCE * 2 * WIDENED_PAIRS];
+  if (pairs == 0) widened_product(wide, 0, rows, panel, 0, width, columns, c, c_stride, goes_on);
+  for (ptrdiff_t n; rows > 0; rows -= n, a += n * a_stride, c += n * c_stride) {
+    n = rows < WIDENED_ROWS_AT_ONCE ? rows : WIDENED_ROWS_AT_ONCE;
+    for (ptrdiff_t k = 0, some; k < pairs; k += some) {
+      some = pairs - k < WIDENED_PAIRS ? pairs - k : WIDENED_PAIRS;
+      widen_rows(a + k, a_stride, n, some, wide, 2 * some);
+      widened_product(wide, 2 * some, n, panel + k * width, some, width, columns, c, c_stride, goes_on || k > 0);
+    }
+  }
+}
+
+// The same in every mode. Sums that are added are added by themselves, for what they are added to may be denormal.
+static void pair_panel_product(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,
+                               const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
+                               float *c, ptrdiff_t c_stride, int accumulate) {
+  if (accumulate != ANNULUS_ADD) {
+    const uint32_t before = FLUSHING;
+    flushing_product(a, a_stride, rows, panel, pairs, width, columns, c, c_stride, accumulate);
+    NOT_FLUSHING(before);
+    return;
+  }
+  for (ptrdiff_t n; rows > 0; rows -= n, a += n * a_stride, c += n * c_stride) {
+    _Alignas(64) float own[WIDENED_ROWS_AT_ONCE * 64];
+    n = rows < WIDENED_ROWS_AT_ONCE ? rows : WIDENED_ROWS_AT_ONCE;
+    const uint32_t before = FLUSHING;
+    flushing_product(a, a_stride, n, panel, pairs, width, columns, own, columns, 0);
+    NOT_FLUSHING(before);
+    for (ptrdiff_t r = 0; r < n; r++)
+      for (ptrdiff_t j = 0; j < columns; j += 16)
+        store(c + r * c_stride + j, load(own + r * columns + j) + load(c + r * c_stride + j));
+  }
+}
+// Whole pairs of rows amid others, where denormal numbers are flushed already.
+INLINE void run_of_pairs(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, const pair *panel, ptrdiff_t pairs, ptrdiff_t width,
+                         float *c, ptrdiff_t c_stride) {
+  flushing_product(a, a_stride, rows, panel, pairs, width, width, c, c_stride, 1);
+}
+#else
 // One register block: `rows` × 16·`vectors` elements of C, each one chain of pair products.
 INLINE void pair_block(const int rows, const int vectors, const pair *a, ptrdiff_t a_stride,
                        const pair *panel, ptrdiff_t pairs, ptrdiff_t width,
@@ -152,6 +293,13 @@ static void pair_panel_product(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows
     pair_column_group_1(a, a_stride, rows, panel + column, pairs, width, c + column, c_stride, accumulate);
 }
 
+
+INLINE void run_of_pairs(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, const pair *panel, ptrdiff_t pairs, ptrdiff_t width,
+                         float *c, ptrdiff_t c_stride) {
+  pair_panel_product(a, a_stride, rows, panel, pairs, width, width, c, c_stride, ANNULUS_CONTINUE);
+}
+#endif
+
 static void bfloat16_panel_product(const void *a, ptrdiff_t a_stride, ptrdiff_t rows,
                                    const void *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
                                    float *c, ptrdiff_t c_stride, int accumulate) {
@@ -165,7 +313,7 @@ INLINE uint64_t pair_mask_word(const uint64_t *mask, ptrdiff_t w, ptrdiff_t dept
 }
 
 // One pair of one row, of which only the bits of `keep` take part.
-static void half_pair(pair a, const pair *panel, ptrdiff_t width, float *c, pair keep) {
+static __attribute__((noinline)) void half_pair(pair a, const pair *panel, ptrdiff_t width, float *c, pair keep) {
   for (ptrdiff_t column = 0; column < width; column += 16)
     store(c + column, PAIR_PRODUCT(load(c + column), (i16)(a & keep), load_pairs(panel + column) & keep));
 }
@@ -181,6 +329,7 @@ static void bfloat16_masked_panel_product(const void *a_pairs, ptrdiff_t a_strid
   const pair *a = a_pairs, *panel = panel_pairs;
   if (!accumulate)
     for (ptrdiff_t r = 0; r < rows; r++) memset(c + r * c_stride, 0, (size_t)width * sizeof(float));
+  const uint32_t before = FLUSHING;
   for (ptrdiff_t r0 = 0; r0 < rows; r0 += MASK_ROWS) {
     const ptrdiff_t n = rows - r0 < MASK_ROWS ? rows - r0 : MASK_ROWS;
     for (ptrdiff_t w = 0; 64 * w < depth; w++) {
@@ -209,8 +358,7 @@ static void bfloat16_masked_panel_product(const void *a_pairs, ptrdiff_t a_strid
             const unsigned halves = own >> (2 * i) & 3;
             if (halves == 3) {
               while (stop < end && (own >> (2 * stop) & 3) == 3) stop++;
-              pair_panel_product(row + i, a_stride, dense ? n : 1, panel + (32 * w + i) * width, stop - i, width, width,
-                                 sums, c_stride, 1);
+              run_of_pairs(row + i, a_stride, dense ? n : 1, panel + (32 * w + i) * width, stop - i, width, sums, c_stride);
             } else if (halves) {
               half_pair(row[i], panel + (32 * w + i) * width, width, sums, halves == 1 ? 0xffff : (pair)0xffff0000);
             }
@@ -220,9 +368,28 @@ static void bfloat16_masked_panel_product(const void *a_pairs, ptrdiff_t a_strid
       }
     }
   }
+  NOT_FLUSHING(before);
 }
 
 // ---- softmax ------------------------------------------------------------------------------------
+
+#if WIDENS
+// A row's scores become weights, rounded to bfloat16 and left as floats; returns the lane sums before rounding.
+INLINE v16 widened_weights(float *s, ptrdiff_t keys, float scale, float highest) {
+  const v16 steps = splat(scale), base = splat(row_base(highest));
+  v16 sum = splat(0.0f);
+  for (ptrdiff_t j = 0; j < keys; j += 16) {
+    const uint32_t seen = visible(NULL, j / 16, keys);
+    v16 e = weight_lanes((load(s + j) - base) * steps);
+    if (seen != 0xffff) e = lanes(seen) ? e : splat(0.0f);
+    // Nothing is below 2⁻¹²⁵ but 0, so that only NaN needs care.
+    const w16 b = __builtin_bit_cast(w16, e), nearest = b + 0x7fffu + ((b >> 16) & 1u);
+    store(s + j, e == e ? __builtin_bit_cast(v16, nearest & 0xffff0000u) : e);
+    sum += e;
+  }
+  return sum;
+}
+#endif
 
 // A row's scores become pairs of weights in its first half; returns the lane sums before rounding.
 INLINE v16 pair_weights(float *s, ptrdiff_t keys, const uint64_t *mask, float scale, float highest) {
@@ -273,7 +440,7 @@ static void bfloat16_softmax_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, 
 
 // ---- fused attention ----------------------------------------------------------------------------
 
-#if PANEL_VECTORS >= 4
+#if PANEL_VECTORS >= 4 && !WIDENS
 enum { PAIR_STRIP = ROWS_4 };
 
 // Scores of one strip against one full panel of 64 keys, with their lane maxima; meanwhile the scores of
@@ -326,13 +493,39 @@ INLINE void pair_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
                        panel_width(width - column), panel_width(width - column), o + column, o_stride, 0);
 }
 
+#if WIDENS
+// At most twelve rows: queries are widened once for all keys, and weights stay floats.
+static void attend_widened(const pair *q, ptrdiff_t q_stride, ptrdiff_t rows, const pair *k_panels, ptrdiff_t pairs,
+                           const pair *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float scale,
+                           float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scores) {
+  const ptrdiff_t stride = (keys + 15) / 16 * 16, width = (value_columns + 15) / 16 * 16, key_pairs = pairs_of(keys);
+  _Alignas(64) float wide[WIDENED_ROWS_AT_ONCE * 2 * WIDENED_PAIRS];
+  v16 sums[WIDENED_ROWS_AT_ONCE];
+  widen_rows(q, q_stride, rows, pairs, wide, 2 * pairs);
+  uint32_t before = FLUSHING;
+  for (ptrdiff_t key = 0; key < keys; key += 64)
+    widened_product(wide, 2 * pairs, rows, k_panels + key * pairs, pairs, panel_width(stride - key), panel_width(stride - key),
+                    scores + key, stride, 0);
+  NOT_FLUSHING(before);
+  for (ptrdiff_t r = 0; r < rows; r++) sums[r] = row_maxima(scores + r * stride, keys, NULL);
+  for (ptrdiff_t r = 0; r < rows; r++) row_max[r] = largest_lane(sums[r]);
+  for (ptrdiff_t r = 0; r < rows; r++) sums[r] = widened_weights(scores + r * stride, keys, scale, row_max[r]);
+  for (ptrdiff_t r = 0; r < rows; r++) finish_pairs(sums[r], scale, row_max + r, row_sum + r);
+  before = FLUSHING;
+  for (ptrdiff_t column = 0; column < width; column += 64)
+    widened_product(scores, stride, rows, v_panels + column * key_pairs, key_pairs, panel_width(width - column),
+                    panel_width(width - column), o + column, o_stride, 0);
+  NOT_FLUSHING(before);
+}
+#endif
+
 static void bfloat16_attend_tile(const void *queries, ptrdiff_t q_stride, ptrdiff_t rows,
                                  const void *k_panels, ptrdiff_t depth,
                                  const void *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float scale,
                                  float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch) {
   const ptrdiff_t stride = (keys + 15) / 16 * 16, pairs = pairs_of(depth);
   const pair *q = queries;
-#if PANEL_VECTORS >= 4
+#if PANEL_VECTORS >= 4 && !WIDENS
   if (keys > 0 && keys % 64 == 0 && rows >= 2 * PAIR_STRIP) {
     float *scores = scratch, *before = scratch + PAIR_STRIP * stride;
     v16 maxima[PAIR_STRIP], sums[PAIR_STRIP];
@@ -369,6 +562,12 @@ static void bfloat16_attend_tile(const void *queries, ptrdiff_t q_stride, ptrdif
 #endif
   for (ptrdiff_t n; rows > 0; rows -= n, q += n * q_stride, row_max += n, row_sum += n, o += n * o_stride) {
     n = rows < 12 ? rows : 12;
+#if WIDENS
+    if (pairs <= WIDENED_PAIRS) {
+      attend_widened(q, q_stride, n, k_panels, pairs, v_panels, value_columns, keys, scale, row_max, row_sum, o, o_stride, scratch);
+      continue;
+    }
+#endif
     pair_scores(q, q_stride, n, k_panels, pairs, keys, scratch, stride);
     bfloat16_softmax_rows(scratch, stride, n, keys, NULL, 0, scale, row_max, row_sum);
     pair_values(scratch, stride, n, v_panels, value_columns, keys, o, o_stride);
@@ -440,8 +639,16 @@ static double bfloat16_peak(ptrdiff_t iterations, float *sink) {
 #define BFLOAT16_JOINED(a, b) a##b
 #define BFLOAT16_TABLE_OF(x) BFLOAT16_JOINED(annulus_bfloat16_kernels_, x)
 
+#if WIDENS
+#define BFLOAT16_PRODUCTS ANNULUS_WIDENED
+#elif defined(ROUND_TWO)
+#define BFLOAT16_PRODUCTS ANNULUS_OWN_INSTRUCTIONS
+#else
+#define BFLOAT16_PRODUCTS ANNULUS_COMPARED
+#endif
+
 const annulus_bfloat16_kernels BFLOAT16_TABLE_OF(ANNULUS_SET) = {
-  .native = BFLOAT16_NATIVE,
+  .products = BFLOAT16_PRODUCTS,
   .round_rows = bfloat16_round_rows,
   .panel_product = bfloat16_panel_product,
   .masked_panel_product = bfloat16_masked_panel_product,

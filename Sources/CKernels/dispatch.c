@@ -18,12 +18,24 @@ const annulus_kernels *annulus_kernels_available(int index) {
   return index >= 0 && index < count ? sets[index] : NULL;
 }
 
+const annulus_bfloat16_kernels *annulus_bfloat16_kernels_widened(int index) {
+#if defined(__x86_64__)
+  const annulus_kernels *set = annulus_kernels_available(index);
+  if (set == &annulus_kernels_avx512) return &annulus_bfloat16_kernels_avx512_widened;
+  if (set == &annulus_kernels_avx2) return &annulus_bfloat16_kernels_avx2;
+#else
+  (void)index;
+#endif
+  return NULL;
+}
+
 const annulus_bfloat16_kernels *annulus_bfloat16_kernels_available(int index) {
   const annulus_kernels *set = annulus_kernels_available(index);
   if (!set) return NULL;
 #if defined(__x86_64__)
   if (set == &annulus_kernels_avx512 && __builtin_cpu_supports("avx512bf16")) return &annulus_bfloat16_kernels_avx512;
-  if (set != &annulus_kernels_reference) return &annulus_bfloat16_kernels_avx2;
+  const annulus_bfloat16_kernels *widened = annulus_bfloat16_kernels_widened(index);
+  if (widened) return widened;
 #elif defined(__aarch64__)
   if (set == &annulus_kernels_neon) return &annulus_bfloat16_kernels_neon;
 #endif

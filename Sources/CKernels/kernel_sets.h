@@ -15,6 +15,7 @@ extern const annulus_kernels annulus_kernels_avx2;
 extern const annulus_bfloat16_kernels annulus_bfloat16_kernels_avx2;
 extern const annulus_kernels annulus_kernels_avx512;
 extern const annulus_bfloat16_kernels annulus_bfloat16_kernels_avx512;
+extern const annulus_bfloat16_kernels annulus_bfloat16_kernels_avx512_widened;
 #elif defined(__aarch64__)
 extern const annulus_kernels annulus_kernels_neon;
 extern const annulus_bfloat16_kernels annulus_bfloat16_kernels_neon;

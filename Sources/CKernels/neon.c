@@ -8,7 +8,6 @@
 #define ACCUMULATORS 6
 #include "kernels_generic.h"
 
-#define BFLOAT16_NATIVE 0
 #include "bfloat16_generic.h"
 
 #endif

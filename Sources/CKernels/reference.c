@@ -8,5 +8,4 @@
 #define ACCUMULATORS 4
 #include "kernels_generic.h"
 
-#define BFLOAT16_NATIVE 0
 #include "bfloat16_generic.h"

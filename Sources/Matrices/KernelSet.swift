@@ -17,8 +17,24 @@ public struct KernelSet: Sendable, Hashable {
     /// The table of the bfloat16 functions, documented in `annulus_bfloat16_kernels.h`.
     public var bfloat16Functions: annulus_bfloat16_kernels { annulus_bfloat16_kernels_available(index).pointee }
 
-    /// Whether bfloat16 products run on instructions of their own; elsewhere the same bits take longer than float32.
-    public var hasNativeBFloat16: Bool { bfloat16Functions.native != 0 }
+    /// How a set computes products of bfloat16, always with the same bits.
+    public enum BFloat16Products: Sendable {
+        /// By instructions of the processor's own, faster than float32.
+        case instructions
+        /// By float32 multiply-adds on widened operands, about as fast as float32.
+        case widened
+        /// By float32 multiply-adds whose results are compared one by one, far slower than float32.
+        case compared
+    }
+
+    /// How this one does.
+    public var bfloat16Products: BFloat16Products {
+        switch Int(bfloat16Functions.products) {
+        case ANNULUS_OWN_INSTRUCTIONS: .instructions
+        case ANNULUS_WIDENED: .widened
+        default: .compared
+        }
+    }
 
     /// The sets that this machine can run, the reference first and the fastest last.
     public static let available: [KernelSet] = {

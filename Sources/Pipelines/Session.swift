@@ -170,7 +170,7 @@ public final class Session {
                 (e^2δ·(1 + 2⁻⁸) − 1)·max|v|, δ = 2⁻⁸·|scale|·‖q‖·‖k‖
                 """)
         }
-        if settings.element == .bfloat16, !kernels.hasNativeBFloat16 {
+        if settings.element == .bfloat16, kernels.bfloat16Products == .compared {
             log.warning(
                 "kernel \(kernels.name) has no bfloat16 instructions here: the bits are the same, but float32 would be faster"
             )

@@ -54,6 +54,13 @@ enum PairModel {
 /// Equal bits; of NaNs, only that both are.
 private func same(_ a: Float, _ b: Float) -> Bool { a.bitPattern == b.bitPattern || (a.isNaN && b.isNaN) }
 
+/// The bfloat16 functions of every set, and those that widen where the processor's own instructions would be taken.
+private let bfloat16Sets: [(name: String, bfloat16Functions: annulus_bfloat16_kernels)] =
+    kernelSets.map { ($0.name, $0.bfloat16Functions) }
+    + kernelSets.indices.compactMap { index in
+        annulus_bfloat16_kernels_widened(Int32(index)).map { ("\(kernelSets[index].name) widened", $0.pointee) }
+    }
+
 struct BFloat16Tests {
     /// Pairs with a bias to what goes wrong: zeros, infinities, NaN, denormal numbers, products around 2⁻¹²⁶.
     private static func awkward(_ random: inout RandomNumbers, kind: Int) -> UInt16 {
@@ -88,15 +95,20 @@ struct BFloat16Tests {
                             | [0, 1, 0x7fffff][random.below(3)]
                         : UInt32(Self.awkward(&random, kind: kind)) << 16 | UInt32(random.below(1 << 16)))
             }
-            for set in kernelSets {
+            for set in bfloat16Sets {
+                // Goes on with chains, or adds its own to what is there, which may be denormal and stays so.
+                let adds = round % 3 == 2
                 var c = start
-                set.bfloat16Functions.panel_product(a, pairs, rows, panel, 2 * pairs, width, width, &c, width, 1)
+                set.bfloat16Functions.panel_product(
+                    a, pairs, rows, panel, 2 * pairs, width, width, &c, width,
+                    Int32(adds ? ANNULUS_ADD : ANNULUS_CONTINUE))
                 for row in 0..<rows {
                     for column in 0..<width {
-                        var sum = start[row * width + column]
+                        var sum = adds ? 0 : start[row * width + column]
                         for k in 0..<pairs {
                             sum = PairModel.product(sum, a[row * pairs + k], panel[k * width + column])
                         }
+                        if adds { sum += start[row * width + column] }
                         let value = c[row * width + column]
                         if !same(value, sum) {
                             Issue.record("\(set.name): \(value) for \(sum), round \(round), seed \(random.seed)")
@@ -117,7 +129,7 @@ struct BFloat16Tests {
                 let b = UInt32(PairModel.round(-Float(sign: .plus, exponent: 70 - exponent, significand: 1)))
                 for shift: UInt32 in [0, 16] {
                     let expected = PairModel.product(.leastNormalMagnitude, a << shift, b << shift)
-                    for set in kernelSets {
+                    for set in bfloat16Sets {
                         var c = [Float](repeating: .leastNormalMagnitude, count: 16)
                         set.bfloat16Functions.panel_product(
                             [a << shift], 1, 1, [UInt32](repeating: b << shift, count: 16), 2, 16, 16, &c, 16, 1)
@@ -136,7 +148,7 @@ struct BFloat16Tests {
         for upper in stride(from: UInt32(0), to: 1 << 16, by: isDebug ? 61 : 1) {
             let source = lower.map { Float(bitPattern: upper << 16 | $0) }
             let expected = PairModel.pairs(source, rows: 1, columns: source.count)
-            for set in kernelSets {
+            for set in bfloat16Sets {
                 var pairs = [UInt32](repeating: 0xdead_beef, count: 4)
                 set.bfloat16Functions.round_rows(source, source.count, 1, source.count, 1, &pairs, 3)
                 if pairs != expected + [0xdead_beef] { Issue.record("\(set.name): \(source)") }
@@ -155,7 +167,7 @@ struct BFloat16Tests {
         func element(_ k: Int, _ c: Int, transposed: Bool) -> UInt16 {
             k < depth && c < n ? PairModel.round(transposed ? columns[c * depth + k] : columns[k * n + c]) : 0
         }
-        for set in kernelSets {
+        for set in bfloat16Sets {
             let functions = set.bfloat16Functions
             for transposed in [true, false] {
                 var panels = [UInt32](repeating: 0xffff_ffff, count: pairs * padded(n) + 1)
@@ -221,7 +233,7 @@ struct BFloat16Tests {
                 let mask = maskWords(rows: rows, columns: depth, visible)
                 let aPairs = PairModel.pairs(a, rows: rows, columns: depth)
                 var first: [Float]?
-                for set in kernelSets {
+                for set in bfloat16Sets {
                     let functions = set.bfloat16Functions
                     var panels = [UInt32](repeating: 0, count: pairs * width)
                     functions.pack_columns(panel, width, depth, width, &panels)
@@ -285,7 +297,7 @@ struct BFloat16Tests {
                     mask.words[row * mask.stride + key / 64] >> UInt64(key % 64) & 1 == 1
                 }
                 var first: [UInt32]?
-                for set in kernelSets {
+                for set in bfloat16Sets {
                     var s = scores
                     var rowMax = [Float](repeating: 0, count: rows), rowSum = rowMax
                     mask.words.withUnsafeBufferPointer {
@@ -344,7 +356,7 @@ struct BFloat16Tests {
         for rows in isDebug ? [1, 13, 18] : [1, 5, 6, 11, 12, 13, 17, 18, 24, 25, 53] {
             let q = PairModel.pairs(random.floats(rows * depth, -3...3), rows: rows, columns: depth)
             var first: [[UInt32]]?
-            for set in kernelSets {
+            for set in bfloat16Sets {
                 let functions = set.bfloat16Functions
                 var kPanels = [UInt32](repeating: 0, count: scoreStride * pairs),
                     vPanels = [UInt32](repeating: 0, count: width * keyPairs)
@@ -393,7 +405,7 @@ struct BFloat16Tests {
     @Test("a NaN in one query makes that row NaN and no other; a tile of −∞ scores weighs nothing")
     func specialRows() {
         let keys = 64, depth = 16, rows = 24
-        for set in kernelSets {
+        for set in bfloat16Sets {
             let functions = set.bfloat16Functions
             var q = [Float](repeating: 0.25, count: rows * depth)
             q[7 * depth + 3] = .nan
@@ -471,6 +483,37 @@ struct BFloat16Tests {
             }
             for at in y.indices where at % yStride >= shape.outputs || at >= shape.rows * yStride {
                 #expect(y[at] == guardValue, "beside the result at \(at)")
+            }
+        }
+    }
+
+    @Test("long rows, of several pieces, have the bits of the model; the thread flushes nothing afterwards")
+    func longRows() {
+        var random = RandomNumbers()
+        print("seed \(random.seed)")
+        let rows = 7, width = 64
+        for pairs in [255, 256, 257, 700] {
+            let a = PairModel.pairs(random.floats(rows * 2 * pairs), rows: rows, columns: 2 * pairs)
+            let panel = PairModel.pairs(random.floats(2 * pairs * width), rows: pairs, columns: 2 * width)
+            for set in bfloat16Sets {
+                for mode in [ANNULUS_START, ANNULUS_CONTINUE, ANNULUS_ADD] {
+                    var c = [Float](repeating: 0x1p-149, count: rows * width)
+                    set.bfloat16Functions.panel_product(
+                        a, pairs, rows, panel, 2 * pairs, width, width, &c, width, Int32(mode))
+                    for row in [0, rows - 1] {
+                        for column in [0, 15, 63] {
+                            var sum: Float = 0
+                            for k in 0..<pairs {
+                                sum = PairModel.product(sum, a[row * pairs + k], panel[k * width + column])
+                            }
+                            #expect(
+                                c[row * width + column] == (mode == ANNULUS_ADD ? sum + 0x1p-149 : sum),
+                                "\(set.name), \(pairs) pairs, mode \(mode), seed \(random.seed)")
+                        }
+                    }
+                }
+                #expect(
+                    random.float(0x1p-149...0x1p-149) + 0x1p-149 == 0x1p-148, "\(set.name) left the thread flushing")
             }
         }
     }

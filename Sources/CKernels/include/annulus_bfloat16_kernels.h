@@ -9,7 +9,7 @@
 // Arithmetic. A product of a pair is what the instruction VDPBF16PS does (Intel 64 and IA-32 Architectures
 // Software Developer's Manual, volume 2): c ← c + a₁·b₁, then c ← c + a₀·b₀, each a fused multiply-add that
 // rounds to nearest even, takes denormal operands for zero and flushes denormal results to zero, whatever
-// the control register says. Where the instruction is missing the kernels compute the same bits.
+// the control register says. Where the instruction is missing the kernels compute the same bits otherwise.
 // Rounding to bfloat16 is VCVTNEPS2BF16: to nearest even, denormal numbers to zero, NaN stays NaN.
 #ifndef ANNULUS_BFLOAT16_KERNELS_H
 #define ANNULUS_BFLOAT16_KERNELS_H
@@ -21,8 +21,12 @@
 extern "C" {
 #endif
 
+// How products of pairs are computed, with the same bits: by the processor's own instructions; by multiply-adds on operands widened
+// to float32, while the processor flushes denormal numbers; or so that what is to be flushed is found by comparing, which is slow.
+enum { ANNULUS_COMPARED = 0, ANNULUS_WIDENED = 1, ANNULUS_OWN_INSTRUCTIONS = 2 };
+
 typedef struct annulus_bfloat16_kernels {
-  int native;  // whether the processor's own bfloat16 instructions are used
+  int products;  // how products are computed, one of the three above
 
   // pairs[r][k] = (source[r][2k], source[r][2k + 1]) · scale, rounded. scale is a power of two.
   void (*round_rows)(const float *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns, float scale,
@@ -69,6 +73,8 @@ typedef struct annulus_bfloat16_kernels {
 
 // The bfloat16 kernels that go with annulus_kernels_available(index); NULL past the end.
 const annulus_bfloat16_kernels *annulus_bfloat16_kernels_available(int index);
+// Those that widen, also where the processor has instructions of its own; NULL where a set has none.
+const annulus_bfloat16_kernels *annulus_bfloat16_kernels_widened(int index);
 
 #ifdef __cplusplus
 }

@@ -61,11 +61,13 @@ struct Doctor: ParsableCommand {
             rows.mend(
                 "only the portable kernels run here, far below what a processor with AVX2, AVX-512 or NEON reaches")
         }
-        rows.add(
-            "bfloat16",
-            session.kernels.hasNativeBFloat16
-                ? "by the processor's own dot products (VDPBF16PS)"
-                : "computed in float32: the same bits, and slower than --dtype float32")
+        let products =
+            switch session.kernels.bfloat16Products {
+            case .instructions: "by the processor's own dot products (VDPBF16PS), faster than --dtype float32"
+            case .widened: "widened to float32: the same bits, half the memory, about the speed of --dtype float32"
+            case .compared: "computed in float32: the same bits, and slower than --dtype float32"
+            }
+        rows.add("bfloat16", products)
         rows.add(
             "peak",
             String(format: "%.0f GFLOP/s over all threads (fused multiply-adds, \(runOptions.dtype.rawValue))", peak))
