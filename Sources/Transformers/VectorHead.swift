@@ -89,8 +89,9 @@ public struct VectorHead: Sendable {
         }
         if pools, poolings == nil {
             guard let pooling = pooling ?? (folder.modules == nil ? .mean : nil) else {
+                // A ColBERT folder of the first kind has its projection among the weights, and no list.
                 throw FileError(
-                    .malformed, path: list,
+                    .malformed, path: FileBytes.exists(list) ? list : folder.path,
                     "has no Pooling, so no vectors come of this model; choose one with --pooling, or --pooling none for the states of tokens"
                 )
             }

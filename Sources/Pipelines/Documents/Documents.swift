@@ -163,7 +163,10 @@ struct DocumentReader {
             let value = try json(line, source)
             guard let text = value[textField]?.string else {
                 throw FileError(
-                    .malformed, path: source, "has no text in a field '\(textField)'; name the field with --text-field")
+                    .malformed, path: source,
+                    value.object == nil
+                        ? "holds \(value.kindName) where an object is needed; write one document a line, as {\"\(textField)\": …}"
+                        : "has no text in a field '\(textField)'; name the field with --text-field")
             }
             let label = value["label"].flatMap { $0.isNull ? nil : $0 }
             let pair = value["text_pair"].flatMap { $0.isNull ? nil : $0 }
