@@ -71,11 +71,9 @@ package struct EncodingPipeline {
     ///   - lengths: where each came from, and its tokens.
     func tell(cut: [String], lengths: some Sequence<(source: String, tokens: Int)>) {
         if let first = cut.first {
+            let limit = "cut to the limit of \(maximumLength) tokens (--truncate \(truncation.rawValue))"
             session.log.warning(
-                """
-                \(cut.count == 1 ? "\(first) was" : "\(cut.count) documents were, the first \(first),") cut to the limit of \
-                \(maximumLength) tokens (--truncate \(truncation.rawValue))
-                """)
+                cut.count == 1 ? "\(first) was \(limit)" : "\(cut.count) documents were \(limit), the first \(first)")
         }
         let trained = model.trainedLength
         guard maximumLength > trained.tokens, let first = lengths.first(where: { $0.tokens > trained.tokens }) else {

@@ -71,8 +71,10 @@ def failure(ended, verb):
 class Ours:
     """`annulus bench …`, started anew for every turn; its own uncounted run comes first."""
 
-    def __init__(self, arguments, ranks=1, threads=1, repetitions=1, prepare=None):
+    def __init__(self, arguments, ranks=1, threads=1, repetitions=1, prepare=None, kernel=None):
         self.arguments, self.ranks, self.threads = arguments, ranks, threads
+        # The kernel set; none: the machine's best.
+        self.kernel = kernel
         # Makes what the command reads; given the session.
         self.prepare = prepare
         # Of one turn, for work of milliseconds: its median is the turn's figure.
@@ -80,12 +82,15 @@ class Ours:
 
     def describe(self):
         launch = "mpirun -np %d, a core each: " % self.ranks if self.ranks > 1 else ""
-        return "%sannulus bench %s --threads %d" % (launch, shlex.join(self.arguments), self.threads)
+        kernel = "ANNULUS_KERNEL=%s " % self.kernel if self.kernel else ""
+        return "%s%sannulus bench %s --threads %d" % (kernel, launch, shlex.join(self.arguments), self.threads)
 
     def start(self, session):
         self.session = session
         if self.ranks * self.threads > session.cores:
             raise Skipped("needs %d cores, and %d may be used" % (self.ranks * self.threads, session.cores))
+        if self.kernel and self.kernel not in session.kernels():
+            raise Skipped("this processor cannot run the kernel set %s" % self.kernel)
         if self.prepare:
             self.prepare(session)
 
@@ -93,7 +98,8 @@ class Ours:
         launch = self.session.mpirun + ["-np", str(self.ranks)] if self.ranks > 1 else []
         command = launch + [self.session.annulus, "bench", *self.arguments, "--threads", str(self.threads)]
         ended = subprocess.run(
-            command + ["--repetitions", str(self.repetitions), "--format", "json", "--quiet"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+            command + ["--repetitions", str(self.repetitions), "--format", "json", "--quiet"], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            env=dict(os.environ, ANNULUS_KERNEL=self.kernel) if self.kernel else None)
         if ended.returncode != 0:
             raise failure(ended, "bench " + self.arguments[0])
         return json.loads(ended.stdout)
@@ -258,6 +264,14 @@ class Session:
     python: str
     why_no_peers: str
     cores: int
+
+    def kernels(self):
+        """The kernel sets of this machine, as `doctor` names them."""
+        ended = subprocess.run([self.annulus, "doctor"], stdin=subprocess.DEVNULL, capture_output=True, text=True)
+        listed = [line.split("can run:", 1)[1] for line in ended.stdout.splitlines() if line.startswith("kernel set ")]
+        if not listed:
+            raise Failed("annulus doctor names no kernel sets")
+        return [name.strip() for name in listed[0].split(",")]
 
 
 def processor():
