@@ -223,8 +223,8 @@ def all_rows(quick):
                 dense(inputs, outputs, "bfloat16", kernel=kernel), note="of the peak of the set's bfloat16 products")
         rows.append(Row("onnx-attention-%s" % kernel, "attention float32, %s, d = 64, against ONNX Runtime, one thread, %s" % (shape, kernel),
                         "ratio", targets["onnx"],
-                        [attention(kernel=kernel), Peer("onnx-attention", threads=1, length=length, heads=heads, dimension=64)],
-                        note="ONNX Runtime takes the best instructions of the processor"))
+                        [attention(kernel=kernel, beside_peer=True),
+                         Peer("onnx-attention", threads=1, length=length, heads=heads, dimension=64)]))
     rows.append(Row("two-ranks", "attention, two ranks of one thread against one, %s" % shape, "ratio", 1.95,
                     [attention(ranks=2), attention()]))
     rows.append(Row("two-threads", "attention, one rank of two threads against one, %s" % shape, "ratio", 1.95,

@@ -71,10 +71,10 @@ def failure(ended, verb):
 class Ours:
     """`annulus bench …`, started anew for every turn; its own uncounted run comes first."""
 
-    def __init__(self, arguments, ranks=1, threads=1, repetitions=1, prepare=None, kernel=None):
+    def __init__(self, arguments, ranks=1, threads=1, repetitions=1, prepare=None, kernel=None, beside_peer=False):
         self.arguments, self.ranks, self.threads = arguments, ranks, threads
-        # The kernel set; none: the machine's best.
-        self.kernel = kernel
+        # The kernel set; none: the machine's best. Beside a peer only the best is fair, for the peer takes no other.
+        self.kernel, self.beside_peer = kernel, beside_peer
         # Makes what the command reads; given the session.
         self.prepare = prepare
         # Of one turn, for work of milliseconds: its median is the turn's figure.
@@ -89,8 +89,11 @@ class Ours:
         self.session = session
         if self.ranks * self.threads > session.cores:
             raise Skipped("needs %d cores, and %d may be used" % (self.ranks * self.threads, session.cores))
-        if self.kernel and self.kernel not in session.kernels():
+        kernels = session.kernels() if self.kernel else []
+        if self.kernel and self.kernel not in kernels:
             raise Skipped("this processor cannot run the kernel set %s" % self.kernel)
+        if self.beside_peer and self.kernel != kernels[-1]:
+            raise Skipped("not measured: the peer takes this processor's %s, which %s cannot be held against" % (kernels[-1], self.kernel))
         if self.prepare:
             self.prepare(session)
 
