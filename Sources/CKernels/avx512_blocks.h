@@ -5,6 +5,7 @@
 
 #define TABLE_LOOKUP(n)                                                                               \
   (i16)_mm512_permutex2var_epi32(_mm512_load_si512(exp_table), (__m512i)(n), _mm512_load_si512(exp_table + 16))
+#define TABLED_WEIGHTS
 #define PANEL_VECTORS 4
 #define ROWS_1 14
 #define ROWS_2 12

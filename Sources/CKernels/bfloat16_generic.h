@@ -23,7 +23,6 @@
 
 #include "annulus_bfloat16_kernels.h"
 
-typedef uint32_t w16 __attribute__((ext_vector_type(16)));
 typedef uint16_t h16 __attribute__((ext_vector_type(16)));
 typedef int32_t i16_unaligned __attribute__((ext_vector_type(16), aligned(4)));
 typedef uint16_t h16_unaligned __attribute__((ext_vector_type(16), aligned(2)));
@@ -46,9 +45,9 @@ INLINE ptrdiff_t pairs_of(ptrdiff_t terms) { return (terms + 1) / 2; }
 
 #ifndef ROUND_SIXTEEN
 INLINE h16 round_sixteen(v16 x) {
-  const w16 b = __builtin_bit_cast(w16, x), magnitude = b & 0x7fffffffu;
-  const w16 nearest = b + 0x7fffu + ((b >> 16) & 1u);
-  const w16 normal = magnitude > 0x7f800000u ? b | 0x00400000u : nearest;
+  const u16 b = __builtin_bit_cast(u16, x), magnitude = b & 0x7fffffffu;
+  const u16 nearest = b + 0x7fffu + ((b >> 16) & 1u);
+  const u16 normal = magnitude > 0x7f800000u ? b | 0x00400000u : nearest;
   return __builtin_convertvector((magnitude < 0x00800000u ? b & 0x80000000u : normal) >> 16, h16);
 }
 #define ROUND_SIXTEEN round_sixteen
@@ -383,7 +382,7 @@ INLINE v16 widened_weights(float *s, ptrdiff_t keys, float scale, float highest)
     v16 e = weight_lanes((load(s + j) - base) * steps);
     if (seen != 0xffff) e = lanes(seen) ? e : splat(0.0f);
     // Nothing is below 2⁻¹²⁵ but 0, so that only NaN needs care.
-    const w16 b = __builtin_bit_cast(w16, e), nearest = b + 0x7fffu + ((b >> 16) & 1u);
+    const u16 b = __builtin_bit_cast(u16, e), nearest = b + 0x7fffu + ((b >> 16) & 1u);
     store(s + j, e == e ? __builtin_bit_cast(v16, nearest & 0xffff0000u) : e);
     sum += e;
   }
@@ -615,7 +614,7 @@ static void bfloat16_pack_columns(const float *source, ptrdiff_t source_stride, 
       for (ptrdiff_t c = 0; c < width; c += 16) {
         const ptrdiff_t left = count - c < 16 ? count - c : 16;
         const v16 x = load_some(even + c, left), y = k + 1 < depth ? load_some(odd + c, left) : splat(0.0f);
-        const w16 low = __builtin_convertvector(ROUND_SIXTEEN(x), w16), high = __builtin_convertvector(ROUND_SIXTEEN(y), w16);
+        const u16 low = __builtin_convertvector(ROUND_SIXTEEN(x), u16), high = __builtin_convertvector(ROUND_SIXTEEN(y), u16);
         store_pairs(panel + c, __builtin_bit_cast(i16, low | high << 16));
       }
     }

@@ -18,6 +18,22 @@ const annulus_kernels *annulus_kernels_available(int index) {
   return index >= 0 && index < count ? sets[index] : NULL;
 }
 
+const annulus_kernels *annulus_kernels_reference_of(int index) {
+  const annulus_kernels *set = annulus_kernels_available(index);
+#if defined(__x86_64__)
+  if (set == &annulus_kernels_avx512) return &annulus_kernels_reference_tabled;
+#endif
+  return set ? &annulus_kernels_reference : NULL;
+}
+
+const annulus_bfloat16_kernels *annulus_bfloat16_kernels_reference_of(int index) {
+  const annulus_kernels *set = annulus_kernels_available(index);
+#if defined(__x86_64__)
+  if (set == &annulus_kernels_avx512) return &annulus_bfloat16_kernels_reference_tabled;
+#endif
+  return set ? &annulus_bfloat16_kernels_reference : NULL;
+}
+
 const annulus_bfloat16_kernels *annulus_bfloat16_kernels_widened(int index) {
 #if defined(__x86_64__)
   const annulus_kernels *set = annulus_kernels_available(index);

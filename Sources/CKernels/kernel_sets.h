@@ -11,6 +11,8 @@
 extern const annulus_kernels annulus_kernels_reference;
 extern const annulus_bfloat16_kernels annulus_bfloat16_kernels_reference;
 #if defined(__x86_64__)
+extern const annulus_kernels annulus_kernels_reference_tabled;
+extern const annulus_bfloat16_kernels annulus_bfloat16_kernels_reference_tabled;
 extern const annulus_kernels annulus_kernels_avx2;
 extern const annulus_bfloat16_kernels annulus_bfloat16_kernels_avx2;
 extern const annulus_kernels annulus_kernels_avx512;

@@ -5,10 +5,11 @@
 //   PANEL_VECTORS   vectors of 16 columns that a register block holds (1, 2 or 4)
 //   ROWS_1 … ROWS_4 rows of a register block that is 1 … 4 vectors wide
 //   ACCUMULATORS    vectors of the largest register block
-//   TABLE_LOOKUP    optionally, exp_table at the low five bits of each lane
+//   TABLE_LOOKUP, TABLED_WEIGHTS  optionally, as vectors.h says
 //
-// A vector of 16 lanes is one AVX-512 register, two of AVX2, four of NEON. Because the arithmetic
-// is written once, in fused multiply-adds and in a fixed order, every set yields the same bits.
+// A vector of 16 lanes is one AVX-512 register, two of AVX2, four of NEON. Because the arithmetic is written once, in fused
+// multiply-adds and in a fixed order, every set yields the same bits, but for the weights of the softmax: they have those of a
+// table where a look-up is one instruction, and of a polynomial elsewhere (vectors.h).
 // Polynomials are our own minimax fits (Remez exchange against 30-digit values, coefficients then
 // rounded to float32); the bound in each comment is what the tests check.
 #include "vectors.h"
@@ -151,8 +152,23 @@ INLINE v16 relu_lanes(v16 x) { return x < splat(0.0f) ? splat(0.0f) : x; }
 
 // ---- panel products -----------------------------------------------------------------------------
 
-// One register block: `rows` × 16·`vectors` elements of C, each one chain of fused multiply-adds. A line
-// of `ahead` a term is fetched into the second-level cache meanwhile.
+// The terms `first` ..< `end` of a register block: a chain of fused multiply-adds for each of its `rows` × 16·`vectors` sums. With
+// `fetches`, a line of `ahead` a term is fetched into the second-level cache meanwhile.
+INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width,
+                      ptrdiff_t first, ptrdiff_t end, const int fetches, const float *ahead, v16 *sum) {
+  panel += first * width;
+  for (ptrdiff_t k = first; k < end; k++, panel += width) {
+    v16 b[4];
+    UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panel + 16 * v);
+    if (fetches) __builtin_prefetch(ahead + 16 * k, 0, 2);
+    UNROLL for (int r = 0; r < rows; r++) {
+      const v16 x = splat(a[r * a_stride + k]);
+      UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = fused(x, b[v], sum[r * vectors + v]);
+    }
+  }
+}
+
+// One register block of C.
 INLINE void register_block(const int rows, const int vectors, const float *a, ptrdiff_t a_stride,
                            const float *panel, ptrdiff_t depth, ptrdiff_t width,
                            float *c, ptrdiff_t c_stride, int accumulate, const float *ahead) {
@@ -160,16 +176,7 @@ INLINE void register_block(const int rows, const int vectors, const float *a, pt
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++)
       sum[r * vectors + v] = accumulate == ANNULUS_CONTINUE ? load(c + r * c_stride + 16 * v) : splat(0.0f);
-  for (ptrdiff_t k = 0; k < depth; k++) {
-    v16 b[4];
-    UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panel + 16 * v);
-    __builtin_prefetch(ahead + 16 * k, 0, 2);
-    UNROLL for (int r = 0; r < rows; r++) {
-      const v16 x = splat(a[r * a_stride + k]);
-      UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = fused(x, b[v], sum[r * vectors + v]);
-    }
-    panel += width;
-  }
+  add_terms(rows, vectors, a, a_stride, panel, width, 0, depth, 1, ahead, sum);
   if (accumulate == ANNULUS_ADD)
     UNROLL for (int r = 0; r < rows; r++)
       UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] += load(c + r * c_stride + 16 * v);
@@ -443,43 +450,95 @@ static void normalize_rows(ptrdiff_t rows, ptrdiff_t columns,
 
 // ---- fused attention ----------------------------------------------------------------------------
 
+// A strip is what a register block holds; its scores and values are products of WOVEN vectors of 16 columns.
 #if PANEL_VECTORS >= 4
-enum { STRIP = ROWS_4 };
+enum { STRIP = ROWS_4, WOVEN = 4 };
+#else
+enum { STRIP = ROWS_1, WOVEN = 1 };
+#endif
 
-// Scores of one strip against one full panel of 64 keys, with their lane maxima; meanwhile the scores
-// of the strip before it, against 64 keys, become weights. The exponentials run on the pipes that the
-// multiply-adds leave idle: one vector after each 24th of the depth, the rows in turn.
-static void weave_scores(const float *q, ptrdiff_t q_stride, const float *panel, ptrdiff_t depth,
-                         float *scores, ptrdiff_t stride, v16 *maxima,
-                         float *before, const float *base, v16 *sums) {
-  v16 sum[4 * STRIP];
-  UNROLL for (int i = 0; i < 4 * STRIP; i++) sum[i] = splat(0.0f);
-  ptrdiff_t k = 0;
-  for (int part = 0; part < 4 * STRIP; part++) {
-    for (const ptrdiff_t stop = depth * (part + 1) / (4 * STRIP); k < stop; k++) {
-      v16 b[4];
-      UNROLL for (int v = 0; v < 4; v++) b[v] = load(panel + 64 * k + 16 * v);
-      UNROLL for (int r = 0; r < STRIP; r++) {
-        const v16 x = splat(q[r * q_stride + k]);
-        UNROLL for (int v = 0; v < 4; v++) sum[4 * r + v] = fused(x, b[v], sum[4 * r + v]);
-      }
-    }
-    const int r = part % STRIP;
-    float *s = before + r * stride + part / STRIP * 16;
-    const v16 e = weight_lanes(load(s) - splat(base[r]));
-    store(s, e);
-    sums[r] += e;
+// The scores of a strip, on their way to weights: sixteen keys of a row, then of the next row.
+typedef struct {
+  float *scores;  // of the first row, from the keys that come next
+  ptrdiff_t stride;
+  int row;            // which row comes next
+  const float *base;  // what is subtracted from each row's scores
+  v16 *sums;          // each row's lane sums
+} weighing;
+
+INLINE void weigh_sixteen(weighing *w) {
+  float *s = w->scores + w->row * w->stride;
+  const v16 e = weight_lanes(load(s) - splat(w->base[w->row]));
+  store(s, e);
+  w->sums[w->row] += e;
+  if (++w->row == STRIP) {
+    w->row = 0;
+    w->scores += 16;
   }
+}
+
+// All terms of a register block, and amid them, evenly spread, `weights` steps of another strip's weighing: exponentials run where
+// multiply-adds leave room.
+INLINE void add_terms_weighing(const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width,
+                               ptrdiff_t depth, const int fetches, const float *ahead, v16 *sum, weighing *other, ptrdiff_t weights) {
+  for (ptrdiff_t i = 0, k = 0; i <= weights; i++) {
+    const ptrdiff_t end = depth * (i + 1) / (weights + 1);
+    add_terms(STRIP, vectors, a, a_stride, panel, width, k, end, fetches, ahead, sum);
+    if (i < weights) weigh_sixteen(other);
+    k = end;
+  }
+}
+
+// Scores of a strip against 16·WOVEN keys, with their lane maxima.
+static void weave_scores(const float *q, ptrdiff_t q_stride, const float *panel, ptrdiff_t depth,
+                         float *scores, ptrdiff_t stride, v16 *maxima, weighing *other, ptrdiff_t weights) {
+  v16 sum[WOVEN * STRIP];
+  UNROLL for (int i = 0; i < WOVEN * STRIP; i++) sum[i] = splat(0.0f);
+  add_terms_weighing(WOVEN, q, q_stride, panel, 64, depth, 0, NULL, sum, other, weights);
   UNROLL for (int r = 0; r < STRIP; r++) {
     v16 m = maxima[r];
-    UNROLL for (int v = 0; v < 4; v++) {
-      store(scores + r * stride + 16 * v, sum[4 * r + v]);
-      m = largest(sum[4 * r + v], m);
+    UNROLL for (int v = 0; v < WOVEN; v++) {
+      store(scores + r * stride + 16 * v, sum[WOVEN * r + v]);
+      m = largest(sum[WOVEN * r + v], m);
     }
     maxima[r] = m;
   }
 }
+
+INLINE void weave_block(const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width, ptrdiff_t depth,
+                        float *c, ptrdiff_t c_stride, const float *ahead, weighing *other, ptrdiff_t weights) {
+  v16 sum[WOVEN * STRIP];
+  UNROLL for (int i = 0; i < vectors * STRIP; i++) sum[i] = splat(0.0f);
+  add_terms_weighing(vectors, a, a_stride, panel, width, depth, 1, ahead, sum, other, weights);
+  UNROLL for (int r = 0; r < STRIP; r++)
+    UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
+}
+
+// A strip's weights times the values, which meanwhile fetches a part of `ahead`, a line a term.
+static void weave_values(const float *strip, ptrdiff_t stride, const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                         float *o, ptrdiff_t o_stride, const float *ahead, weighing *other, ptrdiff_t weights) {
+  const ptrdiff_t columns = (value_columns + 15) / 16 * 16;
+  ptrdiff_t made = 0;
+  for (ptrdiff_t column = 0, next; column < columns; column = next, ahead += 16 * keys) {
+    const ptrdiff_t first = column / 64 * 64, width = panel_width(columns - first);
+    const float *panel = v_panels + first * keys + column - first;
+    next = columns - column < 16 * WOVEN ? columns : column + 16 * WOVEN;
+    const ptrdiff_t now = weights * next / columns - made;
+    made += now;
+#define WEAVE(vectors) weave_block(vectors, strip, stride, panel, width, keys, o + column, o_stride, ahead, other, now)
+#if PANEL_VECTORS >= 4
+    switch (width) {
+      case 64: WEAVE(4); break;
+      case 48: WEAVE(3); break;
+      case 32: WEAVE(2); break;
+      default: WEAVE(1);
+    }
+#else
+    WEAVE(1);
 #endif
+#undef WEAVE
+  }
+}
 
 INLINE void attend_scores(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
                           const float *k_panels, ptrdiff_t depth, ptrdiff_t keys, float *scores, ptrdiff_t stride) {
@@ -495,71 +554,72 @@ INLINE void weigh_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
                   panel_width(width - column), o + column, o_stride, 0);
 }
 
-#if PANEL_VECTORS >= 4
-// The same for one strip, which meanwhile fetches a part of `ahead`, a line a term.
-INLINE void weigh_strip(const float *weights, ptrdiff_t stride, const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
-                        float *o, ptrdiff_t o_stride, const float *ahead) {
-  const ptrdiff_t width = (value_columns + 15) / 16 * 16;
-#define WEIGH(vectors) \
-  register_block(STRIP, vectors, weights, stride, v_panels + column * keys, keys, 16 * vectors, o + column, o_stride, 0, ahead)
-  for (ptrdiff_t column = 0; column < width; column += 64, ahead += 16 * keys)
-    switch (panel_width(width - column)) {
-      case 64: WEIGH(4); break;
-      case 48: WEIGH(3); break;
-      case 32: WEIGH(2); break;
-      default: WEIGH(1);
+// Whole strips, at least two. The weights of one against the first half of the keys are made during the product of the strip before
+// it with its values, those against the second half during the scores of the strip after it: so both products carry a share.
+static void attend_strips(const float *q, ptrdiff_t q_stride, ptrdiff_t rows, const float *k_panels, ptrdiff_t depth,
+                          const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                          float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead) {
+  const ptrdiff_t stride = (keys + 15) / 16 * 16, woven = keys / 64 * 64, rest = keys - woven;
+  const ptrdiff_t early = woven / 128 * 64, late = woven - early;
+  // What each strip fetches of the next tile, in whole lines.
+  const ptrdiff_t share = (keys * (depth + value_columns) / (rows / STRIP) + 15) / 16 * 16;
+  v16 maxima[STRIP], sums[2][STRIP];
+  float base[2][STRIP];
+  float *scores = scratch, *next_scores = scratch + STRIP * stride;
+  attend_scores(q, q_stride, STRIP, k_panels, depth, keys, scores, stride);
+  for (int r = 0; r < STRIP; r++) {
+    row_max[r] = largest_lane(row_maxima(scores + r * stride, keys, NULL));
+    base[0][r] = row_base(row_max[r]);
+    sums[0][r] = row_weights(scores + r * stride, early, NULL, row_max[r], splat(0.0f));
+  }
+  for (int now = 0;; now = !now) {
+    const int last = rows < 2 * STRIP;
+    const ptrdiff_t weighed = last ? early : woven;
+    if (!last) {
+      weighing own = {scores + early, stride, 0, base[now], sums[now]};
+      q += STRIP * q_stride;
+      for (int r = 0; r < STRIP; r++) maxima[r] = splat(-INFINITE);
+      ptrdiff_t made = 0;
+      for (ptrdiff_t key = 0; key < woven; key += 16 * WOVEN) {
+        const ptrdiff_t until = late / 16 * STRIP * (key + 16 * WOVEN) / woven;
+        weave_scores(q, q_stride, k_panels + key / 64 * 64 * depth + key % 64, depth, next_scores + key, stride, maxima, &own, until - made);
+        made = until;
+      }
+      if (rest > 0) {
+        panel_product(q, q_stride, STRIP, k_panels + woven * depth, depth, stride - woven, stride - woven, next_scores + woven, stride, 0);
+        for (int r = 0; r < STRIP; r++) maxima[r] = largest(row_maxima(next_scores + r * stride + woven, rest, NULL), maxima[r]);
+      }
     }
-#undef WEIGH
+    // A panel that is not full, and the last strip, have nothing to be woven into.
+    for (int r = 0; r < STRIP; r++)
+      sums[now][r] = row_weights(scores + r * stride + weighed, keys - weighed, NULL, row_max[r], sums[now][r]);
+    for (int r = 0; r < STRIP; r++) finish_row(sums[now][r], row_max + r, row_sum + r);
+    if (!last)
+      for (int r = 0; r < STRIP; r++) {
+        row_max[STRIP + r] = largest_lane(maxima[r]);
+        base[!now][r] = row_base(row_max[STRIP + r]);
+        sums[!now][r] = splat(0.0f);
+      }
+    weighing next = {next_scores, stride, 0, base[!now], sums[!now]};
+    weave_values(scores, stride, v_panels, value_columns, keys, o, o_stride, ahead, &next, last ? 0 : early / 16 * STRIP);
+    if (last) return;
+    row_max += STRIP, row_sum += STRIP, o += STRIP * o_stride, rows -= STRIP, ahead += share;
+    float *swap = scores;
+    scores = next_scores;
+    next_scores = swap;
+  }
 }
-#endif
 
 static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
                         const float *k_panels, ptrdiff_t depth,
                         const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
                         float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead) {
   const ptrdiff_t stride = (keys + 15) / 16 * 16;
-#if PANEL_VECTORS >= 4
-  const ptrdiff_t woven = keys / 64 * 64, rest = keys - woven;
-  if (woven > 0 && rows >= 2 * STRIP) {
-    float *scores = scratch, *before = scratch + STRIP * stride;
-    v16 maxima[STRIP], sums[STRIP];
-    float base[STRIP];
-    // What each strip fetches of the next tile, in whole lines.
-    const ptrdiff_t share = (keys * (depth + value_columns) / (rows / STRIP) + 15) / 16 * 16;
-    attend_scores(q, q_stride, STRIP, k_panels, depth, keys, before, stride);
-    for (int r = 0; r < STRIP; r++) row_max[r] = largest_lane(row_maxima(before + r * stride, keys, NULL));
-    while (1) {
-      const int last = rows < 2 * STRIP;
-      for (int r = 0; r < STRIP; r++) {
-        base[r] = row_base(row_max[r]);
-        maxima[r] = splat(-INFINITE);
-        sums[r] = splat(0.0f);
-      }
-      q += STRIP * q_stride;
-      const ptrdiff_t weighed = last ? 0 : woven;
-      for (ptrdiff_t key = 0; key < weighed; key += 64)
-        weave_scores(q, q_stride, k_panels + key * depth, depth, scores + key, stride, maxima,
-                     before + key, base, sums);
-      // A panel that is not full, and the last strip, have nothing to be woven into.
-      for (int r = 0; r < STRIP; r++)
-        sums[r] = row_weights(before + r * stride + weighed, keys - weighed, NULL, row_max[r], sums[r]);
-      if (!last && rest > 0) {
-        panel_product(q, q_stride, STRIP, k_panels + woven * depth, depth, stride - woven, stride - woven, scores + woven, stride, 0);
-        for (int r = 0; r < STRIP; r++) maxima[r] = largest(row_maxima(scores + r * stride + woven, rest, NULL), maxima[r]);
-      }
-      for (int r = 0; r < STRIP; r++) finish_row(sums[r], row_max + r, row_sum + r);
-      weigh_strip(before, stride, v_panels, value_columns, keys, o, o_stride, ahead);
-      ahead += share;
-      row_max += STRIP, row_sum += STRIP, o += STRIP * o_stride, rows -= STRIP;
-      if (last) break;
-      for (int r = 0; r < STRIP; r++) row_max[r] = largest_lane(maxima[r]);
-      float *swap = scores;
-      scores = before;
-      before = swap;
-    }
+  if (keys >= 64 && rows >= 2 * STRIP) {
+    const ptrdiff_t whole = rows / STRIP * STRIP;
+    attend_strips(q, q_stride, whole, k_panels, depth, v_panels, value_columns, keys, row_max, row_sum, o, o_stride, scratch, ahead);
+    q += whole * q_stride, row_max += whole, row_sum += whole, o += whole * o_stride, rows -= whole;
   }
-#endif
-  (void)ahead;  // Fewer rows than that are not worth it.
   // Twelve rows at a time: the tile's panels then come from the second-level cache half as often.
   for (ptrdiff_t n; rows > 0; rows -= n, q += n * q_stride, row_max += n, row_sum += n, o += n * o_stride) {
     n = rows < 12 ? rows : 12;
@@ -767,6 +827,9 @@ static double peak(ptrdiff_t iterations, float *sink) {
 
 const annulus_kernels TABLE_OF(ANNULUS_SET) = {
   .name = NAME_OF(ANNULUS_SET),
+#ifdef TABLED_WEIGHTS
+  .tabled_weights = 1,
+#endif
   .panel_product = panel_product,
   .masked_panel_product = masked_panel_product,
   .softmax_rows = softmax_rows,

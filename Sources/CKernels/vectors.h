@@ -1,5 +1,8 @@
-// Vectors of 16 floats, and the parts of the softmax and of masks that float32 and bfloat16 kernels share.
-// A kernel file may define TABLE_LOOKUP, exp_table at the low five bits of each lane, before it includes this.
+// Vectors of 16 floats, and the parts of the softmax and of masks that float32 and bfloat16 kernels share. A kernel file may define,
+// before it includes this,
+//
+//   TABLE_LOOKUP    exp_table at the low five bits of each lane
+//   TABLED_WEIGHTS  so that the weights of the softmax come out of that table
 #ifndef ANNULUS_VECTORS_H
 #define ANNULUS_VECTORS_H
 
@@ -17,6 +20,7 @@ typedef float v16 __attribute__((ext_vector_type(16)));
 typedef float v8 __attribute__((ext_vector_type(8)));
 typedef float v4 __attribute__((ext_vector_type(4)));
 typedef int32_t i16 __attribute__((ext_vector_type(16)));
+typedef uint32_t u16 __attribute__((ext_vector_type(16)));
 typedef int32_t i8 __attribute__((ext_vector_type(8)));
 typedef float v16_unaligned __attribute__((ext_vector_type(16), aligned(4)));
 
@@ -97,12 +101,12 @@ INLINE i16 table_lookup(i16 n) {
 #define TABLE_LOOKUP table_lookup
 #endif
 
-// 2^(x/32) for a difference x of scores in steps (annulus_kernels.h), at most a rounding above 0: a softmax weight.
-// Exact at 0; NaN passes; below −4000 it is 2⁻¹²⁵, which no sum of float32 notices beside the 1 of the largest score.
-// With n = rint(x) and f = x − n, which is exact, it is 2^(n/32)·(1 + c·f + c²f²/2), c = ln2/32. What attention runs out
-// of is multiply-adds: counting in steps leaves three of them, a table of 32 costs a permutation where a longer
-// polynomial would cost multiply-adds, and a maximum does what a comparison would do on their ports. Relative error
-// below 1.9e-7.
+// 2^(x/32) for a difference x of scores in steps (annulus_kernels.h), at most a rounding above 0: a softmax weight. Exact at 0; NaN
+// passes; below −4000 it is 2⁻¹²⁵, which no sum of float32 notices beside the 1 of the largest score. A maximum does what a
+// comparison would do on the ports of multiply-adds, which are what attention runs out of.
+#ifdef TABLED_WEIGHTS
+// With n = rint(x) and f = x − n, which is exact, it is 2^(n/32)·(1 + c·f + c²f²/2), c = ln2/32: where a table of 32 costs one
+// permutation it saves two multiply-adds. Relative error below 1.9e-7.
 INLINE v16 weight_lanes(v16 x) {
   const v16 round = splat(0x1.8p23f);
   x = largest(splat(-4000.0f), x);
@@ -110,6 +114,22 @@ INLINE v16 weight_lanes(v16 x) {
   const v16 power = from_bits((bits(t) << 18) + TABLE_LOOKUP(bits(t)));
   return fused(power * f, fused(f, splat(2.3459620e-04f), splat(2.1661168e-02f)), power);
 }
+#else
+// With n = rint(x/32) and f = x − 32n, which is exact, it is 2^n·2^(f/32): a polynomial of degree 5 and an addition to its exponent.
+// Relative error below 1.6e-7. The smaller of the two patterns is that of t but for NaN, whose low bits would reach the exponent.
+INLINE v16 weight_lanes(v16 x) {
+  const v16 round = splat(0x1.8p28f);
+  x = largest(splat(-4000.0f), x);
+  const v16 t = x + round, f = x - (t - round);
+  v16 p = fused(splat(0x1.5bba14p-35f), f, splat(0x1.3cea88p-27f));
+  p = fused(p, f, splat(0x1.c6b738p-20f));
+  p = fused(p, f, splat(0x1.ebf9cp-13f));
+  p = fused(p, f, splat(0x1.62e42ap-6f));
+  p = fused(p, f, splat(1.0f));
+  const u16 n = __builtin_elementwise_min(__builtin_bit_cast(u16, t), __builtin_bit_cast(u16, round));
+  return from_bits(bits(p) + __builtin_bit_cast(i16, n << 23));
+}
+#endif
 
 // 2^(f/32)·power to 1 ulp, |f| at most a half.
 INLINE v16 power_of_step(v16 power, v16 f) {

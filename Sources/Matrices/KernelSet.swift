@@ -4,8 +4,9 @@ import CKernels
 
 /// A set of microkernels written for one instruction set.
 ///
-/// Every set yields the same bits, since the arithmetic is one source of fused multiply-adds in a fixed order; they
-/// differ in speed alone. The functions are documented in `annulus_kernels.h`.
+/// The arithmetic is one source of fused multiply-adds in a fixed order, so that sets yield the same bits and differ in
+/// speed, but for the weights of a softmax: on AVX-512 they come out of a table, elsewhere out of a polynomial, and the
+/// last bits of an attention differ. The functions are documented in `annulus_kernels.h`.
 public struct KernelSet: Sendable, Hashable {
     /// "reference", "avx2", "avx512" or "neon".
     public let name: String
@@ -16,6 +17,11 @@ public struct KernelSet: Sendable, Hashable {
 
     /// The table of the bfloat16 functions, documented in `annulus_bfloat16_kernels.h`.
     public var bfloat16Functions: annulus_bfloat16_kernels { annulus_bfloat16_kernels_available(index).pointee }
+
+    /// Whether two sets give the same bits in everything, weights of a softmax too.
+    public func hasBits(of other: KernelSet) -> Bool {
+        functions.tabled_weights == other.functions.tabled_weights
+    }
 
     /// How a set computes products of bfloat16, always with the same bits.
     public enum BFloat16Products: Sendable {

@@ -54,7 +54,7 @@ import Testing
         for spread: Spread in [.mpirun(2), .mpirun(3), .virtual(7)] {
             #expect(try states("bfloat16", spread) == first, "\(spread)")
         }
-        for kernel in KernelSet.available {
+        for kernel in KernelSet.available where kernel.hasBits(of: .best) {
             #expect(try states("bfloat16", .alone, kernel: kernel.name) == first, "\(kernel.name)")
         }
         let wide = try states("float32", .alone)

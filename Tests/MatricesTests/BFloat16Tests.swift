@@ -54,13 +54,6 @@ enum PairModel {
 /// Equal bits; of NaNs, only that both are.
 private func same(_ a: Float, _ b: Float) -> Bool { a.bitPattern == b.bitPattern || (a.isNaN && b.isNaN) }
 
-/// The bfloat16 functions of every set, and those that widen where the processor's own instructions would be taken.
-private let bfloat16Sets: [(name: String, bfloat16Functions: annulus_bfloat16_kernels)] =
-    kernelSets.map { ($0.name, $0.bfloat16Functions) }
-    + kernelSets.indices.compactMap { index in
-        annulus_bfloat16_kernels_widened(Int32(index)).map { ("\(kernelSets[index].name) widened", $0.pointee) }
-    }
-
 struct BFloat16Tests {
     /// Pairs with a bias to what goes wrong: zeros, infinities, NaN, denormal numbers, products around 2⁻¹²⁶.
     private static func awkward(_ random: inout RandomNumbers, kind: Int) -> UInt16 {
@@ -95,7 +88,7 @@ struct BFloat16Tests {
                             | [0, 1, 0x7fffff][random.below(3)]
                         : UInt32(Self.awkward(&random, kind: kind)) << 16 | UInt32(random.below(1 << 16)))
             }
-            for set in bfloat16Sets {
+            for set in softmaxSets {
                 // Goes on with chains, or adds its own to what is there, which may be denormal and stays so.
                 let adds = round % 3 == 2
                 var c = start
@@ -129,7 +122,7 @@ struct BFloat16Tests {
                 let b = UInt32(PairModel.round(-Float(sign: .plus, exponent: 70 - exponent, significand: 1)))
                 for shift: UInt32 in [0, 16] {
                     let expected = PairModel.product(.leastNormalMagnitude, a << shift, b << shift)
-                    for set in bfloat16Sets {
+                    for set in softmaxSets {
                         var c = [Float](repeating: .leastNormalMagnitude, count: 16)
                         set.bfloat16Functions.panel_product(
                             [a << shift], 1, 1, [UInt32](repeating: b << shift, count: 16), 2, 16, 16, &c, 16, 1)
@@ -148,7 +141,7 @@ struct BFloat16Tests {
         for upper in stride(from: UInt32(0), to: 1 << 16, by: isDebug ? 61 : 1) {
             let source = lower.map { Float(bitPattern: upper << 16 | $0) }
             let expected = PairModel.pairs(source, rows: 1, columns: source.count)
-            for set in bfloat16Sets {
+            for set in softmaxSets {
                 var pairs = [UInt32](repeating: 0xdead_beef, count: 4)
                 set.bfloat16Functions.round_rows(source, source.count, 1, source.count, 1, &pairs, 3)
                 if pairs != expected + [0xdead_beef] { Issue.record("\(set.name): \(source)") }
@@ -167,7 +160,7 @@ struct BFloat16Tests {
         func element(_ k: Int, _ c: Int, transposed: Bool) -> UInt16 {
             k < depth && c < n ? PairModel.round(transposed ? columns[c * depth + k] : columns[k * n + c]) : 0
         }
-        for set in bfloat16Sets {
+        for set in softmaxSets {
             let functions = set.bfloat16Functions
             for transposed in [true, false] {
                 var panels = [UInt32](repeating: 0xffff_ffff, count: pairs * padded(n) + 1)
@@ -233,7 +226,7 @@ struct BFloat16Tests {
                 let mask = maskWords(rows: rows, columns: depth, visible)
                 let aPairs = PairModel.pairs(a, rows: rows, columns: depth)
                 var first: [Float]?
-                for set in bfloat16Sets {
+                for set in softmaxSets {
                     let functions = set.bfloat16Functions
                     var panels = [UInt32](repeating: 0, count: pairs * width)
                     functions.pack_columns(panel, width, depth, width, &panels)
@@ -296,8 +289,8 @@ struct BFloat16Tests {
                 func sees(_ row: Int, _ key: Int) -> Bool {
                     mask.words[row * mask.stride + key / 64] >> UInt64(key % 64) & 1 == 1
                 }
-                var first: [UInt32]?
-                for set in bfloat16Sets {
+                var firsts: [String: [UInt32]] = [:]
+                for set in softmaxSets {
                     var s = scores
                     var rowMax = [Float](repeating: 0, count: rows), rowSum = rowMax
                     mask.words.withUnsafeBufferPointer {
@@ -336,8 +329,8 @@ struct BFloat16Tests {
                         // The second half of a row is left over from the scores.
                         place < rows * stride && place % stride >= stride / 2 ? 0 : value.bitPattern
                     }
-                    #expect(bits == first ?? bits, "\(set.name)")
-                    first = first ?? bits
+                    #expect(bits == firsts[set.kind, default: bits], "\(set.name)")
+                    firsts[set.kind] = firsts[set.kind] ?? bits
                 }
             }
         }
@@ -355,8 +348,8 @@ struct BFloat16Tests {
         let k = random.floats(keys * depth), v = random.floats(keys * columns)
         for rows in isDebug ? [1, 13, 18] : [1, 5, 6, 11, 12, 13, 17, 18, 24, 25, 53] {
             let q = PairModel.pairs(random.floats(rows * depth, -3...3), rows: rows, columns: depth)
-            var first: [[UInt32]]?
-            for set in bfloat16Sets {
+            var firsts: [String: [[UInt32]]] = [:]
+            for set in softmaxSets {
                 let functions = set.bfloat16Functions
                 var kPanels = [UInt32](repeating: 0, count: scoreStride * pairs),
                     vPanels = [UInt32](repeating: 0, count: width * keyPairs)
@@ -396,8 +389,8 @@ struct BFloat16Tests {
                 #expect(fused.bitPatterns == output.bitPatterns, "\(context)")
                 #expect((12 * scoreStride..<scratch.count).allSatisfy { scratch[$0] == guardValue }, "\(context)")
                 let bits = [fusedMax, fusedSum, fused].map(\.bitPatterns)
-                #expect(bits == first ?? bits, "\(context)")
-                first = first ?? bits
+                #expect(bits == firsts[set.kind, default: bits], "\(context)")
+                firsts[set.kind] = firsts[set.kind] ?? bits
             }
         }
     }
@@ -405,7 +398,7 @@ struct BFloat16Tests {
     @Test("a NaN in one query makes that row NaN and no other; a tile of −∞ scores weighs nothing")
     func specialRows() {
         let keys = 64, depth = 16, rows = 24
-        for set in bfloat16Sets {
+        for set in softmaxSets {
             let functions = set.bfloat16Functions
             var q = [Float](repeating: 0.25, count: rows * depth)
             q[7 * depth + 3] = .nan
@@ -495,7 +488,7 @@ struct BFloat16Tests {
         for pairs in [255, 256, 257, 700] {
             let a = PairModel.pairs(random.floats(rows * 2 * pairs), rows: rows, columns: 2 * pairs)
             let panel = PairModel.pairs(random.floats(2 * pairs * width), rows: pairs, columns: 2 * width)
-            for set in bfloat16Sets {
+            for set in softmaxSets {
                 for mode in [ANNULUS_START, ANNULUS_CONTINUE, ANNULUS_ADD] {
                     var c = [Float](repeating: 0x1p-149, count: rows * width)
                     set.bfloat16Functions.panel_product(

@@ -70,8 +70,45 @@ func maskWords(rows: Int, columns: Int, _ visible: (Int, Int) -> Bool) -> (words
     return (words, stride)
 }
 
-/// The kernel sets whose results must have the same bits, with the reference's first.
+/// The kernel sets whose results must have the same bits, with the reference's first; those of a softmax among `softmaxSets`.
 let kernelSets = KernelSet.available
+
+/// Functions whose softmax must have the bits of the first of their kind, a reference.
+struct SoftmaxSet {
+    var name: String
+    /// The name of the reference whose bits are meant.
+    var kind: String
+    var functions: annulus_kernels
+    var bfloat16Functions: annulus_bfloat16_kernels
+}
+
+/// The sets of this machine, each kind after its reference.
+var softmaxSets: [SoftmaxSet] {
+    var sets: [SoftmaxSet] = []
+    for index in kernelSets.indices {
+        let set = kernelSets[index]
+        guard let reference = annulus_kernels_reference_of(Int32(index)),
+            let bfloat16 = annulus_bfloat16_kernels_reference_of(Int32(index))
+        else { continue }
+        let kind = String(cString: reference.pointee.name)
+        if !sets.contains(where: { $0.name == kind }) {
+            sets.append(
+                SoftmaxSet(name: kind, kind: kind, functions: reference.pointee, bfloat16Functions: bfloat16.pointee))
+        }
+        if set.name != kind {
+            sets.append(
+                SoftmaxSet(
+                    name: set.name, kind: kind, functions: set.functions, bfloat16Functions: set.bfloat16Functions))
+        }
+        if let widened = annulus_bfloat16_kernels_widened(Int32(index)) {
+            sets.append(
+                SoftmaxSet(
+                    name: "\(set.name) widened", kind: kind, functions: set.functions,
+                    bfloat16Functions: widened.pointee))
+        }
+    }
+    return sets
+}
 
 #if DEBUG
 let isDebug = true

@@ -414,6 +414,8 @@ int main(int count, char **arguments) {
     check->run(annulus_kernels_available(0), &reference);
     record(file, check->name);
     for (int i = 1; annulus_kernels_available(i); i++) {
+      restart(&reference);
+      check->run(annulus_kernels_reference_of(i), &reference);
       restart(&tested);
       check->run(annulus_kernels_available(i), &tested);
       *(same(annulus_kernels_available(i)->name, check->name) ? &passed : &failed) += 1;
@@ -425,6 +427,8 @@ int main(int count, char **arguments) {
     check->run(annulus_bfloat16_kernels_available(0), &reference);
     record(file, check->name);
     for (int i = 1; annulus_kernels_available(i); i++) {
+      restart(&reference);
+      check->run(annulus_bfloat16_kernels_reference_of(i), &reference);
       restart(&tested);
       check->run(annulus_bfloat16_kernels_available(i), &tested);
       *(same(annulus_kernels_available(i)->name, check->name) ? &passed : &failed) += 1;

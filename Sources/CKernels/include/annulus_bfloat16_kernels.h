@@ -73,6 +73,8 @@ typedef struct annulus_bfloat16_kernels {
 
 // The bfloat16 kernels that go with annulus_kernels_available(index); NULL past the end.
 const annulus_bfloat16_kernels *annulus_bfloat16_kernels_available(int index);
+// Those that go with annulus_kernels_reference_of(index).
+const annulus_bfloat16_kernels *annulus_bfloat16_kernels_reference_of(int index);
 // Those that widen, also where the processor has instructions of its own; NULL where a set has none.
 const annulus_bfloat16_kernels *annulus_bfloat16_kernels_widened(int index);
 

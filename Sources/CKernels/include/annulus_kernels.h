@@ -9,9 +9,12 @@
 // V tiles as they are (columns are value channels, depth is keys), and weights [out][in] of a
 // dense layer transposed (columns are output features, depth is input features).
 //
-// Steps. Scores that become weights count steps of ln2/32, in which 32 steps double a weight: the exponential then
-// needs two multiply-adds fewer. Whoever makes the scores multiplies them by ANNULUS_STEPS, best together with the scale
+// Steps. Scores that become weights count steps of ln2/32, in which 32 steps double a weight: the exponential then needs no
+// multiplication to find its powers of two. Whoever makes the scores multiplies them by ANNULUS_STEPS, best together with the scale
 // that they need anyway. A row's maximum stays in steps until normalize_rows gives the log-sum-exp in natural units.
+//
+// Bits. Every set gives the same, but for the weights of the softmax, of which there are two kinds: those of AVX-512 come out of a
+// table, which costs it one instruction, those of all others out of a polynomial. They differ by 3·10⁻⁷ of themselves at most.
 //
 // Masks. Bit c of word p of a row's mask says that column 64·p + c is visible. A masked column is
 // never multiplied into a result, not even by zero.
@@ -37,7 +40,8 @@ enum { ANNULUS_START = 0, ANNULUS_CONTINUE = 1, ANNULUS_ADD = 2 };
 static const double ANNULUS_STEPS = 46.166241308446828;
 
 typedef struct annulus_kernels {
-  const char *name;  // "reference", "avx2", "avx512", "neon"
+  const char *name;    // "reference", "avx2", "avx512", "neon"
+  int tabled_weights;  // whether softmax weights come out of a table
 
   // C[rows][columns] = (accumulate ? C : 0) + A[rows][depth] · the first columns of panel[depth][width].
   // One fused multiply-add chain per element, depth ascending; `accumulate` is one of the three above.
@@ -140,6 +144,9 @@ typedef struct annulus_kernels {
 
 // Kernel sets this machine can run, best last; index 0 is always the reference. NULL past the end.
 const annulus_kernels *annulus_kernels_available(int index);
+// Kernels without any instruction set that give the bits of that one: the reference, or, where softmax weights come out of a table,
+// one that takes them from it too. For tests.
+const annulus_kernels *annulus_kernels_reference_of(int index);
 
 #ifdef __cplusplus
 }
