@@ -33,7 +33,7 @@ extension Session {
         let isAuto = asked == nil
         // Virtual ranks share their processors, and one rank has nobody to talk to: there is nothing to measure.
         let isMeasured = predicts || isAuto && transport.size > 1 && !group.isVirtual
-        let measured = isMeasured ? try machine(problem.heads, hosts: hosts.map(\.name)) : nil
+        let measured = isMeasured ? try machine(problem.heads) : nil
         let cluster = cluster(hosts, measured)
         try refuseTokens(problem, footprint, cluster)
         var outcome = Message()
@@ -162,31 +162,6 @@ extension Session {
             })
     }
 
-    /// The measurements of a job like this: kept ones, or new ones. Collective.
-    /// - Parameter isFresh: measure anew.
-    package func machine(_ heads: HeadShape, hosts: [String], isFresh: Bool = false) throws -> Measurements {
-        let cache = measurementCache(heads, hosts: hosts)
-        let kept = isRoot && !isFresh ? cache?.read() : nil
-        var mine = Message()
-        if let kept { mine.write(kept) }
-        var told = Message(try transport.allGather(mine.bytes)[0])
-        if !told.isAtEnd { return told.readMeasurements() }
-        let measured = try measureMachine(heads, hosts: hosts)
-        if isRoot { cache?.write(measured) }
-        return measured
-    }
-
-    /// Where the measurements of a job like this are kept.
-    package func measurementCache(_ heads: HeadShape, hosts: [String]) -> MeasurementCache? {
-        MeasurementCache(
-            rankCount: hosts.count, hosts: !group.isVirtual ? hosts : hosts + ["virtual"],
-            kernel: kernels.name,
-            threads: threads.threads, element: settings.element.rawValue, heads: heads)
-    }
-
-    /// The host of every rank. Collective.
-    package func hostNames() throws -> [String] { try everyHost().map(\.name) }
-
     /// Compares what the plans of all ranks follow from. Collective.
     private func compareInputs(_ problem: AttentionProblem, _ strategy: Strategy) throws {
         if transport.size == 1 { return }
@@ -240,22 +215,5 @@ enum PlanInputs {
         }
         for tile in 0..<problem.queries.numbering.tileCount { add(problem.visibleTiles(queryTile: tile).any) }
         return hash.finalize()
-    }
-}
-
-extension Message {
-    fileprivate mutating func write(_ measured: Measurements) {
-        let links = [measured.inside, measured.between].map { $0.map { "\($0.latency) \($0.bandwidth)" } ?? "" }
-        for text in links + [measured.flops.map { "\($0)" }.joined(separator: " ")] { write(text) }
-    }
-
-    fileprivate mutating func readMeasurements() -> Measurements {
-        func numbers() -> [Double] { readString().split(separator: " ").compactMap { Double($0) } }
-        func link() -> Cluster.Link? {
-            let values = numbers()
-            return values.count == 2 ? Cluster.Link(latency: values[0], bandwidth: values[1]) : nil
-        }
-        let (inside, between) = (link(), link())
-        return Measurements(flops: numbers(), inside: inside, between: between)
     }
 }

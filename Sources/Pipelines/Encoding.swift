@@ -60,6 +60,8 @@ struct BatchPlanning {
     package var speeds: [Double]??
     /// The strategy, and the cost of the batch for which it was decided.
     package var strategy: (strategy: Strategy, flop: Double)?
+    /// How fast this rank has attended since that was last told, by the heads that are priced.
+    var paces: [HeadShape: Pace] = [:]
     /// What every batch's run works in.
     package let memory = BufferPool()
     /// Documents of earlier portions.
@@ -131,7 +133,8 @@ extension Session {
         // The costliest batch decides for all of them.
         guard let costliest = batches.max(by: { flop($0) < flop($1) }) else { return line.finish(done: 0) }
         monitor.progress(.planning)
-        let strategy = try decide(problem(costliest), flop: flop(costliest), configuration, encoder.element)
+        let priced = problem(costliest)
+        let strategy = try decide(priced, flop: flop(costliest), configuration, encoder.element)
         var done = flop(0..<corpus.finished)
         var notFinite: NotFiniteStates?
         for items in batches {
@@ -157,12 +160,16 @@ extension Session {
                     NotFiniteStates(
                         document: corpus.items[items.lowerBound + $0.sequence].document, layer: $0.layer, tile: $0.tile)
                 }
+            plannedSoFar.paces[priced.heads, default: Pace()] += run.pace(priced.heads)
             monitor.progress(.pooling)
             try body(run, items)
             done += batch
             try job?.finish(corpus, upTo: items.upperBound)
         }
         line.finish(done: Int(total * 1e-9))
+        if try correct(priced.heads, by: plannedSoFar.paces[priced.heads] ?? Pace()) {
+            plannedSoFar.paces[priced.heads] = nil
+        }
         try warn(of: notFinite, sources: corpus.sources)
         plannedSoFar.documents += (corpus.items.last?.document ?? -1) + 1
     }

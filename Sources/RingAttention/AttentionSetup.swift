@@ -17,6 +17,9 @@ public struct AttentionSetup {
     /// The time so far in which this rank had nothing left to compute and waited for messages.
     public var exposed: Duration { executors.reduce(.zero) { $0 + $1.exposed } }
 
+    /// How fast the first executor's operation has been computed so far.
+    public var pace: Pace { executors[0].pace }
+
     /// Plans some jobs over the same keys, with shared memory for those nodes of their topology that have room for it.
     /// Collective.
     /// - Parameters:

@@ -21,6 +21,7 @@ public final class RingExecutor {
     /// What the ranks of the node read of each other, where there are several.
     let node: NodeArrivals?
     let workers: [TileWorker]
+    let clocks: [UnitClock]
     /// The memory of results, of rows and of keys; nil where the operation gives that side nothing.
     let rowPool: ResultPool?
     let columnPool: ResultPool?
@@ -30,6 +31,8 @@ public final class RingExecutor {
     let progressed: () -> Void
     /// The time so far in which this rank had nothing left to compute and waited for messages.
     public private(set) var exposed = Duration.zero
+    /// How fast units of many whole tiles have been computed so far, of an operation that goes by rows.
+    public var pace: Pace { clocks.reduce(Pace()) { $0 + $1.pace } }
 
     /// Collective where ranks share memory.
     /// - Parameters:
@@ -53,6 +56,7 @@ public final class RingExecutor {
         self.progressed = progressed
         wire = problem.narrowsWire ? Wire(kernels: kernels, threads: threads) : nil
         workers = (0..<threads.threads).map { _ in operation.makeWorker() }
+        clocks = workers.map { _ in UnitClock() }
         rowPool = operation.mergeRows.map { ResultPool(planes: operation.shape.rowResults, merge: $0) }
         columnPool = operation.mergeColumns.map { ResultPool(planes: operation.shape.columnResults, merge: $0) }
         queryTiles = Self.queryTiles(of: plan)

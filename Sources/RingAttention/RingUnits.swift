@@ -25,18 +25,21 @@ extension RingCall {
             executor.threads.forEach(work.count, poll: poll) { index, worker in
                 // Disjoint: each index has its own reduction, and its rows and head of the results.
                 compute(
-                    work[index].reduction, with: work[index].keys, executor.workers[worker],
+                    work[index].reduction, with: work[index].keys, executor.workers[worker], executor.clocks[worker],
                     poll: worker == 0 ? poll : {})
             }
         }
     }
 
-    private func compute(_ reduction: Reduction, with keyTiles: Runs, _ worker: TileWorker, poll: () -> Void) {
+    private func compute(
+        _ reduction: Reduction, with keyTiles: Runs, _ worker: TileWorker, _ clock: UnitClock, poll: () -> Void
+    ) {
         guard let pool = executor.rowPool else { return }
         let (tile, head) = (reduction.tile, reduction.head)
+        let numbers = Array(tile.meets.any.intersection(keyTiles))
+        clock.start(tile, meeting: numbers)
         worker.load(rows(of: tile, head: head), of: call)
         let keyHead = head / problem.heads.groupSize
-        let numbers = Array(tile.meets.any.intersection(keyTiles))
         for (place, number) in numbers.enumerated() {
             let result = PartialResult(rows: tile.count, from: pool)
             // A head's tiles come from the third-level cache, again for each query tile. Another query tile comes
@@ -47,6 +50,7 @@ extension RingCall {
             executor.progressed()
             poll()
         }
+        clock.stop(tile, meeting: numbers, of: problem)
     }
 
     private func pair(_ tile: SideTile, _ keyTile: Int, keyHead: Int, next: UnsafePointer<Float>? = nil) -> TilePair {

@@ -41,6 +41,8 @@ public final class EncoderRun {
     /// By base of rotary positions: (rows of this rank, 2, pairs).
     private let rotations: [Double: AlignedBuffer]
     private let blockMemory: [Block.Memory]
+    /// Of groups that made an attention of their own.
+    private var pacesOfGroups: [HeadShape: Pace] = [:]
     private let progressed: @Sendable () -> Void
     private let firstNotFinite = Mutex<NotFinite?>(nil)
 
@@ -135,6 +137,15 @@ public final class EncoderRun {
     /// The time so far in which this rank waited for messages with nothing left to attend.
     public var exposed: Duration { attention?.exposed ?? .zero }
 
+    /// How fast attention of a head's widths has been computed so far; nothing of a model that modifies its scores.
+    public func pace(_ heads: HeadShape) -> Pace {
+        guard encoder.modifiers == ScoreModifiers() else { return Pace() }
+        let widths = (heads.headDimension, heads.valueDimension)
+        return (attention?.paces ?? pacesOfGroups).reduce(Pace()) { sum, entry in
+            (entry.key.headDimension, entry.key.valueDimension) == widths ? sum + entry.value : sum
+        }
+    }
+
     /// Runs all layers; `hidden` then holds this rank's rows of the last one. Collective.
     /// - Parameters:
     ///   - first: how many layers are done: `hidden` holds the rows of this rank behind the last of them.
@@ -164,6 +175,7 @@ public final class EncoderRun {
                 let part = Double(number) + Double(index + 1) / Double(encoder.layers.count)
                 try layerDone(index + 1, part / Double(layout.groups.count))
             }
+            if isLocal { pacesOfGroups.merge(attention.paces, uniquingKeysWith: +) }
             guard let norm = encoder.finalNorm else { continue }
             forEachBlock(of: group) { block, rows, _ in
                 norm.forward(rows: block.count, rows, into: rows, kernels: encoder.kernels)

@@ -15,6 +15,11 @@ struct LayerAttention {
     /// The time so far in which this rank waited for messages with nothing left to attend.
     var exposed: Duration { executors.values.reduce(.zero) { $0 + $1.exposed } }
 
+    /// How fast attention has been computed so far, by its heads.
+    var paces: [HeadShape: Pace] {
+        executors.reduce(into: [:]) { $0[$1.key.heads, default: Pace()] += $1.value.pace }
+    }
+
     /// What a layer of some kind attends with.
     func layer(_ kind: AttentionKind) -> (executor: RingExecutor, keyValues: KeyValueTiles) {
         guard let executor = executors[kind], let keyValues = keyValues[kind.heads] else {

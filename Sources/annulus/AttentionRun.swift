@@ -34,6 +34,7 @@ final class AttentionRun {
     private let attention: AttentionSetup
     private let queries: AlignedBuffer
     private let output: AlignedBuffer
+    private let isPlain: Bool
     private var scale: Float { 1 / Float(problem.heads.headDimension).squareRoot() }
     /// What narrowed keys and values may change in an output at most; 0 where they are not.
     private(set) var wireBound = 0.0
@@ -46,6 +47,7 @@ final class AttentionRun {
         let monitor = session.monitor
         self.session = session
         self.problem = problem
+        isPlain = modifiers == ScoreModifiers()
         attention = try AttentionSetup(
             problem, strategy, modifiers: modifiers, transport: session.transport, threads: session.threads,
             kernels: session.kernels, progressed: { monitor.progress() })
@@ -60,6 +62,9 @@ final class AttentionRun {
 
     private var queryWidth: Int { problem.heads.queryHeads * problem.heads.headDimension }
     private var outputWidth: Int { problem.heads.queryHeads * problem.heads.valueDimension }
+
+    /// How fast this rank has attended so far; nothing where scores are modified.
+    var pace: Pace { isPlain ? attention.pace : Pace() }
 
     /// Attends once; returns for how long this rank waited for messages. Collective.
     func attend() throws -> Duration {

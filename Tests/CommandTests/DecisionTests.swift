@@ -84,21 +84,25 @@ import Testing
         let file = folder.appendingPathComponent(names[0])
         // To a hundredth, or what changes from run to run would change the plan: two or three digits, the last of them
         // even, or five, or none, as the first is 1, below 5, or more.
-        let numbers = try String(decoding: Data(contentsOf: file), as: UTF8.self).split {
-            !"0123456789.e-+".contains($0)
-        }.compactMap { Double($0) }
-        #expect(numbers.count == 4)
-        for number in numbers {
+        var kept = try #require(try JSONSerialization.jsonObject(with: Data(contentsOf: file)) as? [String: Any])
+        let ranks = try #require(kept["ranks"] as? [[[Double]]])
+        let link = try #require(kept["inside"] as? [String: [[Double]]])
+        let rates = ranks + [link["bytes"] ?? [], link["messages"]?.map { [$0[0], 1 / $0[1]] } ?? []]
+        #expect(rates.count == 4 && rates.allSatisfy { $0.count == 1 && $0[0].count == 2 })
+        for number in rates.map({ $0[0][1] }) {
             let digits = Int(String(format: "%.5e", number).prefix { $0 != "e" }.filter(\.isNumber)) ?? 0
             #expect(
                 digits > 0 && digits % (digits < 200_000 ? 2_000 : digits < 500_000 ? 5_000 : 10_000) == 0, "\(number)")
         }
         // Ranks a thousand times slower than any: the prediction follows the file.
-        try Data(#"{"flops": [1e6, 1e6], "inside": {"latency": 1e-6, "bandwidth": 1e9}}"#.utf8).write(to: file)
+        kept["ranks"] = ranks.map { $0.map { [$0[0], 1e6] } }
+        try JSONSerialization.data(withJSONObject: kept).write(to: file)
         let slow = try bench()
         #expect((slow.row["predicted_seconds"] as? Double ?? 0) > 100)
         #expect(slow.row["sha256"] as? String == first.row["sha256"] as? String)
-        for damaged in ["", "{", #"{"flops": [1e6]}"#, #"{"flops": [0, -1]}"#] {
+        let job =
+            #""job": \#(try String(decoding: JSONSerialization.data(withJSONObject: kept["job"] ?? []), as: UTF8.self))"#
+        for damaged in ["", "{", #"{"ranks": [[[2e9, 1e6]]]}"#, "{\(job), \"ranks\": [[[2e9, 1e6]], [[2e9, -1]]]}"] {
             try Data(damaged.utf8).write(to: file)
             #expect(try bench().row["predicted_seconds"] as? Double ?? 1e9 < 100)
             #expect(try Data(contentsOf: file).count > 20)

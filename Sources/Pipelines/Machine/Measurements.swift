@@ -32,22 +32,26 @@ package struct Measurements: Equatable {
 }
 
 extension Session {
-    /// Measures what this job's ranks and links do now, in some tenths of a second. Collective.
-    /// - Parameter hosts: the host of every rank.
-    func measureMachine(_ heads: HeadShape, hosts: [String]) throws -> Measurements {
+    /// Measures what this job's ranks do now, in some tenths of a second. Collective.
+    func measureRanks(_ heads: HeadShape) throws -> [Double] {
         try transport.barrier()
-        let mine = try kernelSpeed(heads)
-        let flops = try transport.allGather(withUnsafeBytes(of: mine) { Array($0) }).map {
-            $0.withUnsafeBytes { $0.loadUnaligned(as: Double.self) }
-        }
+        return try everyone(try kernelSpeed(heads))
+    }
+
+    /// Measures what the links between this job's ranks do now, in some tenths of a second. Collective.
+    /// - Parameter hosts: the host of every rank.
+    func measureLinks(hosts: [String]) throws -> (inside: Cluster.Link?, between: Cluster.Link?) {
         let firsts = Dictionary(grouping: hosts.indices, by: { hosts[$0] }).values.sorted { $0[0] < $1[0] }
         let neighbours = firsts.first { $0.count > 1 }
         let inside = try neighbours.map { try measureLink(Rank($0[0]), Rank($0[1])) }
         let between = firsts.count > 1 ? try measureLink(Rank(firsts[0][0]), Rank(firsts[1][0])) : nil
-        return Measurements(flops: flops, inside: inside, between: between).rounded
+        return (inside, between)
     }
 
-    /// The attention of one rank, no messages: floating-point operations a second, the median over a tenth of a second.
+    /// The attention of one rank, no messages: floating-point operations a second in the best of several rounds.
+    ///
+    /// A round is short, so that a neighbour's work for a moment spoils few of them, and long against the time slices of
+    /// ranks that share processors, which all compute meanwhile.
     private func kernelSpeed(_ heads: HeadShape) throws -> Double {
         let (pool, kernels, element, monitor) = (threads, kernels, settings.element, monitor)
         // As many heads as keep the threads busy, and little enough for wide heads.
@@ -79,22 +83,23 @@ extension Session {
                         output: HeadRows(output, tokenStride: outputWidth, headStride: shape.valueDimension))
                 }
                 try attend()
-                let start = ContinuousClock.now
-                var seconds: [Double] = []
-                while seconds.count < 5 || ContinuousClock.now - start < .milliseconds(100) {
-                    let before = ContinuousClock.now
-                    try attend()
-                    monitor.progress()
-                    seconds.append((ContinuousClock.now - before).inSeconds)
+                return try (0..<7).reduce(0.0) { best, _ in
+                    let start = ContinuousClock.now
+                    var (time, count) = (Duration.zero, 0.0)
+                    while time < .milliseconds(40) {
+                        try attend()
+                        monitor.progress()
+                        count += 1
+                        time = .now - start
+                    }
+                    return max(best, problem.visibleFlop * count / time.inSeconds)
                 }
-                // A neighbour's work for a moment is not to count.
-                return problem.visibleFlop / median(seconds)
             }
         }[0]
     }
 
     /// The link between two ranks: the time in which they swap a small message, and the rate at which they swap large
-    /// ones. The other ranks wait. Collective.
+    /// ones, each in the best of several rounds. The other ranks wait. Collective.
     private func measureLink(_ first: Rank, _ second: Rank) throws -> Cluster.Link {
         try transport.barrier()
         var link = (latency: 0.0, bandwidth: 0.0)
@@ -119,16 +124,17 @@ extension Session {
                 return (ContinuousClock.now - start).inSeconds / Double(times)
             }
             _ = try seconds(64, times: 10)
-            link.latency = try seconds(64, times: 50)
+            link.latency = try (0..<5).map { _ in try seconds(64, times: 20) }.min() ?? 0
             // Long enough that a connection comes to its speed, but a slow link not for long; both sides go by what the
             // first one saw.
             outgoing.pointer[0] = Float(try seconds(1 << 16, times: 1))
             try swap(64)
             let quick = Double((transport.rank == first ? outgoing : arriving).pointer[0])
             let bytes = quick > 0.02 ? 1 << 16 : largest
-            let times = max(2, min(16, Int(0.1 / max(1e-6, quick * Double(bytes >> 16)))))
+            let times = max(2, min(8, Int(0.05 / max(1e-6, quick * Double(bytes >> 16)))))
             _ = try seconds(bytes, times: 1)
-            link.bandwidth = Double(bytes) / max(1e-9, try seconds(bytes, times: times) - link.latency)
+            let best = try (0..<3).map { _ in try seconds(bytes, times: times) }.min() ?? 0
+            link.bandwidth = Double(bytes) / max(1e-9, best - link.latency)
         }
         let both = try transport.allGather(withUnsafeBytes(of: link) { Array($0) })
         return both[first.index].withUnsafeBytes {

@@ -19,7 +19,7 @@ extension Session {
         return rates.map { max(1, ($0 / fastest * 8).rounded()) / 8 }
     }
 
-    private func everyone(_ value: Double) throws -> [Double] {
+    func everyone(_ value: Double) throws -> [Double] {
         try transport.allGather(withUnsafeBytes(of: value) { Array($0) }).map { bytes in
             bytes.withUnsafeBytes { $0.loadUnaligned(as: Double.self) }
         }

@@ -106,6 +106,7 @@ struct Attend: ParsableCommand {
             session.monitor.progress(.writing)
             try write(to: file, layout, session, problem, result: result, sums: sums, rows: rows)
         }
+        try session.correct(heads, by: modifiers == ScoreModifiers() ? attention.pace : Pace())
     }
 
     /// The optional tensors.

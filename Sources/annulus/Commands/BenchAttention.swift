@@ -47,6 +47,7 @@ struct BenchAttention: ParsableCommand {
         let decision = try session.decide(problem, attention.footprint, session.settings.strategy, predicts: true)
         let run = try AttentionRun(problem, decision.strategy, modifiers: modifiers, seed: bench.seed, session)
         let measurement = try session.measure(repetitions: bench.repetitions, work: run.attend)
+        try session.correct(problem.heads, by: run.pace)
         let row = BenchRow(
             fields: [
                 ("bench", .text("attention"))

@@ -65,6 +65,7 @@ struct BenchEncoder: ParsableCommand {
             try run.run(ids: [ids]) { layer, _ in monitor.progress(.encoding, layer: layer) }
             return run.exposed - before
         }
+        try session.correct(problem.heads, by: run.pace(problem.heads))
         let sha256 = try session.digest(sharding, rowBytes: width * 4) { first, count in
             UnsafeRawBufferPointer(start: run.hidden.pointer + first * width, count: count * width * 4)
         }

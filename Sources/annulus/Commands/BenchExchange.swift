@@ -78,6 +78,7 @@ struct BenchExchange: ParsableCommand {
             let run = try AttentionRun(problem, strategy, seed: bench.seed, session)
             let messages = session.transport.traffic.messages
             let measurement = try session.measure(repetitions: bench.repetitions, work: run.attend)
+            try session.correct(problem.heads, by: run.pace)
             let sent =
                 try session.sum(Double(session.transport.traffic.messages - messages)) / Double(bench.repetitions + 1)
             return BenchRow(

@@ -25,7 +25,7 @@ struct Doctor: ParsableCommand {
         let all = try session.transport.allGather(Array(mine.utf8))
         let peak = try session.peakGFLOPs()
         let heads = HeadShape(heads: 1, headDimension: 64)
-        let measured = try session.machine(heads, hosts: session.hostNames(), isFresh: true)
+        let measured = try session.machine(heads, isFresh: true)
         try session.agree {
             guard session.isRoot else { return }
             var text = common(session, peak: peak, measured)
@@ -87,7 +87,7 @@ struct Doctor: ParsableCommand {
                         link.bandwidth * 1e-9))
             }
         }
-        if let folder = session.measurementCache(HeadShape(heads: 1, headDimension: 64), hosts: [])?.folder {
+        if let folder = MeasurementCache.folder() {
             rows.add("kept in", folder)
         } else {
             rows.add("kept in", "no folder")
