@@ -149,6 +149,16 @@ import Testing
         #expect(run.status == 0 && folder.names == ["annulus"], "\(run.errors)")
     }
 
+    /// Makes all of a file's ranks a hundred times slower than they are, as of two minutes ago.
+    /// - Returns: their true rates.
+    private static func slow(_ file: URL) throws -> [Double] {
+        var kept = try #require(try JSONSerialization.jsonObject(with: Data(contentsOf: file)) as? [String: Any])
+        let ranks = try #require(kept["ranks"] as? [[[Double]]])
+        kept["ranks"] = ranks.map { $0.map { [$0[0] - 120, $0[1] / 100] } }
+        try JSONSerialization.data(withJSONObject: kept).write(to: file)
+        return ranks.compactMap { $0.map { $0[1] }.max() }
+    }
+
     /// What was measured amid noise, a hundredth of the true rate, is mended by the first run that computes for long
     /// enough, on any ranks; and the output is the same all along.
     @Test(arguments: [Spread.alone, .mpirun(2), .virtual(2)]) func aNoisyMeasurementIsMendedByARun(spread: Spread)
@@ -175,13 +185,7 @@ import Testing
         }
         let first = try bench()
         let file = try #require(try files().first)
-        // Of the file, all rates a hundredth, two minutes ago.
-        var kept = try #require(
-            try JSONSerialization.jsonObject(with: Data(contentsOf: file)) as? [String: Any])
-        let ranks = try #require(kept["ranks"] as? [[[Double]]])
-        #expect(ranks.allSatisfy { $0.count == 1 })
-        kept["ranks"] = ranks.map { $0.map { [$0[0] - 120, $0[1] / 100] } }
-        try JSONSerialization.data(withJSONObject: kept).write(to: file)
+        _ = try Self.slow(file)
         // Too short a run tells nothing.
         let short = try bench(length: 600)
         let noisy = try bench()
@@ -196,5 +200,36 @@ import Testing
         _ = try bench(threads: 2, length: 600)
         #expect(try files().count == 3)
         #expect(try Data(contentsOf: file) == float32)
+    }
+
+    /// Whatever encodes long documents corrects the rates of its model's widths, also of documents that are whole on
+    /// their ranks.
+    @Test func encodingCorrectsToo() throws {
+        let folder = try TemporaryFolder()
+        let environment = ["XDG_CACHE_HOME": folder.url.path]
+        func run(_ arguments: [String]) throws {
+            let run = try CommandRun.annulus(arguments + ["--threads", "1", "--quiet"], environment: environment)
+            try #require(run.status == 0, "\(run.errors)")
+        }
+        try run(["bench", "encoder", "--shape", "minilm", "--length", "600", "--repetitions", "1"])
+        let measured = folder.url.appendingPathComponent("annulus/measured")
+        let files = try FileManager.default.contentsOfDirectory(at: measured, includingPropertiesForKeys: nil)
+        let file = try #require(files.first)
+        let made = try CommandRun.annulus([
+            "init", "--shape", "minilm", "--positions", "6000", "-o", folder.path("model"),
+        ])
+        try #require(made.status == 0, "\(made.errors)")
+        let ids = (0..<5000).map { "\(1000 + $0 % 20_000)" }.joined(separator: ", ")
+        try Data("[\(ids)]\n[\(ids)]\n".utf8).write(to: URL(fileURLWithPath: folder.path("in.ids")))
+        for arguments in [
+            ["bench", "encoder", "--shape", "minilm", "--length", "5000", "--repetitions", "1"],
+            ["embed", "-m", folder.path("model"), "-i", folder.path("in.ids"), "-o", folder.path("out.npy")],
+        ] {
+            let rate = try #require(try Self.slow(file).first)
+            try run(arguments)
+            let kept = try JSONSerialization.jsonObject(with: Data(contentsOf: file)) as? [String: Any]
+            let sightings = try #require((kept?["ranks"] as? [[[Double]]])?.first)
+            #expect((sightings.last?[1] ?? 0) > rate / 5, "\(arguments): \(sightings), \(rate)")
+        }
     }
 }

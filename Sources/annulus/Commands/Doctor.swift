@@ -11,7 +11,11 @@ import RingAttention
 struct Doctor: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Tell what this machine, MPI and BLAS will really do, and how to mend what is wrong.",
-        discussion: "Run it as you run the job: alone, or under the same mpirun or srun with the same options.")
+        discussion: """
+            Run it as you run the job: alone, or under the same mpirun or srun with the same options. It measures ranks and links \
+            anew, for heads of 64, and replaces what jobs of this kind have kept and corrected, in the folder that it names: \
+            remove that to have all jobs measure anew.
+            """)
 
     @OptionGroup var runOptions: RunOptions
 
