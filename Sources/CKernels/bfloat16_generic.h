@@ -11,8 +11,18 @@
 //   FLUSHING        expression that makes it do so and gives what was before
 //   NOT_FLUSHING    (what was before)
 //
-// x86 finds results tiny after rounding, as VDPBF16PS does, and so the bits are the same. ARM finds them tiny before
-// rounding: there, and in the reference, what is flushed is found by comparing, which is slow.
+// x86 finds results tiny after rounding, as VDPBF16PS does, and so the bits are the same. ARM finds them tiny before rounding, and
+// flushes what would have been 2⁻¹²⁶. But it says when it has flushed anything, a result or an operand: where it has not, no bit
+// depends on how it would have been done, and where it has, the product is computed once more by comparing, which is slow. So a set
+// of such a processor defines besides
+//
+//   FLUSHED         expression, right after NOT_FLUSHING: whether anything was flushed since FLUSHING
+//
+// and may define
+//
+//   TWO_PAIRS       (rows, sum, a, a_stride, panel, width): two pairs of a register block one vector wide, a being floats
+//
+// In the reference all that is to be flushed is found by comparing.
 //
 // Which sum to divide by. The weights are rounded for their product with V, by up to 2⁻⁸ of themselves.
 // Divided by the sum of the rounded weights the error of an output is Σ εⱼpⱼ(vⱼ − o), by the sum of
@@ -34,6 +44,12 @@ typedef int32_t pair __attribute__((may_alias));
 #define WIDENS 0
 #define FLUSHING 0
 #define NOT_FLUSHING(before) (void)(before)
+#endif
+#ifdef FLUSHED
+#define WATCHES 1
+#else
+#define WATCHES 0
+#define FLUSHED 0
 #endif
 
 // ---- rounding and pair products -----------------------------------------------------------------
@@ -73,7 +89,7 @@ INLINE v16 pair_product(v16 sum, i16 a, i16 b) {
 #define PAIR_PRODUCT pair_product
 #endif
 
-#ifndef PAIR_PRODUCT
+#if !defined(PAIR_PRODUCT) || WATCHES
 INLINE v16 flush(v16 x) {
   return from_bits((bits(x) & 0x7f800000) == 0 ? bits(x) & (int32_t)0x80000000 : bits(x));
 }
@@ -89,11 +105,13 @@ INLINE v16 flushed_fused(v16 a, v16 b, v16 c) {
   return from_bits(tiny ? bits(y) & (int32_t)0x80000000 : bits(y));
 }
 
-INLINE v16 pair_product(v16 sum, i16 a, i16 b) {
+INLINE v16 compared_pair_product(v16 sum, i16 a, i16 b) {
   sum = flushed_fused(flush(odd_terms(a)), flush(odd_terms(b)), flush(sum));
   return flushed_fused(flush(even_terms(a)), flush(even_terms(b)), sum);
 }
-#define PAIR_PRODUCT pair_product
+#ifndef PAIR_PRODUCT
+#define PAIR_PRODUCT compared_pair_product
+#endif
 #endif
 
 static void bfloat16_round_rows(const float *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns,
@@ -122,7 +140,11 @@ INLINE void widened_block(const int rows, const int vectors, const float *a, ptr
   v16 sum[ACCUMULATORS];
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = goes_on ? load(c + r * c_stride + 16 * v) : splat(0.0f);
-  for (ptrdiff_t k = 0; k < pairs; k++, panel += width)
+  ptrdiff_t k = 0;
+#ifdef TWO_PAIRS
+  for (; k + 2 <= pairs; k += 2, panel += 2 * width) TWO_PAIRS(rows, sum, a + 2 * k, a_stride, panel, width);
+#endif
+  for (; k < pairs; k++, panel += width)
     UNROLL for (int half = 1; half >= 0; half--) {
       v16 b[4];
       UNROLL for (int v = 0; v < vectors; v++)
@@ -166,6 +188,27 @@ static __attribute__((noinline)) void widened_product(const float *a, ptrdiff_t 
   }
 }
 
+#if WATCHES
+// The same, and right whatever is to be flushed: for products in which something was.
+static __attribute__((noinline)) void compared_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
+                                                       const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
+                                                       float *c, ptrdiff_t c_stride, int goes_on) {
+  for (; rows > 0; rows--, a += a_stride, c += c_stride)
+    for (ptrdiff_t column = 0; column < columns; column += 16) {
+      v16 sum = goes_on ? load(c + column) : splat(0.0f);
+      for (ptrdiff_t k = 0; k < pairs; k++) {
+        const i16 b = load_pairs(panel + k * width + column);
+        sum = flushed_fused(flush(splat(a[2 * k + 1])), flush(odd_terms(b)), flush(sum));
+        sum = flushed_fused(flush(splat(a[2 * k])), flush(even_terms(b)), sum);
+      }
+      store(c + column, sum);
+    }
+}
+#define PRODUCT_OF_WIDENED(compares) (compares ? compared_product : widened_product)
+#else
+#define PRODUCT_OF_WIDENED(compares) widened_product
+#endif
+
 enum { WIDENED_ROWS_AT_ONCE = 12, WIDENED_PAIRS = 256 };
 
 // Rows of pairs become rows of floats: of sixteen pairs the halves, interleaved.
@@ -187,47 +230,64 @@ INLINE void widen_rows(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, ptrdif
   }
 }
 
-// C = A·B or C + A·B as if its chains had not been interrupted, while denormal numbers are flushed.
-static void flushing_product(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,
+// C = A·B or C + A·B as if its chains had not been interrupted, while denormal numbers are flushed; or by comparing, while they are not.
+static void flushing_product(int compares, const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,
                              const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
                              float *c, ptrdiff_t c_stride, int goes_on) {
   _Alignas(64) float wide[WIDENED_ROWS_AT_ONCE * 2 * WIDENED_PAIRS];
+  (void)compares;
   if (pairs == 0) widened_product(wide, 0, rows, panel, 0, width, columns, c, c_stride, goes_on);
   for (ptrdiff_t n; rows > 0; rows -= n, a += n * a_stride, c += n * c_stride) {
     n = rows < WIDENED_ROWS_AT_ONCE ? rows : WIDENED_ROWS_AT_ONCE;
     for (ptrdiff_t k = 0, some; k < pairs; k += some) {
       some = pairs - k < WIDENED_PAIRS ? pairs - k : WIDENED_PAIRS;
       widen_rows(a + k, a_stride, n, some, wide, 2 * some);
-      widened_product(wide, 2 * some, n, panel + k * width, some, width, columns, c, c_stride, goes_on || k > 0);
+      PRODUCT_OF_WIDENED(compares)(wide, 2 * some, n, panel + k * width, some, width, columns, c, c_stride, goes_on || k > 0);
     }
   }
 }
 
-// The same in every mode. Sums that are added are added by themselves, for what they are added to may be denormal.
+INLINE void copy_rows(float *target, ptrdiff_t target_stride, const float *source, ptrdiff_t source_stride,
+                      ptrdiff_t rows, ptrdiff_t columns) {
+  for (ptrdiff_t r = 0; r < rows; r++)
+    memcpy(target + r * target_stride, source + r * source_stride, (size_t)columns * sizeof(float));
+}
+
+// The same in every mode. Sums that are added are added by themselves, for what they are added to may be denormal; and so are chains
+// that go on, where they may have to do so once more.
 static void pair_panel_product(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,
                                const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
                                float *c, ptrdiff_t c_stride, int accumulate) {
-  if (accumulate != ANNULUS_ADD) {
+  const int goes_on = accumulate == ANNULUS_CONTINUE;
+  if (accumulate == ANNULUS_START || (goes_on && !WATCHES)) {
     const uint32_t before = FLUSHING;
-    flushing_product(a, a_stride, rows, panel, pairs, width, columns, c, c_stride, accumulate);
+    flushing_product(0, a, a_stride, rows, panel, pairs, width, columns, c, c_stride, goes_on);
     NOT_FLUSHING(before);
+    if (FLUSHED) flushing_product(1, a, a_stride, rows, panel, pairs, width, columns, c, c_stride, goes_on);
     return;
   }
   for (ptrdiff_t n; rows > 0; rows -= n, a += n * a_stride, c += n * c_stride) {
     _Alignas(64) float own[WIDENED_ROWS_AT_ONCE * 64];
     n = rows < WIDENED_ROWS_AT_ONCE ? rows : WIDENED_ROWS_AT_ONCE;
+    if (goes_on) copy_rows(own, columns, c, c_stride, n, columns);
     const uint32_t before = FLUSHING;
-    flushing_product(a, a_stride, n, panel, pairs, width, columns, own, columns, 0);
+    flushing_product(0, a, a_stride, n, panel, pairs, width, columns, own, columns, goes_on);
     NOT_FLUSHING(before);
+    if (FLUSHED) {
+      if (goes_on) copy_rows(own, columns, c, c_stride, n, columns);
+      flushing_product(1, a, a_stride, n, panel, pairs, width, columns, own, columns, goes_on);
+    }
     for (ptrdiff_t r = 0; r < n; r++)
-      for (ptrdiff_t j = 0; j < columns; j += 16)
-        store(c + r * c_stride + j, load(own + r * columns + j) + load(c + r * c_stride + j));
+      for (ptrdiff_t j = 0; j < columns; j += 16) {
+        const v16 sum = load(own + r * columns + j);
+        store(c + r * c_stride + j, goes_on ? sum : sum + load(c + r * c_stride + j));
+      }
   }
 }
 // Whole pairs of rows amid others, where denormal numbers are flushed already.
-INLINE void run_of_pairs(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, const pair *panel, ptrdiff_t pairs, ptrdiff_t width,
-                         float *c, ptrdiff_t c_stride) {
-  flushing_product(a, a_stride, rows, panel, pairs, width, width, c, c_stride, 1);
+INLINE void run_of_pairs(int compares, const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, const pair *panel, ptrdiff_t pairs,
+                         ptrdiff_t width, float *c, ptrdiff_t c_stride) {
+  flushing_product(compares, a, a_stride, rows, panel, pairs, width, width, c, c_stride, 1);
 }
 #else
 // One register block: `rows` × 16·`vectors` elements of C, each one chain of pair products.
@@ -292,9 +352,9 @@ static void pair_panel_product(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows
     pair_column_group_1(a, a_stride, rows, panel + column, pairs, width, c + column, c_stride, accumulate);
 }
 
-
-INLINE void run_of_pairs(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, const pair *panel, ptrdiff_t pairs, ptrdiff_t width,
-                         float *c, ptrdiff_t c_stride) {
+INLINE void run_of_pairs(int compares, const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, const pair *panel, ptrdiff_t pairs,
+                         ptrdiff_t width, float *c, ptrdiff_t c_stride) {
+  (void)compares;
   pair_panel_product(a, a_stride, rows, panel, pairs, width, width, c, c_stride, ANNULUS_CONTINUE);
 }
 #endif
@@ -312,62 +372,87 @@ INLINE uint64_t pair_mask_word(const uint64_t *mask, ptrdiff_t w, ptrdiff_t dept
 }
 
 // One pair of one row, of which only the bits of `keep` take part.
-static __attribute__((noinline)) void half_pair(pair a, const pair *panel, ptrdiff_t width, float *c, pair keep) {
-  for (ptrdiff_t column = 0; column < width; column += 16)
-    store(c + column, PAIR_PRODUCT(load(c + column), (i16)(a & keep), load_pairs(panel + column) & keep));
+static __attribute__((noinline)) void half_pair(int compares, pair a, const pair *panel, ptrdiff_t width, float *c, pair keep) {
+  (void)compares;
+  for (ptrdiff_t column = 0; column < width; column += 16) {
+    const v16 sum = load(c + column);
+    const i16 x = (i16)(a & keep), b = load_pairs(panel + column) & keep;
+#if WATCHES
+    store(c + column, compares ? compared_pair_product(sum, x, b) : PAIR_PRODUCT(sum, x, b));
+#else
+    store(c + column, PAIR_PRODUCT(sum, x, b));
+#endif
+  }
 }
 
-// Blocks of rows: a stretch of pairs that all rows see whole is one dense product; elsewhere each row takes
+// A block of at most MASK_ROWS rows: a stretch of pairs that all rows see whole is one dense product; elsewhere each row takes
 // its own runs of whole pairs, and its half pairs one by one. What a row does with a pair depends on
 // its own mask alone, and every element sees its pairs in ascending order.
-static void bfloat16_masked_panel_product(const void *a_pairs, ptrdiff_t a_stride, ptrdiff_t rows,
-                                          const void *panel_pairs, ptrdiff_t depth, ptrdiff_t width,
-                                          float *c, ptrdiff_t c_stride, int accumulate,
-                                          const uint64_t *mask, ptrdiff_t mask_stride) {
+static void masked_block(int compares, const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,
+                         const pair *panel, ptrdiff_t depth, ptrdiff_t width, float *c, ptrdiff_t c_stride,
+                         const uint64_t *mask, ptrdiff_t mask_stride) {
   const uint64_t lower = 0x5555555555555555;
-  const pair *a = a_pairs, *panel = panel_pairs;
-  if (!accumulate)
-    for (ptrdiff_t r = 0; r < rows; r++) memset(c + r * c_stride, 0, (size_t)width * sizeof(float));
-  const uint32_t before = FLUSHING;
-  for (ptrdiff_t r0 = 0; r0 < rows; r0 += MASK_ROWS) {
-    const ptrdiff_t n = rows - r0 < MASK_ROWS ? rows - r0 : MASK_ROWS;
-    for (ptrdiff_t w = 0; 64 * w < depth; w++) {
-      uint64_t all = ~(uint64_t)0, any = 0;
-      for (ptrdiff_t r = 0; r < n; r++) {
-        const uint64_t own = pair_mask_word(mask + (r0 + r) * mask_stride, w, depth);
-        all &= own, any |= own;
+  for (ptrdiff_t w = 0; 64 * w < depth; w++) {
+    uint64_t all = ~(uint64_t)0, any = 0;
+    for (ptrdiff_t r = 0; r < rows; r++) {
+      const uint64_t own = pair_mask_word(mask + r * mask_stride, w, depth);
+      all &= own, any |= own;
+    }
+    // Bit 2k of these: pair k is seen whole by all rows, and in part by at least one.
+    all &= all >> 1 & lower;
+    any = (any | any >> 1) & lower;
+    for (int k = 0; k < 32 && any >> (2 * k);) {
+      if (!(any >> (2 * k) & 1)) {
+        k++;
+        continue;
       }
-      // Bit 2k of these: pair k is seen whole by all rows, and in part by at least one.
-      all &= all >> 1 & lower;
-      any = (any | any >> 1) & lower;
-      for (int k = 0; k < 32 && any >> (2 * k);) {
-        if (!(any >> (2 * k) & 1)) {
-          k++;
-          continue;
-        }
-        const int dense = all >> (2 * k) & 1;
-        int end = k + 1;
-        while (end < 32 && (any >> (2 * end) & 1) && (int)(all >> (2 * end) & 1) == dense) end++;
-        for (ptrdiff_t r = 0; r < (dense ? 1 : n); r++) {
-          const uint64_t own = pair_mask_word(mask + (r0 + r) * mask_stride, w, depth);
-          const pair *row = a + (r0 + r) * a_stride + 32 * w;
-          float *sums = c + (r0 + r) * c_stride;
-          for (int i = k, stop; i < end; i = stop) {
-            stop = i + 1;
-            const unsigned halves = own >> (2 * i) & 3;
-            if (halves == 3) {
-              while (stop < end && (own >> (2 * stop) & 3) == 3) stop++;
-              run_of_pairs(row + i, a_stride, dense ? n : 1, panel + (32 * w + i) * width, stop - i, width, sums, c_stride);
-            } else if (halves) {
-              half_pair(row[i], panel + (32 * w + i) * width, width, sums, halves == 1 ? 0xffff : (pair)0xffff0000);
-            }
+      const int dense = all >> (2 * k) & 1;
+      int end = k + 1;
+      while (end < 32 && (any >> (2 * end) & 1) && (int)(all >> (2 * end) & 1) == dense) end++;
+      for (ptrdiff_t r = 0; r < (dense ? 1 : rows); r++) {
+        const uint64_t own = pair_mask_word(mask + r * mask_stride, w, depth);
+        const pair *row = a + r * a_stride + 32 * w;
+        float *sums = c + r * c_stride;
+        for (int i = k, stop; i < end; i = stop) {
+          stop = i + 1;
+          const unsigned halves = own >> (2 * i) & 3;
+          if (halves == 3) {
+            while (stop < end && (own >> (2 * stop) & 3) == 3) stop++;
+            run_of_pairs(compares, row + i, a_stride, dense ? rows : 1, panel + (32 * w + i) * width, stop - i, width,
+                         sums, c_stride);
+          } else if (halves) {
+            half_pair(compares, row[i], panel + (32 * w + i) * width, width, sums, halves == 1 ? 0xffff : (pair)0xffff0000);
           }
         }
-        k = end;
       }
+      k = end;
     }
   }
-  NOT_FLUSHING(before);
+}
+
+static void bfloat16_masked_panel_product(const void *a_pairs, ptrdiff_t a_stride, ptrdiff_t rows,
+                                          const void *panel, ptrdiff_t depth, ptrdiff_t width,
+                                          float *c, ptrdiff_t c_stride, int accumulate,
+                                          const uint64_t *mask, ptrdiff_t mask_stride) {
+  const pair *a = a_pairs;
+  if (!accumulate)
+    for (ptrdiff_t r = 0; r < rows; r++) memset(c + r * c_stride, 0, (size_t)width * sizeof(float));
+  for (ptrdiff_t n; rows > 0; rows -= n, a += n * a_stride, c += n * c_stride, mask += n * mask_stride) {
+    n = rows < MASK_ROWS ? rows : MASK_ROWS;
+#if WATCHES
+    _Alignas(64) float kept[MASK_ROWS * 64];
+    copy_rows(kept, width, c, c_stride, n, width);
+#endif
+    const uint32_t before = FLUSHING;
+    masked_block(0, a, a_stride, n, panel, depth, width, c, c_stride, mask, mask_stride);
+    NOT_FLUSHING(before);
+#if WATCHES
+    if (FLUSHED) {
+      copy_rows(c, c_stride, kept, width, n, width);
+      masked_block(1, a, a_stride, n, panel, depth, width, c, c_stride, mask, mask_stride);
+    }
+#endif
+  }
 }
 
 // ---- softmax ------------------------------------------------------------------------------------
@@ -493,6 +578,15 @@ INLINE void pair_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
 }
 
 #if WIDENS
+// C = A·B over all panels of B, while denormal numbers are flushed; or by comparing, while they are not.
+INLINE void product_of_panels(int compares, const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
+                              const pair *panels, ptrdiff_t pairs, ptrdiff_t width, float *c, ptrdiff_t c_stride) {
+  (void)compares;
+  for (ptrdiff_t column = 0; column < width; column += 64)
+    PRODUCT_OF_WIDENED(compares)(a, a_stride, rows, panels + column * pairs, pairs, panel_width(width - column),
+                                 panel_width(width - column), c + column, c_stride, 0);
+}
+
 // At most twelve rows: queries are widened once for all keys, and weights stay floats.
 static void attend_widened(const pair *q, ptrdiff_t q_stride, ptrdiff_t rows, const pair *k_panels, ptrdiff_t pairs,
                            const pair *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float scale,
@@ -502,19 +596,17 @@ static void attend_widened(const pair *q, ptrdiff_t q_stride, ptrdiff_t rows, co
   v16 sums[WIDENED_ROWS_AT_ONCE];
   widen_rows(q, q_stride, rows, pairs, wide, 2 * pairs);
   uint32_t before = FLUSHING;
-  for (ptrdiff_t key = 0; key < keys; key += 64)
-    widened_product(wide, 2 * pairs, rows, k_panels + key * pairs, pairs, panel_width(stride - key), panel_width(stride - key),
-                    scores + key, stride, 0);
+  product_of_panels(0, wide, 2 * pairs, rows, k_panels, pairs, stride, scores, stride);
   NOT_FLUSHING(before);
+  if (FLUSHED) product_of_panels(1, wide, 2 * pairs, rows, k_panels, pairs, stride, scores, stride);
   for (ptrdiff_t r = 0; r < rows; r++) sums[r] = row_maxima(scores + r * stride, keys, NULL);
   for (ptrdiff_t r = 0; r < rows; r++) row_max[r] = largest_lane(sums[r]);
   for (ptrdiff_t r = 0; r < rows; r++) sums[r] = widened_weights(scores + r * stride, keys, scale, row_max[r]);
   for (ptrdiff_t r = 0; r < rows; r++) finish_pairs(sums[r], scale, row_max + r, row_sum + r);
   before = FLUSHING;
-  for (ptrdiff_t column = 0; column < width; column += 64)
-    widened_product(scores, stride, rows, v_panels + column * key_pairs, key_pairs, panel_width(width - column),
-                    panel_width(width - column), o + column, o_stride, 0);
+  product_of_panels(0, scores, stride, rows, v_panels, key_pairs, width, o, o_stride);
   NOT_FLUSHING(before);
+  if (FLUSHED) product_of_panels(1, scores, stride, rows, v_panels, key_pairs, width, o, o_stride);
 }
 #endif
 

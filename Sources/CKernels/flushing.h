@@ -1,9 +1,11 @@
-// How bfloat16_generic.h makes an x86 processor flush denormal numbers: DAZ and FTZ of the control register MXCSR, which is each
-// thread's own and is put back.
+// How bfloat16_generic.h makes a processor flush denormal numbers: by bits of its control register, which is each thread's own and is
+// put back. The compiler may move arithmetic past these functions, but not a call.
 #ifndef ANNULUS_FLUSHING_H
 #define ANNULUS_FLUSHING_H
 
-// The compiler may move arithmetic past these, but not a call.
+#if defined(__x86_64__)
+
+// DAZ and FTZ of the MXCSR.
 static inline __attribute__((always_inline)) void not_flushing(uint32_t mxcsr) {
   __asm__ volatile("ldmxcsr %0" : : "m"(mxcsr) : "memory");
 }
@@ -13,6 +15,32 @@ static inline __attribute__((always_inline)) uint32_t flushing(void) {
   not_flushing(before | 0x8040);
   return before;
 }
+
+#elif defined(__aarch64__)
+
+// FZ of the FPCR (Arm Architecture Reference Manual for A-profile, C5.2.8). While it is set, FPUnpack flushes denormal operands and
+// sets IDC of the FPSR, and FPRound flushes results that are tiny before rounding and sets UFC; both stay set until they are cleared.
+enum { FPCR_FZ = 1 << 24, FPSR_UFC = 1 << 3, FPSR_IDC = 1 << 7 };
+
+static inline __attribute__((always_inline)) void not_flushing(uint32_t fpcr) {
+  __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)fpcr) : "memory");
+}
+static inline __attribute__((always_inline)) uint32_t status_bits(void) {
+  uint64_t fpsr;
+  __asm__ volatile("mrs %0, fpsr" : "=r"(fpsr) : : "memory");
+  return (uint32_t)fpsr;
+}
+static inline __attribute__((always_inline)) uint32_t flushing(void) {
+  uint64_t before;
+  __asm__ volatile("mrs %0, fpcr" : "=r"(before) : : "memory");
+  __asm__ volatile("msr fpsr, %0" : : "r"((uint64_t)(status_bits() & ~(uint32_t)(FPSR_UFC | FPSR_IDC))) : "memory");
+  not_flushing((uint32_t)before | FPCR_FZ);
+  return (uint32_t)before;
+}
+
+#define FLUSHED ((status_bits() & (FPSR_UFC | FPSR_IDC)) != 0)
+
+#endif
 
 #define FLUSHING flushing()
 #define NOT_FLUSHING(before) not_flushing(before)

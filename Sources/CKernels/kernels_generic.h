@@ -6,6 +6,7 @@
 //   ROWS_1 … ROWS_4 rows of a register block that is 1 … 4 vectors wide
 //   ACCUMULATORS    vectors of the largest register block
 //   TABLE_LOOKUP, TABLED_WEIGHTS  optionally, as vectors.h says
+//   FOUR_TERMS      optionally, (rows, sum, a, a_stride, panel, width): four terms of a register block one vector wide
 //
 // A vector of 16 lanes is one AVX-512 register, two of AVX2, four of NEON. Because the arithmetic is written once, in fused
 // multiply-adds and in a fixed order, every set yields the same bits, but for the weights of the softmax: they have those of a
@@ -152,12 +153,26 @@ INLINE v16 relu_lanes(v16 x) { return x < splat(0.0f) ? splat(0.0f) : x; }
 
 // ---- panel products -----------------------------------------------------------------------------
 
+#ifdef FOUR_TERMS
+enum { TERMS_AT_ONCE = 4 };
+#else
+enum { TERMS_AT_ONCE = 1 };
+#endif
+
 // The terms `first` ..< `end` of a register block: a chain of fused multiply-adds for each of its `rows` × 16·`vectors` sums. With
 // `fetches`, a line of `ahead` a term is fetched into the second-level cache meanwhile.
 INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width,
                       ptrdiff_t first, ptrdiff_t end, const int fetches, const float *ahead, v16 *sum) {
   panel += first * width;
-  for (ptrdiff_t k = first; k < end; k++, panel += width) {
+  ptrdiff_t k = first;
+#ifdef FOUR_TERMS
+  for (; k + 4 <= end; k += 4, panel += 4 * width) {
+    if (fetches)
+      UNROLL for (int i = 0; i < 4; i++) __builtin_prefetch(ahead + 16 * (k + i), 0, 2);
+    FOUR_TERMS(rows, sum, a + k, a_stride, panel, width);
+  }
+#endif
+  for (; k < end; k++, panel += width) {
     v16 b[4];
     UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panel + 16 * v);
     if (fetches) __builtin_prefetch(ahead + 16 * k, 0, 2);
@@ -482,7 +497,7 @@ INLINE void weigh_sixteen(weighing *w) {
 INLINE void add_terms_weighing(const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width,
                                ptrdiff_t depth, const int fetches, const float *ahead, v16 *sum, weighing *other, ptrdiff_t weights) {
   for (ptrdiff_t i = 0, k = 0; i <= weights; i++) {
-    const ptrdiff_t end = depth * (i + 1) / (weights + 1);
+    const ptrdiff_t end = i < weights ? depth * (i + 1) / (weights + 1) / TERMS_AT_ONCE * TERMS_AT_ONCE : depth;
     add_terms(STRIP, vectors, a, a_stride, panel, width, k, end, fetches, ahead, sum);
     if (i < weights) weigh_sixteen(other);
     k = end;
