@@ -20,7 +20,7 @@
 //
 // and may define
 //
-//   TWO_PAIRS       (rows, sum, a, a_stride, panel, width): two pairs of a register block one vector wide, a being floats
+//   TWELVE_ROWS     (a, a_stride, panel, pairs, width, c, c_stride, goes_on): a register block of twelve rows and 8 columns
 //
 // In the reference all that is to be flushed is found by comparing.
 //
@@ -140,11 +140,7 @@ INLINE void widened_block(const int rows, const int vectors, const float *a, ptr
   v16 sum[ACCUMULATORS];
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = goes_on ? load(c + r * c_stride + 16 * v) : splat(0.0f);
-  ptrdiff_t k = 0;
-#ifdef TWO_PAIRS
-  for (; k + 2 <= pairs; k += 2, panel += 2 * width) TWO_PAIRS(rows, sum, a + 2 * k, a_stride, panel, width);
-#endif
-  for (; k < pairs; k++, panel += width)
+  for (ptrdiff_t k = 0; k < pairs; k++, panel += width)
     UNROLL for (int half = 1; half >= 0; half--) {
       v16 b[4];
       UNROLL for (int v = 0; v < vectors; v++)
@@ -162,6 +158,11 @@ INLINE void widened_block(const int rows, const int vectors, const float *a, ptr
 static __attribute__((noinline)) void widened_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
                                                       const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
                                                       float *c, ptrdiff_t c_stride, int goes_on) {
+#ifdef TWELVE_ROWS
+  for (ptrdiff_t column = 0; rows == 12 && column < columns; column += 8)
+    TWELVE_ROWS(a, a_stride, panel + column, pairs, width, c + column, c_stride, goes_on);
+  if (rows == 12) return;
+#endif
   for (ptrdiff_t n; rows > 0; rows -= n, a += n * a_stride, c += n * c_stride) {
     n = rows >= 6 ? 6 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;  // Six are what both sets have registers for.
 #define WIDENED(rows, vectors, column) \

@@ -39,6 +39,8 @@ const annulus_bfloat16_kernels *annulus_bfloat16_kernels_widened(int index) {
   const annulus_kernels *set = annulus_kernels_available(index);
   if (set == &annulus_kernels_avx512) return &annulus_bfloat16_kernels_avx512_widened;
   if (set == &annulus_kernels_avx2) return &annulus_bfloat16_kernels_avx2;
+#elif defined(__aarch64__)
+  if (annulus_kernels_available(index) == &annulus_kernels_neon) return &annulus_bfloat16_kernels_neon;
 #else
   (void)index;
 #endif
@@ -50,10 +52,8 @@ const annulus_bfloat16_kernels *annulus_bfloat16_kernels_available(int index) {
   if (!set) return NULL;
 #if defined(__x86_64__)
   if (set == &annulus_kernels_avx512 && __builtin_cpu_supports("avx512bf16")) return &annulus_bfloat16_kernels_avx512;
+#endif
   const annulus_bfloat16_kernels *widened = annulus_bfloat16_kernels_widened(index);
   if (widened) return widened;
-#elif defined(__aarch64__)
-  if (set == &annulus_kernels_neon) return &annulus_bfloat16_kernels_neon;
-#endif
   return &annulus_bfloat16_kernels_reference;
 }

@@ -355,6 +355,102 @@ static void check_bfloat16_tiles(const annulus_bfloat16_kernels *set, Run *run) 
       }
 }
 
+// Halves of pairs about 2^exponent, whose products are at the edge of what is flushed; denormal ones, zeros and, where asked for,
+// infinite ones and NaNs of every payload are among them.
+static float *fill_pairs(Run *run, float *p, ptrdiff_t n, int exponent, int numbers_only) {
+  for (ptrdiff_t i = 0; i < n; i++) {
+    uint32_t word = 0;
+    for (int half = 0; half < 2; half++) {
+      run->state = run->state * 1664525u + 1013904223u;
+      const uint32_t random = run->state >> 8, kind = random >> 8 & 63;
+      uint32_t field = (uint32_t)(exponent + 127) + (random >> 14 & 3);
+      if (kind < 2) field = 0;
+      if (kind == 2 && !numbers_only) field = 255;
+      word |= (kind == 3 ? 0 : (random & 0x7f) | field << 7 | (random >> 16 & 1) << 15) << (16 * half);
+    }
+    memcpy(p + i, &word, sizeof word);
+  }
+  return p;
+}
+
+// Sums at that edge, denormal ones among them; the smallest normal numbers are a quarter of them.
+static void fill_edge(Run *run, float *p, ptrdiff_t n) {
+  for (ptrdiff_t i = 0; i < n; i++) {
+    run->state = run->state * 1664525u + 1013904223u;
+    const uint32_t random = run->state >> 7;
+    const uint32_t pattern = (random & 3 ? random >> 1 & 0x01ffffff : 0x00800000) | (random & 4) << 29;
+    memcpy(p + i, &pattern, sizeof pattern);
+  }
+}
+
+// Whether denormal numbers are numbers again, as they were before.
+static void keep_mode(Run *run) {
+  volatile float tiny = 0x1p-130f, half = 0.5f;
+  const float results[2] = {tiny * half, 0x1p-126f * half};
+  keep(run, results, 2);
+}
+
+static void check_bfloat16_flushing(const annulus_bfloat16_kernels *set, Run *run) {
+  FOR_EACH(ptrdiff_t, rows, row_counts)
+    FOR_EACH(ptrdiff_t, depth, depths)
+      for (int accumulate = 0; accumulate < 3; accumulate++)
+        for (int exponent = -66; exponent <= -62; exponent += 2) {
+          const ptrdiff_t pairs = (*depth + 1) / 2, width = 16 * (1 + (*rows + *depth) % 4);
+          fill_pairs(run, a, *rows * pairs, exponent, exponent != -64);
+          fill_pairs(run, d, pairs * width, exponent, exponent != -64);
+          fill_edge(run, b, *rows * width);
+          set->panel_product(a, pairs, *rows, d, *depth, width, width, b, width, accumulate);
+          keep(run, b, *rows * width);
+          keep_mode(run);
+        }
+}
+
+// Sums of exactly ±2⁻¹²⁶ before the last rounding are a hair below it: tiny before they are rounded, and not after.
+static void check_bfloat16_smallest(const annulus_bfloat16_kernels *set, Run *run) {
+  for (int k = 0; k < 64; k++) {
+    const uint32_t sum = 0x00800000u | (uint32_t)(k & 1) << 31;
+    // ±2⁻⁸⁰ · 2⁻⁸⁰ against the sum's sign, in the second or in the first half.
+    const uint32_t x = (0x1780u | (k & 1 ? 0 : 0x8000u)) << (k & 2 ? 16 : 0), y = 0x17801780u;
+    for (int i = 0; i < 16; i++) memcpy(b + i, &sum, sizeof sum), memcpy(d + i, &y, sizeof y);
+    memcpy(a, &x, sizeof x);
+    set->panel_product(a, 1, 1, d, 2, 16, 16, b, 16, ANNULUS_CONTINUE);
+    keep(run, b, 16);
+    keep_mode(run);
+  }
+}
+
+static void check_bfloat16_masked_flushing(const annulus_bfloat16_kernels *set, Run *run) {
+  for (ptrdiff_t width = 16; width <= 64; width += 16)
+    for (int accumulate = 0; accumulate < 2; accumulate++)
+      for (int exponent = -66; exponent <= -62; exponent += 2) {
+        fill_masks(run, masks, COUNT(masks));
+        fill_edge(run, b, 40 * width);
+        set->masked_panel_product(fill_pairs(run, a, 40 * 125, exponent, exponent != -64), 125, 40,
+                                  fill_pairs(run, d, 125 * width, exponent, exponent != -64), 250, width, b, width, accumulate,
+                                  masks, 4);
+        keep(run, b, 40 * width);
+        keep_mode(run);
+      }
+}
+
+static void check_bfloat16_tiny_tiles(const annulus_bfloat16_kernels *set, Run *run) {
+  static const ptrdiff_t key_counts[] = {17, 64, 200};
+  FOR_EACH(ptrdiff_t, rows, row_counts)
+    FOR_EACH(ptrdiff_t, keys, key_counts)
+      for (ptrdiff_t depth = 2; depth <= 66; depth += 32)
+        for (int parts = 0; parts < 4; parts++) {
+          const ptrdiff_t width = (depth + 15) / 16 * 16, pairs = depth / 2, wide = (*keys + 15) / 16 * 16;
+          fill_pairs(run, a, *rows * pairs, parts & 1 ? -64 : -2, 1);
+          fill_pairs(run, c, pairs * wide, parts & 1 ? -64 : -2, 1);
+          fill_pairs(run, d, (*keys + 1) / 2 * width, parts & 2 ? -124 : -2, 1);
+          set->attend_tile(a, pairs, *rows, c, depth, d, depth, *keys, 0.25f, row_max, row_sum, b, width, scratch);
+          keep(run, b, *rows * width);
+          keep(run, row_max, *rows);
+          keep(run, row_sum, *rows);
+          keep_mode(run);
+        }
+}
+
 typedef struct {
   const char *name;
   void (*run)(const annulus_bfloat16_kernels *, Run *);
@@ -365,6 +461,10 @@ static const BFloat16Check bfloat16_checks[] = {
   {"bfloat16_masked_panel_product", check_bfloat16_masked_products},
   {"bfloat16_softmax_rows", check_bfloat16_softmax},
   {"bfloat16_attend_tile", check_bfloat16_tiles},
+  {"bfloat16_flushing", check_bfloat16_flushing},
+  {"bfloat16_smallest", check_bfloat16_smallest},
+  {"bfloat16_masked_flushing", check_bfloat16_masked_flushing},
+  {"bfloat16_tiny_tiles", check_bfloat16_tiny_tiles},
 };
 #endif
 

@@ -22,7 +22,8 @@ extern "C" {
 #endif
 
 // How products of pairs are computed, with the same bits: by the processor's own instructions; by multiply-adds on operands widened
-// to float32, while the processor flushes denormal numbers; or so that what is to be flushed is found by comparing, which is slow.
+// to float32, while the processor flushes denormal numbers (ARM's: and once more by comparing, where it had any to flush); or so
+// that what is to be flushed is found by comparing, which is slow.
 enum { ANNULUS_COMPARED = 0, ANNULUS_WIDENED = 1, ANNULUS_OWN_INSTRUCTIONS = 2 };
 
 typedef struct annulus_bfloat16_kernels {
