@@ -12,13 +12,13 @@
 //   NOT_FLUSHING    (what was before)
 //
 // x86 finds results tiny after rounding, as VDPBF16PS does, and so the bits are the same. ARM finds them tiny before rounding, and
-// flushes what would have been 2⁻¹²⁶. But it says when it has flushed anything, a result or an operand: where it has not, no bit
-// depends on how it would have been done, and where it has, the product is computed once more by comparing, which is slow. So a set
-// of such a processor defines besides
+// flushes what would have been 2⁻¹²⁶. But it says when it has flushed a result: where it has not, no bit depends on how it would
+// have been done, and where it has, the product is computed once more by comparing, which is slow. So a set of such a processor
+// defines besides
 //
-//   FLUSHED         expression, right after NOT_FLUSHING: whether anything was flushed since FLUSHING
+//   FLUSHED         expression, right after NOT_FLUSHING: whether any result was flushed since FLUSHING
 //
-// and may define
+// and any may define
 //
 //   TWELVE_ROWS     (a, a_stride, panel, pairs, width, c, c_stride, goes_on): a register block of twelve rows and 8 columns
 //

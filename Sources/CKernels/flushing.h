@@ -18,9 +18,10 @@ static inline __attribute__((always_inline)) uint32_t flushing(void) {
 
 #elif defined(__aarch64__)
 
-// FZ of the FPCR (Arm Architecture Reference Manual for A-profile, C5.2.8). While it is set, FPUnpack flushes denormal operands and
-// sets IDC of the FPSR, and FPRound flushes results that are tiny before rounding and sets UFC; both stay set until they are cleared.
-enum { FPCR_FZ = 1 << 24, FPSR_UFC = 1 << 3, FPSR_IDC = 1 << 7 };
+// FZ of the FPCR (Arm Architecture Reference Manual for A-profile, FPCR, FPSR, FPUnpack and FPRound). While it is set, denormal
+// operands are zeros, as they are to be, and results that are tiny before rounding become zeros and set UFC of the FPSR, which
+// stays set until it is cleared.
+enum { FPCR_FZ = 1 << 24, FPSR_UFC = 1 << 3 };
 
 static inline __attribute__((always_inline)) void not_flushing(uint32_t fpcr) {
   __asm__ volatile("msr fpcr, %0" : : "r"((uint64_t)fpcr) : "memory");
@@ -33,12 +34,12 @@ static inline __attribute__((always_inline)) uint32_t status_bits(void) {
 static inline __attribute__((always_inline)) uint32_t flushing(void) {
   uint64_t before;
   __asm__ volatile("mrs %0, fpcr" : "=r"(before) : : "memory");
-  __asm__ volatile("msr fpsr, %0" : : "r"((uint64_t)(status_bits() & ~(uint32_t)(FPSR_UFC | FPSR_IDC))) : "memory");
+  __asm__ volatile("msr fpsr, %0" : : "r"((uint64_t)(status_bits() & ~(uint32_t)FPSR_UFC)) : "memory");
   not_flushing((uint32_t)before | FPCR_FZ);
   return (uint32_t)before;
 }
 
-#define FLUSHED ((status_bits() & (FPSR_UFC | FPSR_IDC)) != 0)
+#define FLUSHED ((status_bits() & FPSR_UFC) != 0)
 
 #endif
 

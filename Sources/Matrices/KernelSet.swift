@@ -27,8 +27,8 @@ public struct KernelSet: Sendable, Hashable {
     public enum BFloat16Products: Sendable {
         /// By instructions of the processor's own, faster than float32.
         case instructions
-        /// By float32 multiply-adds on widened operands, about as fast as float32. On ARM, what meets denormal numbers is computed
-        /// once more by comparing.
+        /// By float32 multiply-adds on widened operands, about as fast as float32. On ARM, products with results below 2⁻¹²⁶ are
+        /// computed once more by comparing.
         case widened
         /// By float32 multiply-adds whose results are compared one by one, far slower than float32.
         case compared

@@ -405,16 +405,46 @@ static void check_bfloat16_flushing(const annulus_bfloat16_kernels *set, Run *ru
         }
 }
 
-// Sums of exactly ±2⁻¹²⁶ before the last rounding are a hair below it: tiny before they are rounded, and not after.
+static void fill_words(float *p, ptrdiff_t n, uint32_t word) {
+  for (ptrdiff_t i = 0; i < n; i++) memcpy(p + i, &word, sizeof word);
+}
+
+// ±2⁻¹²⁶ less 2⁻¹⁶⁰ is tiny before it is rounded and not after: such sums stay what they are.
 static void check_bfloat16_smallest(const annulus_bfloat16_kernels *set, Run *run) {
-  for (int k = 0; k < 64; k++) {
-    const uint32_t sum = 0x00800000u | (uint32_t)(k & 1) << 31;
-    // ±2⁻⁸⁰ · 2⁻⁸⁰ against the sum's sign, in the second or in the first half.
-    const uint32_t x = (0x1780u | (k & 1 ? 0 : 0x8000u)) << (k & 2 ? 16 : 0), y = 0x17801780u;
-    for (int i = 0; i < 16; i++) memcpy(b + i, &sum, sizeof sum), memcpy(d + i, &y, sizeof y);
-    memcpy(a, &x, sizeof x);
-    set->panel_product(a, 1, 1, d, 2, 16, 16, b, 16, ANNULUS_CONTINUE);
-    keep(run, b, 16);
+  FOR_EACH(ptrdiff_t, rows, row_counts)
+    for (int signs = 0; signs < 4; signs++) {
+      // ±2⁻⁸⁰ · 2⁻⁸⁰ in both halves of each pair.
+      fill_words(a, *rows * 2, signs & 1 ? 0x97809780 : 0x17801780);
+      fill_words(d, 2 * 64, 0x17801780);
+      for (int masked = 0; masked < 2; masked++) {
+        fill_words(b, *rows * 64, signs & 2 ? 0x80800000 : 0x00800000);
+        for (ptrdiff_t r = 0; r < *rows; r++) masks[r] = (uint64_t)(15 - r % 4);
+        if (masked) set->masked_panel_product(a, 2, *rows, d, 4, 64, b, 64, ANNULUS_CONTINUE, masks, 1);
+        else set->panel_product(a, 2, *rows, d, 4, 64, 64, b, 64, ANNULUS_CONTINUE);
+        keep(run, b, *rows * 64);
+        keep_mode(run);
+      }
+    }
+  // 2⁻⁶³ · 2⁻⁶³ − 2⁻⁸⁰ · 2⁻⁸⁰, where a chain begins; added to 0, too.
+  FOR_EACH(ptrdiff_t, rows, row_counts)
+    for (int accumulate = ANNULUS_START; accumulate <= ANNULUS_ADD; accumulate += ANNULUS_ADD - ANNULUS_START) {
+      fill_words(a, *rows, 0x20009780), fill_words(d, 64, 0x20001780), fill_words(b, *rows * 64, 0);
+      set->panel_product(a, 1, *rows, d, 2, 64, 64, b, 64, accumulate);
+      keep(run, b, *rows * 64);
+      keep_mode(run);
+    }
+  // A tile of 64 keys whose scores are 2⁻¹²⁶ − 2⁻¹⁶⁰, odd ones less 5120, so that their weights are 2⁻⁴⁰; of the values, which only
+  // odd ones have, the first is 2⁻⁸⁶ and the others are −2⁻¹²⁰.
+  FOR_EACH(ptrdiff_t, rows, row_counts) {
+    static const uint32_t query[2] = {0x20009780, 0x0000c280};
+    for (ptrdiff_t r = 0; r < *rows; r++) memcpy(a + 2 * r, query, sizeof query);
+    fill_words(c, 64, 0x20001780), fill_words(c + 64, 64, 0);
+    for (int key = 1; key < 64; key += 2) fill_words(c + 64 + key, 1, 0x000042a0);
+    fill_words(d, 16, 0x14800000), fill_words(d + 16, 31 * 16, 0x83800000);
+    set->attend_tile(a, 2, *rows, c, 4, d, 16, 64, 0.25f, row_max, row_sum, b, 16, scratch);
+    keep(run, b, *rows * 16);
+    keep(run, row_max, *rows);
+    keep(run, row_sum, *rows);
     keep_mode(run);
   }
 }

@@ -1,7 +1,7 @@
-// One strip of twelve rows through the NEON kernels, for scripts/checks/neon-cycles to record.
+// Some strips of rows through the NEON kernels, for scripts/checks/neon-cycles to record.
 //
 // usage: neon-work attention|bfloat16-attention|dense|bfloat16-dense DEPTH
-//   attention: twelve queries over one tile of 256 keys, heads of DEPTH; dense: twelve rows of DEPTH terms, 64 columns
+//   attention: 24 queries over one tile of 256 keys, heads of DEPTH; dense: 24 rows of DEPTH terms, 64 columns
 #include <stdlib.h>
 #include <string.h>
 
@@ -11,10 +11,10 @@
 extern const annulus_kernels annulus_kernels_neon;
 extern const annulus_bfloat16_kernels annulus_bfloat16_kernels_neon;
 
-enum { ROWS = 12, KEYS = 256, COLUMNS = 64, DEEPEST = 1024 };
+enum { ROWS = 24, KEYS = 256, COLUMNS = 64, DEEPEST = 1024 };
 
 static _Alignas(64) float rows[ROWS * DEEPEST], panels[KEYS * DEEPEST], values[KEYS * DEEPEST], results[ROWS * DEEPEST];
-static _Alignas(64) float scratch[ROWS * KEYS], row_max[ROWS], row_sum[ROWS];
+static _Alignas(64) float scratch[12 * KEYS], row_max[ROWS], row_sum[ROWS];
 
 // Numbers in −1…1 by Numerical Recipes' generator, or pairs of them in bfloat16.
 static void fill(float *p, ptrdiff_t n, int pairs) {

@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 CORES = ["neoverse-n1", "neoverse-n2", "neoverse-v1", "neoverse-v2"]
@@ -14,7 +15,7 @@ LOOPS = [
     ("widened_product", "products of bfloat16, widened"),
     ("softmax_rows", "exponentials of float32, 64 scores"),
 ]
-ROWS, KEYS, COLUMNS = 12, 256, 64
+ROWS, KEYS, COLUMNS = 24, 256, 64
 WORK = [(name, depth) for name in ("attention", "bfloat16-attention") for depth in (32, 64, 128)]
 WORK += [("dense", 384), ("bfloat16-dense", 384)]
 
@@ -115,12 +116,14 @@ for function, meaning in LOOPS:
         all_of_it, needed = steady(loop, core), count * share_of_cycle[core]
         print(f"    {core:12} {all_of_it:7.1f} {needed:7.1f}   {needed / all_of_it:.2f}")
 
-print(f"\nstrips of {ROWS} rows (attention: one tile of {KEYS} keys; dense: {COLUMNS} columns): multiply-adds among instructions,")
+print(f"\n{ROWS} rows (attention: one tile of {KEYS} keys; dense: {COLUMNS} columns): multiply-adds among instructions,")
 print("and the share of the peak: the cycles that the multiply-adds of the products need, of all")
 print(f"  {'work':20} {'depth':>5} {'instructions':>12} {'multiply-adds':>13}  " + "  ".join(f"{core:>11}" for core in CORES))
 for name, depth in WORK:
     executed = record(work / "work", name, depth)
     among = sum(map(is_multiply_add, executed)) / len(executed)
     of_products = ROWS * (2 * KEYS if "attention" in name else COLUMNS) * depth / 4
-    shares = [of_products * share_of_cycle[core] / cycles(executed, core, 1) for core in CORES]
+    with ThreadPoolExecutor(2) as pool:
+        taken = list(pool.map(lambda core: cycles(executed, core, 1), CORES))
+    shares = [of_products * share_of_cycle[core] / all_of_it for core, all_of_it in zip(CORES, taken)]
     print(f"  {name:20} {depth:5} {len(executed):12} {among:13.2f}  " + "  ".join(f"{share:11.2f}" for share in shares), flush=True)

@@ -22,7 +22,7 @@ extern "C" {
 #endif
 
 // How products of pairs are computed, with the same bits: by the processor's own instructions; by multiply-adds on operands widened
-// to float32, while the processor flushes denormal numbers (ARM's: and once more by comparing, where it had any to flush); or so
+// to float32, while the processor flushes denormal numbers (ARM's: and once more by comparing, where it flushed a result); or so
 // that what is to be flushed is found by comparing, which is slow.
 enum { ANNULUS_COMPARED = 0, ANNULUS_WIDENED = 1, ANNULUS_OWN_INSTRUCTIONS = 2 };
 
