@@ -46,7 +46,10 @@ class Graph:
         tables = [self.tensor("embeddings.%s_embeddings.weight" % name, count, hidden)
                   for name, count in (("word", words), ("position", positions), ("token_type", 2))]
         norm = [self.tensor("embeddings.LayerNorm." + part, hidden) for part in ("weight", "bias")]
-        return self.apply("EmbedLayerNormalization", ids, segments, *tables, *norm, epsilon=1e-12)
+        rows = self.apply("EmbedLayerNormalization", ids, segments, *tables, *norm, epsilon=1e-12)
+        # Its second output must be there; what it means nobody reads.
+        self.nodes[-1].output.append("lengths")
+        return rows
 
     def encoder(self, states, hidden, layers, heads, inner, mask=None):
         """The layers over (batch, n, hidden); mask: int32 (batch, n), 0 for what is padding."""

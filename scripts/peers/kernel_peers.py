@@ -109,7 +109,8 @@ def openblas(tokens, inputs, outputs):
     generator = numpy.random.default_rng(0)
     rows, weights = (generator.standard_normal((count, inputs), dtype=numpy.float32) for count in (tokens, outputs))
     result = numpy.empty((tokens, outputs), numpy.float32)
-    x, w, y = (ctypes.c_void_p(array.ctypes.data) for array in (rows, weights, result))
+    # Pointers that keep their arrays.
+    x, w, y = (array.ctypes.data_as(ctypes.c_void_p) for array in (rows, weights, result))
     one, zero = ctypes.c_float(1), ctypes.c_float(0)
     row_major, plain, transposed = 101, 111, 112
 

@@ -47,6 +47,8 @@ class Neighbour:
     def __exit__(self, *error):
         try:
             printed, _ = self.process.communicate(timeout=10)
+            if self.process.returncode != 0:
+                raise Impossible("the neighbour ended with status %d" % self.process.returncode)
             read, seconds, given = map(float, printed.split())
             self.told = "beside a neighbour on another core that swept %d MB at %.1f GB/s, %.0f%% of the time" % (
                 BYTES >> 20, read / given * 1e-9, 100 * given / seconds)

@@ -27,14 +27,14 @@ import time
 import ladder
 import neighbour
 
-# By what a row asks for. All but zentorch, which is made for one version of PyTorch, go into one environment; openvino and
-# openblas go there by themselves, because not every system has them.
+# By what a row asks for. All go into one environment, in steps because not every system has openvino and openblas; but zentorch,
+# which is made for one version of PyTorch, has its own.
 REQUIREMENTS = {
     "peers": [
         "numpy==2.4.6", "onnx==1.23.2", "onnxruntime==1.32.0", "sentence-transformers==6.2.0", "torch==2.15.0", "transformers==5.24.0",
     ],
-    "openvino": ["openvino==2026.4.1"],
-    "openblas": ["scipy-openblas32==0.3.34.481.3"],
+    "openvino": ["numpy==2.4.6", "openvino==2026.4.1", "torch==2.15.0", "transformers==5.24.0"],
+    "openblas": ["numpy==2.4.6", "scipy-openblas32==0.3.34.481.3"],
     "zentorch": ["numpy==2.4.6", "torch==2.13.0", "transformers==5.24.0", "zentorch==2.13.0.2"],
 }
 # What a peer's answer tells the version of, where it is loaded.
@@ -172,7 +172,7 @@ class Peer:
         if not line:
             self.errors.seek(0)
             lines = self.errors.read().strip().splitlines()
-            raise Failed("%s ended: %s" % (self.name, lines[-1] if lines else "no message"))
+            raise Failed("%s ended: %s" % (self.name, lines[-1] if lines else "status %d and no message" % process.wait()))
         return line
 
     def signal(self, number):
@@ -452,9 +452,7 @@ def main(script, make, peers):
     elif options.verb == "ladder":
         ladder.show(options.file)
     elif options.verb == "packages":
-        # Those of "peers" first, which others are added to.
-        packages = {name for row in chosen(make(False), options) for name in row.packages}
-        print("\n".join(sorted(packages, key=list(REQUIREMENTS).index)))
+        print("\n".join(sorted({name for row in chosen(make(False), options) for name in row.packages})))
     elif options.verb == "list":
         for row in chosen(make(options.quick), options):
             print("%-36s %-18s %-8s %s" % (row.name, ",".join(row.packages) or "-", row.shown_target(), row.work))
