@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 
+import documents
 from peers import Failed, Ours, Peer, Row, Skipped, failure, main, timed
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -34,7 +35,7 @@ def transformers_checkpoint(threads, folder, length, dtype="float32"):
     return timed(lambda: model(input_ids=ids))
 
 
-def sentence_transformers(threads, folder, documents, batch_size, vectors):
+def sentence_transformers(threads, folder, texts, batch_size, vectors):
     """sentence-transformers on the texts of a jsonl file, from text to normalised vectors; it sorts them by length and pads
     the batches. The vectors are compared with those of a file: both sides must have done the same work."""
     import numpy
@@ -45,7 +46,7 @@ def sentence_transformers(threads, folder, documents, batch_size, vectors):
     model = SentenceTransformer(folder, device="cpu", local_files_only=True)
     # Its own limit for this model is 256 tokens; what is beyond would be cut.
     model.max_seq_length = 512
-    with open(documents, encoding="utf-8") as file:
+    with open(texts, encoding="utf-8") as file:
         texts = [json.loads(line)["text"] for line in file]
 
     def run():
@@ -60,7 +61,7 @@ def sentence_transformers(threads, folder, documents, batch_size, vectors):
     return run
 
 
-PEERS = {"transformers-checkpoint": transformers_checkpoint, "sentence-transformers": sentence_transformers}
+PEERS = {"transformers-checkpoint": transformers_checkpoint, "sentence-transformers": sentence_transformers, **documents.PEERS}
 
 # ---------------------------------------------------------------------------------------------------------------
 # What the sides work on.
@@ -154,49 +155,46 @@ def short_documents(session, path, count, lengths, seed=1):
 
 class EmbedDocuments:
     """`annulus embed` on short documents, timed from outside: the whole command's seconds less those of the same command on
-    one word, which are what starting the ranks and loading the model takes."""
+    one short document, which are what starting the ranks and loading the model takes."""
 
-    def __init__(self, documents, vectors, count, lengths, ranks):
-        self.documents, self.vectors, self.count, self.lengths, self.ranks = documents, vectors, count, lengths, ranks
+    def __init__(self, folder, prepare, documents, one, vectors, options=(), ranks=1, threads=1, kernel=None):
+        """prepare: given the session, writes the documents and the one, and gives the lengths of the former."""
+        self.folder, self.prepare, self.documents, self.one, self.vectors = folder, prepare, documents, one, vectors
+        self.options, self.ranks, self.threads, self.kernel = list(options), ranks, threads, kernel
         self.tokens = 0
 
     def describe(self):
-        return "mpirun -np %d, a core each: annulus embed on %d tokens less the same on one word" % (self.ranks, self.tokens)
+        launch = "mpirun -np %d, a core each: " % self.ranks if self.ranks > 1 else ""
+        return "%sannulus embed --threads %d on %d tokens less the same on one document" % (launch, self.threads, self.tokens)
 
     def start(self, session):
-        if self.ranks > session.cores:
-            raise Skipped("needs %d cores, and %d may be used" % (self.ranks, session.cores))
-        minilm(session)
-        counts = short_documents(session, self.documents, self.count, self.lengths)
+        session.require(self.ranks * self.threads, self.kernel, beside_peer=self.kernel is not None)
+        self.session = session
+        counts = self.prepare(session)
         self.tokens = sum(counts)
         # Multiplications and additions of MiniLM's six layers: dense ones, and attention.
         self.flop = 6 * sum(2 * n * (4 * 384 * 384 + 2 * 384 * 1536) + 4 * n * n * 384 for n in counts)
-        with open(in_work("word.jsonl"), "w", encoding="utf-8") as file:
-            file.write(json.dumps({"text": "word"}) + "\n")
-        self.session = session
         self.turn()
 
-    def run(self, documents, vectors):
-        command = self.session.mpirun + ["-np", str(self.ranks), self.session.annulus, "embed", "-m", in_work("minilm"), "-i", documents,
-                                         "-o", vectors, "--threads", "1", "--force", "--quiet"]
-        start = time.perf_counter()
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    def command(self, *arguments):
+        launch = self.session.mpirun + ["-np", str(self.ranks)] if self.ranks > 1 else []
+        ended = subprocess.run(launch + [self.session.annulus, *arguments, "--threads", str(self.threads), "--quiet"],
+                               stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if ended.returncode != 0:
-            raise failure(ended, "embed")
+            raise failure(ended, arguments[0])
+        return ended.stdout
+
+    def embed(self, documents, vectors):
+        start = time.perf_counter()
+        self.command("embed", "-m", self.folder, "-i", documents, "-o", vectors, "--force", *self.options)
         return time.perf_counter() - start
 
     def turn(self):
-        loading = self.run(in_work("word.jsonl"), in_work("word.npy"))
-        seconds = self.run(self.documents, self.vectors) - loading
-        return {"seconds": seconds, "loading_seconds": loading, "fraction_of_peak": self.flop / seconds / self.peak()}
-
-    def peak(self):
-        """What the same ranks could do in a second, if they did nothing but multiply and add."""
-        command = self.session.mpirun + ["-np", str(self.ranks), self.session.annulus, "bench", "peak", "--threads", "1", "--format", "json", "--quiet"]
-        ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-        if ended.returncode != 0:
-            raise failure(ended, "bench peak")
-        return json.loads(ended.stdout)["peak_gflops"] * 1e9
+        loading = self.embed(self.one, in_work("one.npy"))
+        seconds = self.embed(self.documents, self.vectors) - loading
+        # What the same ranks could do in a second, if they did nothing but multiply and add.
+        peak = json.loads(self.command("bench", "peak", "--format", "json"))["peak_gflops"] * 1e9
+        return {"seconds": seconds, "loading_seconds": loading, "fraction_of_peak": self.flop / seconds / peak}
 
     def stop(self):
         pass
@@ -277,7 +275,7 @@ def all_rows(quick):
     length = 1024 if quick else 8192
     make, folder = checkpoint("modernbert-base", 8192)
     count, lengths = 20 if quick else 1000, range(20, 401)
-    documents, vectors = in_work("documents.jsonl"), in_work("documents.npy")
+    texts, vectors = in_work("texts.jsonl"), in_work("texts.npy")
     long = 4096 if quick else 131072
 
     def modernbert(name, dtype):
@@ -285,15 +283,41 @@ def all_rows(quick):
                    "ratio", 4, [Ours(["encoder", "-m", folder, "--length", str(length), "--dtype", dtype], ranks=2, prepare=make),
                                 Peer("transformers-checkpoint", threads=2, folder=folder, length=length, dtype=dtype)])
 
-    return [
+    def texts_for_minilm(session):
+        minilm(session)
+        with open(in_work("word.jsonl"), "w", encoding="utf-8") as file:
+            file.write(json.dumps({"text": "word"}) + "\n")
+        return short_documents(session, texts, count, lengths)
+
+    make_minilm, minilm_folder = checkpoint("minilm", 512)
+    ids, ids_vectors, ids_count = in_work("ids.jsonl"), in_work("ids.npy"), 20 if quick else 300
+
+    def ids_for_minilm(session):
+        make_minilm(session)
+        documents.write(in_work("one.jsonl"), 1, [8])
+        return documents.write(ids, ids_count, lengths)
+
+    def minilm_documents(name, peer, packages, target, kernel):
+        return Row("%s-documents-%s" % (name, kernel),
+                   "MiniLM's shape, %d documents of %d to %d tokens, two threads, against %s in float32 on two, %s" % (
+                       ids_count, lengths[0], lengths[-1], peer, kernel), "ratio", target,
+                   [EmbedDocuments(minilm_folder, ids_for_minilm, ids, in_work("one.jsonl"), ids_vectors, ["--input-format", "ids", "--normalize"],
+                                   threads=2, kernel=kernel),
+                    Peer(name + "-documents", packages=packages, threads=2, folder=minilm_folder, documents=ids, vectors=ids_vectors)],
+                   note="ids to vectors, models loaded on both sides, the peer's best batch size; the vectors differ by at most 1e-5")
+
+    # The target is to be met beside the faster of the two.
+    rows = [minilm_documents(*peer, target, kernel) for kernel, target in [("avx2", 1.15), ("avx512", 1.4)]
+            for peer in [("onnx", "ONNX Runtime", "peers"), ("openvino", "OpenVINO", "openvino")]]
+    return rows + [
         modernbert("modernbert-base", "float32"),
         modernbert("modernbert-base-bfloat16", "bfloat16"),
         MemoryRow("long-document", "MiniLM's shape, a document of %d tokens, two ranks: peak memory of the fuller rank, of what plan predicts" % long,
                   "share", 0.15, [EmbedLong("minilm", long, ranks=2)], field="share", repetitions=1),
         Row("short-documents", "all-MiniLM-L6-v2, %d documents of %d to %d tokens, two ranks of one thread against sentence-transformers on two "
             "threads" % (count, lengths[0], lengths[-1]), "ratio", 2,
-            [EmbedDocuments(documents, vectors, count, lengths, ranks=2),
-             Peer("sentence-transformers", threads=2, folder=in_work("minilm"), documents=documents, batch_size=32, vectors=vectors)],
+            [EmbedDocuments(in_work("minilm"), texts_for_minilm, texts, in_work("word.jsonl"), vectors, ranks=2),
+             Peer("sentence-transformers", threads=2, folder=in_work("minilm"), texts=texts, batch_size=32, vectors=vectors)],
             note="text to vectors, models loaded on both sides; the vectors differ by at most 1e-5"),
     ]
 
