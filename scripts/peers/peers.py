@@ -208,7 +208,7 @@ class Peer:
 class Row:
     name: str
     work: str
-    # "fraction" and "cost" read the first side's own field; "ratio" is the last side's seconds over the first's.
+    # "fraction" and "cost" read the first side's own field; "ratio" is the last side's seconds over the first's, turn by turn.
     kind: str
     target: float
     sides: list
@@ -226,11 +226,11 @@ class Row:
         return sorted({side.packages for side in self.sides if isinstance(side, Peer)})
 
     def figure(self, turns, fastest):
-        """From the lines of each side, by turn: of their medians, or of the fastest of either. A cost is a ratio of its own
-        in every turn, of which no turn is the fastest, and a row of one turn has but one figure."""
+        """From the lines of each side, by turn: the median of each turn's own, or of the fastest turn of either. A cost is a ratio
+        of its own in every turn, of which no turn is the fastest, and a row of one turn has but one figure."""
         if self.kind == "ratio":
-            seconds = [of_seconds(lines, fastest) for lines in turns]
-            return seconds[-1] / seconds[0]
+            # Of a turn of either, one after the other: a slow minute lengthens both.
+            return of_seconds(turns[-1], fastest) / of_seconds(turns[0], fastest) if fastest else statistics.median(self.each(turns))
         if self.kind == "fraction":
             return of_peak(turns[0], self.field, fastest)
         return statistics.median(line[self.field] for line in turns[0])
