@@ -78,6 +78,10 @@ let package = Package(
                 "Attention", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles", "Transformers",
             ],
             exclude: ["Goldens"]),
+        // Reports of made-up attention, written to be looked at; and tests of reports and pictures.
+        .executableTarget(
+            name: "report-samples", dependencies: ["Pipelines", "TestSupport"], path: "Tests/ReportSamples"),
+        .testTarget(name: "ObservationTests", dependencies: ["Files", "Pipelines", "report-samples"]),
         // Runs the command.
         .testTarget(
             name: "CommandTests",

@@ -1,0 +1,42 @@
+// Writes sample reports and pictures into a folder: `report-samples FOLDER TEXT-FILE`.
+
+import Foundation
+import Pipelines
+
+guard CommandLine.arguments.count == 3,
+    let text = try? String(contentsOfFile: CommandLine.arguments[2], encoding: .utf8)
+else {
+    FileHandle.standardError.write(Data("usage: report-samples FOLDER TEXT-FILE\n".utf8))
+    exit(64)
+}
+let folder = CommandLine.arguments[1]
+
+func write(_ name: String, _ bytes: Data) {
+    guard FileManager.default.createFile(atPath: folder + "/" + name, contents: bytes) else {
+        FileHandle.standardError.write(Data("\(folder)/\(name): cannot be written\n".utf8))
+        exit(73)
+    }
+    print("\(name): \(bytes.count) bytes")
+}
+
+var licence = Samples.short(name: "LICENSE", text: text, layers: 12, heads: 12)
+licence.scores = [LabelScore(label: "permissive", score: 0.9312), LabelScore(label: "copyleft", score: 0.0688)]
+licence.rollouts = [
+    Rollout(
+        query: 0,
+        weights: licence.tokens.indices.map { $0 == 0 ? 0.3 : 0.7 * Float($0 % 17) / Float(8 * licence.tokens.count) })
+]
+licence.probes = [
+    Probe(
+        edit: "mask", measure: "change of the logit of permissive",
+        values: licence.tokens.indices.map {
+            $0 < 2 ? .nan : (Float($0 * 7919 % 1009) / 1009 - 0.45) * (($0 * 31) % 97 == 0 ? 2 : 0.2)
+        })
+]
+write("licence.html", Data(licence.page.utf8))
+let long = Samples.long(tokens: 100_000, layers: 12, heads: 12, text: text)
+write("long.html", Data(long.page.utf8))
+var hostile = Samples.short(name: Hostile.name, text: Hostile.text, layers: 2, heads: 3)
+hostile.notes = [Hostile.name]
+hostile.scores = [LabelScore(label: Hostile.name, score: 0.5)]
+write("hostile.html", Data(hostile.page.utf8))
