@@ -29,12 +29,14 @@ public struct ReportDetail: Sendable, Equatable {
     /// How many blocks of a block map, on either side, are one block of the page.
     public let mapReduction: Int
 
-    /// Bytes of a text, with its tokens, beside which a page has room for ``numberBytes``.
-    private static let textBytes = 1_500_000
-    /// Bytes of numbers, before they are written in base64.
-    private static let numberBytes = 6_000_000
-    /// The least bytes of numbers, however long the text.
+    /// Bytes of numbers, before they are written in base64, of a page with little text.
+    private static let numberBytes = 7_000_000
+    /// The least of them, however long the text.
     private static let leastNumberBytes = 2_500_000
+    /// Bytes of text, with its tokens, that take no room from numbers.
+    private static let textBytes = 200_000
+    /// The longest document of which everything may be kept: its keys have two bytes.
+    private static let mostTokens = 65_535
 
     init(tokens all: [ReportToken], layers: Int, heads: Int, keysPerQuery: Int, queries chosen: [Int]) {
         let (tokens, headCount) = (all.count, layers * heads)
@@ -43,35 +45,39 @@ public struct ReportDetail: Sendable, Equatable {
         let text = all.reduce(0) { $0 + $1.bytesOnPage }
         let room = max(Self.leastNumberBytes, Self.numberBytes - max(0, text - Self.textBytes) * 3 / 4)
 
-        let side = (tokens + BlockMap.size(tokens: tokens) - 1) / BlockMap.size(tokens: tokens)
+        let blocks = (tokens + BlockMap.size(tokens: tokens) - 1) / BlockMap.size(tokens: tokens)
         var reduction = 1
-        while headCount * ((side + reduction - 1) / reduction) * ((side + reduction - 1) / reduction) > room * 3 / 8 {
-            reduction += 1
+        func mapBytes() -> Int {
+            let side = (blocks + reduction - 1) / reduction
+            return headCount * side * side
         }
+        while mapBytes() > room * 3 / 10 && reduction < blocks { reduction += 1 }
         mapReduction = reduction
 
         let fewKeys = min(keysPerQuery, 4)
-        let complete = Self.numberBytes * 5 / 8
-        completeTokens = complete / (headCount * (1 + Self.queryBytes(keys: fewKeys)))
+        let complete = Self.numberBytes * 7 / 10
+        completeTokens = min(
+            Self.mostTokens, complete / (headCount * (1 + Self.queryBytes(keys: fewKeys, keyBytes: 2))))
         profileSize = BlockMap.size(tokens: tokens)
         isComplete = tokens <= completeTokens && room == Self.numberBytes
         if isComplete {
             var keys = keysPerQuery
-            while tokens * headCount * (1 + Self.queryBytes(keys: keys)) > complete { keys -= 1 }
+            while keys > fewKeys && tokens * headCount * (1 + Self.queryBytes(keys: keys, keyBytes: 2)) > complete {
+                keys -= 1
+            }
             (keysKept, queries, keepsLayers) = (keys, Array(0..<tokens), true)
             return
         }
 
         keysKept = fewKeys
         keepsLayers = tokens * layers <= room / 4
-        let shading = tokens * (keepsLayers ? layers : 1)
-        let left = max(room / 8, room * 5 / 8 - shading)
-        queries = Self.queries(
-            tokens: tokens, count: max(1, left / (headCount * Self.queryBytes(keys: fewKeys))), chosen: chosen)
+        let taken = mapBytes() + tokens * (keepsLayers ? layers : 1) + 3 * headCount * blocks
+        let query = headCount * Self.queryBytes(keys: fewKeys, keyBytes: tokens < 1 << 16 ? 2 : 3)
+        queries = Self.queries(tokens: tokens, count: max(1, max(room / 8, room - taken) / query), chosen: chosen)
     }
 
     /// Bytes of one query of one head: entropy, distance and largest score, and its keys with their weights.
-    private static func queryBytes(keys: Int) -> Int { 3 + 4 * keys }
+    private static func queryBytes(keys: Int, keyBytes: Int) -> Int { 3 + (keyBytes + 1) * keys }
 
     /// The chosen tokens, and others at even distances up to `count`.
     private static func queries(tokens: Int, count: Int, chosen: [Int]) -> [Int] {
