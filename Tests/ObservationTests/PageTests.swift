@@ -1,1 +1,243 @@
+import Files
+import Foundation
+import Pipelines
+import TestSupport
 import XCTest
+import report_samples
+
+final class PageTests: XCTestCase {
+    // ---- Hostile text
+
+    func testHostileTextChangesNoTag() throws {
+        var plain = Samples.short(name: "plain", text: "Some words, and more.", layers: 2, heads: 3)
+        plain.notes = ["a note"]
+        plain.scores = [LabelScore(label: "a label", score: 0.5)]
+        let hostile = hostileReport()
+        let (expected, found) = (try tags(plain.page), try tags(hostile.page))
+        XCTAssertGreaterThan(expected.count, 100)
+        XCTAssertEqual(found, expected)
+    }
+
+    func testAPageHoldsNoControlsAndItsHeadNoMarksOfDirection() throws {
+        let page = hostileReport().page
+        for scalar in page.unicodeScalars where scalar != "\n" {
+            if scalar.value < 0x20 || (0x7F...0x9F).contains(scalar.value) || [0x2028, 0x2029].contains(scalar.value) {
+                XCTFail("U+\(String(scalar.value, radix: 16))")
+            }
+        }
+        let head = try XCTUnwrap(page.range(of: "</title>")).lowerBound
+        XCTAssertFalse(page[..<head].unicodeScalars.contains { [0x202E, 0x2066].contains($0.value) })
+    }
+
+    func testFactsGiveTheTextBack() throws {
+        let report = hostileReport()
+        let facts = try facts(report.page)
+        XCTAssertEqual(facts["document"], .string(Hostile.name))
+        XCTAssertEqual(facts["notes"]?[0], .string(Hostile.name))
+        XCTAssertEqual(facts["scores"]?[0]?[0], .string(Hostile.name))
+        var text = String.UnicodeScalarView()
+        let befores = try XCTUnwrap(facts["befores"]?.array)
+        for (index, part) in try XCTUnwrap(facts["texts"]?.array).enumerated() {
+            let before = befores[index] == .integer(1) ? " " : befores[index].string ?? ""
+            text.append(contentsOf: before.unicodeScalars)
+            text.append(contentsOf: try XCTUnwrap(part.string).unicodeScalars)
+        }
+        XCTAssertEqual(Array(text), Array(Hostile.text.unicodeScalars))
+    }
+
+    func testATokenThatNeverEndsIsCutAndCounted() throws {
+        var report = ObservationReport(
+            document: "long", model: "none",
+            tokens: [ReportToken(piece: "[UNK]", text: String(repeating: "x", count: 70_000), place: 0..<70_000)],
+            layers: [0], heads: [0], keysPerQuery: 0)
+        report.add(HeadStatistics(receivedMass: [1]), layer: 0, head: 0)
+        let text = try XCTUnwrap(try facts(report.page)["texts"]?[0]?.string)
+        XCTAssertEqual(text, String(repeating: "x", count: 1000) + "… (69000 more characters)")
+    }
+
+    func testAPageAsksNobody() throws {
+        let page = hostileReport().page
+        XCTAssertTrue(page.contains("content=\"default-src 'none'; style-src 'sha256-"))
+        let script = try XCTUnwrap(page.range(of: "<script>", options: .backwards)).upperBound
+        let style = try XCTUnwrap(page.range(of: "<style>")).upperBound
+        let own = page[script...] + page[style..<(try XCTUnwrap(page.range(of: "</style>")).lowerBound)]
+        for word in [
+            "fetch(", "XMLHttpRequest", "import", "url(", "@font-face", "innerHTML", "eval(", "document.write",
+        ] {
+            XCTAssertFalse(own.contains(word), word)
+        }
+        // The one address is the name of SVG's elements.
+        XCTAssertEqual(own.components(separatedBy: "://").count, 2)
+    }
+
+    // ---- Size and detail
+
+    func testAHundredThousandTokensAreLessThanTenMegabytes() throws {
+        let text = String(
+            repeating: "Redistribution and use in source and binary forms, with or without changes.\n", count: 40)
+        let report = Samples.long(tokens: 100_000, layers: 12, heads: 12, text: text)
+        XCTAssertLessThan(report.page.utf8.count, ReportDetail.largestPage)
+        XCTAssertFalse(report.detail.isComplete)
+        XCTAssertTrue(report.detail.keepsLayers)
+        XCTAssertTrue([0, 12_345, 99_999].allSatisfy(report.detail.queries.contains))
+        XCTAssertGreaterThan(report.detail.queries.count, 500)
+    }
+
+    func testTwoThousandTokensOfTwelveByTwelveAreWhole() {
+        for (layers, heads, tokens) in [(12, 12, 2048), (6, 12, 4096), (1, 1, 65_535)] {
+            let report = ObservationReport(
+                document: "", model: "", tokens: Array(repeating: ReportToken(piece: "a", text: ""), count: tokens),
+                layers: Array(0..<layers), heads: Array(0..<heads), keysPerQuery: 4)
+            XCTAssertTrue(report.detail.isComplete, "\(tokens)")
+        }
+    }
+
+    /// The most of everything: as many tokens as are kept whole, one more, and shapes with many heads.
+    func testPagesOfManyShapesFit() {
+        for (layers, heads, keys, tokens) in [
+            (12, 12, 4, 2126), (12, 12, 4, 2127), (24, 16, 8, 797), (24, 16, 8, 3000), (6, 12, 16, 2000),
+            (2, 2, 1, 60_000),
+        ] {
+            var report = ObservationReport(
+                document: "", model: "",
+                tokens: Array(repeating: ReportToken(piece: "word", before: " ", text: "word"), count: tokens),
+                layers: Array(0..<layers), heads: Array(0..<heads), keysPerQuery: keys)
+            let values = [Float](repeating: 1, count: tokens)
+            let size = BlockMap.size(tokens: tokens)
+            let side = (tokens + size - 1) / size
+            let statistics = HeadStatistics(
+                receivedMass: values, entropy: values, meanDistance: values, maxLogit: values,
+                topKeys: [Int32](repeating: 0, count: tokens * keys),
+                topWeights: [Float](repeating: 0.1, count: tokens * keys),
+                blockMap: BlockMap(tokens: tokens, size: size, means: [Float](repeating: 1, count: side * side)))
+            for layer in 0..<layers { for head in 0..<heads { report.add(statistics, layer: layer, head: head) } }
+            XCTAssertLessThan(
+                report.page.utf8.count, ReportDetail.largestPage, "\(layers) × \(heads), \(keys) keys, \(tokens) tokens"
+            )
+        }
+    }
+
+    // ---- What is kept
+
+    func testHeadsInAnyOrderGiveTheSameBytes() {
+        for tokens in [9, 5000] {
+            var pages: [String] = []
+            for seed in UInt64(1)...3 {
+                var report = ObservationReport(
+                    document: "d", model: "m",
+                    tokens: Array(repeating: ReportToken(piece: "a", text: "a"), count: tokens),
+                    layers: [2, 5, 6], heads: Array(0..<30), keysPerQuery: 2)
+                var random = SplitMix(seed: seed)
+                let places = (0..<90).shuffled(using: &random)
+                for place in places {
+                    report.add(made(tokens, seed: UInt64(place)), layer: [2, 5, 6][place / 30], head: place % 30)
+                }
+                pages.append(report.page)
+            }
+            XCTAssertEqual(Set(pages).count, 1, "\(tokens) tokens")
+        }
+    }
+
+    func testLongDocumentsKeepTheMeanMassOfALayersHeads() throws {
+        let tokens = 70_001
+        var report = ObservationReport(
+            document: "d", model: "m", tokens: Array(repeating: ReportToken(piece: "a", text: "a"), count: tokens),
+            layers: [0, 3], heads: [0, 1, 4], keysPerQuery: 2)
+        var means = [Double](repeating: 0, count: 2 * tokens)
+        for row in 0..<2 {
+            for head in [0, 1, 4] {
+                let statistics = made(tokens, seed: UInt64(row * 10 + head))
+                for token in 0..<tokens { means[row * tokens + token] += Double(statistics.receivedMass[token]) / 3 }
+                report.add(statistics, layer: [0, 3][row], head: head)
+            }
+        }
+        let (codes, low, high) = try numbers("layerMass", report.page)
+        XCTAssertEqual(codes.count, 2 * tokens)
+        for place in codes.indices where means[place] > 1e-3 {
+            let read = low * pow(high / low, Double(Int(codes[place]) - 2) / 253)
+            XCTAssertEqual(log2(read / means[place]), 0, accuracy: log2(high / low) / 506 + 1e-3, "place \(place)")
+        }
+    }
+
+    func testReducedMapsKeepTheirMass() {
+        for (tokens, size) in [(1, 1), (7, 1), (100, 7), (2127, 9), (100_000, 391)] {
+            let side = (tokens + size - 1) / size
+            var random = SplitMix(seed: UInt64(tokens))
+            let map = BlockMap(tokens: tokens, size: size, means: (0..<side * side).map { _ in abs(random.unit()) })
+            func mass(_ map: BlockMap) -> Double {
+                map.means.enumerated().reduce(0.0) { sum, next in
+                    func length(_ block: Int) -> Int { min(map.size, tokens - block * map.size) }
+                    return sum + Double(next.element)
+                        * Double(length(next.offset / map.side) * length(next.offset % map.side))
+                }
+            }
+            for factor in [1, 2, 3, 5, side, side + 3] {
+                // Each mean is rounded to float32 once.
+                XCTAssertEqual(
+                    mass(map.reduced(by: factor)), mass(map), accuracy: mass(map) * 6e-8, "\(tokens), \(factor)")
+            }
+        }
+    }
+
+    func testTokensOfATextShowItOnce() {
+        let text = "a😀b  c"
+        // Two tokens share the emoji's place, as bytes of it do.
+        let tokens = ReportToken.tokens(
+            of: text, pieces: ["[CLS]", "a", "ð", "Ł", "b", "c"], offsets: [0..<0, 0..<1, 1..<2, 1..<2, 2..<3, 5..<6],
+            special: [true, false, false, false, false, false])
+        XCTAssertEqual(tokens.map(\.text), ["", "a", "😀", "", "b", "c"])
+        XCTAssertEqual(tokens.map(\.before), ["", "", "", "", "", "  "])
+        XCTAssertEqual(ReportToken.tokens(of: nil, pieces: ["7"], offsets: [], special: [false]).map(\.piece), ["7"])
+    }
+
+    // ---- Reading pages
+
+    private func hostileReport() -> ObservationReport {
+        var report = Samples.short(name: Hostile.name, text: Hostile.text, layers: 2, heads: 3)
+        report.notes = [Hostile.name]
+        report.scores = [LabelScore(label: Hostile.name, score: 0.5)]
+        return report
+    }
+
+    private func made(_ tokens: Int, seed: UInt64) -> HeadStatistics {
+        var random = SplitMix(seed: seed)
+        func values() -> [Float] { (0..<tokens).map { _ in abs(random.unit()) } }
+        return HeadStatistics(
+            receivedMass: values(), entropy: values(), meanDistance: values(), maxLogit: values(),
+            topKeys: [Int32](repeating: -1, count: 2 * tokens), topWeights: [Float](repeating: 0, count: 2 * tokens))
+    }
+
+    /// The tags of a page with their attributes, as a browser's tokenizer finds them: what scripts, styles and the title hold
+    /// ends where their end tag first appears. A script's digest and a number list's contents are left out.
+    private func tags(_ page: String) throws -> [String] {
+        let bytes = Array(page.utf8)
+        var (tags, place): ([String], Int) = ([], 0)
+        while let open = bytes[place...].firstIndex(of: UInt8(ascii: "<")) {
+            let close = try XCTUnwrap(bytes[open...].firstIndex(of: UInt8(ascii: ">")))
+            let tag = String(decoding: bytes[open...close], as: UTF8.self)
+            tags.append(tag)
+            place = close + 1
+            for name in ["script", "style", "title"] where tag.lowercased().hasPrefix("<" + name) {
+                let end = Array("</\(name)".utf8)
+                while !(bytes[place] == end[0] && bytes[place..<place + end.count].elementsEqual(end)) { place += 1 }
+            }
+        }
+        return tags
+    }
+
+    private func contents(_ id: String, _ page: String) throws -> String {
+        let start = try XCTUnwrap(page.range(of: "id=\"\(id)\">")).upperBound
+        return String(
+            page[start..<(try XCTUnwrap(page.range(of: "</script>", range: start..<page.endIndex))).lowerBound])
+    }
+
+    private func facts(_ page: String) throws -> JSON {
+        try JSON.parse(Array(try contents("facts", page).utf8), path: "facts")
+    }
+
+    private func numbers(_ name: String, _ page: String) throws -> (codes: [UInt8], low: Double, high: Double) {
+        let form = try XCTUnwrap(try facts(page)["numbers"]?[name])
+        let data = try XCTUnwrap(Data(base64Encoded: try contents("numbers-" + name, page)))
+        return (Array(data), try XCTUnwrap(form["low"]?.double), try XCTUnwrap(form["high"]?.double))
+    }
+}

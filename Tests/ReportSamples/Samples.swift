@@ -158,6 +158,19 @@ package enum Samples {
         return made
     }
 
+    /// A map with a diagonal and a first column.
+    package static func map(side: Int, wave: Int) -> BlockMap {
+        let size = side > 64 ? 9 : 1
+        let tokens = side * size - size / 2
+        var random = SplitMix(seed: UInt64(wave))
+        let means = (0..<side * side).map { place in
+            let (row, column) = (place / side, place % side)
+            let near = exponential(-Float(abs(row - column)) / Float(1 + 2 * wave))
+            return (0.2 + 20 * near + (column == 0 ? 30 : 0) + 0.3 * random.nextFloat()) / Float(tokens)
+        }
+        return BlockMap(tokens: tokens, size: size, means: means)
+    }
+
     private static func formulas(_ count: Int, keysPerQuery: Int, wave: Float, _ random: inout SplitMix)
         -> HeadStatistics
     {

@@ -40,3 +40,9 @@ var hostile = Samples.short(name: Hostile.name, text: Hostile.text, layers: 2, h
 hostile.notes = [Hostile.name]
 hostile.scores = [LabelScore(label: Hostile.name, score: 0.5)]
 write("hostile.html", Data(hostile.page.utf8))
+
+let maps = (0..<12).map { layer in (0..<12).map { head in Samples.map(side: 100 + 13 * head, wave: layer % 5) } }
+write("one.png", Data(BlockMapPicture.png(of: maps[1][8], title: "layer 1 head 8")))
+write("small.png", Data(BlockMapPicture.png(of: Samples.map(side: 7, wave: 1), title: "layer 0 head 0")))
+let all = (0..<12).map { layer in (0..<12).map { head in Samples.map(side: 236, wave: (layer + head) % 5) } }
+write("all.png", Data(BlockMapPicture.png(of: all, layers: Array(0..<12), heads: Array(0..<12))))

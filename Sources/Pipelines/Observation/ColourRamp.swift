@@ -1,8 +1,8 @@
 // Colours for numbers.
 
 /// A colour of a screen, sRGB.
-struct Colour: Sendable, Equatable {
-    let red, green, blue: UInt8
+package struct Colour: Sendable, Equatable {
+    package let red, green, blue: UInt8
 
     init(_ hexadecimal: UInt32) {
         red = UInt8(truncatingIfNeeded: hexadecimal >> 16)
@@ -18,13 +18,13 @@ struct Colour: Sendable, Equatable {
 /// The anchors have lightness 0.26, 0.345 … 0.94 and hue 305°, 280° … 105° in OKLCh (Ottosson, *A perceptual color space
 /// for image processing*, 2020), with as much chroma as sRGB has there and no more than 0.17. Lightness alone tells the
 /// order, so it is legible without seeing colour, and in print.
-enum ColourRamp {
+package enum ColourRamp {
     private static let anchors: [UInt32] = [
         0x320951, 0x302C77, 0x144F92, 0x027196, 0x03919D, 0x02B29D, 0x56D089, 0xABE469, 0xFDF156,
     ]
 
     /// 256 colours, straight lines between the anchors.
-    static let colours: [Colour] = (0..<256).map { step in
+    package static let colours: [Colour] = (0..<256).map { step in
         let (left, rest) = (step * (anchors.count - 1)).quotientAndRemainder(dividingBy: 255)
         let (from, to) = (Colour(anchors[left]), Colour(anchors[min(left + 1, anchors.count - 1)]))
         func between(_ one: UInt8, _ other: UInt8) -> UInt8 {

@@ -70,7 +70,7 @@ private func mean(_ values: ArraySlice<Float>) -> Float {
 
 extension BlockMap {
     /// The map in blocks of `factor` by `factor` of its own; means are weighted by the pairs that they stand for.
-    func reduced(by factor: Int) -> BlockMap {
+    package func reduced(by factor: Int) -> BlockMap {
         if factor == 1 { return self }
         let coarse = (side + factor - 1) / factor
         var reduced = [Float](repeating: 0, count: coarse * coarse)

@@ -9,18 +9,18 @@ import Foundation
 /// has code 2. So a value is off by at most 1/508 of a linear scale, or by a factor of (high/low)^(1/506).
 ///
 /// Whole numbers: two to four bytes each, least first; all bits set are none.
-struct QuantizedNumbers: Sendable {
-    enum Scale: String, Sendable { case linear, logarithmic, whole }
+package struct QuantizedNumbers: Sendable {
+    package enum Scale: String, Sendable { case linear, logarithmic, whole }
 
-    let scale: Scale
-    let low: Float
-    let high: Float
+    package let scale: Scale
+    package let low: Float
+    package let high: Float
     /// Bytes of a number.
-    let width: Int
-    let bytes: [UInt8]
+    package let width: Int
+    package let bytes: [UInt8]
 
     /// On a linear scale from the least to the greatest.
-    init(linear values: [Float]) {
+    package init(linear values: [Float]) {
         let (least, most) = range(values) { $0.isFinite }
         let step = 254 / (Double(most) - Double(least))
         (scale, low, high, width) = (.linear, least, most, 1)
@@ -31,7 +31,7 @@ struct QuantizedNumbers: Sendable {
     }
 
     /// On a logarithmic scale from the least positive to the greatest, over at most 24 powers of two.
-    init(logarithmic values: [Float]) {
+    package init(logarithmic values: [Float]) {
         let (least, most) = range(values) { $0.isFinite && $0 > 0 }
         let bottom = max(least, most / 16_777_216)
         let (start, end) = (binaryLogarithm(Double(bottom)), binaryLogarithm(Double(most)))
@@ -45,7 +45,7 @@ struct QuantizedNumbers: Sendable {
     }
 
     /// Whole numbers below `limit`; negative ones are none.
-    init(whole values: [Int32], below limit: Int) {
+    package init(whole values: [Int32], below limit: Int) {
         let width = limit < 1 << 16 ? 2 : limit < 1 << 24 ? 3 : 4
         (scale, low, high, self.width) = (.whole, 0, Float(limit), width)
         var bytes = [UInt8]()

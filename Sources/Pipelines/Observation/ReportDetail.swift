@@ -13,7 +13,7 @@ public struct ReportDetail: Sendable, Equatable {
     public let headCount: Int
     /// How many top keys each query comes with.
     public let keysPerQuery: Int
-    /// The longest document of which a page has everything, with that many heads.
+    /// The longest document of which a page has everything, with that many heads and no more text.
     public let completeTokens: Int
     /// Whether statistics are kept of every head and token.
     public let isComplete: Bool
@@ -55,11 +55,11 @@ public struct ReportDetail: Sendable, Equatable {
         mapReduction = reduction
 
         let fewKeys = min(keysPerQuery, 4)
-        let complete = Self.numberBytes * 7 / 10
+        let complete = room * 7 / 10
         completeTokens = min(
             Self.mostTokens, complete / (headCount * (1 + Self.queryBytes(keys: fewKeys, keyBytes: 2))))
         profileSize = BlockMap.size(tokens: tokens)
-        isComplete = tokens <= completeTokens && room == Self.numberBytes
+        isComplete = tokens <= completeTokens
         if isComplete {
             var keys = keysPerQuery
             while keys > fewKeys && tokens * headCount * (1 + Self.queryBytes(keys: keys, keyBytes: 2)) > complete {
