@@ -81,7 +81,7 @@ let package = Package(
         // Reports of made-up attention, written to be looked at; and tests of reports and pictures.
         .executableTarget(
             name: "report-samples", dependencies: ["Pipelines", "TestSupport"], path: "Tests/ReportSamples"),
-        .testTarget(name: "ObservationTests", dependencies: ["Files", "Pipelines", "TestSupport", "report-samples"]),
+        .testTarget(name: "ReportTests", dependencies: ["Files", "Pipelines", "TestSupport", "report-samples"]),
         // Runs the command.
         .testTarget(
             name: "CommandTests",

@@ -18,7 +18,7 @@ public enum BlockMapPicture {
         var picture = IndexedPicture(width: left + max(plot, 512) + 20, height: top + plot + 78)
         picture.write(title, x: left, top: 12)
         picture.write("keys", x: left + plot / 2, top: 36, .middle)
-        picture.write("queries", x: 8, top: 36)
+        picture.write("queries", x: left - 10, top: 36, .right)
         picture.paint(map, scale, left: left, top: top, pixel: pixel)
         for token in ticks(map.tokens) {
             let place = token * plot / (map.side * map.size)
@@ -43,11 +43,11 @@ public enum BlockMapPicture {
         let reduction = (side + 63) / 64
         let pixel = max(1, 48 / side)
         let small = (side + reduction - 1) / reduction * pixel
-        let (left, top, step) = (60, 68, small + 6)
+        let (left, top, step) = (100, 78, small + 6)
         var picture = IndexedPicture(
             width: left + max(heads.count * step, 512) + 20, height: top + layers.count * step + 78)
         picture.write("heads", x: left, top: 12)
-        picture.write("layers", x: 8, top: 12 + 56 - 34)
+        picture.write("layers", x: left - 10, top: 36, .right)
         let every = (3 * IndexedPicture.letterWidth + step - 1) / step
         for (column, head) in heads.enumerated() where column % every == 0 {
             picture.write("\(head)", x: left + column * step + small / 2, top: top - 20, .middle)

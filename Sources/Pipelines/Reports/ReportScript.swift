@@ -106,12 +106,12 @@ let reportScript = #"""
     const count = (value) => value.toLocaleString("en-US");
     function round(value) {
       if (!Number.isFinite(value)) return "–";
-      const size = Math.abs(value);
-      if (size >= 1000) return count(Math.round(value));
-      if (size >= 100) return value.toFixed(0);
-      if (size >= 10) return value.toFixed(1);
-      if (size >= 0.1 || size === 0) return value.toFixed(size === 0 ? 0 : 2);
-      return size >= 0.001 ? String(Number(value.toPrecision(2))) : value.toExponential(0).replace("-", "−");
+      if (value < 0) return "−" + round(-value);
+      if (value >= 1000) return count(Math.round(value));
+      if (value >= 100) return value.toFixed(0);
+      if (value >= 10) return value.toFixed(1);
+      if (value >= 0.1 || value === 0) return value.toFixed(value === 0 ? 0 : 2);
+      return value >= 0.001 ? String(Number(value.toPrecision(2))) : value.toExponential(0).replace("-", "−");
     }
     const percent = (value) =>
       !Number.isFinite(value) ? "–" : value >= 0.1 ? (100 * value).toFixed(0) + "%" : value >= 0.001
@@ -479,6 +479,16 @@ let reportScript = #"""
 
     // ---- The strip over the text: the whole document at once.
 
+    /// The colour that a custom property has in the theme of the moment, for canvases.
+    function colourOf(property) {
+      const probe = make("span");
+      probe.style.color = `var(${property})`;
+      document.body.append(probe);
+      const colour = getComputedStyle(probe).color;
+      probe.remove();
+      return colour;
+    }
+
     function drawOverview() {
       const canvas = element("overview");
       const isShown = chunks.length > 1;
@@ -489,26 +499,24 @@ let reportScript = #"""
       canvas.height = 22;
       const pen = canvas.getContext("2d");
       pen.clearRect(0, 0, width, 22);
-      const style = getComputedStyle(document.documentElement);
-      const probe = make("span");
-      canvas.parentNode.append(probe);
-      probe.style.color = "var(--shade)";
-      const shade = getComputedStyle(probe).color;
-      probe.style.color = "var(--ink)";
-      const ink = getComputedStyle(probe).color;
-      probe.remove();
-      if (shading) {
-        pen.fillStyle = shade;
-        for (let x = 0; x < width; x++) {
-          let most = 0;
-          const end = Math.max(Math.floor((x * tokenCount) / width) + 1, Math.floor(((x + 1) * tokenCount) / width));
-          let sum = 0, known = 0;
-          for (let token = Math.floor((x * tokenCount) / width); token < end; token++) {
-            if (Number.isFinite(shadingValues[token])) { const share = shading.place(shadingValues[token]); sum += share; known++; most = Math.max(most, share); }
-          }
-          pen.globalAlpha = shadingMeasure.id === "looks" ? most : known ? sum / known : 0;
-          pen.fillRect(x, 0, 1, 22);
+      const [shade, less, ink] = ["--shade", "--less", "--ink"].map(colourOf);
+      for (let x = 0; shading && x < width; x++) {
+        const start = Math.floor((x * tokenCount) / width);
+        const end = Math.max(start + 1, Math.floor(((x + 1) * tokenCount) / width));
+        // The mean where all tokens have values, the most where few have.
+        let sum = 0, known = 0, most = 0, isLess = false;
+        for (let token = start; token < end; token++) {
+          const value = shadingValues[token];
+          if (!Number.isFinite(value)) continue;
+          const share = shading.place(value);
+          sum += share;
+          known++;
+          if (share > most) { most = share; isLess = value < 0; }
         }
+        const isSparse = shadingMeasure.id === "looks" || shading.scale === "signed";
+        pen.fillStyle = isLess && shading.scale === "signed" ? less : shade;
+        pen.globalAlpha = isSparse ? most : known ? sum / known : 0;
+        pen.fillRect(x, 0, 1, 22);
       }
       pen.globalAlpha = 1;
       pen.fillStyle = ink;
@@ -617,7 +625,7 @@ let reportScript = #"""
           line.append(button);
           section.append(line);
         } else if (selectedHeads().length > 1) {
-          section.append(make("p", "small", `Sums of each head’s ${facts.keysKept} largest weights: at least this much.`));
+          section.append(make("p", "small", `The mean of what each head’s ${facts.keysKept} largest weights tell: at least this much.`));
         } else if (!rows.length) section.append(make("p", "small", "It sees no key."));
       }
       if (!facts.isComplete && massMeasure) section.append(make("p", "small", `¹ ${massMeasure.selection()}`));

@@ -30,7 +30,7 @@ public struct ReportDetail: Sendable, Equatable {
     public let mapReduction: Int
 
     /// Bytes of numbers, before they are written in base64, of a page with little text.
-    private static let numberBytes = 7_000_000
+    private static let numberBytes = 7_050_000
     /// The least of them, however long the text.
     private static let leastNumberBytes = 2_500_000
     /// Bytes of text, with its tokens, that take no room from numbers.
