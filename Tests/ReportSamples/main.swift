@@ -33,6 +33,9 @@ licence.probes = [
             $0 < 2 ? .nan : (Float($0 * 7919 % 1009) / 1009 - 0.45) * (($0 * 31) % 97 == 0 ? 2 : 0.2)
         })
 ]
+print(
+    "\(licence.layers.count) × \(licence.heads.count) heads, 4 keys: everything up to \(licence.detail.completeTokens) tokens"
+)
 write("licence.html", Data(licence.page.utf8))
 let long = Samples.long(tokens: 100_000, layers: 12, heads: 12, text: text)
 write("long.html", Data(long.page.utf8))
