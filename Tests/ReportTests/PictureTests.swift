@@ -1,17 +1,19 @@
+// Pictures read back as they were drawn.
+
 import Pipelines
 import TestSupport
-import XCTest
+import Testing
 
 /// Pictures are read back by a reader of our own, which knows the formats from their standards alone.
-final class PictureTests: XCTestCase {
-    func testChecksumsOfKnownTexts() {
-        XCTAssertEqual(IndexedPicture.crc32(Array("123456789".utf8)), 0xCBF4_3926)
-        XCTAssertEqual(IndexedPicture.crc32(Array("IEND".utf8)), 0xAE42_6082)
-        XCTAssertEqual(Deflate.adler32(Array("Wikipedia".utf8)), 0x11E6_0398)
-        XCTAssertEqual(Deflate.adler32([]), 1)
+@Suite struct PictureTests {
+    @Test func checksumsOfKnownTexts() {
+        #expect(IndexedPicture.crc32(Array("123456789".utf8)) == 0xCBF4_3926)
+        #expect(IndexedPicture.crc32(Array("IEND".utf8)) == 0xAE42_6082)
+        #expect(Deflate.adler32(Array("Wikipedia".utf8)) == 0x11E6_0398)
+        #expect(Deflate.adler32([]) == 1)
     }
 
-    func testStreamsInflateToWhatWasDeflated() throws {
+    @Test func streamsInflateToWhatWasDeflated() throws {
         var cases: [[UInt8]] = [[], [0], [255], [1, 2], Array(repeating: 7, count: 100_000)]
         for seed in UInt64(1)...30 {
             var random = SplitMix(seed: seed)
@@ -29,12 +31,12 @@ final class PictureTests: XCTestCase {
             cases.append(bytes)
         }
         for (index, bytes) in cases.enumerated() {
-            XCTAssertEqual(try Inflater.zlib(Deflate.zlib(bytes)), bytes, "case \(index)")
+            #expect(try Inflater.zlib(Deflate.zlib(bytes)) == bytes, "case \(index)")
         }
-        XCTAssertLessThan(Deflate.zlib(cases[4]).count, 1000)
+        #expect(Deflate.zlib(cases[4]).count < 1000)
     }
 
-    func testRandomPicturesReadBack() throws {
+    @Test func randomPicturesReadBack() throws {
         for seed in UInt64(1)...20 {
             var random = SplitMix(seed: seed)
             var picture = IndexedPicture(
@@ -45,14 +47,14 @@ final class PictureTests: XCTestCase {
                 picture.fill(x..<x + size, y..<y + size, UInt8.random(in: 0...255, using: &random))
             }
             let read = try PNGReader(picture.png)
-            XCTAssertEqual(read.width, picture.width)
-            XCTAssertEqual(read.height, picture.height)
-            XCTAssertEqual(read.palette, IndexedPicture.palette.map { [$0.red, $0.green, $0.blue] })
-            XCTAssertEqual(read.pixels, picture.pixels, "seed \(seed)")
+            #expect(read.width == picture.width)
+            #expect(read.height == picture.height)
+            #expect(read.palette == IndexedPicture.palette.map { [$0.red, $0.green, $0.blue] })
+            #expect(read.pixels == picture.pixels, "seed \(seed)")
         }
     }
 
-    func testALargerWeightIsLighter() throws {
+    @Test func aLargerWeightIsLighter() throws {
         for side in [1, 2, 3, 7, 100, 256] {
             let tokens = side > 10 ? side * 3 - 1 : side
             let size = side > 10 ? 3 : 1
@@ -63,22 +65,23 @@ final class PictureTests: XCTestCase {
             let shades = (0..<side * side).map { place in
                 read.pixels[(78 + place / side * pixel) * read.width + 100 + place % side * pixel]
             }
-            XCTAssertEqual(shades, shades.sorted(), "side \(side)")
-            if side > 1 { XCTAssertEqual([shades[0], shades[side * side - 1]], [0, 253], "side \(side)") }
+            #expect(shades == shades.sorted(), "side \(side)")
+            if side > 1 { #expect([shades[0], shades[side * side - 1]] == [0, 253], "side \(side)") }
         }
     }
 
-    func testPicturesOfNothingOfZeroAndOfNaN() throws {
+    @Test func picturesOfNothingOfZeroAndOfNaN() throws {
         for value in [Float(0), .nan, .infinity, 1e-38, 3e38] {
             let map = BlockMap(tokens: 5, size: 2, means: Array(repeating: value, count: 9))
-            XCTAssertNoThrow(try PNGReader(BlockMapPicture.png(of: map, title: "layer 0")))
-            XCTAssertNoThrow(
-                try PNGReader(BlockMapPicture.png(of: [[map, map], [map, map]], layers: [0, 11], heads: [3, 40])))
+            #expect(throws: Never.self) { try PNGReader(BlockMapPicture.png(of: map, title: "layer 0")) }
+            #expect(throws: Never.self) {
+                try PNGReader(BlockMapPicture.png(of: [[map, map], [map, map]], layers: [0, 11], heads: [3, 40]))
+            }
         }
     }
 
     /// The lightness of CIE 1976, from D65 luminance, rises by steps that differ by less than a third.
-    func testColoursGrowLighterEvenly() {
+    @Test func coloursGrowLighterEvenly() {
         func lightness(_ colour: Colour) -> Double {
             let linear = [colour.red, colour.green, colour.blue].map { value in
                 let share = Double(value) / 255
@@ -88,11 +91,11 @@ final class PictureTests: XCTestCase {
             return luminance <= 0.008_856 ? 903.3 * luminance : 116 * luminance.cubeRoot - 16
         }
         let all = ColourRamp.colours.map(lightness)
-        XCTAssertEqual(all.count, 256)
-        for step in 1..<256 { XCTAssertGreaterThan(all[step], all[step - 1] - 0.1, "step \(step)") }
+        #expect(all.count == 256)
+        for step in 1..<256 { #expect(all[step] > all[step - 1] - 0.1, "step \(step)") }
         let eighths = (0...8).map { all[$0 * 255 / 8] }
         let mean = (eighths[8] - eighths[0]) / 8
-        for step in 1...8 { XCTAssertEqual(eighths[step] - eighths[step - 1], mean, accuracy: mean / 3, "\(eighths)") }
+        for step in 1...8 { #expect(abs(eighths[step] - eighths[step - 1] - mean) <= mean / 3, "\(eighths)") }
     }
 }
 

@@ -81,15 +81,15 @@ private struct WeightScale {
 
     /// From the lowest to the highest weight that is not zero, over at most 20 powers of two.
     init(_ maps: [BlockMap]) {
-        var (least, most) = (Float.infinity, -Float.infinity)
+        var (least, most) = (Double.infinity, -Double.infinity)
         for map in maps {
             for mean in map.means where mean > 0 && mean.isFinite {
-                least = min(least, mean * Float(map.tokens))
-                most = max(most, mean * Float(map.tokens))
+                least = min(least, Double(mean) * Double(map.tokens))
+                most = max(most, Double(mean) * Double(map.tokens))
             }
         }
-        let end = most > 0 ? binaryLogarithm(Double(most)) : 0
-        let start = most > 0 ? binaryLogarithm(Double(least)) : 0
+        let end = most > 0 ? binaryLogarithm(most) : 0
+        let start = most > 0 ? binaryLogarithm(least) : 0
         // Of one value there is no scale: it is put in the middle.
         (low, high) = end - start < 0.001 ? (end - 1, end + 1) : (max(start, end - 20), end)
     }
@@ -102,12 +102,12 @@ private struct WeightScale {
 }
 
 extension IndexedPicture {
-    /// Draws a map, each block a square of `pixel` by `pixel`; a block that is no number stays paper.
+    /// Draws a map, each block a square of `pixel` by `pixel`; a block without a finite mean stays paper.
     fileprivate mutating func paint(_ map: BlockMap, _ scale: WeightScale, left: Int, top: Int, pixel: Int) {
         for row in 0..<map.side {
             for column in 0..<map.side {
                 let mean = map.means[row * map.side + column]
-                if mean.isNaN { continue }
+                if !mean.isFinite { continue }
                 fill(
                     left + column * pixel..<left + (column + 1) * pixel, top + row * pixel..<top + (row + 1) * pixel,
                     scale.shade(Double(mean) * Double(map.tokens)))
