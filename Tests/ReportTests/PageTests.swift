@@ -67,7 +67,7 @@ import report_samples
             "fetch(", "XMLHttpRequest", "import(", "@import", "url(", "@font-face", "innerHTML", "eval(",
             "document.write",
         ] {
-            #expect(!own.contains(word), word)
+            #expect(!own.contains(word), "\(word)")
         }
         // The one address is the name of SVG's elements.
         #expect(own.components(separatedBy: "://").count == 2)
