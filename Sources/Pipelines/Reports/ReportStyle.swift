@@ -90,7 +90,7 @@ let reportStyle = #"""
     .bars .name { width: 44%; max-width: 150px; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
     .bars .name button { border: 0; background: none; padding: 0 2px; min-height: 24px; max-width: 100%; overflow: hidden; text-overflow: ellipsis; text-align: left; }
     .bars .value { width: 1%; padding-left: 10px; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
-    .bars meter, .meter { display: block; height: 10px; background: var(--chip); border-radius: 2px; overflow: hidden; }
+    .meter { display: block; height: 10px; background: var(--chip); border-radius: 2px; overflow: hidden; }
     .meter i { display: block; height: 100%; background: var(--accent); }
     .meter i.less { background: var(--less); }
     .meter i.more { background: var(--shade); }
@@ -115,7 +115,6 @@ let reportStyle = #"""
     #charts text { font-size: 11px; fill: var(--quiet); }
     #charts .axis { stroke: var(--line); }
     #charts .curve { fill: none; stroke: var(--accent); stroke-width: 1.5; vector-effect: non-scaling-stroke; }
-    #charts .under { fill: var(--accent); opacity: 0.12; }
     #charts .mark { stroke: var(--shade); stroke-width: 1.5; }
     #scores .bars { max-width: 560px; }
     #probe-tables { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); gap: 24px; }
