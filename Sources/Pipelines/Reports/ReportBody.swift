@@ -26,7 +26,7 @@ let reportBody = #"""
     </div>
     <div class="legend" id="text-legend"></div>
     <canvas id="overview" height="22" aria-hidden="true"></canvas>
-    <div id="text" tabindex="0" role="group" aria-describedby="text-help"></div>
+    <div id="text" tabindex="0" role="group" aria-labelledby="reading-title" aria-describedby="text-help"></div>
     <p id="text-help" class="small">Pick a token with a click or the arrow keys. Outlined tokens are the keys it looks at.
     <span id="hover"></span></p>
     <p id="printed" class="small"></p>

@@ -11,7 +11,7 @@ let reportStyle = #"""
       --quiet: light-dark(#5b5d66, #a3a5ad);
       --line: light-dark(#dddbd5, #34373e);
       --accent: light-dark(#14508f, #8dbdf5);
-      --shade: light-dark(#f0a83c, #a8610a);
+      --shade: light-dark(#f0a83c, #8f5208);
       --less: light-dark(#6aa6e6, #2c64a5);
       --chip: light-dark(#ecebe6, #2b2e34);
     }
