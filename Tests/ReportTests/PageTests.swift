@@ -120,6 +120,21 @@ import report_samples
         }
     }
 
+    @Test func asManyRolloutsAsThereIsRoomFor() throws {
+        for (tokens, given) in [(30, 200), (100_000, 60)] {
+            var report = Samples.long(tokens: tokens, layers: 12, heads: 12, text: "Some words and more. ")
+            let weights = [Float](repeating: 1 / Float(tokens), count: tokens)
+            report.rollouts = (0..<given).map { Rollout(query: $0 % tokens, weights: weights) }
+            let page = report.page
+            let facts = try facts(page)
+            #expect(page.utf8.count < ReportDetail.largestPage)
+            #expect(facts["rolloutCount"] == .integer(given))
+            let kept = try #require(facts["rollouts"]?.array).count
+            #expect(tokens == 30 ? kept == given : kept >= 1 && kept < given, "\(kept)")
+            _ = try numbers("rollout\(kept - 1)", page)
+        }
+    }
+
     // ---- What is kept
 
     @Test func headsInAnyOrderGiveTheSameBytes() {

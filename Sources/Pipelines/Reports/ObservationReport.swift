@@ -25,7 +25,7 @@ public struct ObservationReport: Sendable {
 
     /// What a classifier decided about the document; empty where the model is none.
     public var scores: [LabelScore] = []
-    /// Attention rollout of chosen queries.
+    /// Attention rollout of chosen queries; where the page has no room for all it has the first ones, and says so.
     public var rollouts: [Rollout] = []
     /// What editing single tokens does to the model's output.
     public var probes: [Probe] = []

@@ -1,7 +1,8 @@
 // What a page is made of: its facts as JSON, and its numbers by name.
 
 extension ObservationReport {
-    /// The numbers of the page, by the names that its script uses; those that were not asked for are left out.
+    /// The numbers of the page but for rollouts, by the names that its script uses; those that were not asked for are left
+    /// out.
     var numbers: [(name: String, numbers: QuantizedNumbers)] {
         let all = kept.compactMap { $0 }
         var numbers: [(name: String, numbers: QuantizedNumbers)] = []
@@ -28,9 +29,6 @@ extension ObservationReport {
         add(
             "maps", joined { head in head.map.map { map in map.means.map { $0 * Float(map.tokens) } } ?? [] },
             QuantizedNumbers.init(logarithmic:))
-        for (index, rollout) in rollouts.enumerated() {
-            add("rollout\(index)", rollout.weights, QuantizedNumbers.init(logarithmic:))
-        }
         for (index, probe) in probes.enumerated() {
             add("probe\(index)", probe.values, QuantizedNumbers.init(linear:))
         }
@@ -66,7 +64,10 @@ extension ObservationReport {
     }
 
     /// Everything of the page that is not a list of many numbers.
-    func facts(_ numbers: [(name: String, numbers: QuantizedNumbers)]) -> String {
+    /// - Parameters:
+    ///   - numbers: the lists that there are.
+    ///   - traced: the queries whose rollouts are among them.
+    func facts(_ numbers: [(name: String, numbers: QuantizedNumbers)], traced: [Int]) -> String {
         let all = kept.compactMap { $0 }
         let maps = all.allSatisfy { $0.map != nil } ? all.first?.map : nil
         var places: [String] = []
@@ -87,7 +88,7 @@ extension ObservationReport {
             ("mapSide", "\(maps?.side ?? 0)"), ("mapSize", "\(maps?.size ?? 0)"),
             ("notes", list(notes.map(ReportEscaping.json))),
             ("scores", list(scores.map { "[\(ReportEscaping.json($0.label)),\(number($0.score))]" })),
-            ("rollouts", "\(rollouts.map(\.query))"),
+            ("rollouts", "\(traced)"), ("rolloutCount", "\(rollouts.count)"),
             ("probes", list(probes.map { "[\(ReportEscaping.json($0.edit)),\(ReportEscaping.json($0.measure))]" })),
             ("headEntropy", list(all.map { number($0.entropy) })),
             ("headDistance", list(all.map { number($0.meanDistance) })),

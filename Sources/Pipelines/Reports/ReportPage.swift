@@ -13,7 +13,17 @@ extension ObservationReport {
     /// Every head must have been added.
     public var page: String {
         precondition(isWhole, "a head of the report is missing")
-        let numbers = numbers
+        precondition(rollouts.allSatisfy { $0.weights.count == tokens.count && tokens.indices.contains($0.query) })
+        precondition(probes.allSatisfy { $0.values.count == tokens.count })
+        var numbers = numbers
+        // As many rollouts as there is room for, and one at least.
+        let taken =
+            facts(numbers, traced: []).utf8.count + numbers.reduce(0) { $0 + Self.bytes($1.numbers.bytes.count) }
+        let room = ReportDetail.largestPage - taken - reportScript.utf8.count - reportStyle.utf8.count - 20_000
+        let traced = rollouts.prefix(max(1, room / Self.bytes(tokens.count)))
+        for (index, rollout) in traced.enumerated() {
+            numbers.append(("rollout\(index)", QuantizedNumbers(logarithmic: rollout.weights)))
+        }
         let title = ReportEscaping.html(document)
         var page = """
             <!DOCTYPE html>
@@ -30,7 +40,7 @@ extension ObservationReport {
             </head>
             <body>
             \(reportBody)
-            <script type="application/json" id="facts">\(facts(numbers))</script>
+            <script type="application/json" id="facts">\(facts(numbers, traced: traced.map(\.query)))</script>
 
             """
         for entry in numbers {
@@ -39,6 +49,9 @@ extension ObservationReport {
         page += "<script>\(reportScript)</script>\n</body>\n</html>\n"
         return page
     }
+
+    /// Bytes of a list of numbers on the page, and of what tells about it and shows it.
+    private static func bytes(_ count: Int) -> Int { (count + 2) / 3 * 4 + 250 }
 
     /// What a content security policy calls an inline style or script.
     private func digest(_ text: String) -> String {

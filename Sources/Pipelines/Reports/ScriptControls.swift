@@ -65,7 +65,9 @@ let scriptControls = #"""
       }
       if (facts.rollouts.length) {
         lines.push("Rollout multiplies the layers’ mean weights, half of each kept for the token itself, from the last layer to "
-          + "the first.");
+          + "the first."
+          + (facts.rollouts.length < facts.rolloutCount
+            ? ` The page has room for the first ${facts.rollouts.length} of ${count(facts.rolloutCount)}.` : ""));
       }
       for (const line of lines) element("about-list").append(make("li", "", line));
     }
