@@ -62,7 +62,7 @@ import Testing
             for (index, value) in values.enumerated() {
                 let bytes = numbers.bytes[index * width..<(index + 1) * width]
                 let read = bytes.reversed().reduce(0) { $0 << 8 | Int($1) }
-                #expect(read == value < 0 ? 1 << (8 * width) - 1 : Int(value), "limit \(limit)")
+                #expect(read == (value < 0 ? 1 << (8 * width) - 1 : Int(value)), "limit \(limit)")
             }
         }
     }
