@@ -44,7 +44,7 @@ import Testing
     @Test func whatIsSmallerThanTheScaleHasItsLowestCode() {
         let numbers = QuantizedNumbers(logarithmic: [1e-30, 1, 4e-8, 0, -1])
         #expect(numbers.bytes == [2, 255, 2, 1, 1])
-        #expect(numbers.low == 1 / 16_777_216)
+        #expect(numbers.low == Float(1.0 / 16_777_216))
     }
 
     @Test func listsOfOneValueAndOfNone() {

@@ -84,8 +84,9 @@ private struct WeightScale {
         var (least, most) = (Double.infinity, -Double.infinity)
         for map in maps {
             for mean in map.means where mean > 0 && mean.isFinite {
-                least = min(least, Double(mean) * Double(map.tokens))
-                most = max(most, Double(mean) * Double(map.tokens))
+                // No weight is larger than 1.
+                let multiple = Double(min(mean, 1)) * Double(map.tokens)
+                (least, most) = (min(least, multiple), max(most, multiple))
             }
         }
         let end = most > 0 ? binaryLogarithm(most) : 0
