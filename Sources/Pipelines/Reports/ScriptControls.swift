@@ -8,7 +8,7 @@ let scriptControls = #"""
       document.querySelector("h1").append(make("bdi", "", facts.document.replace(invisible, codeName)));
       const summary = element("summary");
       summary.append(make("bdi", "", facts.model.replace(invisible, codeName)),
-        ` · ${count(tokenCount)} tokens · ${count(layerCount)} layers × ${count(headCount)} heads`);
+        ` · ${many(tokenCount, "token")} · ${many(layerCount, "layer")} × ${many(headCount, "head")}`);
       for (const note of facts.notes) element("notes").append(make("p", "note", note.replace(invisible, codeName)));
       if (facts.scores.length) {
         const section = element("scores");

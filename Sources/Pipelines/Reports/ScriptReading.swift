@@ -107,6 +107,7 @@ let scriptReading = #"""
     // ---- Numbers, written.
 
     const count = (value) => value.toLocaleString("en-US");
+    const many = (value, name) => `${count(value)} ${name}${value === 1 ? "" : "s"}`;
     function round(value) {
       if (!Number.isFinite(value)) return "–";
       if (value < 0) return "−" + round(-value);
@@ -114,7 +115,7 @@ let scriptReading = #"""
       if (value >= 100) return value.toFixed(0);
       if (value >= 10) return value.toFixed(1);
       if (value >= 0.1 || value === 0) return value.toFixed(value === 0 ? 0 : 2);
-      return value >= 0.001 ? String(Number(value.toPrecision(2))) : value.toExponential(0).replace("-", "−");
+      return value >= 0.0001 ? String(Number(value.toPrecision(2))) : value.toExponential(0).replace("-", "−");
     }
     const percent = (value) =>
       !Number.isFinite(value) ? "–" : value >= 0.1 ? (100 * value).toFixed(0) + "%" : value >= 0.001
