@@ -57,9 +57,9 @@ extension TileCall {
 }
 
 /// One thread's attention.
-private final class AttendWorker: TileWorker {
-    private let scores: TileScores
-    private let kernels: KernelSet
+class AttendWorker: TileWorker {
+    let scores: TileScores
+    let kernels: KernelSet
 
     init(heads: HeadShape, element: ElementKind, mask: Mask, modifiers: ScoreModifiers, kernels: KernelSet) {
         scores = TileScores(heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
@@ -90,7 +90,7 @@ private final class AttendWorker: TileWorker {
     }
 
     /// The weights of a strip times the values; what no row of it sees is skipped a chunk at a time.
-    private func weigh(_ strip: TileScores.Strip, _ pair: TilePair, keys: Int, into partial: PartialAttention) {
+    final func weigh(_ strip: TileScores.Strip, _ pair: TilePair, keys: Int, into partial: PartialAttention) {
         let (layout, arithmetic) = (scores.layout, scores.arithmetic)
         let values = pair.columns + layout.keyFloats(capacity: pair.capacity)
         for column in stride(from: 0, to: layout.valueDimension, by: PackedTile.panelWidth) {
@@ -130,7 +130,7 @@ private final class AttendWorker: TileWorker {
 
     override func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
         let whole = PartialAttention(whole)
-        if let sink = scores.modifiers.sinks?[head] { whole.merge(sink: sink) }
+        if let sink = scores.modifiers.sinks?[head] { whole.merge(sink: sink, scores.heads, kernels) }
         if let output = call.rowResults[0] {
             whole.normalize(
                 columns: scores.heads.valueDimension, into: output, first: first, head: head,

@@ -20,7 +20,7 @@ public enum Oracle {
     }
 
     /// One head of an attention by definition: what all results are made of.
-    private struct Definition {
+    struct Definition {
         let queries: [Float]
         let keys: [Float]
         let headDimension: Int
@@ -98,7 +98,7 @@ public enum Oracle {
         }
     }
 
-    private struct Statistics {
+    struct Statistics {
         let top: Double
         let topError: Double
         let sum: Double
@@ -113,8 +113,8 @@ public enum Oracle {
         }
     }
 
-    private static let unit = 0x1p-24
-    private static func gamma(_ n: Double) -> Double { n * unit / (1 - n * unit) }
+    static let unit = 0x1p-24
+    static func gamma(_ n: Double) -> Double { n * unit / (1 - n * unit) }
 
     /// softmax(modified(q·kᵀ·scale))·v over the visible keys.
     /// - Parameters:
@@ -238,7 +238,7 @@ public enum Oracle {
         return result
     }
 
-    private static func definition(
+    static func definition(
         _ queries: [Float], _ keys: [Float], _ headDimension: Int, _ shape: SequenceShape, _ mask: Mask,
         _ scale: Double, _ modifiers: ScoreModifiers,
         _ head: Int, _ element: ElementKind, _ wire: ElementKind?
@@ -307,7 +307,7 @@ public enum Oracle {
     }
 
     /// The height of the fixed tree over a number of keys.
-    private static func levels(keys: Int) -> Int {
+    static func levels(keys: Int) -> Int {
         var level = 0
         while 1 << level < TileGrid.count(length: keys) { level += 1 }
         return level

@@ -53,12 +53,13 @@ public struct PartialAttention {
             logSumExp.map { $0.row(first, head) }, logSumExp?.tokenStride ?? 0)
     }
 
-    /// Merges the sink of a head into the whole: a key without a value, whose weight is all it has.
-    func merge(sink: Float) {
+    /// Merges the sink of a head into the whole: a key without a value, whose weight is all it has. What is behind these
+    /// planes stays as it is.
+    func merge(sink: Float, _ heads: HeadShape, _ kernels: KernelSet) {
         let part = PartialAttention(PartialResult(rows: rows, from: result.pool))
         part.rowMax.update(repeating: Float(Double(sink) * ANNULUS_STEPS), count: rows)
         part.rowSum.update(repeating: 1, count: rows)
         part.output.update(repeating: 0, count: rows * outputStride)
-        result.merge(right: part.result)
+        Self.merge(heads, kernels)(result, part.result)
     }
 }

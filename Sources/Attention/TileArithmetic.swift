@@ -84,6 +84,27 @@ struct TileArithmetic {
         }
     }
 
+    /// The same, with the statistics of rows.
+    /// - Parameter copy: room for as many scores.
+    func observe(
+        _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, bits: UnsafePointer<UInt64>?,
+        words: Int, scale: Float, rowMax: UnsafeMutablePointer<Float>, rowSum: UnsafeMutablePointer<Float>,
+        statistics: annulus_statistics, copy: UnsafeMutablePointer<Float>
+    ) {
+        withUnsafePointer(to: statistics) { statistics in
+            switch element {
+            case .float32:
+                float32.observe_rows(scores, stride, rows, keys, bits, words, rowMax, rowSum, statistics)
+            case .bfloat16:
+                // Weights in pairs take the place of the scores.
+                copy.update(from: scores, count: (rows - 1) * stride + keys)
+                let scale = modified ? 1 : scale
+                bfloat16.softmax_rows(scores, stride, rows, keys, bits, words, scale, rowMax, rowSum)
+                float32.observe_scores(copy, stride, rows, keys, bits, words, scale, rowMax, statistics)
+            }
+        }
+    }
+
     /// Adds to `mass` what some keys receive of rows of scores, whose m and weight over ℓ are given.
     func receive(
         _ scores: UnsafePointer<Float>, stride: Int, rows: Int, keys: Int, bits: UnsafePointer<UInt64>?, words: Int,
@@ -107,6 +128,22 @@ struct TileArithmetic {
         case (.bfloat16, let bits?):
             bfloat16.masked_panel_product(a, aStride, rows, panel, terms, width, c, cStride, more, bits, words)
         }
+    }
+
+    /// `attend` with the statistics of rows, where there are kernels for both at once.
+    /// - Returns: whether there are; otherwise nothing was done.
+    func observe(
+        _ queries: UnsafePointer<Float>, tile: UnsafePointer<Float>, next: UnsafePointer<Float>, keys: Int,
+        into partial: PartialAttention, scratch: UnsafeMutablePointer<Float>, statistics: annulus_statistics
+    ) -> Bool {
+        guard element == .float32 else { return false }
+        withUnsafePointer(to: statistics) { statistics in
+            float32.observe_tile(
+                queries, layout.queryStride, partial.rows, tile, layout.headDimension,
+                tile + layout.keyFloats(capacity: keys), layout.valueDimension, keys, partial.rowMax, partial.rowSum,
+                partial.output, partial.outputStride, scratch, next, statistics)
+        }
+        return true
     }
 
     /// All steps at once, for a tile that all rows see entirely. `next` is the tile that comes after it.

@@ -821,6 +821,10 @@ static void modify_scores(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_
   }
 }
 
+// ---- statistics ---------------------------------------------------------------------------------
+
+#include "statistics_generic.h"
+
 // As many independent chains as the largest register block has, eight steps a round.
 static double peak(ptrdiff_t iterations, float *sink) {
   v16 sum[ACCUMULATORS];
@@ -870,4 +874,11 @@ const annulus_kernels TABLE_OF(ANNULUS_SET) = {
   .attend_tile = attend_tile,
   .modify_scores = modify_scores,
   .receive_rows = receive_rows,
+  .observe_rows = observe_rows,
+  .observe_scores = observe_scores,
+  .observe_tile = observe_tile,
+  .merge_statistics = merge_statistics,
+  .merge_best = merge_best,
+  .finish_statistics = finish_statistics,
+  .add_block_sums = add_block_sums,
 };

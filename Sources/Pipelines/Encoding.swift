@@ -70,6 +70,14 @@ struct BatchPlanning {
     var hasWarnedOfStates = false
 }
 
+/// What of the attention of a corpus's layers is observed, and who is told of each. Collective functions may be called
+/// there.
+package struct LayerObserver {
+    let asked: AttentionObservation
+    /// Given the run, which items of the corpus it holds, and a layer.
+    let observed: (EncoderRun, Range<Int>, ObservedLayer) throws -> Void
+}
+
 extension Session {
     /// Loads weights, one copy for the ranks that share memory, and refuses what the hosts cannot hold before anything
     /// is read. Collective.
@@ -108,9 +116,10 @@ extension Session {
     /// The batches change no bit: a document's states do not depend on its company.
     /// - Parameters:
     ///   - job: the job that the work is of, where it is saved as it goes on.
+    ///   - observer: what of the layers' attention is observed, if anything, and who is told.
     ///   - body: the run, and which items of the corpus it holds.
     package func encode(
-        _ corpus: Corpus, with encoder: Encoder, job: ResumableJob? = nil,
+        _ corpus: Corpus, with encoder: Encoder, job: ResumableJob? = nil, observer: LayerObserver? = nil,
         body: (EncoderRun, Range<Int>) throws -> Void
     ) throws {
         let configuration = encoder.configuration
@@ -134,14 +143,16 @@ extension Session {
         guard let costliest = batches.max(by: { flop($0) < flop($1) }) else { return line.finish(done: 0) }
         monitor.progress(.planning)
         let priced = problem(costliest)
-        let strategy = try decide(priced, flop: flop(costliest), configuration, encoder.element)
+        let strategy = try decide(
+            priced, flop: flop(costliest), configuration, encoder.element,
+            bytesPerToken: 4 * Double(observer?.asked.floatsPerToken(configuration) ?? 0))
         var done = flop(0..<corpus.finished)
         var notFinite: NotFiniteStates?
         for items in batches {
             let ids = corpus.items[items].map(\.ids)
             let typeIds = corpus.items[items].map { $0.typeIds ?? Array(repeating: 0, count: $0.ids.count) }
             let batch = flop(items)
-            let run = try encoderRun(encoder, problem(items).queries, strategy)
+            let run = try encoderRun(encoder, problem(items).queries, strategy, observing: observer?.asked)
             let layers = configuration.layerCount
             let monitor = monitor
             let isBegun = itemsBegun > 0 && items.lowerBound == corpus.finished
@@ -153,6 +164,8 @@ extension Session {
                 monitor.progress(.encoding, layer: layer % layers + 1)
                 line.advance(to: Int((done + batch * part) * 1e-9))
                 if run.isInStep { try job?.finish(layer: layer, of: run) }
+            } observed: {
+                try observer?.observed(run, items, $0)
             }
             notFinite =
                 notFinite
@@ -204,11 +217,14 @@ extension Session {
     }
 
     /// What a batch goes through. Collective.
-    package func encoderRun(_ encoder: Encoder, _ sharding: Sharding, _ strategy: Strategy) throws -> EncoderRun {
+    package func encoderRun(
+        _ encoder: Encoder, _ sharding: Sharding, _ strategy: Strategy, observing: AttentionObservation? = nil
+    ) throws -> EncoderRun {
         let monitor = monitor
         let run = try EncoderRun(
             encoder: encoder, sharding: sharding, strategy: strategy, topology: topology, wire: settings.wire,
-            transport: transport, threads: threads, memory: plannedSoFar.memory, progressed: { monitor.progress() })
+            transport: transport, threads: threads, memory: plannedSoFar.memory, observing: observing,
+            progressed: { monitor.progress() })
         warn(run.shortages)
         return run
     }
@@ -253,10 +269,13 @@ extension Session {
 
     /// The strategy of some batches, given the costliest: that of earlier ones, unless these cost twice as much.
     /// Collective.
+    /// - Parameter bytesPerToken: what a rank holds of each of its tokens beside what the encoder does.
     private func decide(
-        _ problem: AttentionProblem, flop: Double, _ configuration: EncoderConfiguration, _ element: ElementKind
+        _ problem: AttentionProblem, flop: Double, _ configuration: EncoderConfiguration, _ element: ElementKind,
+        bytesPerToken: Double
     ) throws -> Strategy {
-        let footprint = try configuration.footprint(element, threads: threads.threads, weights: false)
+        var footprint = try configuration.footprint(element, threads: threads.threads, weights: false)
+        footprint.bytesPerToken += bytesPerToken
         let earlier = plannedSoFar.strategy.flatMap { flop <= 2 * $0.flop ? $0 : nil }
         // Also where nothing is chosen, memory is looked at, and whether all ranks plan the same.
         let strategy = try decide(problem, footprint, settings.strategy ?? earlier?.strategy).strategy

@@ -1,6 +1,7 @@
 // What comes before encoding: the model, the documents and their token ids.
 
 import Checkpoints
+import Files
 import Foundation
 import Tokenization
 import Transformers
@@ -54,6 +55,25 @@ package struct EncodingPipeline {
             cut: corpus.items.filter(\.isCut).map { corpus.source(of: $0) },
             lengths: corpus.items.lazy.map { (corpus.source(of: $0), $0.ids.count) })
         return corpus
+    }
+
+    /// Some documents' tokens, on every rank. Collective.
+    /// - Throws: `AgreedFailure` where one is too long, naming the limit.
+    func encodings(_ documents: [Document]) throws -> [Encoding] {
+        session.monitor.progress(.tokenizing)
+        var cut: [String] = []
+        let encodings = try session.agree {
+            try documents.map { document in
+                session.monitor.progress()
+                var tokens = try document.encoding(tokenizer)
+                if try truncation.apply(to: &tokens, limit: maximumLength, of: document.source, remedy: remedy) {
+                    cut.append(document.source)
+                }
+                return tokens
+            }
+        }
+        tell(cut: cut, lengths: zip(documents, encodings).lazy.map { ($0.source, $1.count) })
+        return encodings
     }
 
     /// What turning documents into items takes.

@@ -44,6 +44,8 @@ public final class EncoderRun {
     /// Of groups that made an attention of their own.
     private var pacesOfGroups: [HeadShape: Pace] = [:]
     private let progressed: @Sendable () -> Void
+    /// What is observed of the layers, if anything is.
+    let observation: RunObservation?
     private let firstNotFinite = Mutex<NotFinite?>(nil)
 
     /// Where hidden states came out infinite or as no numbers.
@@ -79,11 +81,14 @@ public final class EncoderRun {
     ///   - transport: connects this rank to the others of the sharding.
     ///   - threads: those of this rank, all of which compute.
     ///   - memory: what runs before this one have left, if they are gone.
+    ///   - observing: what of the layers' attention is observed; nil: nothing. Observed ranks go through the layers
+    ///     together.
     ///   - progressed: called now and then, on any thread of the rank, while work gets done.
     public init(
         encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil,
         wire: ElementKind? = nil,
         transport: any Transport, threads: ThreadPool, memory: BufferPool = BufferPool(),
+        observing: AttentionObservation? = nil,
         progressed: @escaping @Sendable () -> Void = {}
     ) throws {
         self.encoder = encoder
@@ -94,19 +99,23 @@ public final class EncoderRun {
         self.wire = wire
         self.transport = transport
         self.memory = memory
-        isLocal = sharding.keepsSequencesWhole && strategy.keepsWholeSequencesInPlace
+        isLocal = observing == nil && sharding.keepsSequencesWhole && strategy.keepsWholeSequencesInPlace
         let layout = RowLayout(sharding, rank: transport.rank, isLocal: isLocal, threads: threads.threads)
         self.layout = layout
         let configuration = encoder.configuration
         hidden = memory.buffer(count: layout.rowCount * configuration.hiddenSize)
         let mostRows = layout.groups.map { $0.rows.count }.max() ?? 0
         queries = memory.buffer(count: mostRows * configuration.widestQueries)
-        let areAsWide = configuration.kinds.allSatisfy { $0.heads.headDimension == $0.heads.valueDimension }
+        // A second pass over the keys needs the queries again.
+        let areAsWide =
+            observing == nil && configuration.kinds.allSatisfy { $0.heads.headDimension == $0.heads.valueDimension }
         attended = areAsWide ? queries : memory.buffer(count: mostRows * configuration.widestAttended)
         blockMemory = (0..<threads.threads).map { _ in
             Block.Memory(configuration, rows: layout.mostBlockRows, memory: memory)
         }
         rotations = Self.rotations(encoder, layout, threads: threads)
+        let observation = observing.map { RunObservation($0, encoder, sharding, layout) }
+        self.observation = observation
         guard !isLocal else {
             attention = nil
             shortages = []
@@ -115,7 +124,7 @@ public final class EncoderRun {
         let made = try LayerAttention.make(
             encoder, sharding, strategy, topology: topology, wire: wire, transport: transport, threads: threads,
             memory: memory,
-            progressed: progressed)
+            progressed: progressed, observed: { observation?.operations($0) ?? [] })
         attention = made.attention
         shortages = made.shortages
     }
@@ -154,12 +163,15 @@ public final class EncoderRun {
     ///     none.
     ///   - layerDone: told the number of a layer that is done, whose rows `hidden` holds now, and the part of all work
     ///     that is done. What it throws ends the run.
+    ///   - observed: given each observed layer once its attention is done, and before the next one begins; what it is
+    ///     given holds until it returns. Collective functions may be called in it.
     /// - Throws: ``TokenError`` for a token that has no row in a table of embeddings, before anything is read or sent,
     ///   so on every rank; what the transport throws.
     /// - Precondition: the documents are of the sharding's lengths, and have a type for each id.
     public func run(
         ids: [[Int32]], typeIds: [[Int32]]? = nil, from first: Int = 0,
-        layerDone: (_ layer: Int, _ done: Double) throws -> Void = { _, _ in }
+        layerDone: (_ layer: Int, _ done: Double) throws -> Void = { _, _ in },
+        observed: (ObservedLayer) throws -> Void = { _ in }
     ) throws {
         precondition((0...encoder.layers.count).contains(first), "layers that the model does not have")
         precondition(ids.map(\.count) == sharding.numbering.lengths, "documents of other lengths than were planned")
@@ -171,7 +183,8 @@ public final class EncoderRun {
             let attention = try attention(of: group)
             if first == 0 { embed(group, ids, typeIds, positions) }
             for (index, block) in encoder.layers.enumerated().dropFirst(first) {
-                try forward(block, number: index + 1, encoder.configuration.attention[index], group, attention)
+                try forward(
+                    block, number: index + 1, encoder.configuration.attention[index], group, attention, observed)
                 let part = Double(number) + Double(index + 1) / Double(encoder.layers.count)
                 try layerDone(index + 1, part / Double(layout.groups.count))
             }
@@ -220,23 +233,24 @@ public final class EncoderRun {
         }
     }
 
-    /// One block of the encoder over the rows of a group: to attention, through it, and from it.
-    private func forward(
-        _ block: Block, number: Int, _ pattern: AttentionPattern, _ group: RowGroup, _ attention: LayerAttention
-    ) throws {
+    /// The queries of a group's rows, and its keys and values, packed.
+    private func project(
+        _ block: Block, _ pattern: AttentionPattern, _ group: RowGroup, _ attention: LayerAttention,
+        from states: AlignedBuffer
+    ) {
         let (heads, kernels) = (pattern.heads, encoder.kernels)
-        let (queryWidth, attendedWidth) = (
-            heads.queryHeads * heads.headDimension, heads.queryHeads * heads.valueDimension
-        )
+        let queryWidth = heads.queryHeads * heads.headDimension
         let (keyWidth, valueWidth) = (
             heads.keyValueHeads * heads.headDimension, heads.keyValueHeads * heads.valueDimension
         )
         let rotation = pattern.rotaryBase.flatMap { rotations[$0] }
-        let (executor, keyValues) = attention.layer(pattern.kind)
-        forEachBlock(of: group) { part, rows, memory in
+        let keyValues = attention.layer(pattern.kind).keyValues
+        threads.forEach(group.blocks.count) { index, worker in
+            let (part, memory) = (group.blocks[index], blockMemory[worker])
             let first = part.firstRow - group.rows.lowerBound
+            // Disjoint: each index has its own rows and keys, each worker its own memory.
             block.project(
-                rows: part.count, rows,
+                rows: part.count, states.pointer + part.firstRow * encoder.configuration.hiddenSize,
                 rotation: rotation.map { $0.pointer + part.firstRow * 2 * block.attention.rotaryPairs },
                 queries: queries.pointer + first * queryWidth, memory, kernels: kernels)
             for piece in part.parts {
@@ -251,11 +265,60 @@ public final class EncoderRun {
             }
             progressed()
         }
-        try executor.attend(
-            queries: HeadRows(queries, tokenStride: queryWidth, headStride: heads.headDimension), to: keyValues,
-            scale: block.attention.scale,
-            output: HeadRows(attended, tokenStride: attendedWidth, headStride: heads.valueDimension),
-            contents: block.attention.contents)
+    }
+
+    /// The attention rollout of a token of every document that has it, by the states that were kept (Abnar & Zuidema
+    /// 2020): from the last layer to the first, r ← r·(I + A)/2, A being the mean of the heads' weights, and r at first 1
+    /// for that token. Exact: a second pass over the keys of each layer, whose weights are those of the rows' r. Collective;
+    /// after `run`, where the observation asks for rollouts.
+    /// - Parameters:
+    ///   - position: the token's place in its document; no row of a document that has none such is looked at.
+    ///   - progressed: told how many layers are done.
+    /// - Returns: what each of this rank's rows has of it.
+    public func rollout(from position: Int, progressed: (_ layers: Int) -> Void = { _ in }) throws -> [Float] {
+        guard let observation, let attention, let group = layout.groups.first else { return [] }
+        var shares = [Float](repeating: 0, count: layout.rowCount)
+        for tile in tiles where tile.tokens.contains(position) {
+            shares[tile.firstRow + position - tile.tokens.lowerBound] = 1
+        }
+        for (index, block) in encoder.layers.enumerated().reversed() {
+            let pattern = encoder.configuration.attention[index]
+            project(block, pattern, group, attention, from: observation.states(before: index))
+            let width = pattern.heads.queryHeads * pattern.heads.headDimension
+            try observation.rollBack(
+                &shares, layer: index, block.attention, pattern.kind, attention,
+                queries: HeadRows(queries, tokenStride: width, headStride: pattern.heads.headDimension))
+            progressed(encoder.layers.count - index)
+        }
+        return shares
+    }
+
+    /// One block of the encoder over the rows of a group: to attention, through it, and from it.
+    private func forward(
+        _ block: Block, number: Int, _ pattern: AttentionPattern, _ group: RowGroup, _ attention: LayerAttention,
+        _ observed: (ObservedLayer) throws -> Void
+    ) throws {
+        let (heads, kernels) = (pattern.heads, encoder.kernels)
+        observation?.keep(hidden, before: number - 1)
+        let (queryWidth, attendedWidth) = (
+            heads.queryHeads * heads.headDimension, heads.queryHeads * heads.valueDimension
+        )
+        project(block, pattern, group, attention, from: hidden)
+        let (executor, keyValues) = attention.layer(pattern.kind)
+        let (from, to) = (
+            HeadRows(queries, tokenStride: queryWidth, headStride: heads.headDimension),
+            HeadRows(attended, tokenStride: attendedWidth, headStride: heads.valueDimension)
+        )
+        if let observation {
+            let layer = try observation.attend(
+                layer: number - 1, block.attention, pattern.kind, attention, queries: from, output: to,
+                transport: transport, threads: threads)
+            if let layer { try observed(layer) }
+        } else {
+            try executor.attend(
+                queries: from, to: keyValues, scale: block.attention.scale, output: to,
+                contents: block.attention.contents)
+        }
         forEachBlock(of: group) { part, rows, memory in
             let first = part.firstRow - group.rows.lowerBound
             block.finish(

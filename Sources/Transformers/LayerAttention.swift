@@ -11,6 +11,8 @@ import Tiles
 struct LayerAttention {
     private let executors: [AttentionKind: RingExecutor]
     private let keyValues: [HeadShape: KeyValueTiles]
+    /// Those of layers that are observed, by kind, then by the operation's name.
+    private var observers: [AttentionKind: [String: RingExecutor]] = [:]
 
     /// The time so far in which this rank waited for messages with nothing left to attend.
     var exposed: Duration { executors.values.reduce(.zero) { $0 + $1.exposed } }
@@ -28,31 +30,63 @@ struct LayerAttention {
         return (executor, keyValues)
     }
 
+    /// What a layer of some kind is observed with, besides its attention.
+    func observer(_ kind: AttentionKind, _ shape: OperationShape) -> RingExecutor {
+        guard let executor = observers[kind]?[shape.name] else {
+            preconditionFailure("no executor for \(shape.name) of a layer")
+        }
+        return executor
+    }
+
     /// Over all ranks. Collective.
-    /// - Parameter topology: which ranks share memory; none do where nil.
+    /// - Parameters:
+    ///   - topology: which ranks share memory; none do where nil.
+    ///   - observed: the operations that the layers of a kind are observed with.
     static func make(
         _ encoder: Encoder, _ sharding: Sharding, _ strategy: Strategy, topology: Topology?, wire: ElementKind?,
         transport: any Transport,
-        threads: ThreadPool, memory: BufferPool, progressed: @escaping @Sendable () -> Void
+        threads: ThreadPool, memory: BufferPool, progressed: @escaping @Sendable () -> Void,
+        observed: (AttentionKind) -> [TileOperation] = { _ in [] }
     ) throws -> (attention: LayerAttention, shortages: [SharedMemoryShortage]) {
         var executors: [AttentionKind: RingExecutor] = [:]
+        var observers: [AttentionKind: [String: RingExecutor]] = [:]
         var keyValues: [HeadShape: KeyValueTiles] = [:]
         var shortages: [SharedMemoryShortage] = []
         for (heads, kinds) in byHeads(encoder) {
-            let jobs = kinds.map { kind in
+            // Attention first, then what its layers are observed with.
+            var jobs: [(kind: AttentionKind, problem: AttentionProblem, operation: TileOperation)] = []
+            for kind in kinds {
                 var problem = problem(encoder, sharding, kind, wire)
                 if let topology { problem.topology = topology }
-                return problem
+                for operation in [operation(encoder, problem)] + observed(kind) {
+                    problem.operation = operation.shape
+                    jobs.append((kind, problem, operation))
+                }
             }
             let setup = try AttentionSetup(
-                jobs, strategy, transport: transport, threads: threads, kernels: encoder.kernels, memory: memory,
-                progressed: progressed,
-                operation: { operation(encoder, $0) })
-            for (kind, executor) in zip(kinds, setup.executors) { executors[kind] = executor }
+                jobs.map(\.problem), strategy, transport: transport, threads: threads, kernels: encoder.kernels,
+                memory: memory, progressed: progressed,
+                operation: { problem in
+                    guard
+                        let job = jobs.first(where: {
+                            $0.problem.operation == problem.operation && $0.problem.mask == problem.mask
+                        })
+                    else { preconditionFailure("a job that was not asked for") }
+                    return job.operation
+                })
+            for (job, executor) in zip(jobs, setup.executors) {
+                if executors[job.kind] == nil {
+                    executors[job.kind] = executor
+                } else {
+                    observers[job.kind, default: [:]][job.operation.shape.name] = executor
+                }
+            }
             keyValues[heads] = setup.keyValues
             shortages += setup.shortages
         }
-        return (LayerAttention(executors: executors, keyValues: keyValues), shortages)
+        var made = LayerAttention(executors: executors, keyValues: keyValues)
+        made.observers = observers
+        return (made, shortages)
     }
 
     private init(executors: [AttentionKind: RingExecutor], keyValues: [HeadShape: KeyValueTiles]) {

@@ -31,7 +31,11 @@ public struct ByteFormula {
         }
     }
 
-    private var isAttend: Bool { problem.operation == .attend(problem.heads) }
+    private var isAttend: Bool { problem.operation.name != "receive" }
+    /// Of a row and head, with statistics: two sums, and each of the largest scores with its key.
+    private var statistics: Int {
+        problem.operation.name == "observe" ? 2 + 2 * (problem.operation.rowResults.last ?? 0) : 0
+    }
     /// Packed keys, and values where they are needed.
     private func keyBytes(_ tile: Int) -> Int {
         let packed = PackedTile(problem.heads, problem.element)
@@ -43,10 +47,10 @@ public struct ByteFormula {
     private func queryBytes(_ tile: Int) -> Int {
         problem.queries.numbering.tokens(of: tile).count * (problem.heads.headDimension + (isAttend ? 0 : 3)) * 4
     }
-    /// m, ℓ and O; nothing where mass is received.
+    /// m, ℓ and O, and statistics where they are asked for; nothing where mass is received.
     private func partialBytes(_ tile: Int) -> Int {
         isAttend
-            ? problem.queries.numbering.tokens(of: tile).count * (2 + (problem.heads.valueDimension + 15) / 16 * 16) * 4
+            ? problem.queries.numbering.tokens(of: tile).count * (2 + (problem.heads.valueDimension + 15) / 16 * 16 + statistics) * 4
             : 0
     }
     /// A mass.

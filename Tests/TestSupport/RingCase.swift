@@ -175,7 +175,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
     }
 
     /// This rank's part of the tokens of all sequences, each so many floats.
-    private func mine(_ all: [Float], width: Int, _ sharding: Sharding, _ rank: Rank) -> AlignedBuffer {
+    func mine(_ all: [Float], width: Int, _ sharding: Sharding, _ rank: Rank) -> AlignedBuffer {
         Self.buffer(
             sharding.tiles(of: rank).flatMap { tile in
                 let tokens = Self.tokens(of: tile, sharding)
@@ -219,7 +219,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
             sent: Self.sent(transport.traffic, since: before))
     }
 
-    private static func sent(_ now: Traffic, since before: Traffic) -> Traffic {
+    static func sent(_ now: Traffic, since before: Traffic) -> Traffic {
         var sent = now
         sent.bytes -= before.bytes
         sent.messages -= before.messages
@@ -321,7 +321,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
         }
     }
 
-    private static func head(_ all: [Float], _ tokens: Range<Int>, _ head: Int, of heads: Int, width: Int) -> [Float] {
+    static func head(_ all: [Float], _ tokens: Range<Int>, _ head: Int, of heads: Int, width: Int) -> [Float] {
         tokens.flatMap { all[($0 * heads + head) * width..<($0 * heads + head + 1) * width] }
     }
 
@@ -395,7 +395,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
     }
 
     /// Puts every rank's rows where they belong.
-    private static func assemble(_ parts: [[UInt8]], width: Int, _ sharding: Sharding) -> [Float] {
+    static func assemble(_ parts: [[UInt8]], width: Int, _ sharding: Sharding) -> [Float] {
         var result = Array(repeating: Float.nan, count: sharding.numbering.lengths.reduce(0, +) * width)
         for (rank, bytes) in parts.enumerated() {
             let floats = bytes.withUnsafeBytes { raw in

@@ -9,6 +9,7 @@
     scripts/goldens/make.py formats         Tests/TransformersTests/Goldens/formats, files by the reference writers
     scripts/goldens/make.py tiny            Tests/TransformersTests/Goldens/tiny-bert*, random BERTs with their hidden states
     scripts/goldens/make.py families        Tests/TransformersTests/Goldens/tiny-*, a random model of every family with its hidden states
+    scripts/goldens/make.py attention       Tests/TransformersTests/Goldens/attention, weights of every head of those models
     scripts/goldens/make.py tasks           Tests/TransformersTests/Goldens/heads-* and tasks-*, task heads: logits, losses, pipelines
     scripts/goldens/make.py folders         Tests/CommandTests/Goldens/folders, model folders as people have them, with what they give
     scripts/goldens/make.py minilm          Tests/TransformersTests/Goldens/minilm, hidden states of all-MiniLM-L6-v2
@@ -1531,6 +1532,12 @@ def make_families():
     encoder_goldens.make_families(ENCODER_GOLDENS)
 
 
+def make_attention():
+    import attention_goldens
+
+    attention_goldens.make_attention(ENCODER_GOLDENS)
+
+
 def make_tasks():
     import task_goldens
 
@@ -1545,7 +1552,7 @@ def make_folders():
 
 def main():
     steps = {
-        "tables": make_tables, "tokenizers": make_tokenizers, "tokenizer-folders": make_tokenizer_folder_sample, "formats": make_formats, "tiny": make_tiny, "families": make_families, "tasks": make_tasks,
+        "tables": make_tables, "tokenizers": make_tokenizers, "tokenizer-folders": make_tokenizer_folder_sample, "formats": make_formats, "tiny": make_tiny, "families": make_families, "attention": make_attention, "tasks": make_tasks,
         "folders": make_folders, "minilm": make_minilm,
         "bfloat16": make_bfloat16,
     }

@@ -39,6 +39,18 @@ enum { ANNULUS_START = 0, ANNULUS_CONTINUE = 1, ANNULUS_ADD = 2 };
 // Steps in a natural unit of a score: 32/ln 2.
 static const double ANNULUS_STEPS = 46.166241308446828;
 
+// What the statistics of some rows against a tile of keys read and write; see observe_rows.
+typedef struct annulus_statistics {
+  float *weighted;     // [rows]: Σ weight·(score − row_max), in steps; a score of −∞ adds nothing
+  float *distances;    // [rows]: Σ weight·|δ|, δ = distance + j − r for row r and key j
+  ptrdiff_t distance;  // of the first key from the first row
+  ptrdiff_t count;     // how many keys of largest score are kept of a row; at least 1
+  float *best;         // [rows][count], in and out: the largest scores of the row so far, descending, −∞ where there are none
+  float *scores;       // [rows][count]: those of this tile's scores that belong to them, in steps, descending; −∞ where none
+  int32_t *keys;       // [rows][count]: their keys, counted from first_key, ascending where scores are equal; −1 where none
+  int32_t first_key;
+} annulus_statistics;
+
 typedef struct annulus_kernels {
   const char *name;    // "reference", "avx2", "avx512", "neon"
   int tabled_weights;  // whether softmax weights come out of a table
@@ -140,6 +152,39 @@ typedef struct annulus_kernels {
   void (*receive_rows)(const float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
                        const uint64_t *mask, ptrdiff_t mask_stride, float scale,
                        const float *row_max, const float *factor, float *mass);
+
+  // Statistics of attention.
+
+  // softmax_rows, to the bit, and beside it what the same weights make of a row's statistics. Scores that only equal one of
+  // `best` do not join them: tiles come in ascending order. A NaN makes weighted and distances NaN.
+  void (*observe_rows)(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
+                       const uint64_t *mask, ptrdiff_t mask_stride, float *row_max, float *row_sum,
+                       const annulus_statistics *statistics);
+  // The statistics alone, of scores that become steps when they are multiplied by scale > 0, against a row_max that is given.
+  void (*observe_scores)(const float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
+                         const uint64_t *mask, ptrdiff_t mask_stride, float scale, const float *row_max,
+                         const annulus_statistics *statistics);
+  // attend_tile, to the bit, with the statistics of observe_rows.
+  void (*observe_tile)(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
+                       const float *k_panels, ptrdiff_t depth,
+                       const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                       float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead,
+                       const annulus_statistics *statistics);
+  // Merges Σ weight·(score − row_max) and a sum that is linear in the weights, row by row, before merge_rows has changed
+  // the maxima and sums: each side is shifted to the common maximum. A side with m = −∞ leaves the other's bits untouched.
+  void (*merge_statistics)(ptrdiff_t rows, const float *left_max, const float *left_sum,
+                           const float *right_max, const float *right_sum,
+                           float *left_weighted, float *left_linear,
+                           const float *right_weighted, const float *right_linear);
+  // Makes the left lists, [rows][count], the largest scores of both, with their keys; of equals the left ones come first.
+  void (*merge_best)(ptrdiff_t rows, ptrdiff_t count, float *left_scores, int32_t *left_keys,
+                     const float *right_scores, const int32_t *right_keys);
+  // Of whole rows, key_sum being the part of row_sum that keys have (not a sink): −Σ p·ln p over keys, p = weight/row_sum, and
+  // distances/key_sum. Zeros for a row that sees no key; NaN for one that has one.
+  void (*finish_statistics)(ptrdiff_t rows, const float *row_sum, const float *key_sum, const float *weighted,
+                            const float *distances, float *entropy, float *mean_distance);
+  // sums[(first + j) / size] += x[j] for j < n, each block of x summed first.
+  void (*add_block_sums)(const float *x, ptrdiff_t n, ptrdiff_t first, ptrdiff_t size, float *sums);
 } annulus_kernels;
 
 // Kernel sets this machine can run, best last; index 0 is always the reference. NULL past the end.

@@ -73,24 +73,7 @@ struct TaskPipeline {
 
     /// Some documents' tokens, on every rank. Collective.
     /// - Throws: `AgreedFailure` where one is too long, naming the limit.
-    func encodings(_ documents: [Document]) throws -> [Encoding] {
-        session.monitor.progress(.tokenizing)
-        var cut: [String] = []
-        let encodings = try session.agree {
-            try documents.map { document in
-                session.monitor.progress()
-                var tokens = try document.encoding(encoding.tokenizer)
-                if try encoding.truncation.apply(
-                    to: &tokens, limit: encoding.maximumLength, of: document.source, remedy: encoding.remedy)
-                {
-                    cut.append(document.source)
-                }
-                return tokens
-            }
-        }
-        encoding.tell(cut: cut, lengths: zip(documents, encodings).lazy.map { ($0.source, $1.count) })
-        return encodings
-    }
+    func encodings(_ documents: [Document]) throws -> [Encoding] { try encoding.encodings(documents) }
 
     /// Encodes sequences in batches and writes what `lines` makes of each batch, in input order. Collective.
     /// - Parameters:

@@ -1,0 +1,188 @@
+// Statistics that ride on attention, and what of them merges: included by kernels_generic.h, once by each set.
+//
+// The weights are those of softmax_rows, to the bit. The largest score is one of the row itself, whatever the
+// weights are taken against.
+
+// A row's place in its statistics.
+INLINE annulus_statistics statistics_from(const annulus_statistics *all, ptrdiff_t row) {
+  annulus_statistics t = *all;
+  t.weighted += row, t.distances += row;
+  t.best += row * t.count, t.scores += row * t.count, t.keys += row * t.count;
+  t.distance -= row;
+  return t;
+}
+
+// Puts a score into a list that descends, behind its equals; the last one falls out.
+INLINE ptrdiff_t insert_score(float *list, ptrdiff_t count, float score) {
+  ptrdiff_t place = count - 1;
+  for (; place > 0 && list[place - 1] < score; place--) list[place] = list[place - 1];
+  list[place] = score;
+  return place;
+}
+
+// The keys of a row whose scores, times `scale`, exceed the least of the best so far, which they join. `top` is the
+// largest of them all: most tiles have nothing for a row.
+static void select_row(const float *s, ptrdiff_t keys, const uint64_t *mask, float scale, float top,
+                       ptrdiff_t count, float *best, float *scores, int32_t *numbers, int32_t first_key) {
+  for (ptrdiff_t i = 0; i < count; i++) scores[i] = -INFINITE, numbers[i] = -1;
+  if (!(top > best[count - 1])) return;
+  for (ptrdiff_t b = 0; 16 * b < keys; b++) {
+    const uint32_t seen = visible(mask, b, keys);
+    if (!seen) continue;
+    const v16 x = lanes(seen) ? load(s + 16 * b) * splat(scale) : splat(-INFINITE);
+    if (__builtin_reduce_or(x > splat(best[count - 1])) == 0) continue;
+    float lane[16];
+    store(lane, x);
+    for (int l = 0; l < 16; l++) {
+      if (!(lane[l] > best[count - 1])) continue;
+      insert_score(best, count, lane[l]);
+      const ptrdiff_t place = insert_score(scores, count, lane[l]);
+      for (ptrdiff_t i = count - 1; i > place; i--) numbers[i] = numbers[i - 1];
+      numbers[place] = first_key + (int32_t)(16 * b) + l;
+    }
+  }
+}
+
+// A row's weights, stored where `stores` is set, and the lane sums of what they make.
+INLINE v16 observe_row(float *s, ptrdiff_t keys, const uint64_t *mask, float scale, float highest, ptrdiff_t distance,
+                       const int stores, v16 *weighted, v16 *distances) {
+  const v16 places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const v16 base = splat(row_base(highest)), steps = splat(scale);
+  v16 sum = splat(0.0f), w = sum, d = sum, delta = splat((float)distance) + places;
+  for (ptrdiff_t b = 0; 16 * b < keys; b++, delta += splat(16.0f)) {
+    const uint32_t seen = visible(mask, b, keys);
+    v16 e = splat(0.0f);
+    if (seen) {
+      // As far below as weights reach: a score of −∞ adds nothing.
+      v16 x = largest(splat(-4000.0f), (stores ? load(s + 16 * b) : load(s + 16 * b) * steps) - base);
+      if (seen != 0xffffu) x = lanes(seen) ? x : splat(0.0f);
+      e = weight_lanes(x);
+      if (seen != 0xffffu) e = lanes(seen) ? e : splat(0.0f);
+      w = fused(e, x, w);
+      d = fused(e, absolute(delta), d);
+    }
+    if (stores) store(s + 16 * b, e);
+    sum += e;
+  }
+  *weighted = w, *distances = d;
+  return sum;
+}
+
+// Ends a row's statistics as finish_row its sum: where nothing is above −∞ nothing weighs.
+INLINE float finish_statistic(v16 lane_sums, float row_max) {
+  const float sum = sum_lanes(lane_sums);
+  return row_max == -INFINITE && sum == sum ? 0.0f : sum;
+}
+
+static void observe_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
+                         const uint64_t *mask, ptrdiff_t mask_stride, float *row_max, float *row_sum,
+                         const annulus_statistics *statistics) {
+  enum { GROUP = 16 };
+  v16 of_lanes[GROUP], weighted[GROUP], distances[GROUP];
+  for (ptrdiff_t r0 = 0; r0 < rows; r0 += GROUP, s += GROUP * s_stride, row_max += GROUP, row_sum += GROUP) {
+    const ptrdiff_t n = rows - r0 < GROUP ? rows - r0 : GROUP;
+    const annulus_statistics t = statistics_from(statistics, r0);
+    for (ptrdiff_t r = 0; r < n; r++)
+      of_lanes[r] = row_maxima(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL);
+    for (ptrdiff_t r = 0; r < n; r++) row_max[r] = largest_lane(of_lanes[r]);
+    for (ptrdiff_t r = 0; r < n; r++)
+      select_row(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL, 1.0f, row_max[r], t.count,
+                 t.best + r * t.count, t.scores + r * t.count, t.keys + r * t.count, t.first_key);
+    for (ptrdiff_t r = 0; r < n; r++)
+      of_lanes[r] = observe_row(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL, 1.0f, row_max[r],
+                                t.distance - r, 1, weighted + r, distances + r);
+    for (ptrdiff_t r = 0; r < n; r++) {
+      t.weighted[r] = finish_statistic(weighted[r], row_max[r]);
+      t.distances[r] = finish_statistic(distances[r], row_max[r]);
+      finish_row(of_lanes[r], row_max + r, row_sum + r);
+    }
+    if (mask) mask += GROUP * mask_stride;
+  }
+}
+
+static void observe_scores(const float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
+                           const uint64_t *mask, ptrdiff_t mask_stride, float scale, const float *row_max,
+                           const annulus_statistics *statistics) {
+  for (ptrdiff_t r = 0; r < rows; r++, s += s_stride, mask = mask ? mask + mask_stride : NULL) {
+    const annulus_statistics t = statistics_from(statistics, r);
+    const float top = largest_lane(row_maxima(s, keys, mask)) * scale;
+    select_row(s, keys, mask, scale, top, t.count, t.best, t.scores, t.keys, t.first_key);
+    v16 weighted, distances;
+    observe_row((float *)s, keys, mask, scale, row_max[r], t.distance, 0, &weighted, &distances);
+    *t.weighted = finish_statistic(weighted, row_max[r]);
+    *t.distances = finish_statistic(distances, row_max[r]);
+  }
+}
+
+static void observe_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
+                         const float *k_panels, ptrdiff_t depth,
+                         const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                         float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead,
+                         const annulus_statistics *statistics) {
+  const ptrdiff_t stride = (keys + 15) / 16 * 16;
+  (void)ahead;
+  for (ptrdiff_t r = 0, n; r < rows; r += n) {
+    n = rows - r < 12 ? rows - r : 12;
+    const annulus_statistics t = statistics_from(statistics, r);
+    attend_scores(q + r * q_stride, q_stride, n, k_panels, depth, keys, scratch, stride);
+    observe_rows(scratch, stride, n, keys, NULL, 0, row_max + r, row_sum + r, &t);
+    weigh_values(scratch, stride, n, v_panels, value_columns, keys, o + r * o_stride, o_stride);
+  }
+}
+
+static void merge_statistics(ptrdiff_t rows, const float *left_max, const float *left_sum,
+                             const float *right_max, const float *right_sum,
+                             float *left_weighted, float *left_linear,
+                             const float *right_weighted, const float *right_linear) {
+  for (ptrdiff_t r = 0; r < rows; r += 16) {
+    const ptrdiff_t n = rows - r < 16 ? rows - r : 16;
+    const v16 a = load_up_to(left_max + r, n), b = load_up_to(right_max + r, n);
+    const i16 no_left = a == splat(-INFINITE), no_right = b == splat(-INFINITE);
+    const v16 m = ((a == a) & (b == b)) ? largest(a, b) : splat(NOT_A_NUMBER);
+    const v16 x = exact_weight(a - m), y = exact_weight(b - m);
+    // Against the common maximum a score is lower by as much as its own was.
+    const v16 own = load_up_to(left_weighted + r, n), other = load_up_to(right_weighted + r, n);
+    const v16 left = fused(a - m, load_up_to(left_sum + r, n), own), right = fused(b - m, load_up_to(right_sum + r, n), other);
+    const v16 weighted = fused(right, y, left * x);
+    const v16 mine = load_up_to(left_linear + r, n), more = load_up_to(right_linear + r, n);
+    const v16 linear = fused(more, y, mine * x);
+    store_up_to(left_weighted + r, no_right ? own : no_left ? other : weighted, n);
+    store_up_to(left_linear + r, no_right ? mine : no_left ? more : linear, n);
+  }
+}
+
+static void merge_best(ptrdiff_t rows, ptrdiff_t count, float *left_scores, int32_t *left_keys,
+                       const float *right_scores, const int32_t *right_keys) {
+  for (ptrdiff_t r = 0; r < rows; r++, left_scores += count, left_keys += count, right_scores += count, right_keys += count) {
+    for (ptrdiff_t i = 0; i < count && right_scores[i] > left_scores[count - 1]; i++) {
+      const ptrdiff_t place = insert_score(left_scores, count, right_scores[i]);
+      for (ptrdiff_t k = count - 1; k > place; k--) left_keys[k] = left_keys[k - 1];
+      left_keys[place] = right_keys[i];
+    }
+  }
+}
+
+static void finish_statistics(ptrdiff_t rows, const float *row_sum, const float *key_sum,
+                              const float *weighted, const float *distances, float *entropy, float *mean_distance) {
+  for (ptrdiff_t r = 0; r < rows; r += 16) {
+    const ptrdiff_t n = rows - r < 16 ? rows - r : 16;
+    const v16 sum = load_up_to(row_sum + r, n), of_keys = load_up_to(key_sum + r, n);
+    const v16 share = of_keys / sum, mean = load_up_to(weighted + r, n) * splat(0x1.62e43p-6f) / sum;
+    const v16 h = share * log_lanes(sum) - mean, d = load_up_to(distances + r, n) / of_keys;
+    // NaN rows say so; the others see a key, or do not.
+    const i16 sees = (of_keys > splat(0.0f)) | (of_keys != of_keys);
+    store_up_to(entropy + r, sees ? h : splat(0.0f), n);
+    store_up_to(mean_distance + r, sees ? d : splat(0.0f), n);
+  }
+}
+
+static void add_block_sums(const float *x, ptrdiff_t n, ptrdiff_t first, ptrdiff_t size, float *sums) {
+  for (ptrdiff_t j = 0; j < n;) {
+    const ptrdiff_t block = (first + j) / size, last = (block + 1) * size - first, end = last < n ? last : n;
+    v16 of_lanes = splat(0.0f);
+    for (; j + 16 <= end; j += 16) of_lanes += load(x + j);
+    float sum = sum_lanes(of_lanes);
+    for (; j < end; j++) sum += x[j];
+    sums[block] += sum;
+  }
+}

@@ -1,0 +1,181 @@
+// How much a model's result leans on each token: what comes of a document when one token is edited.
+
+import Checkpoints
+import Files
+import Foundation
+import RingAttention
+import Tiles
+import Tokenization
+import Transformers
+
+/// Runs edited documents, and tells by how much their results differ from those of the originals.
+///
+/// A classifier's change is that of the logit of the label that the original gets (the first output where there is one
+/// alone): edited − original. Any other model's is 1 − the cosine of the two vectors, as `embed` makes them.
+struct Probing {
+    private enum Head {
+        case classifier(TaskHead)
+        case vectors(VectorShape)
+    }
+
+    private let edit: ProbeEdit
+    private let options: ObservationOptions
+    private let pipeline: EncodingPipeline
+    private let head: Head
+    /// The mask token, where it takes the place of others.
+    private let mask: Int32?
+    private var session: Session { pipeline.session }
+
+    /// Loads the model's head. Collective.
+    init(_ edit: ProbeEdit, _ options: ObservationOptions, _ pipeline: EncodingPipeline) throws {
+        self.edit = edit
+        self.options = options
+        self.pipeline = pipeline
+        let (session, model) = (pipeline.session, pipeline.model)
+        let (folder, checkpoint) = (model.folder, model.checkpoint)
+        let (element, kernels) = (session.settings.element, session.kernels)
+        let configuration = model.encoder.configuration
+        let architecture = checkpoint.config["architectures"]?[0]?.string ?? ""
+        if architecture.hasSuffix("ForSequenceClassification") {
+            let labels = try session.agree {
+                try LabelSet(checkpoint.config, path: checkpoint.configPath, scores: folder.scores)
+            }
+            head = .classifier(
+                try session.loadWeights { storage in
+                    try TaskHead(
+                        .sequenceClassification, labels: labels.names.count, config: checkpoint.config,
+                        path: checkpoint.configPath, configuration: configuration, parameters: checkpoint,
+                        storage: storage, element: element, kernels: kernels)
+                })
+        } else {
+            let vectors = try session.loadWeights { storage in
+                try VectorHead(
+                    folder, pooling: nil, hidden: configuration.hiddenSize, pools: true, storage: storage,
+                    element: element, kernels: kernels)
+            }
+            head = .vectors(VectorShape(vectors, saved: folder.dimensions))
+        }
+        mask =
+            edit != .mask
+            ? nil
+            : try session.agreeReading {
+                guard let tokenizer = pipeline.tokenizer,
+                    let mask = try NamedTokens(folder: checkpoint.folder).id(
+                        "mask_token", tokenizer, usual: ["[MASK]", "<mask>"])
+                else {
+                    throw FileError(
+                        .malformed, path: checkpoint.folder,
+                        "its tokenizer has no mask token; take --probe drop, swap or noise")
+                }
+                return mask
+            }
+    }
+
+    /// For each document a value a token, NaN where a token was left alone; on rank 0. Collective.
+    func changes(_ documents: [ObservedDocument]) throws -> [[Float]] {
+        // The original of each document, then its edits.
+        var items: [Corpus.Item] = []
+        var edits: [(document: Int, token: Int)] = []
+        for (place, document) in documents.enumerated() {
+            func add(_ ids: [Int32], _ typeIds: [Int32], token: Int) {
+                items.append(
+                    Corpus.Item(
+                        document: place, ids: ids, typeIds: typeIds, start: 0, end: 0, spans: [(0..<ids.count, 0, 0)]))
+                edits.append((place, token))
+            }
+            let encoding = document.encoding
+            add(encoding.ids, encoding.typeIds, token: -1)
+            let asked = try session.agree { try document.tokens(options.probed, option: "--probe-tokens") }
+            for token in asked where options.probed != nil || !document.isSpecial[token] {
+                guard let edited = edited(document, token) else { continue }
+                add(edited.ids, edited.typeIds, token: token)
+            }
+        }
+        let corpus = Corpus(items: items, sources: documents.map(\.source), texts: [])
+        let flop = EncoderRun.flop(
+            lengths: items.map(\.ids.count), configuration: pipeline.model.encoder.configuration)
+        session.log.notice(
+            "probing (\(edit.rawValue)): \(items.count) documents, \(String(format: "%.3g", flop * 1e-9)) GFLOP")
+        let results = try results(corpus)
+        var changes = documents.map { [Float](repeating: .nan, count: $0.tokens) }
+        if !session.isRoot { return changes }
+        var original: [Float] = []
+        for (result, (document, token)) in zip(results, edits) {
+            if token < 0 { original = result } else { changes[document][token] = change(original, result) }
+        }
+        return changes
+    }
+
+    /// A document with one token edited; nil where that cannot be done to it.
+    private func edited(_ document: ObservedDocument, _ token: Int) -> (ids: [Int32], typeIds: [Int32])? {
+        var (ids, typeIds) = (document.encoding.ids, document.encoding.typeIds)
+        switch edit {
+        case .mask:
+            guard let mask else { return nil }
+            ids[token] = mask
+        case .drop:
+            if ids.count == 1 { return nil }
+            ids.remove(at: token)
+            typeIds.remove(at: token)
+        case .swap:
+            // Over the edge of the text there is nothing to change places with.
+            guard token + 1 < ids.count, document.isSpecial[token] == document.isSpecial[token + 1] else { return nil }
+            ids.swapAt(token, token + 1)
+        case .noise:
+            ids[token] = noise(document, token)
+        }
+        return (ids, typeIds)
+    }
+
+    /// Another token, by the seed, the document's number and the place.
+    private func noise(_ document: ObservedDocument, _ token: Int) -> Int32 {
+        let size = pipeline.model.encoder.configuration.vocabularySize
+        var generator = SplitMix64(
+            state: options.seed &* Stride.stream &+ UInt64(document.number) &* Stride.number &+ mixed(UInt64(token)))
+        let special = Set((pipeline.tokenizer?.prefixIds ?? []) + (pipeline.tokenizer?.suffixIds ?? []))
+        for _ in 0..<1000 {
+            let id = Int32(truncatingIfNeeded: Int.random(in: 0..<size, using: &generator))
+            if id != document.encoding.ids[token], !special.contains(id) { return id }
+        }
+        return document.encoding.ids[token]
+    }
+
+    /// Logits or vectors of every item, on rank 0. Collective.
+    private func results(_ corpus: Corpus) throws -> [[Float]] {
+        let encoder = pipeline.model.encoder
+        var results: [[Float]] = []
+        switch head {
+        case .classifier(let head):
+            try session.encode(corpus, with: encoder) { run, items in
+                let spans = items.map {
+                    Span(sequence: $0 - items.lowerBound, tokens: 0..<corpus.items[$0].ids.count)
+                }
+                let mine = try run.pool(spans, mode: head.pooling, transport: session.transport).map {
+                    (span: $0.span, vector: head.logits(rows: 1, $0.vector))
+                }
+                results += try session.gather(mine).map(\.vector)
+            }
+        case .vectors(let shape):
+            try session.vectors(corpus, with: encoder, shape) { found in
+                results += try session.gather(found).map(\.vector)
+            }
+        }
+        return results
+    }
+
+    private func change(_ original: [Float], _ edited: [Float]) -> Float {
+        switch head {
+        case .classifier:
+            guard let top = original.indices.max(by: { original[$0] < original[$1] }) else { return .nan }
+            return edited[top] - original[top]
+        case .vectors:
+            var (product, first, second) = (0.0, 0.0, 0.0)
+            for (x, y) in zip(original, edited) {
+                product += Double(x) * Double(y)
+                first += Double(x) * Double(x)
+                second += Double(y) * Double(y)
+            }
+            return Float(1 - product / (first * second).squareRoot())
+        }
+    }
+}
