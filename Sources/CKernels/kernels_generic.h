@@ -463,6 +463,10 @@ static void normalize_rows(ptrdiff_t rows, ptrdiff_t columns,
   }
 }
 
+// ---- statistics ---------------------------------------------------------------------------------
+
+#include "statistics_generic.h"
+
 // ---- fused attention ----------------------------------------------------------------------------
 
 // A strip is what a register block holds; its scores and values are products of WOVEN vectors of 16 columns.
@@ -479,37 +483,44 @@ typedef struct {
   int row;            // which row comes next
   const float *base;  // what is subtracted from each row's scores
   v16 *sums;          // each row's lane sums
+  // Where statistics are made, as observe_row makes them: lane sums, and the distance of those keys from the first row.
+  v16 *weighted, *distances;
+  float distance;
 } weighing;
 
-INLINE void weigh_sixteen(weighing *w) {
+INLINE void weigh_sixteen(weighing *w, const int observes) {
   float *s = w->scores + w->row * w->stride;
-  const v16 e = weight_lanes(load(s) - splat(w->base[w->row]));
+  const v16 x = load(s) - splat(w->base[w->row]);
+  const v16 e = weight_lanes(x);
   store(s, e);
   w->sums[w->row] += e;
+  if (observes) observe_sixteen(e, x, w->distance - (float)w->row, w->weighted + w->row, w->distances + w->row);
   if (++w->row == STRIP) {
     w->row = 0;
     w->scores += 16;
+    w->distance += 16.0f;
   }
 }
 
 // All terms of a register block, and amid them, evenly spread, `weights` steps of another strip's weighing: exponentials run where
 // multiply-adds leave room.
 INLINE void add_terms_weighing(const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width,
-                               ptrdiff_t depth, const int fetches, const float *ahead, v16 *sum, weighing *other, ptrdiff_t weights) {
+                               ptrdiff_t depth, const int fetches, const float *ahead, v16 *sum, weighing *other, ptrdiff_t weights,
+                               const int observes) {
   for (ptrdiff_t i = 0, k = 0; i <= weights; i++) {
     const ptrdiff_t end = i < weights ? depth * (i + 1) / (weights + 1) / TERMS_AT_ONCE * TERMS_AT_ONCE : depth;
     add_terms(STRIP, vectors, a, a_stride, panel, width, k, end, fetches, ahead, sum);
-    if (i < weights) weigh_sixteen(other);
+    if (i < weights) weigh_sixteen(other, observes);
     k = end;
   }
 }
 
 // Scores of a strip against 16·WOVEN keys, with their lane maxima.
-static void weave_scores(const float *q, ptrdiff_t q_stride, const float *panel, ptrdiff_t depth,
-                         float *scores, ptrdiff_t stride, v16 *maxima, weighing *other, ptrdiff_t weights) {
+INLINE void weave_scores_with(const float *q, ptrdiff_t q_stride, const float *panel, ptrdiff_t depth, float *scores,
+                              ptrdiff_t stride, v16 *maxima, weighing *other, ptrdiff_t weights, const int observes) {
   v16 sum[WOVEN * STRIP];
   UNROLL for (int i = 0; i < WOVEN * STRIP; i++) sum[i] = splat(0.0f);
-  add_terms_weighing(WOVEN, q, q_stride, panel, 64, depth, 0, NULL, sum, other, weights);
+  add_terms_weighing(WOVEN, q, q_stride, panel, 64, depth, 0, NULL, sum, other, weights, observes);
   UNROLL for (int r = 0; r < STRIP; r++) {
     v16 m = maxima[r];
     UNROLL for (int v = 0; v < WOVEN; v++) {
@@ -521,17 +532,18 @@ static void weave_scores(const float *q, ptrdiff_t q_stride, const float *panel,
 }
 
 INLINE void weave_block(const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width, ptrdiff_t depth,
-                        float *c, ptrdiff_t c_stride, const float *ahead, weighing *other, ptrdiff_t weights) {
+                        float *c, ptrdiff_t c_stride, const float *ahead, weighing *other, ptrdiff_t weights, const int observes) {
   v16 sum[WOVEN * STRIP];
   UNROLL for (int i = 0; i < vectors * STRIP; i++) sum[i] = splat(0.0f);
-  add_terms_weighing(vectors, a, a_stride, panel, width, depth, 1, ahead, sum, other, weights);
+  add_terms_weighing(vectors, a, a_stride, panel, width, depth, 1, ahead, sum, other, weights, observes);
   UNROLL for (int r = 0; r < STRIP; r++)
     UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
 }
 
 // A strip's weights times the values, which meanwhile fetches a part of `ahead`, a line a term.
-static void weave_values(const float *strip, ptrdiff_t stride, const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
-                         float *o, ptrdiff_t o_stride, const float *ahead, weighing *other, ptrdiff_t weights) {
+INLINE void weave_values_with(const float *strip, ptrdiff_t stride, const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                              float *o, ptrdiff_t o_stride, const float *ahead, weighing *other, ptrdiff_t weights,
+                              const int observes) {
   const ptrdiff_t columns = (value_columns + 15) / 16 * 16;
   ptrdiff_t made = 0;
   for (ptrdiff_t column = 0, next; column < columns; column = next, ahead += 16 * keys) {
@@ -540,7 +552,7 @@ static void weave_values(const float *strip, ptrdiff_t stride, const float *v_pa
     next = columns - column < 16 * WOVEN ? columns : column + 16 * WOVEN;
     const ptrdiff_t now = weights * next / columns - made;
     made += now;
-#define WEAVE(vectors) weave_block(vectors, strip, stride, panel, width, keys, o + column, o_stride, ahead, other, now)
+#define WEAVE(vectors) weave_block(vectors, strip, stride, panel, width, keys, o + column, o_stride, ahead, other, now, observes)
 #if PANEL_VECTORS >= 4
     switch (width) {
       case 64: WEAVE(4); break;
@@ -554,6 +566,20 @@ static void weave_values(const float *strip, ptrdiff_t stride, const float *v_pa
 #undef WEAVE
   }
 }
+
+// Each of the two alone, and with statistics.
+#define WEAVERS(suffix, observes)                                                                                     \
+  static void weave_scores##suffix(const float *q, ptrdiff_t q_stride, const float *panel, ptrdiff_t depth,           \
+                                   float *scores, ptrdiff_t stride, v16 *maxima, weighing *other, ptrdiff_t weights) { \
+    weave_scores_with(q, q_stride, panel, depth, scores, stride, maxima, other, weights, observes);                   \
+  }                                                                                                                   \
+  static void weave_values##suffix(const float *strip, ptrdiff_t stride, const float *v_panels, ptrdiff_t columns,    \
+                                   ptrdiff_t keys, float *o, ptrdiff_t o_stride, const float *ahead, weighing *other, \
+                                   ptrdiff_t weights) {                                                               \
+    weave_values_with(strip, stride, v_panels, columns, keys, o, o_stride, ahead, other, weights, observes);          \
+  }
+WEAVERS(, 0)
+WEAVERS(_observing, 1)
 
 INLINE void attend_scores(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
                           const float *k_panels, ptrdiff_t depth, ptrdiff_t keys, float *scores, ptrdiff_t stride) {
@@ -571,33 +597,43 @@ INLINE void weigh_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
 
 // Whole strips, at least two. The weights of one against the first half of the keys are made during the product of the strip before
 // it with its values, those against the second half during the scores of the strip after it: so both products carry a share.
-static void attend_strips(const float *q, ptrdiff_t q_stride, ptrdiff_t rows, const float *k_panels, ptrdiff_t depth,
-                          const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
-                          float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead) {
+INLINE void attend_strips_with(const float *q, ptrdiff_t q_stride, ptrdiff_t rows, const float *k_panels, ptrdiff_t depth,
+                               const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                               float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead,
+                               const annulus_statistics *statistics, const int observes) {
   const ptrdiff_t stride = (keys + 15) / 16 * 16, woven = keys / 64 * 64, rest = keys - woven;
   const ptrdiff_t early = woven / 128 * 64, late = woven - early;
   // What each strip fetches of the next tile, in whole lines.
   const ptrdiff_t share = (keys * (depth + value_columns) / (rows / STRIP) + 15) / 16 * 16;
-  v16 maxima[STRIP], sums[2][STRIP];
+  v16 maxima[STRIP], sums[2][STRIP], weighted[2][STRIP], distances[2][STRIP];
   float base[2][STRIP];
   float *scores = scratch, *next_scores = scratch + STRIP * stride;
   attend_scores(q, q_stride, STRIP, k_panels, depth, keys, scores, stride);
   for (int r = 0; r < STRIP; r++) {
     row_max[r] = largest_lane(row_maxima(scores + r * stride, keys, NULL));
     base[0][r] = row_base(row_max[r]);
-    sums[0][r] = row_weights(scores + r * stride, early, NULL, row_max[r], splat(0.0f));
+    if (observes) {
+      select_row(scores + r * stride, keys, NULL, 1.0f, row_max[r], statistics, r);
+      sums[0][r] = weighted[0][r] = distances[0][r] = splat(0.0f);
+      observe_row(scores + r * stride, early, NULL, 1.0f, row_max[r], statistics->distance - r, 1, sums[0] + r, weighted[0] + r, distances[0] + r);
+    } else {
+      sums[0][r] = row_weights(scores + r * stride, early, NULL, row_max[r], splat(0.0f));
+    }
   }
+  ptrdiff_t row = 0;  // the first of the strip
   for (int now = 0;; now = !now) {
     const int last = rows < 2 * STRIP;
     const ptrdiff_t weighed = last ? early : woven;
     if (!last) {
-      weighing own = {scores + early, stride, 0, base[now], sums[now]};
+      weighing own = {scores + early, stride, 0, base[now], sums[now], weighted[now], distances[now],
+                      observes ? (float)(statistics->distance - row + early) : 0.0f};
       q += STRIP * q_stride;
       for (int r = 0; r < STRIP; r++) maxima[r] = splat(-INFINITE);
       ptrdiff_t made = 0;
       for (ptrdiff_t key = 0; key < woven; key += 16 * WOVEN) {
         const ptrdiff_t until = late / 16 * STRIP * (key + 16 * WOVEN) / woven;
-        weave_scores(q, q_stride, k_panels + key / 64 * 64 * depth + key % 64, depth, next_scores + key, stride, maxima, &own, until - made);
+        (observes ? weave_scores_observing : weave_scores)(q, q_stride, k_panels + key / 64 * 64 * depth + key % 64, depth, next_scores + key,
+                                                           stride, maxima, &own, until - made);
         made = until;
       }
       if (rest > 0) {
@@ -607,22 +643,43 @@ static void attend_strips(const float *q, ptrdiff_t q_stride, ptrdiff_t rows, co
     }
     // A panel that is not full, and the last strip, have nothing to be woven into.
     for (int r = 0; r < STRIP; r++)
-      sums[now][r] = row_weights(scores + r * stride + weighed, keys - weighed, NULL, row_max[r], sums[now][r]);
+      if (observes)
+        observe_row(scores + r * stride + weighed, keys - weighed, NULL, 1.0f, row_max[r], statistics->distance - row - r + weighed, 1,
+                    sums[now] + r, weighted[now] + r, distances[now] + r);
+      else
+        sums[now][r] = row_weights(scores + r * stride + weighed, keys - weighed, NULL, row_max[r], sums[now][r]);
+    if (observes)
+      for (int r = 0; r < STRIP; r++) {
+        statistics->weighted[row + r] = finish_statistic(weighted[now][r], row_max[r]);
+        statistics->distances[row + r] = finish_statistic(distances[now][r], row_max[r]);
+      }
     for (int r = 0; r < STRIP; r++) finish_row(sums[now][r], row_max + r, row_sum + r);
     if (!last)
       for (int r = 0; r < STRIP; r++) {
         row_max[STRIP + r] = largest_lane(maxima[r]);
         base[!now][r] = row_base(row_max[STRIP + r]);
         sums[!now][r] = splat(0.0f);
+        if (observes) {
+          select_row(next_scores + r * stride, keys, NULL, 1.0f, row_max[STRIP + r], statistics, row + STRIP + r);
+          weighted[!now][r] = distances[!now][r] = splat(0.0f);
+        }
       }
-    weighing next = {next_scores, stride, 0, base[!now], sums[!now]};
-    weave_values(scores, stride, v_panels, value_columns, keys, o, o_stride, ahead, &next, last ? 0 : early / 16 * STRIP);
+    weighing next = {next_scores, stride, 0, base[!now], sums[!now], weighted[!now], distances[!now],
+                     observes ? (float)(statistics->distance - row - STRIP) : 0.0f};
+    (observes ? weave_values_observing : weave_values)(scores, stride, v_panels, value_columns, keys, o, o_stride, ahead, &next, last ? 0 : early / 16 * STRIP);
     if (last) return;
+    row += STRIP;
     row_max += STRIP, row_sum += STRIP, o += STRIP * o_stride, rows -= STRIP, ahead += share;
     float *swap = scores;
     scores = next_scores;
     next_scores = swap;
   }
+}
+
+static void attend_strips(const float *q, ptrdiff_t q_stride, ptrdiff_t rows, const float *k_panels, ptrdiff_t depth,
+                          const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                          float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead) {
+  attend_strips_with(q, q_stride, rows, k_panels, depth, v_panels, value_columns, keys, row_max, row_sum, o, o_stride, scratch, ahead, NULL, 0);
 }
 
 static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
@@ -641,6 +698,26 @@ static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
     attend_scores(q, q_stride, n, k_panels, depth, keys, scratch, stride);
     softmax_rows(scratch, stride, n, keys, NULL, 0, row_max, row_sum);
     weigh_values(scratch, stride, n, v_panels, value_columns, keys, o, o_stride);
+  }
+}
+
+static void observe_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
+                         const float *k_panels, ptrdiff_t depth,
+                         const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                         float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead,
+                         const annulus_statistics *statistics) {
+  const ptrdiff_t stride = (keys + 15) / 16 * 16;
+  ptrdiff_t r = 0;
+  if (keys >= 64 && rows >= 2 * STRIP) {
+    r = rows / STRIP * STRIP;
+    attend_strips_with(q, q_stride, r, k_panels, depth, v_panels, value_columns, keys, row_max, row_sum, o, o_stride, scratch, ahead, statistics, 1);
+  }
+  for (ptrdiff_t n; r < rows; r += n) {
+    n = rows - r < 12 ? rows - r : 12;
+    const annulus_statistics t = statistics_from(statistics, r);
+    attend_scores(q + r * q_stride, q_stride, n, k_panels, depth, keys, scratch, stride);
+    observe_rows(scratch, stride, n, keys, NULL, 0, row_max + r, row_sum + r, &t);
+    weigh_values(scratch, stride, n, v_panels, value_columns, keys, o + r * o_stride, o_stride);
   }
 }
 
@@ -820,10 +897,6 @@ static void modify_scores(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_
     FOR_COLUMNS(keys, s, AT(s) * splat(steps))
   }
 }
-
-// ---- statistics ---------------------------------------------------------------------------------
-
-#include "statistics_generic.h"
 
 // As many independent chains as the largest register block has, eight steps a round.
 static double peak(ptrdiff_t iterations, float *sink) {

@@ -23,7 +23,10 @@ INLINE ptrdiff_t insert_score(float *list, ptrdiff_t count, float score) {
 // The keys of a row whose scores, times `scale`, exceed the least of the best so far, which they join. `top` is the
 // largest of them all: most tiles have nothing for a row.
 static void select_row(const float *s, ptrdiff_t keys, const uint64_t *mask, float scale, float top,
-                       ptrdiff_t count, float *best, float *scores, int32_t *numbers, int32_t first_key) {
+                       const annulus_statistics *t, ptrdiff_t row) {
+  const ptrdiff_t count = t->count;
+  float *best = t->best + row * count, *scores = t->scores + row * count;
+  int32_t *numbers = t->keys + row * count;
   for (ptrdiff_t i = 0; i < count; i++) scores[i] = -INFINITE, numbers[i] = -1;
   if (!(top > best[count - 1])) return;
   for (ptrdiff_t b = 0; 16 * b < keys; b++) {
@@ -38,34 +41,37 @@ static void select_row(const float *s, ptrdiff_t keys, const uint64_t *mask, flo
       insert_score(best, count, lane[l]);
       const ptrdiff_t place = insert_score(scores, count, lane[l]);
       for (ptrdiff_t i = count - 1; i > place; i--) numbers[i] = numbers[i - 1];
-      numbers[place] = first_key + (int32_t)(16 * b) + l;
+      numbers[place] = t->first_key + (int32_t)(16 * b) + l;
     }
   }
 }
 
-// A row's weights, stored where `stores` is set, and the lane sums of what they make.
-INLINE v16 observe_row(float *s, ptrdiff_t keys, const uint64_t *mask, float scale, float highest, ptrdiff_t distance,
-                       const int stores, v16 *weighted, v16 *distances) {
+// What sixteen weights add to a row's sums: x is what the scores are above the row's base, as far below as weights reach (so
+// that a score of −∞ adds nothing), and the first key is so far from the row.
+INLINE void observe_sixteen(v16 e, v16 x, float distance, v16 *weighted, v16 *distances) {
   const v16 places = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  *weighted = fused(e, largest(splat(-4000.0f), x), *weighted);
+  *distances = fused(e, absolute(splat(distance) + places), *distances);
+}
+
+// Adds a row's weights, stored where `stores` is set, and what they make to lane sums.
+INLINE void observe_row(float *s, ptrdiff_t keys, const uint64_t *mask, float scale, float highest, ptrdiff_t distance,
+                        const int stores, v16 *sum, v16 *weighted, v16 *distances) {
   const v16 base = splat(row_base(highest)), steps = splat(scale);
-  v16 sum = splat(0.0f), w = sum, d = sum, delta = splat((float)distance) + places;
-  for (ptrdiff_t b = 0; 16 * b < keys; b++, delta += splat(16.0f)) {
+  float delta = (float)distance;
+  for (ptrdiff_t b = 0; 16 * b < keys; b++, delta += 16.0f) {
     const uint32_t seen = visible(mask, b, keys);
     v16 e = splat(0.0f);
     if (seen) {
-      // As far below as weights reach: a score of −∞ adds nothing.
-      v16 x = largest(splat(-4000.0f), (stores ? load(s + 16 * b) : load(s + 16 * b) * steps) - base);
+      v16 x = (stores ? load(s + 16 * b) : load(s + 16 * b) * steps) - base;
       if (seen != 0xffffu) x = lanes(seen) ? x : splat(0.0f);
       e = weight_lanes(x);
       if (seen != 0xffffu) e = lanes(seen) ? e : splat(0.0f);
-      w = fused(e, x, w);
-      d = fused(e, absolute(delta), d);
+      observe_sixteen(e, x, delta, weighted, distances);
     }
     if (stores) store(s + 16 * b, e);
-    sum += e;
+    *sum += e;
   }
-  *weighted = w, *distances = d;
-  return sum;
 }
 
 // Ends a row's statistics as finish_row its sum: where nothing is above −∞ nothing weighs.
@@ -78,23 +84,21 @@ static void observe_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t
                          const uint64_t *mask, ptrdiff_t mask_stride, float *row_max, float *row_sum,
                          const annulus_statistics *statistics) {
   enum { GROUP = 16 };
-  v16 of_lanes[GROUP], weighted[GROUP], distances[GROUP];
+  v16 of_lanes[GROUP];
   for (ptrdiff_t r0 = 0; r0 < rows; r0 += GROUP, s += GROUP * s_stride, row_max += GROUP, row_sum += GROUP) {
     const ptrdiff_t n = rows - r0 < GROUP ? rows - r0 : GROUP;
     const annulus_statistics t = statistics_from(statistics, r0);
     for (ptrdiff_t r = 0; r < n; r++)
       of_lanes[r] = row_maxima(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL);
     for (ptrdiff_t r = 0; r < n; r++) row_max[r] = largest_lane(of_lanes[r]);
-    for (ptrdiff_t r = 0; r < n; r++)
-      select_row(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL, 1.0f, row_max[r], t.count,
-                 t.best + r * t.count, t.scores + r * t.count, t.keys + r * t.count, t.first_key);
-    for (ptrdiff_t r = 0; r < n; r++)
-      of_lanes[r] = observe_row(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL, 1.0f, row_max[r],
-                                t.distance - r, 1, weighted + r, distances + r);
     for (ptrdiff_t r = 0; r < n; r++) {
-      t.weighted[r] = finish_statistic(weighted[r], row_max[r]);
-      t.distances[r] = finish_statistic(distances[r], row_max[r]);
-      finish_row(of_lanes[r], row_max + r, row_sum + r);
+      const uint64_t *own = mask ? mask + r * mask_stride : NULL;
+      select_row(s + r * s_stride, keys, own, 1.0f, row_max[r], &t, r);
+      v16 sum = splat(0.0f), weighted = sum, distances = sum;
+      observe_row(s + r * s_stride, keys, own, 1.0f, row_max[r], t.distance - r, 1, &sum, &weighted, &distances);
+      t.weighted[r] = finish_statistic(weighted, row_max[r]);
+      t.distances[r] = finish_statistic(distances, row_max[r]);
+      finish_row(sum, row_max + r, row_sum + r);
     }
     if (mask) mask += GROUP * mask_stride;
   }
@@ -104,29 +108,12 @@ static void observe_scores(const float *s, ptrdiff_t s_stride, ptrdiff_t rows, p
                            const uint64_t *mask, ptrdiff_t mask_stride, float scale, const float *row_max,
                            const annulus_statistics *statistics) {
   for (ptrdiff_t r = 0; r < rows; r++, s += s_stride, mask = mask ? mask + mask_stride : NULL) {
-    const annulus_statistics t = statistics_from(statistics, r);
     const float top = largest_lane(row_maxima(s, keys, mask)) * scale;
-    select_row(s, keys, mask, scale, top, t.count, t.best, t.scores, t.keys, t.first_key);
-    v16 weighted, distances;
-    observe_row((float *)s, keys, mask, scale, row_max[r], t.distance, 0, &weighted, &distances);
-    *t.weighted = finish_statistic(weighted, row_max[r]);
-    *t.distances = finish_statistic(distances, row_max[r]);
-  }
-}
-
-static void observe_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
-                         const float *k_panels, ptrdiff_t depth,
-                         const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
-                         float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead,
-                         const annulus_statistics *statistics) {
-  const ptrdiff_t stride = (keys + 15) / 16 * 16;
-  (void)ahead;
-  for (ptrdiff_t r = 0, n; r < rows; r += n) {
-    n = rows - r < 12 ? rows - r : 12;
-    const annulus_statistics t = statistics_from(statistics, r);
-    attend_scores(q + r * q_stride, q_stride, n, k_panels, depth, keys, scratch, stride);
-    observe_rows(scratch, stride, n, keys, NULL, 0, row_max + r, row_sum + r, &t);
-    weigh_values(scratch, stride, n, v_panels, value_columns, keys, o + r * o_stride, o_stride);
+    select_row(s, keys, mask, scale, top, statistics, r);
+    v16 sum = splat(0.0f), weighted = sum, distances = sum;
+    observe_row((float *)s, keys, mask, scale, row_max[r], statistics->distance - r, 0, &sum, &weighted, &distances);
+    statistics->weighted[r] = finish_statistic(weighted, row_max[r]);
+    statistics->distances[r] = finish_statistic(distances, row_max[r]);
   }
 }
 

@@ -1,0 +1,209 @@
+// `annulus observe`: the classic example against transformers, the same bytes on any number of ranks, probes as runs of
+// edited documents, and what is refused.
+
+import Files
+import Foundation
+import Testing
+
+@Suite struct ObservationCommandTests {
+    private let model = checkpoint("tasks-bert")
+
+    private func observe(_ arguments: [String], _ spread: Spread = .alone, input: String, into path: String) throws {
+        let run = try CommandRun.annulus(
+            ["observe", "-m", model, "--quiet", "-o", path, "--force"] + arguments, spread, input: input)
+        #expect(run.status == 0, "\(arguments), \(spread): \(run.errors)")
+    }
+
+    @Test func theClassicExampleHasTheWeightsAndScoresOfTransformers() throws {
+        let golden = try TensorFile(
+            path: URL(fileURLWithPath: model).deletingLastPathComponent().appendingPathComponent(
+                "attention/classic.safetensors"
+            ).path)
+        let folder = try TemporaryFolder()
+        let path = folder.path("out.safetensors")
+        try observe(["--queries", "0:", "--top-k", "2"], input: "Hello, my dog is cute\n", into: path)
+        let file = try TensorFile(path: path)
+        #expect(try file.readIntegers("0.ids") == golden.readIntegers("ids"))
+        let (weights, scores) = (try golden.readFloat32("weights"), try golden.readFloat32("scores"))
+        let layers = file.names.count { $0.hasSuffix(".weights") }
+        let size = weights.count / layers
+        #expect(layers == 1)
+        for layer in 0..<layers {
+            let range = layer * size..<(layer + 1) * size
+            let mine = try file.readFloat32("0.layer.\(layer).weights")
+            #expect(mine.count == size)
+            let worst = zip(mine, weights[range]).map { abs($0 - $1) }.max() ?? 1
+            #expect(worst <= 1e-5, "weights of layer \(layer) are off by \(worst)")
+            let largest = scores[range].map { abs($0) }.max() ?? 0
+            let error = zip(try file.readFloat32("0.layer.\(layer).scores"), scores[range]).map { abs($0 - $1) }.max()
+            #expect((error ?? 1) <= 1e-5 * largest, "scores of layer \(layer) are off by \(error ?? 1) of \(largest)")
+        }
+    }
+
+    @Test func everyNumberOfRanksGivesTheSameBytes() throws {
+        let folder = try TemporaryFolder()
+        let long = "Hello, my dog is cute, and so is the tea at four"
+        let input = [long, "Hello, my dog is cute", "Tea at four."].map { "{\"text\": \(JSON.quoted($0))}\n" }.joined()
+        let arguments = [
+            "--input-format", "jsonl", "--top-k", "3", "--queries", "2:5", "--block-map", "--rollout", "1:3", "--probe",
+            "noise",
+        ]
+        let alone = folder.path("alone.safetensors")
+        try observe(arguments, input: input, into: alone)
+        let expected = try Data(contentsOf: URL(fileURLWithPath: alone))
+        #expect(expected.count > 10_000)
+        for spread in [Spread.virtual(2), .virtual(3), .virtual(5), .virtual(8), .mpirun(2), .mpirun(3)] {
+            let path = folder.path("other.safetensors")
+            try observe(arguments, spread, input: input, into: path)
+            #expect(try Data(contentsOf: URL(fileURLWithPath: path)) == expected, "\(spread)")
+        }
+        // Lines hold the same numbers.
+        let lines = folder.path("lines.jsonl")
+        try observe(arguments, .virtual(3), input: input, into: lines)
+        let objects = try String(contentsOfFile: lines, encoding: .utf8).split(separator: "\n").map {
+            try JSON.parse(Array($0.utf8), path: "lines")
+        }
+        let file = try TensorFile(path: alone)
+        let layers = file.names.count { $0.hasPrefix("1.layer.") && $0.hasSuffix(".entropy") }
+        // Ids, the layers, and the rest of each document.
+        #expect(objects.count == 3 * (layers + 2))
+        func flat(_ value: JSON?) -> [Double] {
+            value?.array.map { $0.flatMap { flat($0) } } ?? value?.double.map { [$0] } ?? []
+        }
+        for object in objects {
+            guard case .integer(let document)? = object["document"], case .integer(let layer)? = object["layer"] else {
+                continue
+            }
+            for name in ["entropy", "received_mass", "weights", "block_map", "first_token_share"] {
+                #expect(
+                    flat(object[name]).map { Float($0) } == (try file.readFloat32("\(document).layer.\(layer).\(name)")),
+                    "\(name)")
+            }
+            #expect(
+                flat(object["top_keys"]).map { Int($0) }
+                    == (try file.readIntegers("\(document).layer.\(layer).top_keys").map { Int($0) }))
+        }
+        let rollout = try file.readFloat32("1.rollout")
+        let tokens = try file.readIntegers("1.ids").count
+        #expect(rollout.count == 2 * tokens)
+        for row in 0..<2 { #expect(abs(rollout[row * tokens..<(row + 1) * tokens].reduce(0, +) - 1) < 1e-5) }
+    }
+
+    /// A document that ranks share, and one that is whole on one of them.
+    @Test func tilesOfALongDocumentAreObservedWhereTheyAre() throws {
+        let folder = try TemporaryFolder()
+        let input = [300, 5].map { count in
+            "[" + (0..<count).map { String(5 + $0 * 7 % 50) }.joined(separator: ", ") + "]\n"
+        }.joined()
+        func bytes(_ spread: Spread, _ more: [String] = []) throws -> Data {
+            let path = folder.path("long.safetensors")
+            let run = try CommandRun.annulus(
+                [
+                    "observe", "-m", checkpoint("tiny-bert"), "--quiet", "-o", path, "--force", "--input-format", "ids",
+                    "--top-k", "2", "--block-map", "--keys", "1:5", "--rollout", "4", "--layers", "1", "--heads", "0",
+                ] + more, spread, input: input)
+            #expect(run.status == 0, "\(spread): \(run.errors)")
+            return try Data(contentsOf: URL(fileURLWithPath: path))
+        }
+        let alone = try bytes(.alone)
+        for (spread, strategy) in [
+            (Spread.virtual(2), "pass-q"), (.virtual(3), "head-exchange"), (.virtual(4), "tree"),
+            (.mpirun(2), "pass-kv"), (.mpirun(3), "auto"),
+        ] {
+            #expect(try bytes(spread, ["--strategy", strategy]) == alone, "\(spread), \(strategy)")
+        }
+    }
+
+    /// The change of a logit is what `classify` gives for the edited document less what it gives for the document.
+    @Test(arguments: ["mask", "drop", "swap"]) func probesAreRunsOfEditedDocuments(edit: String) throws {
+        let folder = try TemporaryFolder()
+        let text = "Hello, my dog is cute and my house is blue"
+        let path = folder.path("probe.safetensors")
+        for name in ["model.safetensors", "tokenizer.json"] {
+            try FileManager.default.copyItem(atPath: model + "/" + name, toPath: folder.path(name))
+        }
+        // The same weights, of which those of the classifier are meant.
+        try String(contentsOfFile: model + "/config.json", encoding: .utf8).replacingOccurrences(
+            of: "BertForQuestionAnswering", with: "BertForSequenceClassification"
+        ).write(toFile: folder.path("config.json"), atomically: false, encoding: .utf8)
+        let model = folder.path("")
+        let observed = try CommandRun.annulus(
+            ["observe", "-m", model, "--quiet", "-o", path, "--probe", edit, "--layers", "0"], .virtual(2),
+            input: text + "\n")
+        #expect(observed.status == 0, "\(observed.errors)")
+        let file = try TensorFile(path: path)
+        let (ids, changes) = (try file.readIntegers("0.ids"), try file.readFloat32("0.probe"))
+        #expect(changes.count == ids.count && changes[0].isNaN && changes[ids.count - 1].isNaN)
+        let tokenized = try CommandRun.annulus(["tokenize", "-m", model, "--quiet"], input: "[MASK]\n")
+        let mask = try #require(JSON.parse(Array(tokenized.output), path: "tokenize")["ids"]?[1])
+        guard case .integer(let maskId) = mask else { return }
+        var documents = [ids.map { Int($0) }]
+        var probed: [Int] = []
+        for token in ids.indices where !changes[token].isNaN {
+            var edited = documents[0]
+            switch edit {
+            case "mask": edited[token] = maskId
+            case "drop": edited.remove(at: token)
+            default: edited.swapAt(token, token + 1)
+            }
+            documents.append(edited)
+            probed.append(token)
+        }
+        #expect(probed.count >= ids.count - 3)
+        let run = try CommandRun.annulus(
+            ["classify", "-m", model, "--quiet", "--input-format", "ids"],
+            input: documents.map { "[" + $0.map(String.init).joined(separator: ", ") + "]\n" }.joined())
+        #expect(run.status == 0, "\(run.errors)")
+        let logits = try String(decoding: run.output, as: UTF8.self).split(separator: "\n").map { line in
+            try (JSON.parse(Array(line.utf8), path: "classify")["logits"]?.array ?? []).compactMap(\.double).map {
+                Float($0)
+            }
+        }
+        let top = try #require(logits[0].indices.max { logits[0][$0] < logits[0][$1] })
+        for (place, token) in probed.enumerated() {
+            #expect(changes[token] == logits[place + 1][top] - logits[0][top], "\(edit) of token \(token)")
+        }
+    }
+
+    @Test func phrasesChooseTokens() throws {
+        let folder = try TemporaryFolder()
+        let (by, of) = (folder.path("by.safetensors"), folder.path("of.safetensors"))
+        let text = "Hello, my dog is cute\n"
+        let tokenized = try CommandRun.annulus(["tokenize", "-m", model, "--quiet"], input: text)
+        let offsets = try #require(JSON.parse(Array(tokenized.output), path: "tokenize")["offsets"]?.array)
+        // `my dog` is what stands at 7 ..< 13.
+        let found = offsets.indices.filter { index in
+            let ends = (offsets[index].array ?? []).compactMap(\.double)
+            return ends.count == 2 && ends[0] < 13 && ends[1] > 7
+        }
+        let (first, last) = (try #require(found.first), try #require(found.last))
+        try observe(["--key-phrase", "my dog", "--heads", "1"], input: text, into: by)
+        try observe(["--keys", "\(first):\(last + 1)", "--queries", ":", "--heads", "1"], input: text, into: of)
+        let (file, other) = (try TensorFile(path: by), try TensorFile(path: of))
+        for name in ["0.layer.0.weights", "0.layer.0.scores"] {
+            let values = try file.readFloat32(name)
+            #expect(values.count == offsets.count * found.count)
+            #expect(values == (try other.readFloat32(name)), "\(name)")
+        }
+    }
+
+    @Test func whatCannotBeHonouredIsRefused() throws {
+        let folder = try TemporaryFolder()
+        let long = folder.path("long.ids")
+        try ("[" + Array(repeating: "5", count: 60).joined(separator: ",") + "]\n").write(
+            toFile: long, atomically: false, encoding: .utf8)
+        for (arguments, status, word) in [
+            (["--layers", "99"], Int32(64), "--layers"), (["--heads", "7,8"], 64, "--heads"),
+            (["--queries", "5:3"], 64, "queries"), (["--top-k", "0"], 64, "--top-k"),
+            (["--probe-tokens", "1:2"], 64, "--probe"), (["--queries", "0:9999"], 65, "tokens"),
+            (["--query-phrase", "no such words"], 65, "no such words"), (["-o", "a.npy"], 64, ".safetensors"),
+            (["--queries", "1:2", "--query-phrase", "x"], 64, "leave one out"),
+        ] {
+            for spread in [Spread.alone, .virtual(3)] {
+                let run = try CommandRun.annulus(["observe", "-m", model] + arguments, spread, input: "Hello\n")
+                #expect(run.status == status && run.errors.contains(word), "\(arguments): \(run.errors)")
+                #expect(run.errorLines.count == 1 && run.output.isEmpty, "\(arguments): \(run.errors)")
+            }
+        }
+    }
+}

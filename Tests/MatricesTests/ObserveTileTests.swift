@@ -1,0 +1,179 @@
+// Statistics that ride on a tile's attention: attention's own bits, the statistics by their definition, and the same bits
+// whichever way they are made.
+
+import CKernels
+import Foundation
+import Matrices
+import Testing
+
+struct ObserveTileTests {
+    /// What the statistics of some rows are written into.
+    private struct Room {
+        var weighted, distances, best, scores: [Float]
+        var keys: [Int32]
+
+        init(rows: Int, count: Int) {
+            weighted = Array(repeating: guardValue, count: rows + 1)
+            distances = weighted
+            best = Array(repeating: -.infinity, count: rows * count + 1)
+            scores = Array(repeating: guardValue, count: rows * count + 1)
+            keys = Array(repeating: -7, count: rows * count + 1)
+        }
+
+        var bits: [[UInt32]] {
+            [weighted, distances, best, scores].map(\.bitPatterns) + [keys.map { UInt32(bitPattern: $0) }]
+        }
+
+        mutating func use(
+            distance: Int, count: Int, firstKey: Int32, _ body: (UnsafePointer<annulus_statistics>) -> Void
+        ) {
+            weighted.withUnsafeMutableBufferPointer { weighted in
+                distances.withUnsafeMutableBufferPointer { distances in
+                    best.withUnsafeMutableBufferPointer { best in
+                        scores.withUnsafeMutableBufferPointer { scores in
+                            keys.withUnsafeMutableBufferPointer { keys in
+                                let statistics = annulus_statistics(
+                                    weighted: weighted.baseAddress, distances: distances.baseAddress,
+                                    distance: distance, count: count, best: best.baseAddress,
+                                    scores: scores.baseAddress, keys: keys.baseAddress, first_key: firstKey)
+                                withUnsafePointer(to: statistics, body)
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    @Test(
+        "attention's bits beside the statistics of observe_rows, in every set",
+        arguments: [1, 16, 33, 64], [1, 40, 64, 130, 256])
+    func sameBits(depth: Int, keys: Int) {
+        var random = RandomNumbers()
+        print("seed \(random.seed)")
+        let width = padded(depth), stride = padded(keys)
+        let k = random.floats(keys * depth), v = random.floats(keys * depth)
+        for (count, rows) in [(1, 1), (3, 12), (8, 13), (1, 23), (300, 24), (2, 48), (5, 53)] {
+            let q = random.floats(rows * depth + 1, -30...30)
+            let distance = random.below(600) - 300
+            var firsts: [String: [[UInt32]]] = [:]
+            for set in softmaxSets {
+                let functions = set.functions
+                var kPanels = [Float](repeating: 0, count: stride * depth),
+                    vPanels = [Float](repeating: 0, count: width * keys)
+                functions.pack_transposed(k, depth, keys, depth, &kPanels)
+                functions.pack_columns(v, depth, keys, depth, &vPanels)
+                let scratch = AlignedBuffer(count: 12 * stride)
+                var rowMax = [Float](repeating: guardValue, count: rows + 1), rowSum = rowMax
+                var output = [Float](repeating: guardValue, count: rows * width + 16)
+                functions.attend_tile(
+                    q, depth, rows, kPanels, depth, vPanels, depth, keys, &rowMax, &rowSum, &output, width,
+                    scratch.pointer, kPanels)
+                var observedMax = [Float](repeating: guardValue, count: rows + 1), observedSum = observedMax
+                var observed = [Float](repeating: guardValue, count: rows * width + 16)
+                var fused = Room(rows: rows, count: count)
+                fused.use(distance: distance, count: count, firstKey: 100) {
+                    functions.observe_tile(
+                        q, depth, rows, kPanels, depth, vPanels, depth, keys, &observedMax, &observedSum, &observed,
+                        width, scratch.pointer, kPanels, $0)
+                }
+                let context = "\(set.name), \(rows) rows, \(count) keys kept, seed \(random.seed)"
+                #expect(observedMax.bitPatterns == rowMax.bitPatterns, "\(context)")
+                #expect(observedSum.bitPatterns == rowSum.bitPatterns, "\(context)")
+                #expect(observed.bitPatterns == output.bitPatterns, "\(context)")
+
+                var scores = [Float](repeating: 0, count: rows * stride + 1)
+                kPanels.withUnsafeBufferPointer { panels in
+                    scores.withUnsafeMutableBufferPointer { scores in
+                        guard let panels = panels.baseAddress, let scores = scores.baseAddress else { return }
+                        for key in Swift.stride(from: 0, to: keys, by: 64) {
+                            functions.panel_product(
+                                q, depth, rows, panels + key * depth, depth, min(64, stride - key),
+                                min(64, stride - key), scores + key, stride, 0)
+                        }
+                    }
+                }
+                let plain = scores
+                var apart = Room(rows: rows, count: count), alone = apart
+                apart.use(distance: distance, count: count, firstKey: 100) {
+                    functions.observe_rows(&scores, stride, rows, keys, nil, 0, &observedMax, &observedSum, $0)
+                }
+                #expect(apart.bits == fused.bits, "\(context)")
+                alone.use(distance: distance, count: count, firstKey: 100) {
+                    functions.observe_scores(plain, stride, rows, keys, nil, 0, 1, rowMax, $0)
+                }
+                #expect(alone.bits == fused.bits, "\(context)")
+                check(fused, plain, stride: stride, keys: keys, rowMax, distance: distance, count: count, context)
+                #expect(fused.bits == firsts[set.kind, default: fused.bits], "\(context)")
+                firsts[set.kind] = firsts[set.kind] ?? fused.bits
+            }
+        }
+    }
+
+    /// The statistics by their definition, in double precision.
+    private func check(
+        _ room: Room, _ scores: [Float], stride: Int, keys: Int, _ rowMax: [Float], distance: Int, count: Int,
+        _ context: String
+    ) {
+        for row in 0..<rowMax.count - 1 {
+            let line = scores[row * stride..<row * stride + keys].map(Double.init)
+            var (weighted, distances) = (0.0, 0.0)
+            for (key, score) in line.enumerated() {
+                let below = score - Double(rowMax[row])
+                let weight = exp2(below / 32)
+                weighted += weight * below
+                distances += weight * Double(abs(distance - row + key))
+            }
+            // A weight is good to 3·10⁻⁷; sums of 16 lanes add γ.
+            let error = 3e-7 + gamma(keys / 16 + 8)
+            #expect(
+                abs(Double(room.weighted[row]) - weighted) <= error * abs(weighted) + 1e-5 * 0x1p-24,
+                "\(context), row \(row)")
+            #expect(abs(Double(room.distances[row]) - distances) <= error * distances, "\(context), row \(row)")
+            let order = line.indices.sorted { (line[$1], $0) < (line[$0], $1) }.prefix(count)
+            let found = room.keys[row * count..<(row + 1) * count]
+            #expect(
+                Array(found) == order.map { Int32(100 + $0) } + Array(repeating: -1, count: count - order.count),
+                "\(context), row \(row)")
+            #expect(
+                zip(room.scores[row * count..<(row + 1) * count], order).allSatisfy { Double($0) == line[$1] },
+                "\(context), row \(row)")
+        }
+    }
+
+    @Test("a tile has nothing for rows whose best it does not exceed; of equals the earlier keys stay")
+    func onlyWhatExceedsTheBest() {
+        for set in kernelSets {
+            let functions = set.functions
+            var scores: [Float] = Array(repeating: 1, count: 64)
+            (scores[3], scores[9], scores[40]) = (2, 3, 2)
+            var room = Room(rows: 1, count: 2)
+            (room.best[0], room.best[1]) = (3, 2)
+            var (rowMax, rowSum): ([Float], [Float]) = ([0], [0])
+            room.use(distance: 0, count: 2, firstKey: 0) {
+                functions.observe_rows(&scores, 64, 1, 64, nil, 0, &rowMax, &rowSum, $0)
+            }
+            #expect(room.keys[0] == 9 && room.keys[1] == -1 && room.scores[0] == 3, "\(set.name)")
+            #expect(room.best[0] == 3 && room.best[1] == 3, "\(set.name)")
+        }
+    }
+
+    @Test("merges shift to the common maximum, skip what is absent, and keep the lists in order")
+    func merges() {
+        for set in kernelSets {
+            let functions = set.functions
+            let none = -Float.infinity
+            let leftMax: [Float] = [0, none, 32, none], rightMax: [Float] = [32, 5, none, none]
+            var weighted: [Float] = [-8, 7, -3, 6], linear: [Float] = [4, 7, 9, 6]
+            functions.merge_statistics(
+                4, leftMax, [2, 0, 1, 0], rightMax, [1, 1, 0, 0], &weighted, &linear, [-1, -2, 7, 8], [3, 11, 7, 8])
+            // Half of (−8 − 32·2), and what is right of it.
+            #expect(weighted[0] == -37 && linear[0] == 5, "\(set.name)")
+            #expect(weighted[1] == -2 && linear[1] == 11 && weighted[2] == -3 && linear[2] == 9, "\(set.name)")
+
+            var scores: [Float] = [5, 3, none], keys: [Int32] = [7, 2, -1]
+            functions.merge_best(1, 3, &scores, &keys, [5, 4, 3], [300, 301, 302])
+            #expect(scores == [5, 5, 4] && keys == [7, 300, 301], "\(set.name)")
+        }
+    }
+}
