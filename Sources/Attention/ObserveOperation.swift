@@ -243,7 +243,10 @@ private final class ObserveWorker: AttendWorker {
         nothing.update(repeating: 0, count: rows)
         one.update(repeating: 1, count: rows)
         spare.update(repeating: 0, count: rows)
-        func merge(_ weighted: UnsafeMutablePointer<Float>, _ linear: UnsafeMutablePointer<Float>, _ other: UnsafePointer<Float>) {
+        func merge(
+            _ weighted: UnsafeMutablePointer<Float>, _ linear: UnsafeMutablePointer<Float>,
+            _ other: UnsafePointer<Float>
+        ) {
             kernels.functions.merge_statistics(
                 rows, partial.rowMax, partial.rowSum, level, nothing, weighted, linear, nothing, other)
         }

@@ -9,7 +9,9 @@ extension Oracle {
     public struct Observed: Sendable {
         /// A number, and an upper bound of |float32 result − number|.
         public struct Value: Sendable {
+            /// The number itself.
             public var exact: Double
+            /// What a float32 result may be off by.
             public var bound: Double
 
             /// Whether a computed value lies within the bound.
@@ -78,8 +80,9 @@ extension Oracle {
                     result.weights.append(
                         .init(
                             exact: weight,
-                            bound: weight * expm1(
-                                errors[j] + statistics.logSumExpBound + (2 * below + 8) * unit) + 0x1p-125 / sum))
+                            bound: weight
+                                * expm1(
+                                    errors[j] + statistics.logSumExpBound + (2 * below + 8) * unit) + 0x1p-125 / sum))
                     entropy += weight * below
                     entropyError += error * below + (weight + error) * (errors[j] + topError + 3 * unit * (below + 1))
                     share += weight

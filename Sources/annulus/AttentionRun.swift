@@ -38,21 +38,36 @@ final class AttentionRun {
     private var scale: Float { 1 / Float(problem.heads.headDimension).squareRoot() }
     /// What narrowed keys and values may change in an output at most; 0 where they are not.
     private(set) var wireBound = 0.0
+    /// Where statistics of rows go; nil: none are made.
+    private let statistics: RowStatistics?
 
     /// Collective.
+    /// - Parameter topKeys: how many keys of most weight each row tells, beside its other statistics; nil: no statistics are
+    ///   made.
     init(
-        _ problem: AttentionProblem, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(), seed: UInt64,
-        _ session: Session
+        _ problem: AttentionProblem, _ strategy: Strategy, modifiers: ScoreModifiers = ScoreModifiers(),
+        topKeys: Int? = nil, seed: UInt64, _ session: Session
     ) throws {
         let monitor = session.monitor
         self.session = session
         self.problem = problem
-        isPlain = modifiers == ScoreModifiers()
+        // What statistics take is no pace of attention.
+        isPlain = modifiers == ScoreModifiers() && topKeys == nil
+        let kernels = session.kernels
         attention = try AttentionSetup(
-            problem, strategy, modifiers: modifiers, transport: session.transport, threads: session.threads,
-            kernels: session.kernels, progressed: { monitor.progress() })
+            [problem], strategy, transport: session.transport, threads: session.threads, kernels: kernels,
+            progressed: { monitor.progress() }
+        ) { problem in
+            let (heads, element, mask) = (problem.heads, problem.element, problem.mask)
+            guard let topKeys else {
+                return .attend(heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
+            }
+            return .observe(
+                heads: heads, element: element, mask: mask, modifiers: modifiers, topKeys: topKeys, kernels: kernels)
+        }
         session.warn(attention.shortages)
         let rows = problem.queries.tokenCount(of: session.transport.rank)
+        statistics = topKeys.map { RowStatistics(rows: rows, heads: problem.heads.queryHeads, topKeys: $0) }
         queries = AlignedBuffer(count: max(1, rows * problem.heads.queryHeads * problem.heads.headDimension))
         output = AlignedBuffer(count: max(1, rows * problem.heads.queryHeads * problem.heads.valueDimension))
         monitor.progress(.reading)
@@ -70,10 +85,14 @@ final class AttentionRun {
     func attend() throws -> Duration {
         let before = attention.exposed
         try withExtendedLifetime((queries, output)) {
-            try attention.attend(
-                queries: HeadRows(queries, tokenStride: queryWidth, headStride: problem.heads.headDimension),
-                scale: scale,
-                output: HeadRows(output, tokenStride: outputWidth, headStride: problem.heads.valueDimension))
+            let from = HeadRows(queries, tokenStride: queryWidth, headStride: problem.heads.headDimension)
+            let to = HeadRows(output, tokenStride: outputWidth, headStride: problem.heads.valueDimension)
+            if let statistics {
+                try attention.executors[0].run(
+                    .observe(queries: from, scale: scale, output: to, statistics: statistics), on: attention.keyValues)
+            } else {
+                try attention.attend(queries: from, scale: scale, output: to)
+            }
         }
         return attention.exposed - before
     }
@@ -118,5 +137,19 @@ final class AttentionRun {
             }
         }
         return wireError
+    }
+}
+
+extension RowStatistics {
+    /// Statistics in memory of their own.
+    fileprivate init(rows: Int, heads: Int, topKeys: Int) {
+        self.init()
+        func each(_ width: Int = 1) -> HeadRows {
+            HeadRows(
+                AlignedBuffer(count: max(1, rows * heads * width)), tokenStride: width, headStride: rows * width)
+        }
+        (entropy, largestScore, largestKey) = (each(), each(), each())
+        (meanDistance, sinkShare) = (each(), each())
+        (self.topKeys, topWeights) = (each(topKeys), each(topKeys))
     }
 }

@@ -76,7 +76,8 @@ import Testing
             }
             for name in ["entropy", "received_mass", "weights", "block_map", "first_token_share"] {
                 #expect(
-                    flat(object[name]).map { Float($0) } == (try file.readFloat32("\(document).layer.\(layer).\(name)")),
+                    flat(object[name]).map { Float($0) }
+                        == (try file.readFloat32("\(document).layer.\(layer).\(name)")),
                     "\(name)")
             }
             #expect(

@@ -50,7 +50,8 @@ public struct ByteFormula {
     /// m, ℓ and O, and statistics where they are asked for; nothing where mass is received.
     private func partialBytes(_ tile: Int) -> Int {
         isAttend
-            ? problem.queries.numbering.tokens(of: tile).count * (2 + (problem.heads.valueDimension + 15) / 16 * 16 + statistics) * 4
+            ? problem.queries.numbering.tokens(of: tile).count
+                * (2 + (problem.heads.valueDimension + 15) / 16 * 16 + statistics) * 4
             : 0
     }
     /// A mass.

@@ -11,10 +11,15 @@ extension RingCase {
     public struct Observed: Sendable {
         /// Attention's own results, and what was sent.
         public var outcome: Outcome
+        /// In nats.
         public var entropy: [Float]
+        /// After modifiers.
         public var largestScore: [Float]
+        /// −1 where there is none.
         public var largestKey: [Int32]
+        /// In tokens.
         public var meanDistance: [Float]
+        /// The weight of the sink.
         public var sinkShare: [Float]
         /// (tokens of all sequences, heads, topKeys)
         public var topKeys: [Int32]

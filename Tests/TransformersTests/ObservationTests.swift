@@ -50,7 +50,8 @@ import Transformers
         asked.rollsOut = true
         let side = BlockGrid.side(tokens: count)
         let empty = Layer(
-            entropy: Array(repeating: .nan, count: heads * count), maxLogit: Array(repeating: .nan, count: heads * count),
+            entropy: Array(repeating: .nan, count: heads * count),
+            maxLogit: Array(repeating: .nan, count: heads * count),
             meanDistance: Array(repeating: .nan, count: heads * count),
             receivedMass: Array(repeating: .nan, count: heads * count),
             logSumExp: Array(repeating: .nan, count: heads * count),
@@ -62,46 +63,50 @@ import Transformers
         /// A piece of a layer: which list, where, and the words.
         typealias Piece = (layer: Int, list: Int, place: Int, words: [Float])
         let asking = asked
-        let parts = try VirtualRanks.run(count: ranks, seed: UInt64(ranks)) { transport -> (pieces: [Piece], shares: [(Int, Int, [Float])]) in
+        let parts = try VirtualRanks.run(count: ranks, seed: UInt64(ranks)) {
+            transport -> (pieces: [Piece], shares: [(Int, Int, [Float])]) in
             let run = try EncoderRun(
                 encoder: encoder, sharding: sharding, strategy: strategy, transport: transport,
                 threads: ThreadPool(threads: threads), observing: asking)
             var pieces: [Piece] = []
-            try run.run(ids: [company, ids], observed: { layer in
-                for tile in run.tiles where tile.sequence == 1 {
-                    for head in 0..<heads {
-                        for (list, buffer, width) in [
-                            (0, layer.entropy, 1), (1, layer.maxLogit, 1), (2, layer.meanDistance, 1),
-                            (3, layer.receivedMass ?? layer.entropy, 1), (4, layer.logSumExp, 1),
-                            (5, layer.topKeyNumbers, topKeys), (6, layer.topWeights, topKeys),
-                        ] {
-                            let start = (head * layer.rows + tile.firstRow) * width
-                            let words = withExtendedLifetime(buffer) {
-                                Array(
-                                    UnsafeBufferPointer(
-                                        start: buffer.pointer + start, count: tile.tokens.count * width))
+            try run.run(
+                ids: [company, ids],
+                observed: { layer in
+                    for tile in run.tiles where tile.sequence == 1 {
+                        for head in 0..<heads {
+                            for (list, buffer, width) in [
+                                (0, layer.entropy, 1), (1, layer.maxLogit, 1), (2, layer.meanDistance, 1),
+                                (3, layer.receivedMass ?? layer.entropy, 1), (4, layer.logSumExp, 1),
+                                (5, layer.topKeyNumbers, topKeys), (6, layer.topWeights, topKeys),
+                            ] {
+                                let start = (head * layer.rows + tile.firstRow) * width
+                                let words = withExtendedLifetime(buffer) {
+                                    Array(
+                                        UnsafeBufferPointer(
+                                            start: buffer.pointer + start, count: tile.tokens.count * width))
+                                }
+                                pieces.append(
+                                    (layer.layer, list, (head * count + tile.tokens.lowerBound) * width, words))
                             }
-                            pieces.append((layer.layer, list, (head * count + tile.tokens.lowerBound) * width, words))
                         }
                     }
-                }
-                let first = Dictionary(uniqueKeysWithValues: run.tiles.map { ($0.firstRow, $0.sequence) })
-                for part in layer.blockSums where first[part.firstRow] == 1 {
-                    pieces.append((layer.layer, 9, (part.head * side + part.firstBlock) * side, part.sums))
-                }
-                let rectangle = try layer.rectangle(
-                    sequence: 1, queries: queries, keys: 0..<count, heads: Array(0..<heads))
-                for (head, parts) in rectangle.enumerated() {
-                    for part in parts {
-                        for row in 0..<queries.count {
-                            let place = (head * queries.count + row) * count + part.keys.lowerBound
-                            let line = row * part.keys.count..<(row + 1) * part.keys.count
-                            pieces.append((layer.layer, 7, place, Array(part.scores[line])))
-                            pieces.append((layer.layer, 8, place, Array(part.weights[line])))
+                    let first = Dictionary(uniqueKeysWithValues: run.tiles.map { ($0.firstRow, $0.sequence) })
+                    for part in layer.blockSums where first[part.firstRow] == 1 {
+                        pieces.append((layer.layer, 9, (part.head * side + part.firstBlock) * side, part.sums))
+                    }
+                    let rectangle = try layer.rectangle(
+                        sequence: 1, queries: queries, keys: 0..<count, heads: Array(0..<heads))
+                    for (head, parts) in rectangle.enumerated() {
+                        for part in parts {
+                            for row in 0..<queries.count {
+                                let place = (head * queries.count + row) * count + part.keys.lowerBound
+                                let line = row * part.keys.count..<(row + 1) * part.keys.count
+                                pieces.append((layer.layer, 7, place, Array(part.scores[line])))
+                                pieces.append((layer.layer, 8, place, Array(part.weights[line])))
+                            }
                         }
                     }
-                }
-            })
+                })
             var shares: [(Int, Int, [Float])] = []
             for (number, token) in rollouts.enumerated() {
                 let found = try run.rollout(from: token)
@@ -177,7 +182,8 @@ import Transformers
         for layer in 0..<2 {
             for head in 0..<heads {
                 for (place, row) in rows.enumerated() {
-                    let mine = whole.layers[layer].weights[(head * long.count + row) * long.count..<(head * long.count + row + 1) * long.count]
+                    let mine = whole.layers[layer].weights[
+                        (head * long.count + row) * long.count..<(head * long.count + row + 1) * long.count]
                     let first = ((layer * heads + head) * rows.count + place) * long.count
                     let worst = zip(mine, some[first..<first + long.count]).map { abs($0 - $1) }.max() ?? 1
                     #expect(worst <= 1e-5, "\(name), layer \(layer), head \(head), row \(row): off by \(worst)")
@@ -195,9 +201,10 @@ import Transformers
                         whole.layers[0].weights[(head * long.count + row) * long.count + key])
                 }
             }
-            let worst = zip(whole.layers[0].map[head * side * side..<(head + 1) * side * side], sums).map {
-                abs(Double($0) - $1)
-            }.max() ?? 1
+            let worst =
+                zip(whole.layers[0].map[head * side * side..<(head + 1) * side * side], sums).map {
+                    abs(Double($0) - $1)
+                }.max() ?? 1
             #expect(worst <= 1e-6, "\(name), head \(head): map off by \(worst)")
         }
     }

@@ -43,8 +43,15 @@ package struct Observation: Sendable {
                 try output.write(session.isRoot ? [(0, $0)] : [])
             }
             try writer.run(into: output)
-            if let probing { try writer.write(try probing.changes(documents), into: output) }
+            if let probing { try writer.write(try probing.changes(documents).values, into: output) }
             try output.commit()
+            return
+        }
+        if case .file(let file) = destination, let kind = ObservationPicture.Kind(path: file.path) {
+            let documents = try self.documents(try pipeline.stream.rest(), first: 0, pipeline)
+            let picture = try ObservationPicture(
+                kind, options, documents, layers: layers, heads: heads, model: name, pipeline)
+            try picture.write(to: file, probing)
             return
         }
         let lines = try LineOutput(destination, session)
@@ -53,7 +60,7 @@ package struct Observation: Sendable {
             let writer = try ObservationWriter(options, documents, layers: layers, heads: heads, pipeline)
             let image = ObservationImage(writer.tensors, session)
             try writer.run(into: image)
-            if let probing { try writer.write(try probing.changes(documents), into: image) }
+            if let probing { try writer.write(try probing.changes(documents).values, into: image) }
             try lines.write(session.isRoot ? writer.lines(image) : "")
         }
         try lines.finish()

@@ -123,7 +123,8 @@ struct ObservedDocument {
                 }
                 if let first = found.first, let last = found.last { return first..<last + 1 }
             }
-            throw FileError(.malformed, path: source, "does not hold the phrase '\(phrase)' of \(option), or cuts it off")
+            throw FileError(
+                .malformed, path: source, "does not hold the phrase '\(phrase)' of \(option), or cuts it off")
         }
     }
 

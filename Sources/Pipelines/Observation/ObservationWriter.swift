@@ -64,9 +64,11 @@ struct ObservationWriter {
         let bytes = documents.reduce(0.0) {
             $0 + 8 * Double(matrices) * Double($1.queries.count) * Double($1.keys.count)
         }
-        guard bytes > Double(Observation.mostRectangleBytes), let most = documents.max(by: {
-            $0.queries.count * $0.keys.count < $1.queries.count * $1.keys.count
-        }) else { return }
+        guard bytes > Double(Observation.mostRectangleBytes),
+            let most = documents.max(by: {
+                $0.queries.count * $0.keys.count < $1.queries.count * $1.keys.count
+            })
+        else { return }
         throw JobError(
             .memory,
             "scores and weights of \(most.queries.count) queries × \(most.keys.count) keys in \(matrices) heads, the most of a document, "
@@ -161,7 +163,9 @@ struct ObservationWriter {
         for layer in layers {
             let pattern = configuration.attention[layer]
             let flop = Double(asked.flopPerPair(pattern.heads) * pattern.heads.queryHeads)
-            for length in lengths { more += flop * Double(pattern.mask.visiblePairs(in: SequenceShape(length: length))) }
+            for length in lengths {
+                more += flop * Double(pattern.mask.visiblePairs(in: SequenceShape(length: length)))
+            }
         }
         if options.rollout != nil {
             for pattern in configuration.attention {
@@ -186,7 +190,8 @@ struct ObservationWriter {
     private static func text(_ bytes: Int) -> String {
         bytes < 1 << 20
             ? "\((bytes + 1023) >> 10) KiB"
-            : String(format: bytes < 1 << 30 ? "%.1f MiB" : "%.2f GiB", Double(bytes) / (bytes < 1 << 30 ? 0x1p20 : 0x1p30))
+            : String(
+                format: bytes < 1 << 30 ? "%.1f MiB" : "%.2f GiB", Double(bytes) / (bytes < 1 << 30 ? 0x1p20 : 0x1p30))
     }
 
     /// The ids of a batch's documents, from rank 0. Collective.
@@ -244,6 +249,7 @@ struct ObservationWriter {
             try writeShares(run, items, layer, into: sink)
             if options.hasMaps { try writeMaps(run, items, layer, into: sink) }
             if options.hasRectangle { try writeRectangles(run, items, layer, into: sink) }
+            try sink.finish(layer: layer.layer)
         }
     }
 
@@ -277,7 +283,10 @@ struct ObservationWriter {
             while !told.isAtEnd {
                 let tile = told.readInt()
                 tiles.append(
-                    (tile, (0..<3 * heads.count).map { _ in Double(bitPattern: UInt64(UInt(bitPattern: told.readInt()))) }))
+                    (
+                        tile,
+                        (0..<3 * heads.count).map { _ in Double(bitPattern: UInt64(UInt(bitPattern: told.readInt()))) }
+                    ))
             }
         }
         tiles.sort { $0.tile < $1.tile }

@@ -31,51 +31,76 @@ typealias ObservedPiece = (offset: Int, bytes: UnsafeRawBufferPointer)
 protocol ObservationSink {
     /// Takes this rank's pieces. Collective.
     func put(_ pieces: [ObservedPiece]) throws
+    /// A batch's pieces of a layer are all there. Collective.
+    func finish(layer: Int) throws
 }
 
 extension ParallelFile: ObservationSink {
     func put(_ pieces: [ObservedPiece]) throws { try write(pieces) }
+    func finish(layer: Int) {}
 }
 
-/// Rank 0's memory.
+/// Rank 0's memory: a tensor has some from its first piece on, until it is forgotten.
 final class ObservationImage: ObservationSink {
     private let session: Session
-    private var bytes: [UInt8]
-    private let tensors: ObservedTensors
+    private let tensors: [ObservedTensors.Tensor]
+    /// Where each tensor starts in the file; one more than tensors.
+    private let starts: [Int]
+    private var found: [Int: [Float]] = [:]
+    private let places: [String: Int]
+    /// Told of a layer once it is all there; on rank 0.
+    private let layerDone: (ObservationImage, Int) -> Void
 
-    /// - Throws: what agreement throws where the ranks differ in it.
-    init(_ tensors: ObservedTensors, _ session: Session) {
-        self.tensors = tensors
+    init(
+        _ tensors: ObservedTensors, _ session: Session,
+        layerDone: @escaping (ObservationImage, Int) -> Void = { _, _ in }
+    ) {
+        self.tensors = tensors.tensors
         self.session = session
-        bytes = session.isRoot ? [UInt8](repeating: 0, count: tensors.layout.totalBytes) : []
+        self.layerDone = layerDone
+        starts = tensors.tensors.map { tensors.layout.offset(of: $0.name) } + [tensors.layout.totalBytes]
+        places = Dictionary(uniqueKeysWithValues: tensors.tensors.enumerated().map { ($1.name, $0) })
     }
 
     func put(_ pieces: [ObservedPiece]) throws {
+        // Every piece is whole words of four bytes, which travel as they are.
         if session.transport.size == 1 {
             for piece in pieces { place(piece.bytes, at: piece.offset) }
             return
         }
-        // Every piece is whole words of four bytes, which travel as they are.
         let mine = pieces.map { piece in
             (span: piece.offset, vector: Array(piece.bytes.bindMemory(to: Float.self)))
         }
         for (offset, words) in try session.gather(mine) { words.withUnsafeBytes { place($0, at: offset) } }
     }
 
+    func finish(layer: Int) { if session.isRoot { layerDone(self, layer) } }
+
     private func place(_ piece: UnsafeRawBufferPointer, at offset: Int) {
         if piece.isEmpty { return }
-        bytes.withUnsafeMutableBytes { UnsafeMutableRawBufferPointer(rebasing: $0[offset...]).copyMemory(from: piece) }
+        // The last tensor that starts there or before; those without elements start where the next one does.
+        var (low, high) = (0, starts.count - 1)
+        while low + 1 < high {
+            let middle = (low + high) / 2
+            if starts[middle] <= offset { low = middle } else { high = middle }
+        }
+        let count = (starts[low + 1] - starts[low]) / 4
+        found[low, default: [Float](repeating: 0, count: count)].withUnsafeMutableBytes {
+            UnsafeMutableRawBufferPointer(rebasing: $0[(offset - starts[low])...]).copyMemory(from: piece)
+        }
     }
 
     /// The words of a tensor. For rank 0.
     func floats(_ name: String) -> [Float] {
-        bytes.withUnsafeBytes { raw in
-            let range = tensors.layout.byteRange(of: name)
-            return stride(from: range.lowerBound, to: range.upperBound, by: 4).map {
-                raw.loadUnaligned(fromByteOffset: $0, as: Float.self)
-            }
-        }
+        guard let place = places[name] else { return [] }
+        return found[place] ?? [Float](repeating: 0, count: (starts[place + 1] - starts[place]) / 4)
     }
+
+    /// The words of a tensor as whole numbers. For rank 0.
+    func integers(_ name: String) -> [Int32] { floats(name).map { Int32(bitPattern: $0.bitPattern) } }
+
+    /// Lets go of all that has come.
+    func forget() { found = [:] }
 
     /// A tensor as nested lists of JSON. For rank 0.
     func json(_ tensor: ObservedTensors.Tensor) -> String {

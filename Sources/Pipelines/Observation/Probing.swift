@@ -14,11 +14,11 @@ import Transformers
 /// alone): edited − original. Any other model's is 1 − the cosine of the two vectors, as `embed` makes them.
 struct Probing {
     private enum Head {
-        case classifier(TaskHead)
+        case classifier(TaskHead, LabelSet)
         case vectors(VectorShape)
     }
 
-    private let edit: ProbeEdit
+    let edit: ProbeEdit
     private let options: ObservationOptions
     private let pipeline: EncodingPipeline
     private let head: Head
@@ -46,7 +46,7 @@ struct Probing {
                         .sequenceClassification, labels: labels.names.count, config: checkpoint.config,
                         path: checkpoint.configPath, configuration: configuration, parameters: checkpoint,
                         storage: storage, element: element, kernels: kernels)
-                })
+                }, labels)
         } else {
             let vectors = try session.loadWeights { storage in
                 try VectorHead(
@@ -71,8 +71,18 @@ struct Probing {
             }
     }
 
-    /// For each document a value a token, NaN where a token was left alone; on rank 0. Collective.
-    func changes(_ documents: [ObservedDocument]) throws -> [[Float]] {
+    /// What probing gave, on rank 0.
+    struct Changes {
+        /// For each document a value a token, NaN where a token was left alone.
+        var values: [[Float]]
+        /// What the values are.
+        var measure = "1 − cosine"
+        /// What a classifier gives the first document.
+        var scores: [(label: String, score: Float)] = []
+    }
+
+    /// Runs the documents and their edits. Collective.
+    func changes(_ documents: [ObservedDocument]) throws -> Changes {
         // The original of each document, then its edits.
         var items: [Corpus.Item] = []
         var edits: [(document: Int, token: Int)] = []
@@ -97,11 +107,15 @@ struct Probing {
         session.log.notice(
             "probing (\(edit.rawValue)): \(items.count) documents, \(String(format: "%.3g", flop * 1e-9)) GFLOP")
         let results = try results(corpus)
-        var changes = documents.map { [Float](repeating: .nan, count: $0.tokens) }
-        if !session.isRoot { return changes }
+        var changes = Changes(values: documents.map { [Float](repeating: .nan, count: $0.tokens) })
+        guard session.isRoot, let first = results.first else { return changes }
         var original: [Float] = []
         for (result, (document, token)) in zip(results, edits) {
-            if token < 0 { original = result } else { changes[document][token] = change(original, result) }
+            if token < 0 { original = result } else { changes.values[document][token] = change(original, result) }
+        }
+        if case .classifier(_, let labels) = head, let top = first.indices.max(by: { first[$0] < first[$1] }) {
+            changes.measure = "change of the logit of \(labels.names[top])"
+            changes.scores = zip(labels.names, labels.scores(first)).map { ($0, $1) }
         }
         return changes
     }
@@ -145,7 +159,7 @@ struct Probing {
         let encoder = pipeline.model.encoder
         var results: [[Float]] = []
         switch head {
-        case .classifier(let head):
+        case .classifier(let head, _):
             try session.encode(corpus, with: encoder) { run, items in
                 let spans = items.map {
                     Span(sequence: $0 - items.lowerBound, tokens: 0..<corpus.items[$0].ids.count)

@@ -30,11 +30,16 @@ struct BenchAttention: ParsableCommand {
     @Flag(help: "Give each head an attention sink.")
     var sinks = false
 
+    @Option(
+        help: "Make statistics of rows too (see observe), with this many keys of most weight. The output is the same.")
+    var topK: Int?
+
     mutating func validate() throws {
         try ScoreInput.check(softcap: softcap)
         if let relativeBias, !(0...1 << 24).contains(relativeBias) {
             throw ValidationError("--relative-bias takes a distance of 0 to \(1 << 24), not \(relativeBias)")
         }
+        if let topK, !(1...4096).contains(topK) { throw ValidationError("--top-k takes 1 to 4096, not \(topK)") }
     }
 
     func run() throws {
@@ -45,14 +50,15 @@ struct BenchAttention: ParsableCommand {
     private func run(_ session: Session) throws {
         let problem = try attention.problem(session)
         let decision = try session.decide(problem, attention.footprint, session.settings.strategy, predicts: true)
-        let run = try AttentionRun(problem, decision.strategy, modifiers: modifiers, seed: bench.seed, session)
+        let run = try AttentionRun(
+            problem, decision.strategy, modifiers: modifiers, topKeys: topK, seed: bench.seed, session)
         let measurement = try session.measure(repetitions: bench.repetitions, work: run.attend)
         try session.correct(problem.heads, by: run.pace)
         let row = BenchRow(
             fields: [
                 ("bench", .text("attention"))
             ] + attention.fields + [
-                ("modifiers", .text(modifierNames)),
+                ("modifiers", .text(modifierNames)), ("top_k", .integer(topK ?? 0)),
                 ("dtype", .text(session.settings.element.rawValue)),
                 ("wire", .text((problem.wire ?? problem.element).rawValue)),
                 ("wire_bound", .number(run.wireBound)),

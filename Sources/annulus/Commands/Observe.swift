@@ -22,6 +22,9 @@ struct Observe: ParsableCommand {
             the change of the logit of the label that the document had, of any other model 1 − the cosine of the vectors that embed \
             gives; NaN where nothing can be edited.
 
+            An .html is a report of one document, whose page has at most 10 MB: everything up to a length that it states, beyond it \
+            the tokens of --queries, others at even distances, and the rest by block. A .png shows the block maps of all heads.
+
             What it will take is said beforehand. Tokens A:B are those from A to before B, as tokenize numbers them; A: goes to the end.
             """)
 
@@ -31,7 +34,8 @@ struct Observe: ParsableCommand {
     @Option(
         name: [.short, .long],
         help: ArgumentHelp(
-            "Output file: .safetensors or .jsonl. Default: JSON lines on standard output. \(OutputOptions.underMPIRun)"))
+            "Output file: .safetensors or .jsonl; .html, a report of one document; .png, a picture of its block maps. Default: JSON lines on standard output. \(OutputOptions.underMPIRun)"
+        ))
     var output: String?
 
     @Flag(help: "Overwrite an output that exists.")
@@ -80,8 +84,20 @@ struct Observe: ParsableCommand {
     @OptionGroup var runOptions: RunOptions
 
     mutating func validate() throws {
-        if let output, !output.hasSuffix(".safetensors"), !output.hasSuffix(".jsonl") {
-            throw ValidationError("--output '\(output)' needs a name that ends in .safetensors or .jsonl")
+        if let output {
+            if ![".safetensors", ".jsonl", ".html", ".png"].contains(where: { output.hasSuffix($0) }) {
+                throw ValidationError(
+                    "--output '\(output)' needs a name that ends in .safetensors, .jsonl, .html or .png")
+            }
+            if output.hasSuffix(".png"), rollout != nil || probe != nil {
+                throw ValidationError("a .png shows block maps alone: write a .safetensors or .html")
+            }
+            if output.hasSuffix(".html") || output.hasSuffix(".png"), keys != nil || keyPhrase != nil {
+                throw ValidationError("scores and weights of --keys go into a .safetensors or .jsonl")
+            }
+            if output.hasSuffix(".png"), queries != nil || queryPhrase != nil {
+                throw ValidationError("a .png shows block maps alone: write a .safetensors or .html")
+            }
         }
         if let topK, !(1...4096).contains(topK) { throw ValidationError("--top-k takes 1 to 4096, not \(topK)") }
         for (name, phrase, range) in [("query", queryPhrase, queries), ("key", keyPhrase, keys)] {
