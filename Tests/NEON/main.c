@@ -246,6 +246,79 @@ static void check_attend_tile(const annulus_kernels *set, Run *run) {
       }
 }
 
+// Statistics of up to 64 rows, of each five keys; `e` holds the sums, then the best scores, then those of the tile.
+static float e[13 * LARGEST_ROWS];
+static int32_t best_keys[5 * LARGEST_ROWS];
+static annulus_statistics statistics_of(ptrdiff_t rows) {
+  for (ptrdiff_t i = 0; i < 5 * rows; i++) e[2 * LARGEST_ROWS + i] = -INFINITY;
+  return (annulus_statistics){e, e + LARGEST_ROWS, -70, 5, e + 2 * LARGEST_ROWS, e + 7 * LARGEST_ROWS, best_keys, 1000};
+}
+static void keep_statistics(Run *run, ptrdiff_t rows) {
+  keep(run, e, rows);
+  keep(run, e + LARGEST_ROWS, rows);
+  keep(run, e + 2 * LARGEST_ROWS, 5 * rows);
+  keep(run, e + 7 * LARGEST_ROWS, 5 * rows);
+  // As bits: small whole numbers, and −1, which would be a NaN.
+  for (ptrdiff_t i = 0; i < 5 * rows; i++) e[i] = (float)best_keys[i];
+  keep(run, e, 5 * rows);
+}
+
+static void check_observe_tile(const annulus_kernels *set, Run *run) {
+  static const ptrdiff_t key_counts[] = {1, 17, 64, 200, 256};
+  FOR_EACH(ptrdiff_t, rows, row_counts)
+    FOR_EACH(ptrdiff_t, depth, depths)
+      FOR_EACH(ptrdiff_t, keys, key_counts) {
+        const ptrdiff_t width = (*depth + 15) / 16 * 16;
+        const annulus_statistics statistics = statistics_of(*rows);
+        set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c);
+        set->pack_columns(a, *depth, *keys, *depth, d);
+        set->observe_tile(fill(run, b, *rows * *depth, 3), *depth, *rows, c, *depth, d, *depth, *keys, row_max, row_sum,
+                          a, width, scratch, c, &statistics);
+        keep(run, a, *rows * width);
+        keep(run, row_max, *rows);
+        keep(run, row_sum, *rows);
+        keep_statistics(run, *rows);
+      }
+}
+
+static void check_observe_rows(const annulus_kernels *set, Run *run) {
+  for (ptrdiff_t keys = 1; keys <= 256; keys += 51)
+    for (int parts = 0; parts < 4; parts++) {
+      annulus_statistics statistics = statistics_of(7);
+      fill(run, a, 7 * 256, 100);
+      fill_masks(run, masks, COUNT(masks));
+      const uint64_t *mask = parts & 1 ? masks : NULL;
+      if (parts & 2) {
+        fill(run, row_max, 7, 10);
+        set->observe_scores(a, 256, 7, keys, mask, 4, 1.25f, row_max, &statistics);
+      } else {
+        set->observe_rows(a, 256, 7, keys, mask, 4, row_max, row_sum, &statistics);
+        keep_rows(run, a, 7, keys, 256);
+      }
+      keep(run, row_max, 7);
+      keep_statistics(run, 7);
+    }
+}
+
+static void check_merge_statistics(const annulus_kernels *set, Run *run) {
+  for (ptrdiff_t rows = 1; rows <= 40; rows += 13) {
+    float *left = fill(run, a, 8 * rows, 50);
+    left[0] = left[2 * rows + rows - 1] = -INFINITY;
+    set->merge_statistics(rows, left, left + rows, left + 2 * rows, left + 3 * rows, left + 4 * rows, left + 5 * rows,
+                          left + 6 * rows, left + 7 * rows);
+    keep(run, left, 8 * rows);
+    for (ptrdiff_t i = 0; i < rows; i++) left[rows + i] = fabsf(left[rows + i]), left[2 * rows + i] = fabsf(left[2 * rows + i]);
+    set->finish_statistics(rows, left + rows, left + 2 * rows, left + 4 * rows, left + 5 * rows, b, c);
+    keep(run, b, rows);
+    keep(run, c, rows);
+    for (ptrdiff_t size = 1; size <= 300; size += 23) {
+      fill(run, c, 256, 1);
+      set->add_block_sums(fill(run, b, 256, 1), 255 - size % 7, size, size, c);
+      keep(run, c, 256);
+    }
+  }
+}
+
 static void check_modify_scores(const annulus_kernels *set, Run *run) {
   for (ptrdiff_t keys = 1; keys <= 256; keys += 51)
     for (int parts = 0; parts < 8; parts++) {
@@ -282,6 +355,9 @@ static const Check checks[] = {
   {"erf", check_erf},
   {"tanh", check_tanh},
   {"attend_tile", check_attend_tile},
+  {"observe_tile", check_observe_tile},
+  {"observe_rows", check_observe_rows},
+  {"merge_statistics", check_merge_statistics},
   {"modify_scores", check_modify_scores},
 };
 
