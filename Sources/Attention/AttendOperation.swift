@@ -57,7 +57,7 @@ extension TileCall {
 }
 
 /// One thread's attention.
-class AttendWorker: TileWorker {
+final class AttendWorker: TileWorker {
     let scores: TileScores
     let kernels: KernelSet
 
@@ -90,7 +90,7 @@ class AttendWorker: TileWorker {
     }
 
     /// The weights of a strip times the values; what no row of it sees is skipped a chunk at a time.
-    final func weigh(_ strip: TileScores.Strip, _ pair: TilePair, keys: Int, into partial: PartialAttention) {
+    func weigh(_ strip: TileScores.Strip, _ pair: TilePair, keys: Int, into partial: PartialAttention) {
         let (layout, arithmetic) = (scores.layout, scores.arithmetic)
         let values = pair.columns + layout.keyFloats(capacity: pair.capacity)
         for column in stride(from: 0, to: layout.valueDimension, by: PackedTile.panelWidth) {

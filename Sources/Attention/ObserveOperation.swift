@@ -127,11 +127,14 @@ extension TileCall {
 }
 
 /// One thread's attention with statistics.
-private final class ObserveWorker: AttendWorker {
+private final class ObserveWorker: TileWorker {
+    private let attention: AttendWorker
     private let topKeys: Int
     /// The largest scores of the loaded rows in the tiles so far: what none of them exceeds is among nobody's. As every
     /// part of a row merges into one whole, that loses nothing.
     private let best: AlignedBuffer
+    private var scores: TileScores { attention.scores }
+    private var kernels: KernelSet { attention.kernels }
     /// A strip's scores, where weights take their place.
     private let copy: AlignedBuffer
     /// Of a whole: what keys have of ℓ, what the sink has of it, and statistics before they have a place.
@@ -143,11 +146,12 @@ private final class ObserveWorker: AttendWorker {
         self.topKeys = topKeys
         best = AlignedBuffer(count: topKeys * TileGrid.tileSize)
         copy = AlignedBuffer(count: element == .bfloat16 ? TileScores.stripRows * TileScores.stride : 0)
-        super.init(heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
+        attention = AttendWorker(
+            heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
     }
 
     override func load(_ rows: TileRows, of call: TileCall) {
-        super.load(rows, of: call)
+        attention.load(rows, of: call)
         best.pointer.update(repeating: -.infinity, count: rows.count * topKeys)
     }
 
@@ -175,7 +179,7 @@ private final class ObserveWorker: AttendWorker {
                 scores.buffer.pointer, stride: TileScores.stride, rows: strip.rows, keys: keys, bits: strip.bits,
                 words: TileMask.wordsPerRow, scale: scores.scale, rowMax: partial.rowMax + strip.row,
                 rowSum: partial.rowSum + strip.row, statistics: statistics(from: strip.row), copy: copy.pointer)
-            weigh(strip, pair, keys: keys, into: partial)
+            attention.weigh(strip, pair, keys: keys, into: partial)
         }
     }
 
@@ -186,7 +190,7 @@ private final class ObserveWorker: AttendWorker {
         sinkSum.update(repeating: 0, count: rows)
         if let sink = scores.modifiers.sinks?[head] { shift(partial, own, keySum, sinkSum, sink: sink) }
         // Merges the sink into m and ℓ.
-        super.finishRows(whole, first: first, head: head, of: call)
+        attention.finishRows(whole, first: first, head: head, of: call)
         let (entropy, distance) = (sinkSum + TileGrid.tileSize, sinkSum + 2 * TileGrid.tileSize)
         kernels.functions.finish_statistics(
             rows, partial.rowSum, keySum, own.weighted, own.distances, entropy, distance)
@@ -259,7 +263,7 @@ private final class ObserveWorker: AttendWorker {
     private static func slot(_ key: Int32) -> Float { Float(bitPattern: UInt32(bitPattern: key)) }
 
     override func finishUnseeing(rows: Range<Int>, head: Int, of call: TileCall) {
-        super.finishUnseeing(rows: rows, head: head, of: call)
+        attention.finishUnseeing(rows: rows, head: head, of: call)
         let sinkShare: Float = scores.modifiers.sinks == nil ? 0 : 1
         for row in rows {
             for (place, value) in [(4, 0), (5, -.infinity), (6, Self.slot(-1)), (7, 0), (8, sinkShare)] {

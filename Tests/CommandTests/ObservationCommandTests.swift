@@ -60,8 +60,10 @@ import Testing
         // Lines hold the same numbers.
         let lines = folder.path("lines.jsonl")
         try observe(arguments, .virtual(3), input: input, into: lines)
-        let objects = try String(contentsOfFile: lines, encoding: .utf8).split(separator: "\n").map {
-            try JSON.parse(Array($0.utf8), path: "lines")
+        let objects = try String(contentsOfFile: lines, encoding: .utf8).split(separator: "\n").map { line in
+            // NaN where nothing was probed, as Python's reader has it.
+            try line.write(toFile: folder.path("line.json"), atomically: false, encoding: .utf8)
+            return try JSON.load(path: folder.path("line.json"))
         }
         let file = try TensorFile(path: alone)
         let layers = file.names.count { $0.hasPrefix("1.layer.") && $0.hasSuffix(".entropy") }

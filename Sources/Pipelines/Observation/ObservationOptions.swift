@@ -112,9 +112,10 @@ struct ObservedDocument {
             }
             return first..<(end ?? tokens)
         case .phrase(let phrase)?:
+            let option = option == "--keys" ? "--key-phrase" : "--query-phrase"
             guard !texts.isEmpty else {
                 throw FileError(
-                    .malformed, path: source, "holds token ids, which have no phrases; give \(option) as A:B")
+                    .malformed, path: source, "holds token ids, which have no phrases for \(option); choose tokens A:B")
             }
             for (number, text) in texts.enumerated() {
                 guard let place = Self.find(phrase, in: text) else { continue }
