@@ -168,6 +168,38 @@ import Testing
         }
     }
 
+    @Test func reportsAndPicturesHaveTheSameBytesOnAnyRanks() throws {
+        let folder = try TemporaryFolder()
+        func bytes(_ name: String, _ arguments: [String], _ spread: Spread) throws -> Data {
+            let path = folder.path(name)
+            try observe(arguments, spread, input: "Hello, my </script> dog is cute\n", into: path)
+            return try Data(contentsOf: URL(fileURLWithPath: path))
+        }
+        for (name, arguments) in [
+            ("a.html", ["--probe", "swap", "--rollout", "1:3", "--queries", "2"]), ("a.png", []),
+        ] {
+            let alone = try bytes(name, arguments, .alone)
+            #expect(alone.count > 500)
+            for spread in [Spread.virtual(3), .mpirun(2)] {
+                #expect(try bytes(name, arguments, spread) == alone, "\(name), \(spread)")
+            }
+        }
+        let several = try CommandRun.annulus(
+            ["observe", "-m", model, "-o", folder.path("b.html")], .virtual(2), input: "Hello\nTea\n")
+        #expect(several.status == 65 && several.errors.contains("one document"), "\(several.errors)")
+        #expect(!FileManager.default.fileExists(atPath: folder.path("b.html")))
+    }
+
+    @Test func aMatrixBeyondTheLimitIsRefusedBeforehand() throws {
+        let ids = "[" + Array(repeating: "5", count: 8000).joined(separator: ", ") + "]\n"
+        for spread in [Spread.alone, .virtual(3)] {
+            let run = try CommandRun.annulus(
+                ["observe", "-m", checkpoint("tiny-bert"), "--quiet", "--input-format", "ids", "--keys", "0:"], spread,
+                input: ids)
+            #expect(run.status == 71 && run.errors.contains("GiB") && run.errors.contains("--top-k"), "\(run.errors)")
+        }
+    }
+
     @Test func phrasesChooseTokens() throws {
         let folder = try TemporaryFolder()
         let (by, of) = (folder.path("by.safetensors"), folder.path("of.safetensors"))
@@ -191,10 +223,6 @@ import Testing
     }
 
     @Test func whatCannotBeHonouredIsRefused() throws {
-        let folder = try TemporaryFolder()
-        let long = folder.path("long.ids")
-        try ("[" + Array(repeating: "5", count: 60).joined(separator: ",") + "]\n").write(
-            toFile: long, atomically: false, encoding: .utf8)
         for (arguments, status, word) in [
             (["--layers", "99"], Int32(64), "--layers"), (["--heads", "7,8"], 64, "--heads"),
             (["--queries", "5:3"], 64, "queries"), (["--top-k", "0"], 64, "--top-k"),
