@@ -133,6 +133,8 @@ private final class ObserveWorker: TileWorker {
     /// The largest scores of the loaded rows in the tiles so far: what none of them exceeds is among nobody's. As every
     /// part of a row merges into one whole, that loses nothing.
     private let best: AlignedBuffer
+    /// Their keys, in slots of floats.
+    private let bestKeys: AlignedBuffer
     private var scores: TileScores { attention.scores }
     private var kernels: KernelSet { attention.kernels }
     /// A strip's scores, where weights take their place.
@@ -145,6 +147,7 @@ private final class ObserveWorker: TileWorker {
     ) {
         self.topKeys = topKeys
         best = AlignedBuffer(count: topKeys * TileGrid.tileSize)
+        bestKeys = AlignedBuffer(count: topKeys * TileGrid.tileSize)
         copy = AlignedBuffer(count: element == .bfloat16 ? TileScores.stripRows * TileScores.stride : 0)
         attention = AttendWorker(
             heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
@@ -153,17 +156,20 @@ private final class ObserveWorker: TileWorker {
     override func load(_ rows: TileRows, of call: TileCall) {
         attention.load(rows, of: call)
         best.pointer.update(repeating: -.infinity, count: rows.count * topKeys)
+        bestKeys.pointer.update(repeating: Self.slot(-1), count: rows.count * topKeys)
     }
 
     override func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
         guard let rows else { return }
         let (partial, own) = (PartialAttention(rows), PartialStatistics(rows))
         let keys = pair.keys.count
+        let bestKeys = UnsafeMutableRawPointer(bestKeys.pointer).assumingMemoryBound(to: Int32.self)
         /// The statistics of the rows from one on.
         func statistics(from row: Int) -> annulus_statistics {
             annulus_statistics(
                 weighted: own.weighted + row, distances: own.distances + row, distance: pair.distance - row,
-                count: topKeys, best: best.pointer + row * topKeys, scores: own.scores + row * topKeys,
+                count: topKeys, best: best.pointer + row * topKeys, best_keys: bestKeys + row * topKeys,
+                scores: own.scores + row * topKeys,
                 keys: own.keys + row * topKeys,
                 first_key: Int32(truncatingIfNeeded: pair.sequence.position(ofKey: pair.keys.lowerBound)))
         }

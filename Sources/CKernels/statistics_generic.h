@@ -7,7 +7,7 @@
 INLINE annulus_statistics statistics_from(const annulus_statistics *all, ptrdiff_t row) {
   annulus_statistics t = *all;
   t.weighted += row, t.distances += row;
-  t.best += row * t.count, t.scores += row * t.count, t.keys += row * t.count;
+  t.best += row * t.count, t.best_keys += row * t.count, t.scores += row * t.count, t.keys += row * t.count;
   t.distance -= row;
   return t;
 }
@@ -20,30 +20,36 @@ INLINE ptrdiff_t insert_score(float *list, ptrdiff_t count, float score) {
   return place;
 }
 
+// Bit l is set where lane l is all ones.
+typedef _Bool b16 __attribute__((ext_vector_type(16)));
+INLINE uint32_t set_lanes(i16 x) { return __builtin_bit_cast(uint16_t, __builtin_convertvector(x, b16)); }
+
 // The keys of a row whose scores, times `scale`, exceed the least of the best so far, which they join. `top` is the
 // largest of them all: most tiles have nothing for a row.
 static void select_row(const float *s, ptrdiff_t keys, const uint64_t *mask, float scale, float top,
                        const annulus_statistics *t, ptrdiff_t row) {
   const ptrdiff_t count = t->count;
   float *best = t->best + row * count, *scores = t->scores + row * count;
-  int32_t *numbers = t->keys + row * count;
-  for (ptrdiff_t i = 0; i < count; i++) scores[i] = -INFINITE, numbers[i] = -1;
-  if (!(top > best[count - 1])) return;
-  for (ptrdiff_t b = 0; 16 * b < keys; b++) {
-    const uint32_t seen = visible(mask, b, keys);
-    if (!seen) continue;
-    const v16 x = lanes(seen) ? load(s + 16 * b) * splat(scale) : splat(-INFINITE);
-    if (__builtin_reduce_or(x > splat(best[count - 1])) == 0) continue;
-    float lane[16];
-    store(lane, x);
-    for (int l = 0; l < 16; l++) {
-      if (!(lane[l] > best[count - 1])) continue;
-      insert_score(best, count, lane[l]);
-      const ptrdiff_t place = insert_score(scores, count, lane[l]);
-      for (ptrdiff_t i = count - 1; i > place; i--) numbers[i] = numbers[i - 1];
-      numbers[place] = t->first_key + (int32_t)(16 * b) + l;
+  int32_t *best_keys = t->best_keys + row * count, *numbers = t->keys + row * count;
+  ptrdiff_t found = 0;
+  if (top > best[count - 1]) {
+    for (ptrdiff_t b = 0; 16 * b < keys; b++) {
+      const uint32_t seen = visible(mask, b, keys);
+      const v16 x = load(s + 16 * b) * splat(scale);
+      for (uint32_t above = seen & set_lanes(x > splat(best[count - 1])); above; above &= above - 1) {
+        const int lane = __builtin_ctz(above);
+        const float score = s[16 * b + lane] * scale;
+        if (!(score > best[count - 1])) continue;
+        const ptrdiff_t place = insert_score(best, count, score);
+        for (ptrdiff_t i = count - 1; i > place; i--) best_keys[i] = best_keys[i - 1];
+        best_keys[place] = t->first_key + (int32_t)(16 * b) + lane;
+      }
     }
+    // This tile's are the last ones, by their keys, and in their order already.
+    for (ptrdiff_t i = 0; i < count; i++)
+      if (best_keys[i] >= t->first_key) scores[found] = best[i], numbers[found++] = best_keys[i];
   }
+  for (; found < count; found++) scores[found] = -INFINITE, numbers[found] = -1;
 }
 
 // What sixteen weights add to a row's sums: x is what the scores are above the row's base, as far below as weights reach (so

@@ -10,7 +10,7 @@ struct ObserveTileTests {
     /// What the statistics of some rows are written into.
     private struct Room {
         var weighted, distances, best, scores: [Float]
-        var keys: [Int32]
+        var keys, bestKeys: [Int32]
 
         init(rows: Int, count: Int) {
             weighted = Array(repeating: guardValue, count: rows + 1)
@@ -18,10 +18,12 @@ struct ObserveTileTests {
             best = Array(repeating: -.infinity, count: rows * count + 1)
             scores = Array(repeating: guardValue, count: rows * count + 1)
             keys = Array(repeating: -7, count: rows * count + 1)
+            bestKeys = Array(repeating: -1, count: rows * count + 1)
         }
 
         var bits: [[UInt32]] {
-            [weighted, distances, best, scores].map(\.bitPatterns) + [keys.map { UInt32(bitPattern: $0) }]
+            [weighted, distances, best, scores].map(\.bitPatterns)
+                + [keys, bestKeys].map { $0.map { UInt32(bitPattern: $0) } }
         }
 
         mutating func use(
@@ -32,11 +34,14 @@ struct ObserveTileTests {
                     best.withUnsafeMutableBufferPointer { best in
                         scores.withUnsafeMutableBufferPointer { scores in
                             keys.withUnsafeMutableBufferPointer { keys in
-                                let statistics = annulus_statistics(
-                                    weighted: weighted.baseAddress, distances: distances.baseAddress,
-                                    distance: distance, count: count, best: best.baseAddress,
-                                    scores: scores.baseAddress, keys: keys.baseAddress, first_key: firstKey)
-                                withUnsafePointer(to: statistics, body)
+                                bestKeys.withUnsafeMutableBufferPointer { bestKeys in
+                                    let statistics = annulus_statistics(
+                                        weighted: weighted.baseAddress, distances: distances.baseAddress,
+                                        distance: distance, count: count, best: best.baseAddress,
+                                        best_keys: bestKeys.baseAddress,
+                                        scores: scores.baseAddress, keys: keys.baseAddress, first_key: firstKey)
+                                    withUnsafePointer(to: statistics, body)
+                                }
                             }
                         }
                     }
@@ -149,6 +154,7 @@ struct ObserveTileTests {
             (scores[3], scores[9], scores[40]) = (2, 3, 2)
             var room = Room(rows: 1, count: 2)
             (room.best[0], room.best[1]) = (3, 2)
+            (room.bestKeys[0], room.bestKeys[1]) = (-5, -4)
             var (rowMax, rowSum): ([Float], [Float]) = ([0], [0])
             room.use(distance: 0, count: 2, firstKey: 0) {
                 functions.observe_rows(&scores, 64, 1, 64, nil, 0, &rowMax, &rowSum, $0)

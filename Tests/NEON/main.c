@@ -248,10 +248,10 @@ static void check_attend_tile(const annulus_kernels *set, Run *run) {
 
 // Statistics of up to 64 rows, of each five keys; `e` holds the sums, then the best scores, then those of the tile.
 static float e[13 * LARGEST_ROWS];
-static int32_t best_keys[5 * LARGEST_ROWS];
+static int32_t best_keys[5 * LARGEST_ROWS], keys_before[5 * LARGEST_ROWS];
 static annulus_statistics statistics_of(ptrdiff_t rows) {
-  for (ptrdiff_t i = 0; i < 5 * rows; i++) e[2 * LARGEST_ROWS + i] = -INFINITY;
-  return (annulus_statistics){e, e + LARGEST_ROWS, -70, 5, e + 2 * LARGEST_ROWS, e + 7 * LARGEST_ROWS, best_keys, 1000};
+  for (ptrdiff_t i = 0; i < 5 * rows; i++) e[2 * LARGEST_ROWS + i] = -INFINITY, keys_before[i] = -1;
+  return (annulus_statistics){e, e + LARGEST_ROWS, -70, 5, e + 2 * LARGEST_ROWS, keys_before, e + 7 * LARGEST_ROWS, best_keys, 1000};
 }
 static void keep_statistics(Run *run, ptrdiff_t rows) {
   keep(run, e, rows);

@@ -46,6 +46,7 @@ typedef struct annulus_statistics {
   ptrdiff_t distance;  // of the first key from the first row
   ptrdiff_t count;     // how many keys of largest score are kept of a row; at least 1
   float *best;         // [rows][count], in and out: the largest scores of the row so far, descending, −∞ where there are none
+  int32_t *best_keys;  // [rows][count], in and out: their keys, all below first_key at first
   float *scores;       // [rows][count]: those of this tile's scores that belong to them, in steps, descending; −∞ where none
   int32_t *keys;       // [rows][count]: their keys, counted from first_key, ascending where scores are equal; −1 where none
   int32_t first_key;
