@@ -80,7 +80,13 @@ extension TileOperation {
     ///
     /// A second pass over the keys: attention first gives m and ℓ. A ``TileCall/map(queries:scale:rowMax:rowSum:contents:)``
     /// says of what; mask and modifiers are those of the attention.
-    /// - Parameter sums: takes the results of this rank's rows.
+    /// - Parameters:
+    ///   - heads: the heads of queries, keys and values, and their widths.
+    ///   - element: what keys and values are stored in.
+    ///   - mask: which keys of its own sequence each query sees.
+    ///   - modifiers: what is done to the scores; lists have an entry for each query head.
+    ///   - sums: takes the results of this rank's rows.
+    ///   - kernels: those that compute products and weights.
     public static func map(
         heads: HeadShape, element: ElementKind = .float32, mask: Mask, modifiers: ScoreModifiers = ScoreModifiers(),
         sums: BlockSums, kernels: KernelSet

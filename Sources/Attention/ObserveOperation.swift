@@ -6,7 +6,9 @@ import Tiles
 
 extension OperationShape {
     /// Attention of these heads, with statistics of each row.
-    /// - Parameter topKeys: how many keys of most weight a row gets, at least 1.
+    /// - Parameters:
+    ///   - heads: the heads of queries, keys and values, and their widths.
+    ///   - topKeys: how many keys of most weight a row gets, at least 1.
     public static func observe(_ heads: HeadShape, topKeys: Int = 1) -> OperationShape {
         OperationShape(
             "observe", rowOperands: [heads.headDimension], columns: .keysAndValues,
@@ -29,9 +31,15 @@ extension TileOperation {
     ///
     /// What attention itself gives has the bits that `attend` gives. The statistics take two multiply-adds a pair more
     /// (of 2·d), and 2 + 2·topKeys floats a row and part that travels (of dv + 2); keys of largest scores cost most where
-    /// scores ascend.
+    /// scores ascend. docs/performance.md has figures.
     /// A ``TileCall/observe(queries:scale:output:logSumExp:rowMax:rowSum:statistics:contents:)`` says of what.
-    /// - Parameter topKeys: how many keys of largest scores a row gets, at least 1.
+    /// - Parameters:
+    ///   - heads: the heads of queries, keys and values, and their widths.
+    ///   - element: what keys and values are stored in.
+    ///   - mask: which keys of its own sequence each query sees.
+    ///   - modifiers: what is done to the scores; lists have an entry for each query head.
+    ///   - topKeys: how many keys of largest scores a row gets, at least 1.
+    ///   - kernels: those that compute products, softmaxes, statistics and merges.
     public static func observe(
         heads: HeadShape, element: ElementKind = .float32, mask: Mask, modifiers: ScoreModifiers = ScoreModifiers(),
         topKeys: Int = 1, kernels: KernelSet

@@ -117,7 +117,7 @@ extension Oracle.Observed.Row {
     /// Where a row's keys of largest scores are none that rounding could have chosen: a description, or nil.
     /// - Parameters:
     ///   - found: the keys, best first; −1 where there are no more.
-    ///   - weights: their weights.
+    ///   - given: their weights.
     public func disagreement(keys found: [Int32], weights given: [Float]) -> String? {
         let places = Dictionary(uniqueKeysWithValues: keys.enumerated().map { ($1, $0) })
         let count = found.prefix { $0 >= 0 }.count
