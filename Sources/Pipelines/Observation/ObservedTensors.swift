@@ -107,7 +107,7 @@ final class ObservationImage: ObservationSink {
         let words = floats(tensor.name)
         func list(_ depth: Int, _ range: Range<Int>) -> String {
             if depth == tensor.shape.count - 1 {
-                let numbers = words[range].lazy.map {
+                let numbers = words[range].map {
                     tensor.type == .int32
                         ? String(Int32(bitPattern: $0.bitPattern)) : JSONText.number($0)
                 }
