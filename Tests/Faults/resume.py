@@ -219,7 +219,8 @@ def interrupt(bench: Bench, name: str, fault: str, ranks: int, chance: random.Ra
                 pass
     status = bench.wait(process)
     # A signal may come before its handler, and mpirun has statuses of its own.
-    wanted = {"SIGUSR1": [0, 75, 138], "SIGTERM": [0, 75, 143, 1], "SIGKILL": [0, 137, 70, 1]}[number.name]
+    # A rank that ends while others are still starting has mpirun kill those, and tell of one of them.
+    wanted = {"SIGUSR1": [0, 75, 138, 137], "SIGTERM": [0, 75, 143, 137, 1], "SIGKILL": [0, 137, 70, 1]}[number.name]
     return seen | {"moment": round(moment, 3), "status": status, "errors": bench.errors[-1500:], "wanted": wanted}
 
 
