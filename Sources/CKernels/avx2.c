@@ -27,6 +27,8 @@ static inline __attribute__((always_inline)) __m256i lookup_eight(__m256i n) {
 #define ACCUMULATORS 6
 #include "kernels_generic.h"
 
+#include "gradients_generic.h"
+
 #include "flushing.h"
 
 #include "bfloat16_generic.h"
