@@ -105,7 +105,8 @@ let package = Package(
             name: "LibraryExampleTests",
             dependencies: [
                 "Checkpoints", "Files", "Pipelines", "RingAttention", "annulus", "attention-example",
-                "embedding-example", "gradients-example", "similarity-example", .product(name: "Logging", package: "swift-log"),
+                "embedding-example", "gradients-example", "similarity-example",
+                .product(name: "Logging", package: "swift-log"),
             ],
             path: "Tests/LibraryExample/Tests"),
         // What is fuzzed (Tests/Fuzz is a package of its own), and the test that replays the committed inputs.
