@@ -97,3 +97,23 @@ extension RowLayout {
         return blocks
     }
 }
+
+extension EncoderConfiguration {
+    /// Floats for each of a rank's rows that a training's run holds beside those of any run: what it keeps of the way
+    /// forward, and what the way back is written into. Gradients themselves, weights, and what each thread needs for a
+    /// block of rows, are counted apart.
+    public var trainingFloatsPerRow: Int {
+        let heads = attention.map(\.heads)
+        func most(_ width: (HeadShape) -> Int) -> Int { heads.map(width).max() ?? 0 }
+        let kept = heads.reduce(hiddenSize * (layerCount + (hasFinalNorm ? 1 : 0) + 1)) {
+            $0 + $1.queryHeads * ($1.valueDimension + 2)
+        }
+        let back =
+            (norms == .beforeSublayer ? 4 : 3) * hiddenSize + innerWidth + intermediateSize + widestAttended
+            + widestQueries + most { $0.queryHeads }
+            + most { $0.keyValueHeads * ($0.headDimension + $0.valueDimension) }
+        // The operand of a weight's gradient in panels.
+        let panels = max(hiddenSize, intermediateSize, widestAttended)
+        return kept + back + panels
+    }
+}
