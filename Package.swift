@@ -41,10 +41,15 @@ let package = Package(
                 "Attention", "CLibrary", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles",
             ]),
         .target(
+            name: "Training",
+            dependencies: [
+                "Attention", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles", "Transformers",
+            ]),
+        .target(
             name: "Pipelines",
             dependencies: [
                 "Attention", "Checkpoints", "Files", "MPI", "Matrices", "Plans", "RingAttention", "Tiles",
-                "Tokenization", "Transformers",
+                "Tokenization", "Training", "Transformers",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),
             ]),
@@ -76,6 +81,12 @@ let package = Package(
             name: "TransformersTests",
             dependencies: [
                 "Attention", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles", "Transformers",
+            ],
+            exclude: ["Goldens"]),
+        .testTarget(
+            name: "TrainingTests",
+            dependencies: [
+                "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles", "Training", "Transformers",
             ],
             exclude: ["Goldens"]),
         // Reports of made-up attention, written to be looked at; and tests of reports and pictures.

@@ -12,6 +12,7 @@
     scripts/goldens/make.py attention       Tests/TransformersTests/Goldens/attention, weights of every head of those models
     scripts/goldens/make.py tasks           Tests/TransformersTests/Goldens/heads-* and tasks-*, task heads: logits, losses, pipelines
     scripts/goldens/make.py folders         Tests/CommandTests/Goldens/folders, model folders as people have them, with what they give
+    scripts/goldens/make.py training        Tests/TrainingTests/Goldens, losses, schedules and the optimizer by PyTorch in float64
     scripts/goldens/make.py minilm          Tests/TransformersTests/Goldens/minilm, hidden states of all-MiniLM-L6-v2
     scripts/goldens/make.py bfloat16        Tests/RingAttentionTests/Goldens/bfloat16.json, the errors of PyTorch's bfloat16 attention
     scripts/goldens/make.py tokenizer-corpus FOLDER
@@ -1544,6 +1545,12 @@ def make_tasks():
     task_goldens.make_tasks(ENCODER_GOLDENS, TOKENIZER_GOLDENS / "cased" / "tokenizer.json")
 
 
+def make_training():
+    import training_goldens
+
+    training_goldens.make(ROOT / "Tests/TrainingTests/Goldens")
+
+
 def make_folders():
     import folder_goldens
 
@@ -1553,7 +1560,7 @@ def make_folders():
 def main():
     steps = {
         "tables": make_tables, "tokenizers": make_tokenizers, "tokenizer-folders": make_tokenizer_folder_sample, "formats": make_formats, "tiny": make_tiny, "families": make_families, "attention": make_attention, "tasks": make_tasks,
-        "folders": make_folders, "minilm": make_minilm,
+        "folders": make_folders, "training": make_training, "minilm": make_minilm,
         "bfloat16": make_bfloat16,
     }
     arguments = sys.argv[1:]
