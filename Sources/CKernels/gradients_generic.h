@@ -71,9 +71,22 @@ static void transposed_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff
     transposed_column_group_1(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate);
 }
 
+// ---- rows ---------------------------------------------------------------------------------------
+
+#include "row_gradients_generic.h"
+
 #define GRADIENT_JOINED(a, b) a##b
 #define GRADIENT_TABLE_OF(x) GRADIENT_JOINED(annulus_gradient_kernels_, x)
 
 const annulus_gradient_kernels GRADIENT_TABLE_OF(ANNULUS_SET) = {
   .transposed_panel_product = transposed_panel_product,
+  .gelu_gradient = gelu_gradient,
+  .gelu_tanh_gradient = gelu_tanh_gradient,
+  .silu_gradient = silu_gradient,
+  .relu_gradient = relu_gradient,
+  .tanh_gradient = tanh_gradient,
+  .layer_norm_gradient = layer_norm_gradient,
+  .rms_norm_gradient = rms_norm_gradient,
+  .add_rows = add_rows,
+  .drop_row = drop_row,
 };

@@ -4,7 +4,7 @@ import Testing
 import Tiles
 
 @Suite struct CountedDrawsTests {
-    /// Numbers of a twin, written from the documented definition in Python with integers of any size.
+    /// Numbers of the twin, `scripts/compare/draws.py`.
     @Test func numbersAreThoseOfTheDefinition() {
         let draws = CountedDraws(seed: 7, step: 3, site: .attentionWeights, layer: 2, head: 5)
         let found = [0, 1, 2, 9].map { draws.bits(document: 11, row: 300, channel: $0) }
