@@ -58,7 +58,7 @@ let package = Package(
             name: "annulus",
             dependencies: [
                 "Attention", "CMPI", "Checkpoints", "Files", "MPI", "Matrices", "Pipelines", "Plans", "RingAttention",
-                "Tiles", "Tokenization", "Transformers",
+                "Tiles", "Tokenization", "Training", "Transformers",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),
