@@ -97,7 +97,9 @@ let package = Package(
         // Runs the command.
         .testTarget(
             name: "CommandTests",
-            dependencies: ["Attention", "Checkpoints", "Files", "Matrices", "Pipelines", "TestSupport", "annulus"],
+            dependencies: [
+                "Attention", "Checkpoints", "Files", "Matrices", "Pipelines", "TestSupport", "Transformers", "annulus",
+            ],
             exclude: ["Goldens"]),
         // The programs of docs/library.md, and the test that they are and do what it says.
         .executableTarget(

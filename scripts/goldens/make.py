@@ -39,6 +39,8 @@ REQUIREMENTS = [
     "safetensors==0.8.0",
     "protobuf",
     "sentence-transformers==6.2.0",
+    "scikit-learn",
+    "scipy",
     "sentencepiece==0.2.3",
     "tokenizers==0.23.3",
     "torch==2.15.0",

@@ -121,10 +121,33 @@ def optimizer(generator, steps=40):
     }
 
 
+def metrics(generator):
+    """Metrics by scipy and scikit-learn; entities by hand, as CoNLL counts them."""
+    import scipy.stats
+    import sklearn.metrics
+
+    cases = []
+    for count, labels in ((1, 2), (9, 3), (50, 4)):
+        truth = torch.randint(0, labels, (count,), generator=generator).tolist()
+        chosen = torch.randint(0, labels + 1, (count,), generator=generator).tolist()
+        x = torch.randint(0, 7, (count,), generator=generator).double().tolist()
+        y = (torch.tensor(x) + 3 * torch.randn(count, generator=generator)).round().tolist()
+        marks = torch.randint(0, 2, (2, count, labels), generator=generator).tolist()
+        cases.append({
+            "truth": truth, "chosen": chosen, "x": x, "y": y, "marks": marks[0], "chosen_marks": marks[1],
+            "accuracy": sklearn.metrics.accuracy_score(truth, chosen),
+            "f1_macro": sklearn.metrics.f1_score(truth, chosen, average="macro", zero_division=0),
+            "f1_micro": sklearn.metrics.f1_score(marks[0], marks[1], average="micro", zero_division=0),
+            "spearman": scipy.stats.spearmanr(x, y).statistic if count > 1 else 0.0,
+        })
+    return cases
+
+
 def make(folder):
     folder.mkdir(parents=True, exist_ok=True)
     generator = torch.Generator().manual_seed(23)
     text = json.dumps({
         "losses": losses(generator), "pairs": pairs(generator), "schedules": schedules(), "optimizer": optimizer(generator),
+        "metrics": metrics(generator),
     })
     (folder / "training.json").write_text(text + "\n")

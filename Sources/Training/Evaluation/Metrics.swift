@@ -1,16 +1,14 @@
 // How well a model does on examples that it did not learn from.
 
-import Foundation
-
-/// Metrics of an evaluation, as the field computes them; on what rank 0 has gathered.
-enum Metrics {
+/// Metrics of an evaluation, as the field computes them.
+public enum Metrics {
     /// The share of examples whose label was chosen.
-    static func accuracy(_ chosen: [Int], _ truth: [Int]) -> Double {
+    public static func accuracy(_ chosen: [Int], _ truth: [Int]) -> Double {
         chosen.isEmpty ? 0 : Double(zip(chosen, truth).count { $0 == $1 }) / Double(chosen.count)
     }
 
     /// The mean over the labels that occur of the harmonic mean of precision and recall (`f1_macro`).
-    static func macroF1(_ chosen: [Int], _ truth: [Int]) -> Double {
+    public static func macroF1(_ chosen: [Int], _ truth: [Int]) -> Double {
         let labels = Set(chosen + truth).sorted()
         if labels.isEmpty { return 0 }
         var sum = 0.0
@@ -23,7 +21,7 @@ enum Metrics {
     }
 
     /// The same over all labels of all examples together (`f1_micro`).
-    static func microF1(_ chosen: [[Bool]], _ truth: [[Bool]]) -> Double {
+    public static func microF1(_ chosen: [[Bool]], _ truth: [[Bool]]) -> Double {
         var (right, all) = (0, 0)
         for (chosen, truth) in zip(chosen, truth) {
             for (mine, yours) in zip(chosen, truth) {
@@ -35,7 +33,7 @@ enum Metrics {
     }
 
     /// Spearman's rank correlation; equal values share the mean of their ranks. 0 where one side does not vary.
-    static func spearman(_ x: [Double], _ y: [Double]) -> Double { pearson(ranks(x), ranks(y)) }
+    public static func spearman(_ x: [Double], _ y: [Double]) -> Double { pearson(ranks(x), ranks(y)) }
 
     private static func ranks(_ values: [Double]) -> [Double] {
         let order = values.indices.sorted { (values[$0], $0) < (values[$1], $1) }
@@ -65,7 +63,7 @@ enum Metrics {
     /// The F1 of entities: those of the same tokens and kind are right (CoNLL's measure).
     /// - Parameters:
     ///   - chosen, truth: of each document, the labels of its tokens.
-    static func entityF1(_ chosen: [[String]], _ truth: [[String]]) -> Double {
+    public static func entityF1(_ chosen: [[String]], _ truth: [[String]]) -> Double {
         var (right, all) = (0, 0)
         for (chosen, truth) in zip(chosen, truth) {
             let (mine, yours) = (spans(chosen), spans(truth))
