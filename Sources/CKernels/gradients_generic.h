@@ -74,6 +74,9 @@ static void transposed_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff
 // ---- rows ---------------------------------------------------------------------------------------
 
 #include "row_gradients_generic.h"
+
+// ---- attention ----------------------------------------------------------------------------------
+
 // A register block of which terms are left out row by row: bit `first` + r of a term's mask is row r's.
 INLINE void masked_transposed_block(const int rows, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t depth,
                                     ptrdiff_t width, float *c, ptrdiff_t c_stride, const uint64_t *mask, ptrdiff_t mask_stride,
