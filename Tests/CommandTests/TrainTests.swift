@@ -234,12 +234,17 @@ import Transformers
     }
 
     @Test func whatCannotBeHonouredIsRefused() throws {
+        var latin = Data("{\"text\": \"Ren".utf8)
+        latin += [0xE9] + Data("\", \"label\": \"a\"}\n".utf8)
+        try latin.write(to: URL(fileURLWithPath: file("latin.jsonl")))
         for (options, status, words) in [
             (["--task", "classify"], Int32(64), "--input"), (["--task", "guess:x"], 64, "none of"),
             (["--task", "classify:\(file("texts.txt"))"], 65, "texts.txt:1"),
             (["--task", "classify:\(file("missing.jsonl"))"], 66, "missing.jsonl"),
             (["--task", "mlm:\(file("texts.txt"))", "--freeze", "7"], 64, "--freeze"),
             (["--task", "mlm:\(file("texts.txt"))", "--dtype", "bfloat16"], 64, "--save-dtype"),
+            (["--task", "mlm:\(file("texts.txt"))", "--layout", "zigzag"], 64, "--layout"),
+            (["--task", "classify:\(file("latin.jsonl"))"], 65, "byte 13"),
             (["--task", "mlm:\(file("texts.txt"))", "--eval", "ner:\(file("entities.jsonl"))"], 64, "--task"),
             (["--task", "mlm:\(file("texts.txt"))", "--task-weights", "1,2"], 64, "--task-weights"),
             (

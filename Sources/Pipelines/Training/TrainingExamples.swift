@@ -142,7 +142,13 @@ struct ExampleReader {
             guard session.isRoot else { return }
             for path in paths {
                 var number = 0
-                for line in try FileBytes.read(path: path).split(
+                let bytes = try FileBytes.read(path: path)
+                if let offset = UTF8Validation.firstInvalidByte(in: bytes[...]) {
+                    throw FileError(
+                        .malformed, path: path,
+                        "byte \(offset) is not UTF-8; convert the file, for example with iconv -t utf-8")
+                }
+                for line in bytes.split(
                     separator: UInt8(ascii: "\n"), omittingEmptySubsequences: false)
                 {
                     number += 1

@@ -11,7 +11,7 @@ struct Train: ParsableCommand {
         abstract: "Train or fine-tune a model.",
         discussion: """
             Documents of any length, whole: a step takes as many as fit into --batch-tokens of all ranks together. The weights \
-            have the same bytes on any number of ranks and threads, with any --strategy, and after any --resume.
+            have the same bytes on any number of ranks and threads, with any --strategy (auto is pass-kv here), and after any --resume.
 
             Examples are JSON lines: classify has `text`, perhaps `text_pair`, and `label`; multi-label `labels`; regress a \
             number as `label`; ner `tokens` and `labels`, or `text` and `entities` of start, end, label; similarity `text`, \
@@ -179,6 +179,11 @@ struct Train: ParsableCommand {
         if runOptions.dtype != .float32 {
             throw ValidationError(
                 "--dtype bfloat16: weights are trained in float32; --save-dtype bfloat16 writes them so")
+        }
+        if runOptions.askedLayout != nil {
+            throw ValidationError(
+                "--layout: a step's tiles are dealt out in runs of even cost, cut where fewest sums are sent; leave it out"
+            )
         }
         for (name, value) in [
             ("--max-steps", maxSteps), ("--num-train-epochs", numTrainEpochs), ("--batch-tokens", batchTokens),
