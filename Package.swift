@@ -92,6 +92,9 @@ let package = Package(
             name: "attention-example", dependencies: ["Attention", "MPI", "Matrices", "Plans", "RingAttention"],
             path: "Tests/LibraryExample/Attention"),
         .executableTarget(
+            name: "gradients-example", dependencies: ["Attention", "Matrices", "Plans", "RingAttention"],
+            path: "Tests/LibraryExample/Gradients"),
+        .executableTarget(
             name: "similarity-example",
             dependencies: ["Checkpoints", "Matrices", "Plans", "RingAttention", "Tokenization", "Transformers"],
             path: "Tests/LibraryExample/Similarity"),
@@ -102,7 +105,7 @@ let package = Package(
             name: "LibraryExampleTests",
             dependencies: [
                 "Checkpoints", "Files", "Pipelines", "RingAttention", "annulus", "attention-example",
-                "embedding-example", "similarity-example", .product(name: "Logging", package: "swift-log"),
+                "embedding-example", "gradients-example", "similarity-example", .product(name: "Logging", package: "swift-log"),
             ],
             path: "Tests/LibraryExample/Tests"),
         // What is fuzzed (Tests/Fuzz is a package of its own), and the test that replays the committed inputs.

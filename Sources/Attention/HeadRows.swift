@@ -25,7 +25,7 @@ public struct HeadRows {
     }
 
     /// One row of one head.
-    func row(_ token: Int, _ head: Int) -> UnsafeMutablePointer<Float> {
+    package func row(_ token: Int, _ head: Int) -> UnsafeMutablePointer<Float> {
         base + token * tokenStride + head * headStride
     }
 }

@@ -288,7 +288,7 @@ public enum Oracle {
     }
 
     /// |x̂ − x| for the stored form of each number.
-    private static func roundingErrors(_ values: [Float], _ element: ElementKind) -> [Double] {
+    static func roundingErrors(_ values: [Float], _ element: ElementKind) -> [Double] {
         values.map { element == .float32 ? 0 : abs(Double(roundedToBFloat16($0)) - Double($0)) }
     }
 

@@ -26,6 +26,9 @@ public final class PartialResult: Mergeable {
     /// A plane, dense: so many floats a row as the pool's `planes` say.
     package func plane(_ index: Int) -> UnsafeMutablePointer<Float> { block.pointer + pool.starts[index] }
 
+    /// What the tile gets beside its rows: so many floats as the pool's `tileFloats` say.
+    package var ofTile: UnsafeMutablePointer<Float> { block.pointer + pool.starts[pool.planes.count] }
+
     /// Makes this, the left of the two, the result of the tiles of both, as the pool's operation merges.
     public func merge(right: PartialResult) { pool.merge(self, right) }
 }
@@ -47,21 +50,24 @@ public final class ResultPool: Sendable {
 
     /// Floats of a row in each plane.
     package let planes: [Int]
+    /// Floats of a tile beside those of its rows.
+    package let tileFloats: Int
     let starts: [Int]
     let merge: Merge
     private let blockBytes: Int
     private let free = Mutex<[Block]>([])
 
-    package init(planes: [Int], merge: @escaping Merge) {
+    package init(planes: [Int], tileFloats: Int = 0, merge: @escaping Merge) {
         self.planes = planes
+        self.tileFloats = tileFloats
         self.merge = merge
         starts = planes.reduce(into: [0]) { $0.append($0[$0.count - 1] + $1 * TileGrid.tileSize) }
-        blockBytes = Self.blockBytes(planes)
+        blockBytes = Self.blockBytes(planes, tileFloats: tileFloats)
     }
 
     /// The bytes of one block, which is the memory of one result.
-    public static func blockBytes(_ planes: [Int]) -> Int {
-        TileGrid.tileSize * planes.reduce(0, +) * MemoryLayout<Float>.stride
+    public static func blockBytes(_ planes: [Int], tileFloats: Int = 0) -> Int {
+        (TileGrid.tileSize * planes.reduce(0, +) + tileFloats) * MemoryLayout<Float>.stride
     }
 
     func take() -> Block {

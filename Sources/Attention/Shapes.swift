@@ -32,6 +32,9 @@ public struct HeadShape: Hashable, Sendable {
     /// Query heads for each key/value head.
     @inlinable public var groupSize: Int { queryHeads / keyValueHeads }
 
+    /// The floats of a gradient row of queries or keys: the head dimension rounded up to whole vectors.
+    @inlinable public var paddedHeadDimension: Int { (headDimension + 15) & ~15 }
+
     /// The floats of a partial output row: the value dimension rounded up to whole vectors.
     @inlinable public var paddedValueDimension: Int { (valueDimension + 15) & ~15 }
 }

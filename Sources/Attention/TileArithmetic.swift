@@ -46,6 +46,10 @@ struct TileArithmetic {
         }
     }
 
+    /// What scores have still to be multiplied by, to be in steps, when `scale` is what `load` gave and modifiers, where
+    /// there are any, have been at them.
+    func steps(scale: Float) -> Float { modified ? 1 : scale }
+
     /// The unscaled scores of some rows against the first `columns` keys of a panel of `width`, from a granule on.
     func scores(
         _ queries: UnsafePointer<Float>, rows: Int, panel: UnsafePointer<Float>, width: Int, columns: Int,
@@ -61,14 +65,13 @@ struct TileArithmetic {
         }
     }
 
-    /// Scales, caps and biases scores in place and makes steps of them; `distance` is that of the first key from the
-    /// first row.
+    /// Scales, caps and biases scores in place and multiplies them by `steps`, ANNULUS_STEPS for a softmax; `distance` is
+    /// that of the first key from the first row.
     func modify(
         _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, scale: Float, cap: Float,
-        bias: UnsafePointer<Float>?, reach: Int, slope: Float, distance: Int
+        bias: UnsafePointer<Float>?, reach: Int, slope: Float, distance: Int, steps: Float
     ) {
-        float32.modify_scores(
-            scores, stride, rows, keys, scale, cap, bias, reach, slope, distance, Float(ANNULUS_STEPS))
+        float32.modify_scores(scores, stride, rows, keys, scale, cap, bias, reach, slope, distance, steps)
     }
 
     /// Makes rows of scores into rows of weights, in place; scores that were modified are in steps already.

@@ -31,6 +31,8 @@ public struct OperationShape: Sendable, Hashable {
     public let columns: Columns
     /// Floats that a row gets; they merge over the key tiles it sees. Empty: rows get nothing.
     public let rowResults: [Int]
+    /// Floats that a query tile gets beside those of its rows, with which they travel and merge.
+    public let tileResults: Int
     /// Floats that a key gets; they merge over the query tiles that see it. Empty: keys get nothing.
     public let columnResults: [Int]
     /// Whose heads column results belong to, where there are any.
@@ -43,19 +45,22 @@ public struct OperationShape: Sendable, Hashable {
     ///   - rowOperands: floats that a row brings, plane by plane.
     ///   - columns: what a unit reads of its key tile.
     ///   - rowResults: floats that a row gets, plane by plane.
+    ///   - tileResults: floats that a query tile gets beside those of its rows.
     ///   - columnResults: floats that a key gets, plane by plane.
     ///   - columnResultHeads: whose heads column results belong to, where there are any.
     ///   - flopPerPair: floating-point operations of a visible pair and query head.
-    /// - Precondition: rows or keys get something.
+    /// - Precondition: rows or keys get something; query tiles only where rows do.
     public init(
-        _ name: String, rowOperands: [Int], columns: Columns, rowResults: [Int] = [], columnResults: [Int] = [],
-        columnResultHeads: ResultHeads = .query, flopPerPair: Int
+        _ name: String, rowOperands: [Int], columns: Columns, rowResults: [Int] = [], tileResults: Int = 0,
+        columnResults: [Int] = [], columnResultHeads: ResultHeads = .query, flopPerPair: Int
     ) {
         precondition(!rowResults.isEmpty || !columnResults.isEmpty, "an operation gives something")
+        precondition(tileResults == 0 || !rowResults.isEmpty, "what tiles get travels with what rows get")
         self.name = name
         self.rowOperands = rowOperands
         self.columns = columns
         self.rowResults = rowResults
+        self.tileResults = tileResults
         self.columnResults = columnResults
         self.columnResultHeads = columnResultHeads
         self.flopPerPair = flopPerPair
@@ -102,6 +107,8 @@ public struct TileCall {
     public var rowOperands: [HeadRows]
     /// Where whole results of this rank's rows go, by the operation's own count; nil: nowhere.
     public var rowResults: [HeadRows?]
+    /// Where those of its query tiles go, a row a tile, zeros where it meets nothing; nil: nowhere.
+    public var tileResults: HeadRows?
     /// Where whole results of this rank's keys go.
     public var columnResults: [HeadRows?]
 
@@ -110,15 +117,17 @@ public struct TileCall {
     ///   - contents: what the relative positions of the score modifiers are to this call, where there are any.
     ///   - rowOperands: a plane for each of the operation's.
     ///   - rowResults: an entry for each row result that the operation writes, nil where it is not wanted.
+    ///   - tileResults: where what query tiles get goes, a row for each of this rank's.
     ///   - columnResults: an entry for each column result that it writes, likewise.
     public init(
         scale: Float, contents: PositionContents? = nil, rowOperands: [HeadRows], rowResults: [HeadRows?] = [],
-        columnResults: [HeadRows?] = []
+        tileResults: HeadRows? = nil, columnResults: [HeadRows?] = []
     ) {
         self.scale = scale
         self.contents = contents
         self.rowOperands = rowOperands
         self.rowResults = rowResults
+        self.tileResults = tileResults
         self.columnResults = columnResults
     }
 }
@@ -182,6 +191,10 @@ package class TileWorker {
 
     /// Takes the row operands of a query tile and head, for the pairs that follow.
     package func load(_ rows: TileRows, of call: TileCall) { preconditionFailure("an operation loads its rows") }
+
+    /// Takes the packed columns of a key tile and head, for the pairs that follow: an operation that goes by columns meets
+    /// one key tile and head after another, and makes what other forms it needs of them once.
+    package func load(columns: UnsafePointer<Float>, keys: Int, capacity: Int) {}
 
     /// Runs a unit.
     /// - Parameters:

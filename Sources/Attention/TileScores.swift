@@ -66,8 +66,7 @@ final class TileScores {
     /// at `buffer.pointer + r · stride`. Of keys that no row of the strip sees, in whole granules, there are none.
     func forEachStrip(of pair: TilePair, _ body: (Strip) -> Void) {
         let (keys, rows, distance) = (pair.keys.count, pair.rows.count, pair.distance)
-        let visible =
-            pair.isWhole ? nil : masks.mask(mask, queryTile: pair.queryTile, keyTile: pair.keyTile, in: pair.sequence)
+        let visible = visible(of: pair)
         if let positions, let contents {
             positions.load(
                 contents, head: head, tile: pair.columns, keys: keys, capacity: pair.capacity, rows: rows,
@@ -104,19 +103,58 @@ final class TileScores {
                 positions.add(
                     contents, to: buffer.pointer, stride: Self.stride, row: strip.row, rows: strip.rows, keys: there)
             }
-            modify(rows: strip.rows, keys: there, distance: distance)
+            modify(
+                buffer.pointer + there.lowerBound, stride: Self.stride, rows: strip.rows, keys: there.count,
+                distance: distance + there.lowerBound)
         }
     }
 
-    /// What is left of the scale, cap and biases of some keys' scores.
-    private func modify(rows: Int, keys: Range<Int>, distance: Int) {
+    /// Which keys the rows of a pair see, where some do not see all.
+    func visible(of pair: TilePair) -> TileMask? {
+        pair.isWhole ? nil : masks.mask(mask, queryTile: pair.queryTile, keyTile: pair.keyTile, in: pair.sequence)
+    }
+
+    /// Makes the scores of some of the loaded rows against the keys of one panel, seen or not; without relative positions.
+    /// - Parameters:
+    ///   - key: the panel's first key.
+    ///   - target: row r of them goes to `target + r · panelWidth`.
+    ///   - capped: takes the scores as the softcap leaves them, in natural units, before biases; nil where nobody asks.
+    func score(
+        _ rows: Range<Int>, panel key: Int, of pair: TilePair, into target: UnsafeMutablePointer<Float>,
+        capped: UnsafeMutablePointer<Float>? = nil
+    ) {
+        precondition(positions == nil, "relative positions are added strip by strip")
+        let (keys, stride) = (min(PackedTile.panelWidth, pair.keys.count - key), PackedTile.panelWidth)
+        let width = layout.width(at: key, of: pair.capacity)
+        arithmetic.scores(
+            queries.pointer + rows.lowerBound * layout.queryStride, rows: rows.count,
+            panel: pair.columns + key * layout.queryStride, width: width, columns: layout.padded(keys), into: target,
+            stride: stride)
+        modify(
+            target, stride: stride, rows: rows.count, keys: keys, distance: pair.distance + key - rows.lowerBound,
+            capped: capped)
+    }
+
+    /// What is left of the scale, cap and biases of some scores, the first of which are `distance` apart; see `score`.
+    private func modify(
+        _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, distance: Int,
+        capped: UnsafeMutablePointer<Float>? = nil
+    ) {
         if modifiers.leavesScores { return }
+        var (scale, cap) = (self.scale, modifiers.softcap ?? 0)
+        if let capped {
+            // In two steps, with the bits of one: times 1 is exact.
+            arithmetic.modify(
+                scores, stride: stride, rows: rows, keys: keys, scale: scale, cap: cap, bias: nil, reach: 0, slope: 0,
+                distance: distance, steps: 1)
+            for row in 0..<rows { (capped + row * stride).update(from: scores + row * stride, count: keys) }
+            (scale, cap) = (1, 0)
+        }
         let slope = modifiers.alibiSlopes?[head] ?? 0
         func call(_ bias: UnsafePointer<Float>?, _ reach: Int) {
             arithmetic.modify(
-                buffer.pointer + keys.lowerBound, stride: Self.stride, rows: rows, keys: keys.count, scale: scale,
-                cap: modifiers.softcap ?? 0,
-                bias: bias, reach: reach, slope: slope, distance: distance + keys.lowerBound)
+                scores, stride: stride, rows: rows, keys: keys, scale: scale, cap: cap, bias: bias, reach: reach,
+                slope: slope, distance: distance, steps: Float(ANNULUS_STEPS))
         }
         guard let relative = modifiers.relativeBias else { return call(nil, 0) }
         relative.table.withUnsafeBufferPointer { table in

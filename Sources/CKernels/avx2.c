@@ -30,6 +30,8 @@ static inline __attribute__((always_inline)) __m256i lookup_eight(__m256i n) {
 #define TERMS_A_LINE 4
 #include "kernels_generic.h"
 
+#include "gradients_generic.h"
+
 #include "flushing.h"
 
 #include "bfloat16_generic.h"

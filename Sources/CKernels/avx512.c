@@ -8,5 +8,7 @@
 #define ANNULUS_SET avx512
 #include "kernels_generic.h"
 
+#include "gradients_generic.h"
+
 #pragma clang attribute pop
 #endif

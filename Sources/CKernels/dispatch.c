@@ -26,6 +26,26 @@ const annulus_kernels *annulus_kernels_reference_of(int index) {
   return set ? &annulus_kernels_reference : NULL;
 }
 
+const annulus_gradient_kernels *annulus_gradient_kernels_available(int index) {
+  const annulus_kernels *set = annulus_kernels_available(index);
+  if (!set) return NULL;
+#if defined(__x86_64__)
+  if (set == &annulus_kernels_avx2) return &annulus_gradient_kernels_avx2;
+  if (set == &annulus_kernels_avx512) return &annulus_gradient_kernels_avx512;
+#elif defined(__aarch64__)
+  if (set == &annulus_kernels_neon) return &annulus_gradient_kernels_neon;
+#endif
+  return &annulus_gradient_kernels_reference;
+}
+
+const annulus_gradient_kernels *annulus_gradient_kernels_reference_of(int index) {
+  const annulus_kernels *set = annulus_kernels_available(index);
+#if defined(__x86_64__)
+  if (set == &annulus_kernels_avx512) return &annulus_gradient_kernels_reference_tabled;
+#endif
+  return set ? &annulus_gradient_kernels_reference : NULL;
+}
+
 const annulus_bfloat16_kernels *annulus_bfloat16_kernels_reference_of(int index) {
   const annulus_kernels *set = annulus_kernels_available(index);
 #if defined(__x86_64__)

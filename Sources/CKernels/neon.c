@@ -9,6 +9,8 @@
 #define ACCUMULATORS 6
 #include "kernels_generic.h"
 
+#include "gradients_generic.h"
+
 #include "flushing.h"
 
 #include "bfloat16_generic.h"

@@ -8,4 +8,6 @@
 #define ACCUMULATORS 4
 #include "kernels_generic.h"
 
+#include "gradients_generic.h"
+
 #include "bfloat16_generic.h"

@@ -9,6 +9,8 @@
 #define ACCUMULATORS 4
 #include "kernels_generic.h"
 
+#include "gradients_generic.h"
+
 #include "bfloat16_generic.h"
 
 #endif

@@ -18,6 +18,9 @@ public struct KernelSet: Sendable, Hashable {
     /// The table of the bfloat16 functions, documented in `annulus_bfloat16_kernels.h`.
     public var bfloat16Functions: annulus_bfloat16_kernels { annulus_bfloat16_kernels_available(index).pointee }
 
+    /// The table of the functions of gradients, documented in `annulus_gradient_kernels.h`.
+    public var gradientFunctions: annulus_gradient_kernels { annulus_gradient_kernels_available(index).pointee }
+
     /// Whether two sets give the same bits in everything, weights of a softmax too.
     public func hasBits(of other: KernelSet) -> Bool {
         functions.tabled_weights == other.functions.tabled_weights

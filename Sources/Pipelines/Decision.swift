@@ -199,7 +199,7 @@ enum PlanInputs {
         let heads = problem.heads
         hash.update(
             data: Data(
-                "\(Release.version) \(kernel) \(strategy.rawValue) \(problem.element.rawValue) \(problem.narrowsWire) \(problem.mask)"
+                "\(Release.version) \(kernel) \(strategy.rawValue) \(problem.element.rawValue) \(problem.narrowsWire) \(problem.mask) \(problem.operation)"
                     .utf8))
         add([
             TileGrid.tileSize, heads.queryHeads, heads.keyValueHeads, heads.headDimension, heads.valueDimension,

@@ -41,7 +41,7 @@ public struct Plan: Sendable {
     ///
     /// Columns: what the operation reads of the packed panels of each tile, once for each key/value head, in half of
     /// the bytes where `narrowsWire`. Rows: 4 bytes a float that the operation's rows bring, a row and head. Results: 4
-    /// bytes a float of the operation's results, a row or key, head and maximal subtree.
+    /// bytes a float of the operation's results, a row, query tile or key, head and maximal subtree.
     public func bytes(of payload: Payload) -> Int {
         switch payload {
         case .columns(let tiles, let heads):
@@ -50,9 +50,9 @@ public struct Plan: Sendable {
         case .rows(let tiles, let heads):
             return problem.rows(of: tiles) * 4 * problem.operation.rowOperandFloats * heads.count
         case .rowResults(let units):
-            let perRow = 4 * problem.operation.rowResultFloats * units.heads.count
+            let (perRow, perTile) = (problem.operation.rowResultFloats, problem.operation.tileResults)
             return units.queries.reduce(0) {
-                $0 + problem.queries.numbering.tokens(of: $1).count * perRow
+                $0 + 4 * units.heads.count * (problem.queries.numbering.tokens(of: $1).count * perRow + perTile)
                     * problem.subtrees(of: $1, in: units.keys).count
             }
         case .columnResults(let units):

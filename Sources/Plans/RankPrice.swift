@@ -206,7 +206,9 @@ struct RankWalk {
                 blocks += count
             }
             return (
-                Double(rows * 4 * problem.operation.rowResultFloats * units.heads.count), 0,
+                Double(
+                    4 * (rows * problem.operation.rowResultFloats + blocks * problem.operation.tileResults)
+                        * units.heads.count), 0,
                 Double(blocks * units.heads.count) * table.rowBlockBytes
             )
         case .columnResults(let units):

@@ -28,7 +28,8 @@ struct TileTable: Sendable {
     init(_ dependencies: TileDependencies) {
         let problem = dependencies.problem
         flopPerPair = Double(problem.operation.flopPerPair)
-        rowBlockBytes = Double(ResultPool.blockBytes(problem.operation.rowResults))
+        rowBlockBytes = Double(
+            ResultPool.blockBytes(problem.operation.rowResults, tileFloats: problem.operation.tileResults))
         columnBlockBytes = Double(ResultPool.blockBytes(problem.operation.columnResults))
         firstKeyTile = (0..<problem.queries.numbering.tileCount).map {
             problem.keys.numbering.firstTile[problem.queries.numbering.sequence(of: $0)]

@@ -19,6 +19,8 @@ struct SideTile {
     let count: Int
     /// Which of the rank's own rows, or keys, it holds; nil for a tile of another rank.
     let own: Range<Int>?
+    /// Its place among the rank's own tiles; nil likewise.
+    let place: Int?
     /// The tiles of the other side that it meets, by their number in the batch; for a query tile also those it sees
     /// entirely.
     let meets: VisibleTiles
@@ -28,7 +30,7 @@ struct SideTile {
     /// The maximal subtrees that some tiles of the other side fill.
     func subtrees(in others: Runs) -> [TreeNode] { TreeNode.maximal(in: others.shifted(by: -firstOther), of: tree) }
 
-    static func query(_ number: Int, of problem: AttentionProblem, firstRow: Int?) -> SideTile {
+    static func query(_ number: Int, of problem: AttentionProblem, firstRow: Int?, place: Int?) -> SideTile {
         let sequence = problem.queries.numbering.sequence(of: number)
         let first = problem.keys.numbering.firstTile[sequence]
         let count = problem.queries.numbering.tokens(of: number).count
@@ -37,10 +39,11 @@ struct SideTile {
             number: number, sequence: problem.shapes[sequence],
             index: number - problem.queries.numbering.firstTile[sequence],
             firstOther: first,
-            count: count, own: firstRow.map { $0..<$0 + count }, meets: visible, tree: visible.any.shifted(by: -first))
+            count: count, own: firstRow.map { $0..<$0 + count }, place: place, meets: visible,
+            tree: visible.any.shifted(by: -first))
     }
 
-    static func key(_ number: Int, of plan: Plan, firstKey: Int?) -> SideTile {
+    static func key(_ number: Int, of plan: Plan, firstKey: Int?, place: Int?) -> SideTile {
         let problem = plan.problem
         let sequence = problem.keys.numbering.sequence(of: number)
         let first = problem.queries.numbering.firstTile[sequence]
@@ -50,7 +53,8 @@ struct SideTile {
             number: number, sequence: problem.shapes[sequence],
             index: number - problem.keys.numbering.firstTile[sequence],
             firstOther: first,
-            count: count, own: firstKey.map { $0..<$0 + count }, meets: VisibleTiles(any: readers, all: Runs()),
+            count: count, own: firstKey.map { $0..<$0 + count }, place: place,
+            meets: VisibleTiles(any: readers, all: Runs()),
             tree: readers.shifted(by: -first))
     }
 }
@@ -138,11 +142,15 @@ final class SideResults {
 }
 
 extension PartialResult {
-    /// Appends the planes of the rows in use.
+    /// Appends the planes of the rows in use, and what the tile has beside them.
     func append(to message: inout MessagePieces) {
         for (index, width) in pool.planes.enumerated() {
             let bytes = rows * width * MemoryLayout<Float>.stride
             message.append(UnsafeMutableRawBufferPointer(start: plane(index), count: bytes), keeping: self)
+        }
+        if pool.tileFloats > 0 {
+            let bytes = pool.tileFloats * MemoryLayout<Float>.stride
+            message.append(UnsafeMutableRawBufferPointer(start: ofTile, count: bytes), keeping: self)
         }
     }
 }

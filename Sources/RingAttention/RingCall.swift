@@ -259,9 +259,7 @@ final class RingCall {
         }
         arrivals.columns.forEach { columns.add($0) }
         arrivals.rows.forEach { foreignRows.add($0) }
-        merge(arrivals.rowResults) { [call] reduction, whole, worker in
-            worker.finishRows(whole, first: reduction.tile.own?.lowerBound ?? 0, head: reduction.head, of: call)
-        }
+        merge(arrivals.rowResults) { reduction, whole, worker in finishRows(whole, of: reduction, worker) }
         merge(arrivals.columnResults) { [call] reduction, whole, worker in
             worker.finishColumns(whole, first: reduction.tile.own?.lowerBound ?? 0, head: reduction.head, of: call)
         }

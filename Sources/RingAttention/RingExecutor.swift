@@ -57,7 +57,9 @@ public final class RingExecutor {
         wire = problem.narrowsWire ? Wire(kernels: kernels, threads: threads) : nil
         workers = (0..<threads.threads).map { _ in operation.makeWorker() }
         clocks = workers.map { _ in UnitClock() }
-        rowPool = operation.mergeRows.map { ResultPool(planes: operation.shape.rowResults, merge: $0) }
+        rowPool = operation.mergeRows.map {
+            ResultPool(planes: operation.shape.rowResults, tileFloats: operation.shape.tileResults, merge: $0)
+        }
         columnPool = operation.mergeColumns.map { ResultPool(planes: operation.shape.columnResults, merge: $0) }
         queryTiles = Self.queryTiles(of: plan)
         keyTiles = columnPool == nil ? [:] : Self.keyTiles(of: plan)
@@ -89,14 +91,14 @@ public final class RingExecutor {
         let problem = plan.problem
         var tiles: [Int: SideTile] = [:]
         var row = 0
-        for number in problem.queries.tiles(of: plan.rank) {
-            let tile = SideTile.query(number, of: problem, firstRow: row)
+        for (place, number) in problem.queries.tiles(of: plan.rank).enumerated() {
+            let tile = SideTile.query(number, of: problem, firstRow: row, place: place)
             tiles[number] = tile
             row += tile.count
         }
         plan.forEachUnits { units in
             for number in units.queries where tiles[number] == nil {
-                tiles[number] = .query(number, of: problem, firstRow: nil)
+                tiles[number] = .query(number, of: problem, firstRow: nil, place: nil)
             }
         }
         return tiles
@@ -106,14 +108,14 @@ public final class RingExecutor {
     private static func keyTiles(of plan: Plan) -> [Int: SideTile] {
         var tiles: [Int: SideTile] = [:]
         var key = 0
-        for number in plan.problem.keys.tiles(of: plan.rank) {
-            let tile = SideTile.key(number, of: plan, firstKey: key)
+        for (place, number) in plan.problem.keys.tiles(of: plan.rank).enumerated() {
+            let tile = SideTile.key(number, of: plan, firstKey: key, place: place)
             tiles[number] = tile
             key += tile.count
         }
         plan.forEachUnits { units in
             for number in units.keys where tiles[number] == nil {
-                tiles[number] = .key(number, of: plan, firstKey: nil)
+                tiles[number] = .key(number, of: plan, firstKey: nil, place: nil)
             }
         }
         return tiles

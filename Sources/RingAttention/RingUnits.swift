@@ -62,8 +62,15 @@ extension RingCall {
     }
 
     private func insert(_ result: PartialResult, of reduction: Reduction, at keyTile: Int, _ worker: TileWorker) {
-        reduction.insert(result, at: TreeNode(tile: keyTile)) {
-            worker.finishRows($0, first: reduction.tile.own?.lowerBound ?? 0, head: reduction.head, of: call)
+        reduction.insert(result, at: TreeNode(tile: keyTile)) { finishRows($0, of: reduction, worker) }
+    }
+
+    /// Writes what the rows of a query tile of this rank, and the tile itself, have got.
+    func finishRows(_ whole: PartialResult, of reduction: Reduction, _ worker: TileWorker) {
+        let (tile, head) = (reduction.tile, reduction.head)
+        worker.finishRows(whole, first: tile.own?.lowerBound ?? 0, head: head, of: call)
+        if let target = call.tileResults, let place = tile.place {
+            target.row(place, head).update(from: whole.ofTile, count: problem.operation.tileResults)
         }
     }
 
@@ -110,6 +117,9 @@ extension RingCall {
     private func compute(_ work: ColumnWork, _ worker: TileWorker, poll: () -> Void) {
         guard let pool = executor.columnPool else { return }
         let (tile, keyHead) = (work.reduction.tile, work.queryHeads.lowerBound / problem.heads.groupSize)
+        worker.load(
+            columns: columns.tile(tile.number, head: keyHead), keys: tile.count,
+            capacity: problem.keys.numbering.capacity(of: tile.number))
         for (place, query) in work.queries.enumerated() {
             let result = PartialResult(rows: tile.count, from: pool)
             for (offset, head) in work.queryHeads.enumerated() {
@@ -133,7 +143,12 @@ extension RingCall {
         if rowResults != nil {
             for tile in executor.queryTiles.values where tile.tree.isEmpty {
                 guard let rows = tile.own else { continue }
-                for head in 0..<problem.heads.queryHeads { worker.finishUnseeing(rows: rows, head: head, of: call) }
+                for head in 0..<problem.heads.queryHeads {
+                    worker.finishUnseeing(rows: rows, head: head, of: call)
+                    if let target = call.tileResults, let place = tile.place {
+                        target.row(place, head).update(repeating: 0, count: problem.operation.tileResults)
+                    }
+                }
             }
         }
         if columnResults != nil {

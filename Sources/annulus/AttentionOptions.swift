@@ -29,6 +29,9 @@ struct AttentionOptions: ParsableArguments {
     @Option(help: ArgumentHelp(MaskInput.help))
     var mask: String = "full"
 
+    @Flag(help: "The gradients of the attention, five products, after it was done once.")
+    var backward = false
+
     mutating func validate() throws {
         try MaskInput.check(mask)
         // Sizes whose products stay far below the largest integer.
@@ -71,8 +74,11 @@ struct AttentionOptions: ParsableArguments {
         return result
     }
 
-    /// Bytes of a token's query and output.
-    private var bytesPerToken: Double { Double(4 * heads * (headDim + (valueDim ?? headDim))) }
+    /// Bytes of a token's query and output; for gradients also of theirs, of m, ℓ, L and D, and of those of keys and values.
+    private var bytesPerToken: Double {
+        let width = headDim + (valueDim ?? headDim)
+        return Double(4 * (backward ? heads * (2 * width + 4) + (kvHeads ?? heads) * width : heads * width))
+    }
 
     /// What the rows of a benchmark or a plan say of it.
     var fields: [(name: String, value: BenchValue)] {
@@ -80,7 +86,7 @@ struct AttentionOptions: ParsableArguments {
             ("length", .integer(length)), ("query_length", .integer(queryLength ?? length)), ("heads", .integer(heads)),
             ("kv_heads", .integer(kvHeads ?? heads)), ("head_dim", .integer(headDim)),
             ("value_dim", .integer(valueDim ?? headDim)),
-            ("mask", .text(mask)),
+            ("mask", .text(mask)), ("backward", .truth(backward)),
         ]
     }
 }

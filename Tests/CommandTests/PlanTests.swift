@@ -44,14 +44,15 @@ import Testing
         }
     }
 
-    /// The bytes of a plan are those that a job sends.
-    @Test(arguments: ["pass-kv", "pass-q", "all-gather", "head-exchange", "hybrid", "tree"]) func bytesAreThoseOfARun(
-        strategy: String
-    ) throws {
-        let job = [
-            "--length", "3000", "--heads", "4", "--head-dim", "16", "--mask", "causal", "--strategy", strategy,
-            "--layout", "zigzag", "--format", "json",
-        ]
+    /// The bytes of a plan are those that a job sends, of attention and of its gradients.
+    @Test(
+        arguments: ["pass-kv", "pass-q", "all-gather", "head-exchange", "hybrid", "tree"], [[], ["--backward"]])
+    func bytesAreThoseOfARun(strategy: String, pass: [String]) throws {
+        let job =
+            pass + [
+                "--length", "3000", "--heads", "4", "--head-dim", "16", "--mask", "causal", "--strategy", strategy,
+                "--layout", "zigzag", "--format", "json",
+            ]
         let cluster =
             #"{"kinds": [{"nodes": 4, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 1, "between": {"latency_us": 1, "gbit_per_s": 1}}]}"#
         let planned = try rows(try plan(cluster, job))

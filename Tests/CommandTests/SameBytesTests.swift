@@ -223,7 +223,7 @@ import Testing
         var hashes: [String: [String]] = [:]
         for options in [
             [], ["--query-length", "301", "--mask", "causal"], ["--value-dim", "24"], ["--softcap", "3"], ["--alibi"],
-            ["--relative-bias", "40"], ["--sinks"],
+            ["--relative-bias", "40"], ["--sinks"], ["--backward"], ["--backward", "--softcap", "3"],
         ] {
             for spread: Spread in [.alone, .mpirun(3), .virtual(7)] {
                 let run = try CommandRun.annulus(
@@ -235,11 +235,12 @@ import Testing
                 hashes[try #require(row["sha256"] as? String), default: []].append("\(options), \(spread)")
             }
         }
-        #expect(hashes.count == 7 && hashes.values.allSatisfy { $0.count == 3 }, "\(hashes)")
+        #expect(hashes.count == 9 && hashes.values.allSatisfy { $0.count == 3 }, "\(hashes)")
         for (options, named) in [
             (["--softcap", "-1"], "--softcap"), (["--relative-bias", "-1"], "--relative-bias"),
             (["--query-length", "0"], "--query-length"),
             (["--query-length", "30", "--mask", "global(1)"], "self-attention"),
+            (["--backward", "--top-k", "3"], "--top-k"),
         ] {
             let run = try CommandRun.annulus(["bench", "attention"] + small + options, .virtual(2))
             #expect(run.status == 64 && run.errors.contains(named), "\(run.errors)")

@@ -45,6 +45,32 @@ func registerGeneratedChecks(_ checks: inout Checks) {
         }
         if let fault { throw fault }
     }
+
+    checks.register("gradients of generated cases: oracle, the bytes of one virtual rank, those sent by the formula") {
+        transport in
+        let seed = try sum(of: transport.rank.index == 0 ? givenSeed : 0, transport)
+        var fault: (any Error)?
+        for number in 0..<caseCount {
+            var ringCase = RandomCase.ringCase(
+                seed: seed &* 3_000_017 &+ UInt64(transport.size * caseCount + number), longest: 540)
+            ringCase.strategy = Strategy.allCases[number % Strategy.allCases.count]
+            let gradients = try ringCase.differentiate(on: transport, threads: 1 + number % 2)
+            let given = ringCase
+            let alone = try VirtualRanks.run(count: 1, seed: 1) { try given.differentiate(on: $0) }[0]
+            let sent = try sum(of: UInt64(gradients.bytesSent), transport)
+            do {
+                let disagreement = ringCase.disagreement(gradients)
+                try expect(disagreement == nil, "\(disagreement ?? "") in \(ringCase)")
+                try expect(gradients.bits == alone.bits, "other bits than on one virtual rank: \(ringCase)")
+                try expectEqual(
+                    Int(sent), ByteFormula(ringCase.gradientProblem(ranks: transport.size)).bytes(ringCase.strategy),
+                    "bytes of \(ringCase)")
+            } catch {
+                fault = fault ?? error
+            }
+        }
+        if let fault { throw fault }
+    }
 }
 
 /// The sum of a number over all ranks. Collective.

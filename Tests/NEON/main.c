@@ -16,6 +16,10 @@
 #include "annulus_bfloat16_kernels.h"
 #define HAS_BFLOAT16 1
 #endif
+#if __has_include("annulus_gradient_kernels.h")
+#include "annulus_gradient_kernels.h"
+#define HAS_GRADIENTS 1
+#endif
 
 // ---- inputs and results -------------------------------------------------------------------------
 
@@ -361,6 +365,80 @@ static const Check checks[] = {
   {"modify_scores", check_modify_scores},
 };
 
+// ---- the same for gradients ---------------------------------------------------------------------
+
+#if HAS_GRADIENTS
+static void check_transposed_products(const annulus_gradient_kernels *set, Run *run) {
+  FOR_EACH(ptrdiff_t, rows, row_counts)
+    FOR_EACH(ptrdiff_t, depth, depths)
+      for (ptrdiff_t width = 16; width <= 64; width += 16) {
+        fill(run, a, *depth * (*rows + 3), 2), fill(run, b, *depth * width, 2), fill(run, c, *rows * width, 1);
+        set->transposed_panel_product(a, *rows + 3, *rows, b, *depth, width, width, c, width, (int)(*rows % 3));
+        keep(run, c, *rows * width);
+      }
+}
+
+static void check_masked_transposed_products(const annulus_gradient_kernels *set, Run *run) {
+  for (ptrdiff_t rows = 1; rows <= 64; rows += 9)
+    for (ptrdiff_t width = 16; width <= 64; width += 16) {
+      fill_masks(run, masks, COUNT(masks));
+      fill(run, a, 250 * 64, 2)[0] = NAN;  // Not to be seen through a mask.
+      fill(run, b, 250 * width, 2), fill(run, c, 64 * width, 1);
+      set->masked_transposed_panel_product(a, 64, rows, b, 250, width, c, width, (int)(rows % 2), masks, 1);
+      keep(run, c, 64 * width);
+    }
+}
+
+static void check_differentiate_rows(const annulus_gradient_kernels *set, Run *run) {
+  for (ptrdiff_t keys = 1; keys <= 64; keys += 21)
+    for (int masked = 0; masked < 2; masked++) {
+      fill(run, a, 40 * 64, 40), fill(run, b, 40 * 64, 2), fill(run, row_sum, 40, 1);
+      for (int r = 0; r < 40; r++) row_max[r] = 50 + r;
+      row_max[5] = -INFINITY, row_max[6] = NAN;
+      fill_masks(run, masks, COUNT(masks));
+      set->differentiate_rows(a, 64, b, 64, 40, keys, masked ? masks : NULL, 4, 1.25f, row_max, row_sum, c, 80, d, 64);
+      keep_rows(run, c, 40, (keys + 15) / 16 * 16, 80);
+      keep_rows(run, d, 40, (keys + 15) / 16 * 16, 64);
+      set->uncap_rows(d, 64, 40, keys, masked ? masks : NULL, 4, fill(run, a, 40 * 64, 3), 64, 3.0f);
+      keep_rows(run, d, 40, keys, 64);
+    }
+}
+
+static void check_diagonals(const annulus_gradient_kernels *set, Run *run) {
+  for (ptrdiff_t reach = 0; reach <= 90; reach += 30)
+    for (ptrdiff_t keys = 1; keys <= 64; keys += 21)
+      for (ptrdiff_t distance = -120; distance <= 120; distance += 40) {
+        fill(run, b, 2 * reach + 1, 1);
+        set->add_diagonals(fill(run, a, 40 * 64, 1), 64, 40, keys, distance, reach, b);
+        keep(run, b, 2 * reach + 1);
+      }
+}
+
+static void check_gradient_rows(const annulus_gradient_kernels *set, Run *run) {
+  FOR_EACH(ptrdiff_t, columns, depths) {
+    fill(run, a, 40 * *columns, 2), fill(run, b, 40 * *columns, 2), fill(run, row_sum, 40, 1);
+    set->dot_rows(40, *columns, a, *columns, b, *columns, c, 2);
+    keep_rows(run, c, 40, 1, 2);
+    set->pack_scaled(a, *columns, 40, *columns, row_sum, c);
+    keep(run, c, 40 * ((*columns + 15) / 16 * 16));
+    set->widen_panel(a, *columns, 48, d);
+    keep(run, d, *columns * 48);
+  }
+}
+
+typedef struct {
+  const char *name;
+  void (*run)(const annulus_gradient_kernels *, Run *);
+} GradientCheck;
+static const GradientCheck gradient_checks[] = {
+  {"transposed_panel_product", check_transposed_products},
+  {"masked_transposed_panel_product", check_masked_transposed_products},
+  {"differentiate_rows", check_differentiate_rows},
+  {"add_diagonals", check_diagonals},
+  {"gradient_rows", check_gradient_rows},
+};
+#endif
+
 // ---- the same for bfloat16 ----------------------------------------------------------------------
 
 #if HAS_BFLOAT16
@@ -627,6 +705,20 @@ int main(int count, char **arguments) {
       *(same(annulus_kernels_available(i)->name, check->name) ? &passed : &failed) += 1;
     }
   }
+#if HAS_GRADIENTS
+  FOR_EACH(GradientCheck, check, gradient_checks) {
+    restart(&reference);
+    check->run(annulus_gradient_kernels_available(0), &reference);
+    record(file, check->name);
+    for (int i = 1; annulus_kernels_available(i); i++) {
+      restart(&reference);
+      check->run(annulus_gradient_kernels_reference_of(i), &reference);
+      restart(&tested);
+      check->run(annulus_gradient_kernels_available(i), &tested);
+      *(same(annulus_kernels_available(i)->name, check->name) ? &passed : &failed) += 1;
+    }
+  }
+#endif
 #if HAS_BFLOAT16
   FOR_EACH(BFloat16Check, check, bfloat16_checks) {
     restart(&reference);

@@ -11,7 +11,9 @@ import Tiles
     ]
     static let rankCounts = [1, 2, 3, 4, 5, 7, 8, 16]
 
-    @Test(arguments: Layout.allCases, lengthLists) func everyTileHasOneOwner(layout: Layout, lengths: [Int]) {
+    @Test(arguments: Layout.allCases, lengthLists) func everyTileHasOneOwner(
+        layout: Layout, lengths: [Int]
+    ) {
         for count in Self.rankCounts {
             let sharding = Sharding(lengths: lengths, layout: layout, rankCount: count)
             var owners = Array(repeating: 0, count: sharding.numbering.tileCount)
@@ -40,7 +42,8 @@ import Tiles
                 let sharding = Sharding(lengths: [70_000], layout: layout, rankCount: count)
                 let tokens = (0..<count).map { sharding.tokenCount(of: Rank($0)) }
                 let slack = layout == .contiguous ? 1 : 2
-                #expect(tokens.max()! - tokens.min()! <= slack * TileGrid.tileSize, "\(layout), \(count) ranks")
+                #expect(
+                    tokens.max()! - tokens.min()! <= slack * TileGrid.tileSize, "\(layout), \(count) ranks")
             }
         }
     }
@@ -65,10 +68,8 @@ import Tiles
     private static func operations(_ heads: HeadShape) -> [OperationShape] {
         [
             .receive(heads),
-            OperationShape(
-                "differentiate", rowOperands: [8, 8, 1, 1, 1], columns: .keysAndValues, rowResults: [8],
-                columnResults: [8, 8],
-                columnResultHeads: .keyValue, flopPerPair: 80),
+            .differentiate(
+                heads, ScoreModifiers(relativeBias: .init(table: Array(repeating: 0, count: 9), reach: 1))),
         ]
     }
 
@@ -118,24 +119,28 @@ import Tiles
     @Test func balancedLayoutsAreBalanced() {
         let heads = HeadShape(heads: 12, headDimension: 64)
         let whole = SequenceShape(length: 40_000)
-        let mixed = [3, 20_000, 17, 256, 4_000, 1_000, 600, 60_000, 5, 0] + (0..<400).map { 20 + $0 % 380 }
+        let mixed =
+            [3, 20_000, 17, 256, 4_000, 1_000, 600, 60_000, 5, 0] + (0..<400).map { 20 + $0 % 380 }
         let packed = Mask.documents(DocumentMask(queries: mixed, keys: mixed)).pieces(
             of: SequenceShape(length: mixed.reduce(0, +)))
         let cases: [(mask: Mask, shapes: [SequenceShape])] = [
             (.causal, [whole]), (.full, [whole]), (.window(left: 512, right: 512), [whole]),
             (.window(left: 4000, right: 0), [whole]),
-            (.or(.global(Runs(0..<300)), .window(left: 200, right: 200)), [whole]), (.not(.causal), [whole]),
+            (.or(.global(Runs(0..<300)), .window(left: 200, right: 200)), [whole]),
+            (.not(.causal), [whole]),
             // Documents that stay one sequence, since they are only one side of a disjunction.
             (
                 .or(
-                    .documents(DocumentMask(queries: [30_000, 9_000, 1_000], keys: [30_000, 9_000, 1_000])), .prefix(1)),
+                    .documents(DocumentMask(queries: [30_000, 9_000, 1_000], keys: [30_000, 9_000, 1_000])),
+                    .prefix(1)),
                 [whole]
             ),
             (packed.mask, packed.pieces), (.full, mixed.map { SequenceShape(length: $0) }),
             (.causal, mixed.map { SequenceShape(length: $0) }),
         ]
         for (mask, shapes) in cases {
-            let costs = AttentionProblem.costs(shapes: shapes, mask: mask, heads: heads, denseFlopPerToken: 4e6)
+            let costs = AttentionProblem.costs(
+                shapes: shapes, mask: mask, heads: heads, denseFlopPerToken: 4e6)
             let total = costs.reduce(0, +)
             for count in [1, 2, 3, 5, 8] {
                 let uneven = (0..<count).map { 1 + Double($0 % 3) }
@@ -158,7 +163,8 @@ import Tiles
                         "\(count) ranks of speeds \(speed): \(slowest / least), \(mask)")
                     let tokens = (0..<count).map { problem.queries.tokenCount(of: Rank($0)) }
                     let mostTokens =
-                        Sharding.tokenCap * Double(tokens.reduce(0, +)) / Double(count) + Double(TileGrid.tileSize)
+                        Sharding.tokenCap * Double(tokens.reduce(0, +)) / Double(count)
+                        + Double(TileGrid.tileSize)
                     #expect(Double(tokens.max()!) <= mostTokens)
                 }
             }
@@ -166,14 +172,16 @@ import Tiles
     }
 
     @Test func aFasterRankGetsMore() {
-        let sharding = Sharding(lengths: [100_000], layout: .balanced, rankCount: 3, speeds: [1, 0.5, 0.5])
+        let sharding = Sharding(
+            lengths: [100_000], layout: .balanced, rankCount: 3, speeds: [1, 0.5, 0.5])
         let tokens = (0..<3).map { Double(sharding.tokenCount(of: Rank($0))) }
         #expect(abs(tokens[0] - 50_000) <= 256 && abs(tokens[1] - 25_000) <= 256)
     }
 
     /// A tile goes where its middle falls: a small example by hand, costs of the order of one.
     @Test(arguments: [
-        ([3.0, 1], [0, 1]), ([1, 3], [0, 1]), ([1, 1, 1, 1], [0, 0, 1, 1]), ([2, 1, 1, 2], [0, 0, 1, 1]),
+        ([3.0, 1], [0, 1]), ([1, 3], [0, 1]), ([1, 1, 1, 1], [0, 0, 1, 1]),
+        ([2, 1, 1, 2], [0, 0, 1, 1]),
         ([1, 1, 4, 1, 1], [0, 0, 1, 1, 1]),
     ]) func smallCostsAreBalanced(costsInOrder: [Double], owners: [Int]) {
         // The folded order: place 0, 1, 2, … are tiles 0, n − 1, 1, …
@@ -209,7 +217,8 @@ import Tiles
             for others in [0.0, 1e-6, 0.001] {
                 var costs = Array(repeating: others, count: 40)
                 costs[heavy] = 1
-                let sharding = Sharding(lengths: [40 * 256], layout: .balanced, rankCount: ranks, costs: costs)
+                let sharding = Sharding(
+                    lengths: [40 * 256], layout: .balanced, rankCount: ranks, costs: costs)
                 let tokens = (0..<ranks).map { sharding.tokenCount(of: Rank($0)) }
                 let mean = Double(40 * 256) / Double(ranks)
                 #expect(
@@ -224,7 +233,8 @@ import Tiles
     /// Cheap documents do not pile up beyond the cap on the one rank that no costly document fills.
     @Test(arguments: [3, 4, 5, 8]) func theTokenCapHoldsForWholeDocuments(ranks: Int) {
         let costs = Array(repeating: 1000.0, count: ranks - 1) + Array(repeating: 1, count: 40)
-        let sharding = Sharding(lengths: costs.map { _ in 256 }, layout: .balanced, rankCount: ranks, costs: costs)
+        let sharding = Sharding(
+            lengths: costs.map { _ in 256 }, layout: .balanced, rankCount: ranks, costs: costs)
         let tokens = (0..<ranks).map { sharding.tokenCount(of: Rank($0)) }
         let cap = Sharding.tokenCap * Double(256 * costs.count) / Double(ranks)
         #expect(tokens.allSatisfy { Double($0) <= cap }, "\(ranks) ranks: \(tokens)")
@@ -241,18 +251,21 @@ import Tiles
             #expect(speeds[sharding.owner(of: 0).index] == 1)
         }
         // The costliest document is a single tile, and is not cut nor moved by the level of the others.
-        let single = Sharding(lengths: [256, 256, 256], layout: .balanced, rankCount: 3, costs: [5, 5, 5])
+        let single = Sharding(
+            lengths: [256, 256, 256], layout: .balanced, rankCount: 3, costs: [5, 5, 5])
         #expect(Set((0..<3).map { single.owner(of: $0).index }).count == 3)
     }
 
     @Test func theWorkIsCounted() {
         let heads = HeadShape(queryHeads: 6, keyValueHeads: 2, headDimension: 8, valueDimension: 20)
         let shapes = [SequenceShape(length: 300), SequenceShape(queries: 5, keys: 600)]
-        let problem = AttentionProblem(shapes: shapes, mask: .full, heads: heads, layout: .contiguous, rankCount: 2)
+        let problem = AttentionProblem(
+            shapes: shapes, mask: .full, heads: heads, layout: .contiguous, rankCount: 2)
         // A multiply and an add for each channel of a key and of a value.
         let flop = Double((300 * 300 + 5 * 600) * 6 * (2 * 8 + 2 * 20))
         #expect(problem.visibleFlop == flop)
-        let costs = AttentionProblem.costs(shapes: shapes, mask: .full, heads: heads, denseFlopPerToken: 7)
+        let costs = AttentionProblem.costs(
+            shapes: shapes, mask: .full, heads: heads, denseFlopPerToken: 7)
         #expect(costs.count == 3 && costs.reduce(0, +) == flop + 305 * 7)
     }
 
@@ -260,28 +273,38 @@ import Tiles
     /// never less than one head's.
     @Test(arguments: [
         // (heads, tokens of a rank, rounds); a token of a head takes 512 bytes.
-        (12, 1024, 3), (13, 1024, 4), (12, 2048, 6), (12, 256, 1), (12, 4096, 12), (12, 1 << 20, 12), (64, 1 << 20, 22),
+        (12, 1024, 3), (13, 1024, 4), (12, 2048, 6), (12, 256, 1), (12, 4096, 12), (12, 1 << 20, 12),
+        (64, 1 << 20, 22),
         (40, 1 << 18, 20), (200, 1 << 20, 20), (1, 1 << 20, 1),
     ]) func roundsAreAsLargeAsTheBound(heads: Int, tokens: Int, rounds: Int) {
         let problem = AttentionProblem(
-            shapes: [SequenceShape(length: 2 * tokens)], mask: .full, heads: HeadShape(heads: heads, headDimension: 64),
+            shapes: [SequenceShape(length: 2 * tokens)], mask: .full,
+            heads: HeadShape(heads: heads, headDimension: 64),
             layout: .contiguous,
             rankCount: 2)
-        let groups = Set(Strategy.passKeyValue.plan(problem, rank: Rank(1)).steps.flatMap { $0.attend.map(\.heads) })
+        let groups = Set(
+            Strategy.passKeyValue.plan(problem, rank: Rank(1)).steps.flatMap { $0.attend.map(\.heads) })
         #expect(groups.count == rounds)
         #expect(groups.flatMap { Array($0) }.sorted() == Array(0..<heads))
         // A rank alone has nothing in flight, and one round.
         let alone = AttentionProblem(
-            shapes: [SequenceShape(length: tokens)], mask: .full, heads: HeadShape(heads: heads, headDimension: 64),
+            shapes: [SequenceShape(length: tokens)], mask: .full,
+            heads: HeadShape(heads: heads, headDimension: 64),
             layout: .contiguous, rankCount: 1)
-        #expect(Strategy.passKeyValue.plan(alone, rank: Rank(0)).steps.map { $0.attend.map(\.heads) } == [[0..<heads]])
+        #expect(
+            Strategy.passKeyValue.plan(alone, rank: Rank(0)).steps.map { $0.attend.map(\.heads) } == [
+                [0..<heads]
+            ])
     }
 
     @Test func headGroupsCoverEveryHeadOnce() {
         let problem = AttentionProblem(
-            shapes: [SequenceShape(length: 1_000_000)], mask: .full, heads: HeadShape(heads: 13, headDimension: 64),
+            shapes: [SequenceShape(length: 1_000_000)], mask: .full,
+            heads: HeadShape(heads: 13, headDimension: 64),
             layout: .contiguous, rankCount: 2)
-        let groups = Strategy.passKeyValue.plan(problem, rank: Rank(1)).steps.flatMap { $0.attend.map(\.heads) }
+        let groups = Strategy.passKeyValue.plan(problem, rank: Rank(1)).steps.flatMap {
+            $0.attend.map(\.heads)
+        }
         #expect(Set(groups).count > 1)
         #expect(Set(groups).flatMap { Array($0) }.sorted() == Array(0..<13))
     }

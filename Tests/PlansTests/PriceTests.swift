@@ -8,7 +8,8 @@ import Tiles
 
 @Suite struct PriceTests {
     static func cluster(
-        ranks: Int, perNode: Int = 1, flops: Double = 1e11, memory: Double = 1e12, inside: Double = 2e10,
+        ranks: Int, perNode: Int = 1, flops: Double = 1e11, memory: Double = 1e12,
+        inside: Double = 2e10,
         between: Double = 1e10
     ) -> Cluster {
         let node = Cluster.Node(
@@ -17,7 +18,8 @@ import Tiles
         return Cluster(kinds: [(node, ranks / perNode, perNode, flops)])
     }
 
-    private static let heads = HeadShape(queryHeads: 6, keyValueHeads: 3, headDimension: 20, valueDimension: 24)
+    private static let heads = HeadShape(
+        queryHeads: 6, keyValueHeads: 3, headDimension: 20, valueDimension: 24)
 
     static let cases: [(mask: Mask, shapes: [SequenceShape])] = [
         (.full, [SequenceShape(length: 9 * 256 + 17)]), (.causal, [SequenceShape(length: 11 * 256)]),
@@ -28,22 +30,33 @@ import Tiles
     ]
 
     private func problem(
-        _ mask: Mask, _ shapes: [SequenceShape], _ layout: Layout, _ ranks: Int, _ heads: HeadShape = heads
+        _ mask: Mask, _ shapes: [SequenceShape], _ layout: Layout, _ ranks: Int,
+        _ heads: HeadShape = heads
     ) -> AttentionProblem {
         AttentionProblem(shapes: shapes, mask: mask, heads: heads, layout: layout, rankCount: ranks)
     }
 
-    @Test(arguments: cases.indices, [1, 2, 3, 5, 8]) func bytesMessagesAndWorkAreThePlans(number: Int, ranks: Int) {
+    @Test(arguments: cases.indices, [1, 2, 3, 5, 8]) func bytesMessagesAndWorkAreThePlans(
+        number: Int, ranks: Int
+    ) {
         let (mask, shapes) = Self.cases[number]
-        for wire in [nil, ElementKind.bfloat16] { bytesMessagesAndWorkAreThePlans(mask, shapes, ranks, wire) }
+        for wire in [nil, ElementKind.bfloat16] {
+            bytesMessagesAndWorkAreThePlans(mask, shapes, ranks, wire)
+        }
+        // Gradients, of relative biases too, whose results go both ways.
+        let modifiers = ScoreModifiers(
+            relativeBias: .init(table: Array(repeating: 0, count: 6 * 41), reach: 20))
+        bytesMessagesAndWorkAreThePlans(mask, shapes, ranks, nil, .differentiate(Self.heads, modifiers))
     }
 
     private func bytesMessagesAndWorkAreThePlans(
-        _ mask: Mask, _ shapes: [SequenceShape], _ ranks: Int, _ wire: ElementKind?
+        _ mask: Mask, _ shapes: [SequenceShape], _ ranks: Int, _ wire: ElementKind?,
+        _ operation: OperationShape? = nil
     ) {
         let make: @Sendable (Layout) -> AttentionProblem = { layout in
             var made = problem(mask, shapes, layout, ranks)
             made.wire = wire
+            if let operation { made.operation = operation }
             return made
         }
         let pricing = Pricing(on: Self.cluster(ranks: ranks), problem: make)
@@ -53,13 +66,18 @@ import Tiles
             let problem = make(price.layout)
             let planner = price.strategy.planner(TileDependencies(problem))
             let plans = (0..<ranks).map { planner.plan(Rank($0)) }
-            #expect(price.bytes == Double(plans.reduce(0) { $0 + $1.bytesSent }), "\(price.strategy), \(price.layout)")
             #expect(
-                price.messages == Double(plans.reduce(0) { $0 + $1.messagesSent }), "\(price.strategy), \(price.layout)"
+                price.bytes == Double(plans.reduce(0) { $0 + $1.bytesSent }),
+                "\(price.strategy), \(price.layout)")
+            #expect(
+                price.messages == Double(plans.reduce(0) { $0 + $1.messagesSent }),
+                "\(price.strategy), \(price.layout)"
             )
             // Every visible pair is somebody's work, whoever does it.
             let work = price.work.reduce(0) { $0 + $1.flop }
-            #expect(abs(work - problem.visibleFlop) <= 1e-9 * problem.visibleFlop, "\(price.strategy), \(price.layout)")
+            #expect(
+                abs(work - problem.visibleFlop) <= 1e-9 * problem.visibleFlop,
+                "\(price.strategy), \(price.layout)")
             #expect(price.balance >= 1 - 1e-9)
             #expect(
                 price.exposedSeconds <= price.seconds
@@ -68,13 +86,19 @@ import Tiles
     }
 
     /// The memory of the fullest rank, by a simulation of its own: partials in real forests, tile after tile.
-    @Test(arguments: cases.indices, [1, 2, 3, 5, 8]) func memoryIsThatOfASimulation(number: Int, ranks: Int) {
+    @Test(arguments: cases.indices, [1, 2, 3, 5, 8]) func memoryIsThatOfASimulation(
+        number: Int, ranks: Int
+    ) {
         let (mask, shapes) = Self.cases[number]
-        for price in Pricing(on: Self.cluster(ranks: ranks), problem: { problem(mask, shapes, $0, ranks) }).prices() {
+        for price in Pricing(
+            on: Self.cluster(ranks: ranks), problem: { problem(mask, shapes, $0, ranks) }
+        ).prices() {
             let problem = problem(mask, shapes, price.layout, ranks)
             let planner = price.strategy.planner(TileDependencies(problem))
             let fullest = (0..<ranks).map { MemorySimulation.peak(planner.plan(Rank($0))) }.max() ?? 0
-            #expect(price.memory == Double(fullest), "\(price.strategy), \(price.layout), \(ranks) ranks, \(mask)")
+            #expect(
+                price.memory == Double(fullest),
+                "\(price.strategy), \(price.layout), \(ranks) ranks, \(mask)")
         }
     }
 
@@ -85,13 +109,16 @@ import Tiles
         let shapes = [SequenceShape(length: 8 * 4096)]
         let cluster = Self.cluster(ranks: 8, perNode: 2)
         func prices(_ most: Int) -> [Price] {
-            Pricing(on: cluster, mostRanks: most, sampledRanks: 4) { problem(.full, shapes, $0, 8, heads) }.prices(
+            Pricing(on: cluster, mostRanks: most, sampledRanks: 4) {
+                problem(.full, shapes, $0, 8, heads)
+            }.prices(
                 [strategy], [.contiguous])
         }
         let (whole, sample) = (prices(8)[0], prices(4)[0])
         #expect(sample.work.count == 4 && whole.work.count == 8)
         for (name, part) in [
-            ("seconds", \Price.seconds), ("bytes", \.bytes), ("messages", \.messages), ("memory", \.memory),
+            ("seconds", \Price.seconds), ("bytes", \.bytes), ("messages", \.messages),
+            ("memory", \.memory),
             ("balance", \.balance),
         ] {
             #expect(
@@ -112,7 +139,8 @@ import Tiles
             }
             for (whole, sample) in zip(prices(everyRound: true), prices(everyRound: false)) {
                 // Where heads are not dealt out evenly, rounds differ, and one is an estimate.
-                let isEven = ![.headExchange, .hybrid].contains(whole.strategy) || count <= ranks || count % 2 == 0
+                let isEven =
+                    ![.headExchange, .hybrid].contains(whole.strategy) || count <= ranks || count % 2 == 0
                 for (name, part) in [
                     ("bytes", \Price.bytes), ("messages", \.messages), ("seconds", \.seconds),
                     ("waiting", \.exposedSeconds),
@@ -147,7 +175,8 @@ import Tiles
             prices.map { [$0.seconds, $0.exposedSeconds, $0.bytes, $0.messages, $0.memory, $0.balance] }
         }
         let (one, several) = (pricing.prices(), pricing.prices(threads: ThreadPool(threads: threads)))
-        #expect(several.map(\.strategy) == one.map(\.strategy) && several.map(\.layout) == one.map(\.layout))
+        #expect(
+            several.map(\.strategy) == one.map(\.strategy) && several.map(\.layout) == one.map(\.layout))
         #expect(facts(several) == facts(one))
     }
 
@@ -178,7 +207,8 @@ import Tiles
                 #expect(abs(mixed.work[rank].flop - flop) <= 1e-9 * flop, "\(strategy), rank \(rank)")
             }
             let most = 3 * full.seconds + 2 * local.seconds + dense / 1e10
-            #expect(mixed.seconds <= most * (1 + 1e-9) && mixed.seconds >= 3 * full.seconds + dense / 1e10)
+            #expect(
+                mixed.seconds <= most * (1 + 1e-9) && mixed.seconds >= 3 * full.seconds + dense / 1e10)
         }
     }
 
@@ -193,7 +223,8 @@ import Tiles
         let shapes = [SequenceShape(length: 280 * 256)]
         let prices = Pricing(on: cluster) { layout in
             AttentionProblem(
-                shapes: shapes, mask: .full, heads: Self.heads, layout: layout, rankCount: 4, speeds: cluster.speeds)
+                shapes: shapes, mask: .full, heads: Self.heads, layout: layout, rankCount: 4,
+                speeds: cluster.speeds)
         }.prices([.passKeyValue])
         #expect(abs(prices[0].balance - 1.75) < 0.01)
         #expect(prices[2].balance < 1.02)
@@ -220,14 +251,20 @@ import Tiles
         let shapes = [SequenceShape(length: 8 * 512)]
         let bytes = Double(512 * 3 * (20 + 32) * 4)  // keys and values of a rank, 24 channels of values padded to 32
         func seconds(_ strategy: Strategy, perNode: Int, inside: Double, between: Double) -> Double {
-            Pricing(on: Self.cluster(ranks: 8, perNode: perNode, flops: 1e18, inside: inside, between: between)) {
+            Pricing(
+                on: Self.cluster(ranks: 8, perNode: perNode, flops: 1e18, inside: inside, between: between)
+            ) {
                 problem(.full, shapes, $0, 8)
             }
             .prices([strategy], [.contiguous])[0].seconds
         }
         // Seven steps of a ring, on one link or on the other.
-        #expect(abs(seconds(.passKeyValue, perNode: 8, inside: 1e6, between: 1e15) / (7 * bytes / 1e6) - 1) < 0.01)
-        #expect(abs(seconds(.passKeyValue, perNode: 1, inside: 1e15, between: 1e6) / (7 * bytes / 1e6) - 1) < 0.01)
+        #expect(
+            abs(seconds(.passKeyValue, perNode: 8, inside: 1e6, between: 1e15) / (7 * bytes / 1e6) - 1)
+                < 0.01)
+        #expect(
+            abs(seconds(.passKeyValue, perNode: 1, inside: 1e15, between: 1e6) / (7 * bytes / 1e6) - 1)
+                < 0.01)
         // From a rank to its mate, and to the six others over a link that it shares with the mate.
         let (within, across) = (bytes / 1e6, 12 * bytes / 1e6)
         #expect(abs(seconds(.allGather, perNode: 2, inside: 1e6, between: 1e15) / within - 1) < 0.1)
@@ -243,7 +280,8 @@ import Tiles
             )
             .prices([.allGather]) {
                 #expect(
-                    price.nodeMemory == Double(perNode) * price.memory, "\(price.strategy), \(price.layout), \(perNode)"
+                    price.nodeMemory == Double(perNode) * price.memory,
+                    "\(price.strategy), \(price.layout), \(perNode)"
                 )
             }
         }
@@ -256,12 +294,15 @@ import Tiles
         for strategy in [Strategy.passKeyValue, .passQueries, .allGather, .headExchange] {
             let cluster = Self.cluster(ranks: 2, flops: 1e10, between: bandwidth)
             let even = HeadShape(queryHeads: 8, keyValueHeads: 4, headDimension: 20, valueDimension: 24)
-            let price = Pricing(on: cluster) { problem(.full, shapes, $0, 2, even) }.prices([strategy], [.contiguous])[
-                0]
+            let price = Pricing(on: cluster) { problem(.full, shapes, $0, 2, even) }.prices(
+                [strategy], [.contiguous])[
+                    0]
             // Two ranks that do the same.
             let computing = price.work[0].flop / 1e10
             #expect(price.work[1].flop == price.work[0].flop)
-            #expect(abs(price.seconds - computing - price.exposedSeconds) <= 1e-9 * price.seconds, "\(strategy)")
+            #expect(
+                abs(price.seconds - computing - price.exposedSeconds) <= 1e-9 * price.seconds, "\(strategy)"
+            )
             let moving = price.bytes / 2 / bandwidth
             #expect(price.exposedSeconds >= moving - computing)
             #expect(price.exposedSeconds <= moving + price.messages * 2e-6, "\(strategy)")
@@ -270,13 +311,16 @@ import Tiles
 
     /// The reason of a choice between a strategy and another.
     private func reason(
-        _ strategies: [Strategy], _ layouts: [Layout] = [.contiguous], mask: Mask = .full, tiles: Int = 64,
+        _ strategies: [Strategy], _ layouts: [Layout] = [.contiguous], mask: Mask = .full,
+        tiles: Int = 64,
         perNode: Int = 1,
         flops: Double = 1e11, memory: Double = 1e12, between: Double = 1e10
     ) throws -> (choice: Choice, prices: [Price]) {
-        let cluster = Self.cluster(ranks: 8, perNode: perNode, flops: flops, memory: memory, between: between)
-        let prices = Pricing(on: cluster) { problem(mask, [SequenceShape(length: tiles * 256)], $0, 8) }.prices(
-            strategies, layouts)
+        let cluster = Self.cluster(
+            ranks: 8, perNode: perNode, flops: flops, memory: memory, between: between)
+        let prices = Pricing(on: cluster) { problem(mask, [SequenceShape(length: tiles * 256)], $0, 8) }
+            .prices(
+                strategies, layouts)
         return (try #require(Choice(of: prices)), prices)
     }
 
@@ -303,7 +347,8 @@ import Tiles
             choice.reason
                 == "the next, \(other.strategy.rawValue) with contiguous, takes \(longer) % longer: waiting for messages"
         )
-        (choice, prices) = try reason([.passKeyValue], [.contiguous, .zigzag], mask: .causal, flops: 1e7)
+        (choice, prices) = try reason(
+            [.passKeyValue], [.contiguous, .zigzag], mask: .causal, flops: 1e7)
         (best, other) = (choice.price, prices.first { $0.layout != choice.price.layout }!)
         #expect(best.layout == .zigzag)
         #expect(
@@ -311,12 +356,15 @@ import Tiles
                 == "the next, pass-kv with contiguous, takes \(Int(((other.seconds / best.seconds - 1) * 100).rounded())) % longer: "
                 + "its work is less even, \(decimals(other.balance)) against \(decimals(best.balance))")
         // Another strategy tells more than another layout of the same.
-        (choice, _) = try reason([.passKeyValue, .tree], [.zigzag, .balanced], mask: .causal, flops: 1e7)
+        (choice, _) = try reason(
+            [.passKeyValue, .tree], [.zigzag, .balanced], mask: .causal, flops: 1e7)
         #expect(choice.reason.contains("tree with"), "\(choice.reason)")
         // What is faster does not fit: the least memory, to the byte.
         let roomy = try reason([.passKeyValue, .allGather], flops: 1e18, between: 1e6).prices
-        let (lean, hungry) = roomy[0].nodeMemory < roomy[1].nodeMemory ? (roomy[0], roomy[1]) : (roomy[1], roomy[0])
-        (choice, prices) = try reason([.passKeyValue, .allGather], flops: 1e18, memory: lean.nodeMemory, between: 1e6)
+        let (lean, hungry) =
+            roomy[0].nodeMemory < roomy[1].nodeMemory ? (roomy[0], roomy[1]) : (roomy[1], roomy[0])
+        (choice, prices) = try reason(
+            [.passKeyValue, .allGather], flops: 1e18, memory: lean.nodeMemory, between: 1e6)
         #expect(choice.price.strategy == lean.strategy)
         #expect(
             choice.reason == "the only one that fits"
@@ -329,19 +377,23 @@ import Tiles
     @Test func theFastestThatFitsIsChosen() throws {
         let shapes = [SequenceShape(length: 64 * 256)]
         func prices(memory: Double, between: Double) -> [Price] {
-            Pricing(on: Self.cluster(ranks: 8, memory: memory, between: between)) { problem(.causal, shapes, $0, 8) }
-                .prices()
+            Pricing(on: Self.cluster(ranks: 8, memory: memory, between: between)) {
+                problem(.causal, shapes, $0, 8)
+            }
+            .prices()
         }
         let roomy = prices(memory: 1e12, between: 1e10)
         let choice = try #require(Choice(of: roomy))
         #expect(choice.price.seconds <= 1.01 * roomy.map(\.seconds).min()!)
         #expect(
-            choice.price.layout != .contiguous && choice.reason.contains("next") || choice.reason.contains("as fast as")
+            choice.price.layout != .contiguous && choice.reason.contains("next")
+                || choice.reason.contains("as fast as")
         )
         // A byte less than the hungriest needs, and it is out; less than any needs, and there is no choice.
         let dependencies = roomy.map(\.nodeMemory).sorted()
         #expect(
-            try #require(Choice(of: prices(memory: dependencies[0], between: 1e10))).price.nodeMemory == dependencies[0]
+            try #require(Choice(of: prices(memory: dependencies[0], between: 1e10))).price.nodeMemory
+                == dependencies[0]
         )
         #expect(Choice(of: prices(memory: dependencies[0] - 1, between: 1e10)) == nil)
     }
@@ -358,7 +410,8 @@ import Tiles
             }
             let (arrived, tiles) = (runs(), runs())
             #expect(
-                TreeNode.maximalCount(in: arrived, of: tiles) == TreeNode.maximal(in: arrived, of: tiles).count,
+                TreeNode.maximalCount(in: arrived, of: tiles)
+                    == TreeNode.maximal(in: arrived, of: tiles).count,
                 "\(arrived), \(tiles)")
         }
     }
@@ -376,7 +429,8 @@ private enum MemorySimulation {
         let problem = plan.problem
         let block = ResultPool.blockBytes(problem.operation.rowResults)
         let own = problem.queries.tiles(of: plan.rank)
-        let base = plan.bytes(of: .columns(problem.keys.tiles(of: plan.rank), heads: 0..<problem.heads.keyValueHeads))
+        let base = plan.bytes(
+            of: .columns(problem.keys.tiles(of: plan.rank), heads: 0..<problem.heads.keyValueHeads))
         var resident = 0
         var peak = base
         var forests: [Unit: MergeForest<Nothing>] = [:]
@@ -391,9 +445,12 @@ private enum MemorySimulation {
         }
         func forest(_ unit: Unit) -> MergeForest<Nothing> {
             forests[unit]
-                ?? MergeForest(tiles: problem.visibleTiles(queryTile: unit.tile).any.shifted(by: -first(unit.tile)))
+                ?? MergeForest(
+                    tiles: problem.visibleTiles(queryTile: unit.tile).any.shifted(by: -first(unit.tile)))
         }
-        func finish(_ unit: Unit) { if own.contains(unit.tile), forests[unit]?.root != nil { forests[unit] = nil } }
+        func finish(_ unit: Unit) {
+            if own.contains(unit.tile), forests[unit]?.root != nil { forests[unit] = nil }
+        }
         for step in plan.steps {
             var arriving = 0
             var blocks = 0

@@ -31,31 +31,41 @@ public struct ByteFormula {
         }
     }
 
-    private var isAttend: Bool { problem.operation.name != "receive" }
+    private var receives: Bool { problem.operation.name == "receive" }
+    private var differentiates: Bool { problem.operation.name == "differentiate" }
     /// Of a row and head, with statistics: two sums, and each of the largest scores with its key.
     private var statistics: Int {
         problem.operation.name == "observe" ? 2 + 2 * (problem.operation.rowResults.last ?? 0) : 0
     }
+    private func padded(_ width: Int) -> Int { (width + 15) / 16 * 16 }
     /// Packed keys, and values where they are needed.
     private func keyBytes(_ tile: Int) -> Int {
         let packed = PackedTile(problem.heads, problem.element)
         let keys = problem.keys.numbering.tokens(of: tile).count
-        return (isAttend ? packed.floats(capacity: keys) : packed.keyFloats(capacity: keys))
+        return (receives ? packed.keyFloats(capacity: keys) : packed.floats(capacity: keys))
             * (problem.narrowsWire ? 2 : 4)
     }
-    /// Queries; and m, ℓ and a weight where mass is received.
+    /// Queries; with m, ℓ and a weight where mass is received; with dO, m, ℓ and D where gradients are.
     private func queryBytes(_ tile: Int) -> Int {
-        problem.queries.numbering.tokens(of: tile).count * (problem.heads.headDimension + (isAttend ? 0 : 3)) * 4
+        problem.queries.numbering.tokens(of: tile).count
+            * (problem.heads.headDimension + (receives ? 3 : differentiates ? problem.heads.valueDimension + 3 : 0)) * 4
     }
-    /// m, ℓ and O, and statistics where they are asked for; nothing where mass is received.
+    /// m, ℓ and O, and statistics where they are asked for; nothing where mass is received; dQ of gradients, and the
+    /// tile's gradients of biases.
     private func partialBytes(_ tile: Int) -> Int {
-        isAttend
-            ? problem.queries.numbering.tokens(of: tile).count
-                * (2 + (problem.heads.valueDimension + 15) / 16 * 16 + statistics) * 4
-            : 0
+        if receives { return 0 }
+        let floats =
+            differentiates
+            ? padded(problem.heads.headDimension) : 2 + padded(problem.heads.valueDimension) + statistics
+        return (problem.queries.numbering.tokens(of: tile).count * floats + problem.operation.tileResults) * 4
     }
-    /// A mass.
-    private func massBytes(_ tile: Int) -> Int { isAttend ? 0 : problem.keys.numbering.tokens(of: tile).count * 4 }
+    /// A mass for each query head; dK and dV for each key/value head.
+    private func returningBytes(_ tile: Int, queryHeads: Int, keyHeads: Int) -> Int {
+        let keys = problem.keys.numbering.tokens(of: tile).count
+        if receives { return keys * 4 * queryHeads }
+        let width = padded(problem.heads.headDimension) + padded(problem.heads.valueDimension)
+        return differentiates ? keys * 4 * width * keyHeads : 0
+    }
 
     /// The maximal subtrees that some of the tiles a query tile sees fill: what waits in a forest once they are in.
     private func subtrees(_ queryTile: Int, _ keyTiles: [Int]) -> Int {
@@ -86,7 +96,7 @@ public struct ByteFormula {
         var total = 0
         for member in 0..<degree {
             let heads =
-                keyHeads >= degree
+                keyHeads >= degree || differentiates
                 ? keyHeads * member / degree * size..<keyHeads * (member + 1) / degree * size
                 : queryHeads * member / degree..<queryHeads * (member + 1) / degree
             let keysOfHeads = Set(heads.map { $0 / size }).count
@@ -96,11 +106,12 @@ public struct ByteFormula {
                 if !groups.isEmpty && node(keyOwner[tile]) != home { total += keyBytes(tile) * keysOfHeads }
                 let others = Set(groups.map { node($0 * degree + member) }).subtracting([home])
                 total += others.count * keyBytes(tile) * keysOfHeads
-                // Masses of these heads go home, but from the owner itself.
+                // What keys get of these heads goes home, but from the owner itself.
                 let readers = seen.indices.filter { seen[$0].contains(tile) }
-                for group in groups where group * degree + member != keyOwner[tile] && !isAttend {
+                let returning = returningBytes(tile, queryHeads: heads.count, keyHeads: keysOfHeads)
+                for group in groups where group * degree + member != keyOwner[tile] && returning > 0 {
                     total +=
-                        massBytes(tile) * heads.count
+                        returning
                         * readerSubtrees(tile, readers.filter { queryOwner[$0] / degree == group }, of: readers)
                 }
             }

@@ -388,7 +388,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
         return before + tokens.lowerBound..<before + tokens.upperBound
     }
 
-    private static func buffer(_ values: [Float]) -> AlignedBuffer {
+    static func buffer(_ values: [Float]) -> AlignedBuffer {
         let buffer = AlignedBuffer(count: values.count)
         withExtendedLifetime(buffer) { $0.pointer.update(from: values, count: values.count) }
         return buffer

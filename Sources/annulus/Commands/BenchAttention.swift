@@ -11,7 +11,9 @@ struct BenchAttention: ParsableCommand {
         commandName: "attention", abstract: "Time exact attention over all ranks, keys packed beforehand.",
         discussion: """
             Self-attention over --length tokens, or cross-attention of --query-length queries to --length keys. Inputs and tables \
-            of biases are random, the same for any number of ranks; ALiBi's slopes are 2^(-8h/H) for h = 1 to H (Press et al. 2022).
+            of biases are random, the same for any number of ranks; ALiBi's slopes are 2^(-8h/H) for h = 1 to H (Press et al. 2022). \
+            With --backward the gradients of queries, keys, values, biases and sinks are timed, and their five products counted; \
+            the attention before them is not, and sha256 is that of the digests of dQ, dK and dV.
             """)
 
     @OptionGroup var bench: BenchOptions
@@ -39,6 +41,9 @@ struct BenchAttention: ParsableCommand {
         if let relativeBias, !(0...1 << 24).contains(relativeBias) {
             throw ValidationError("--relative-bias takes a distance of 0 to \(1 << 24), not \(relativeBias)")
         }
+        if topK != nil, attention.backward {
+            throw ValidationError("--top-k is of attention; gradients have no statistics of rows")
+        }
         if let topK, !(1...4096).contains(topK) { throw ValidationError("--top-k takes 1 to 4096, not \(topK)") }
     }
 
@@ -49,10 +54,13 @@ struct BenchAttention: ParsableCommand {
 
     private func run(_ session: Session) throws {
         let problem = try attention.problem(session)
-        let decision = try session.decide(problem, attention.footprint, session.settings.strategy, predicts: true)
+        let measured = attention.backward ? problem.differentiated(modifiers) : problem
+        let decision = try session.decide(measured, attention.footprint, session.settings.strategy, predicts: true)
         let run = try AttentionRun(
-            problem, decision.strategy, modifiers: modifiers, topKeys: topK, seed: bench.seed, session)
-        let measurement = try session.measure(repetitions: bench.repetitions, work: run.attend)
+            problem, decision.strategy, modifiers: modifiers, topKeys: topK, backward: attention.backward,
+            seed: bench.seed, session)
+        let measurement = try session.measure(
+            repetitions: bench.repetitions, work: attention.backward ? run.differentiate : run.attend)
         try session.correct(problem.heads, by: run.pace)
         let row = BenchRow(
             fields: [
@@ -68,7 +76,7 @@ struct BenchAttention: ParsableCommand {
                     .numbers((0..<problem.rankCount).map { Double(problem.queries.tokenCount(of: Rank($0))) })
                 ),
                 ("predicted_seconds", .number(decision.predictedSeconds ?? .nan)),
-            ] + measurement.fields(session: session, flop: problem.visibleFlop, sha256: try run.digest()))
+            ] + measurement.fields(session: session, flop: measured.visibleFlop, sha256: try run.digest()))
         try session.agree { try session.printLines(row.text(bench.format)) }
     }
 

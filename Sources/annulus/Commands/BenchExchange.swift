@@ -38,6 +38,7 @@ struct BenchExchange: ParsableCommand {
     @OptionGroup var attention: AttentionOptions
 
     mutating func validate() throws {
+        if attention.backward { throw ValidationError("--backward is for bench attention and plan") }
         if !(1...4096).contains(window) { throw ValidationError("--window takes 1 to 4096, not \(window)") }
     }
 

@@ -16,7 +16,7 @@ struct PlanCommand: ParsableCommand {
         commandName: "plan",
         abstract: "Price a job on a described cluster: time, bytes, memory and balance of every strategy and layout.",
         discussion: """
-            Without --model or --shape the job is one attention, as `bench attention` times it; with them, an encoder on one \
+            Without --model or --shape the job is one attention, or with --backward its gradients, as `bench attention` times it; with them, an encoder on one \
             document of --length tokens, its dense layers and weights included. \
             Ranks of a node share keys and values in memory. A rank's memory includes \(Int(processBytes / 0x1p20)) MiB for its process: the \
             libraries of MPI and Swift, and what they allocate. \
@@ -67,10 +67,10 @@ struct PlanCommand: ParsableCommand {
         let defaults = (heads: 12, headDim: 64, mask: "full")
         if isEncoder,
             (attention.heads, attention.headDim, attention.mask) != defaults || attention.kvHeads != nil
-                || attention.valueDim != nil || attention.queryLength != nil
+                || attention.valueDim != nil || attention.queryLength != nil || attention.backward
         {
             throw ValidationError(
-                "with --model or --shape, --length is the document's; heads, widths, queries and mask are the encoder's own"
+                "with --model or --shape, --length is the document's; heads, widths, queries and mask are the encoder's own, and no gradients are priced"
             )
         }
         if model != nil, shape != nil {
@@ -148,17 +148,17 @@ struct PlanCommand: ParsableCommand {
                     speeds: $2)
             }
         }
-        let heads = attention.shape
+        let (heads, backward) = (attention.shape, attention.backward)
         let (pieces, mask) = try attention.sequence()
         return PlannedJob(
             description:
-                "attention over \(attention.length) tokens, \(heads.queryHeads) heads (\(heads.keyValueHeads) of keys) of \(heads.headDimension), \(attention.mask)",
+                "\(attention.backward ? "gradients of " : "")attention over \(attention.length) tokens, \(heads.queryHeads) heads (\(heads.keyValueHeads) of keys) of \(heads.headDimension), \(attention.mask)",
             fields: [("plan", .text("attention"))] + attention.fields, footprint: attention.footprint, stateBytes: nil
         ) { layout, ranks, speeds in
             var problem = AttentionProblem(
                 shapes: pieces, mask: mask, heads: heads, layout: layout, rankCount: ranks, speeds: speeds)
             problem.element = element
-            return problem
+            return backward ? problem.differentiated() : problem
         }
     }
 

@@ -40,7 +40,7 @@ private func run(_ executable: String, _ arguments: [String]) throws -> (output:
 private func example(_ name: String) -> String { products.appendingPathComponent(name).path }
 
 @Suite struct LibraryExampleTests {
-    @Test(arguments: ["Attention", "Embedding", "Similarity"])
+    @Test(arguments: ["Attention", "Embedding", "Gradients", "Similarity"])
     func thePageShowsTheProgram(name: String) throws {
         let page = try #require(page, "docs/library.md is there")
         let source = try String(contentsOf: folder.appendingPathComponent("\(name)/main.swift"), encoding: .utf8)
@@ -62,6 +62,15 @@ private func example(_ name: String) -> String { products.appendingPathComponent
             ])
         let page = try #require(page)
         for line in lines { #expect(page.contains("\n\(line)\n"), "docs/library.md must show the line: \(line)") }
+    }
+
+    /// Each of 512 keys has the weight 2⁻⁹; dS is ±2⁻¹⁰, and every sum exact.
+    @Test func gradients() throws {
+        let (output, status) = try run(example("gradients-example"), [])
+        #expect(status == 0)
+        #expect(output == "rank 0: dQ 0.125, dV 1.0\nrank 1: dQ 0.125, dV 1.0\n")
+        let page = try #require(page)
+        #expect(page.contains("```text\n\(output)```"))
     }
 
     @Test func attentionUnderMPI() throws {
