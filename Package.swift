@@ -38,7 +38,8 @@ let package = Package(
         .target(
             name: "Transformers",
             dependencies: [
-                "Attention", "CLibrary", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles",
+                "Attention", "CKernels", "CLibrary", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention",
+                "Tiles",
             ]),
         .target(
             name: "Pipelines",
@@ -61,7 +62,7 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["Attention", "Matrices", "Plans", "RingAttention", "Tiles"],
             path: "Tests/TestSupport"),
-        .testTarget(name: "MatricesTests", dependencies: ["CKernels", "Matrices"]),
+        .testTarget(name: "MatricesTests", dependencies: ["CKernels", "Matrices", "Tiles"]),
         .testTarget(name: "TilesTests", dependencies: ["TestSupport", "Tiles"]),
         .testTarget(
             name: "AttentionTests", dependencies: ["Attention", "Matrices", "RingAttention", "TestSupport", "Tiles"]),

@@ -202,6 +202,10 @@ static void widen_panel(const void *panel, ptrdiff_t depth, ptrdiff_t width, flo
     }
 }
 
+// ---- rows ---------------------------------------------------------------------------------------
+
+#include "row_gradients_generic.h"
+
 #define GRADIENT_JOINED(a, b) a##b
 #define GRADIENT_TABLE_OF(x) GRADIENT_JOINED(annulus_gradient_kernels_, x)
 
@@ -214,4 +218,13 @@ const annulus_gradient_kernels GRADIENT_TABLE_OF(ANNULUS_SET) = {
   .dot_rows = dot_rows,
   .pack_scaled = pack_scaled,
   .widen_panel = widen_panel,
+  .gelu_gradient = gelu_gradient,
+  .gelu_tanh_gradient = gelu_tanh_gradient,
+  .silu_gradient = silu_gradient,
+  .relu_gradient = relu_gradient,
+  .tanh_gradient = tanh_gradient,
+  .layer_norm_gradient = layer_norm_gradient,
+  .rms_norm_gradient = rms_norm_gradient,
+  .add_rows = add_rows,
+  .drop_row = drop_row,
 };

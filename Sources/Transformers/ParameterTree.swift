@@ -88,9 +88,11 @@ public struct ParameterTree: Sendable {
 
 extension EncoderConfiguration {
     /// Bytes of the weights in memory: packed dense layers, and tables.
-    public func weightBytes(_ element: ElementKind) throws(FileError) -> Double {
+    /// - Parameter trains: whether dense layers hold their weights' transposes too.
+    public func weightBytes(_ element: ElementKind, trains: Bool = false) throws(FileError) -> Double {
         let storage = WeightStorage.counting
-        _ = try Encoder(self, parameters: ParameterNotes(), storage: storage, element: element, kernels: .best)
+        _ = try Encoder(
+            self, parameters: ParameterNotes(), storage: storage, element: element, trains: trains, kernels: .best)
         return Double(storage.floats * MemoryLayout<Float>.stride)
     }
 }

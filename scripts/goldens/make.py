@@ -11,6 +11,7 @@
     scripts/goldens/make.py families        Tests/TransformersTests/Goldens/tiny-*, a random model of every family with its hidden states
     scripts/goldens/make.py attention       Tests/TransformersTests/Goldens/attention, weights of every head of those models
     scripts/goldens/make.py tasks           Tests/TransformersTests/Goldens/heads-* and tasks-*, task heads: logits, losses, pipelines
+    scripts/goldens/make.py gradients       Tests/TransformersTests/Goldens/*/gradients.safetensors, gradients of all parameters of those models
     scripts/goldens/make.py folders         Tests/CommandTests/Goldens/folders, model folders as people have them, with what they give
     scripts/goldens/make.py minilm          Tests/TransformersTests/Goldens/minilm, hidden states of all-MiniLM-L6-v2
     scripts/goldens/make.py bfloat16        Tests/RingAttentionTests/Goldens/bfloat16.json, the errors of PyTorch's bfloat16 attention
@@ -1544,6 +1545,12 @@ def make_tasks():
     task_goldens.make_tasks(ENCODER_GOLDENS, TOKENIZER_GOLDENS / "cased" / "tokenizer.json")
 
 
+def make_gradients():
+    import gradient_goldens
+
+    gradient_goldens.make_gradients(ENCODER_GOLDENS)
+
+
 def make_folders():
     import folder_goldens
 
@@ -1552,7 +1559,7 @@ def make_folders():
 
 def main():
     steps = {
-        "tables": make_tables, "tokenizers": make_tokenizers, "tokenizer-folders": make_tokenizer_folder_sample, "formats": make_formats, "tiny": make_tiny, "families": make_families, "attention": make_attention, "tasks": make_tasks,
+        "tables": make_tables, "tokenizers": make_tokenizers, "tokenizer-folders": make_tokenizer_folder_sample, "formats": make_formats, "tiny": make_tiny, "families": make_families, "attention": make_attention, "tasks": make_tasks, "gradients": make_gradients,
         "folders": make_folders, "minilm": make_minilm,
         "bfloat16": make_bfloat16,
     }
