@@ -42,10 +42,15 @@ let package = Package(
                 "Tiles",
             ]),
         .target(
+            name: "Training",
+            dependencies: [
+                "Attention", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles", "Transformers",
+            ]),
+        .target(
             name: "Pipelines",
             dependencies: [
                 "Attention", "Checkpoints", "Files", "MPI", "Matrices", "Plans", "RingAttention", "Tiles",
-                "Tokenization", "Transformers",
+                "Tokenization", "Training", "Transformers",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),
             ]),
@@ -53,7 +58,7 @@ let package = Package(
             name: "annulus",
             dependencies: [
                 "Attention", "CMPI", "Checkpoints", "Files", "MPI", "Matrices", "Pipelines", "Plans", "RingAttention",
-                "Tiles", "Tokenization", "Transformers",
+                "Tiles", "Tokenization", "Training", "Transformers",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),
@@ -79,6 +84,12 @@ let package = Package(
                 "Attention", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles", "Transformers",
             ],
             exclude: ["Goldens"]),
+        .testTarget(
+            name: "TrainingTests",
+            dependencies: [
+                "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles", "Training", "Transformers",
+            ],
+            exclude: ["Goldens"]),
         // Reports of made-up attention, written to be looked at; and tests of reports and pictures.
         .executableTarget(
             name: "report-samples", dependencies: ["Pipelines", "TestSupport"], path: "Tests/ReportSamples"),
@@ -86,7 +97,9 @@ let package = Package(
         // Runs the command.
         .testTarget(
             name: "CommandTests",
-            dependencies: ["Attention", "Checkpoints", "Files", "Matrices", "Pipelines", "TestSupport", "annulus"],
+            dependencies: [
+                "Attention", "Checkpoints", "Files", "Matrices", "Pipelines", "TestSupport", "Transformers", "annulus",
+            ],
             exclude: ["Goldens"]),
         // The programs of docs/library.md, and the test that they are and do what it says.
         .executableTarget(

@@ -71,6 +71,12 @@ static void transposed_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff
     transposed_column_group_1(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate);
 }
 
+// ---- rows ---------------------------------------------------------------------------------------
+
+#include "row_gradients_generic.h"
+
+// ---- attention ----------------------------------------------------------------------------------
+
 // A register block of which terms are left out row by row: bit `first` + r of a term's mask is row r's.
 INLINE void masked_transposed_block(const int rows, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t depth,
                                     ptrdiff_t width, float *c, ptrdiff_t c_stride, const uint64_t *mask, ptrdiff_t mask_stride,
@@ -202,22 +208,11 @@ static void widen_panel(const void *panel, ptrdiff_t depth, ptrdiff_t width, flo
     }
 }
 
-// ---- rows ---------------------------------------------------------------------------------------
-
-#include "row_gradients_generic.h"
-
 #define GRADIENT_JOINED(a, b) a##b
 #define GRADIENT_TABLE_OF(x) GRADIENT_JOINED(annulus_gradient_kernels_, x)
 
 const annulus_gradient_kernels GRADIENT_TABLE_OF(ANNULUS_SET) = {
   .transposed_panel_product = transposed_panel_product,
-  .masked_transposed_panel_product = masked_transposed_panel_product,
-  .differentiate_rows = differentiate_rows,
-  .uncap_rows = uncap_rows,
-  .add_diagonals = add_diagonals,
-  .dot_rows = dot_rows,
-  .pack_scaled = pack_scaled,
-  .widen_panel = widen_panel,
   .gelu_gradient = gelu_gradient,
   .gelu_tanh_gradient = gelu_tanh_gradient,
   .silu_gradient = silu_gradient,
@@ -227,4 +222,11 @@ const annulus_gradient_kernels GRADIENT_TABLE_OF(ANNULUS_SET) = {
   .rms_norm_gradient = rms_norm_gradient,
   .add_rows = add_rows,
   .drop_row = drop_row,
+  .masked_transposed_panel_product = masked_transposed_panel_product,
+  .differentiate_rows = differentiate_rows,
+  .uncap_rows = uncap_rows,
+  .add_diagonals = add_diagonals,
+  .dot_rows = dot_rows,
+  .pack_scaled = pack_scaled,
+  .widen_panel = widen_panel,
 };

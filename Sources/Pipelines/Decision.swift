@@ -99,6 +99,28 @@ extension Session {
         }
     }
 
+    /// Refuses work for which a host's memory is too small. Collective; call it before memory for it is taken.
+    /// - Parameters:
+    ///   - bytesPerRank: what each rank takes.
+    ///   - work: what it is, in words.
+    ///   - remedy: what can be done about it.
+    func refuse(bytesPerRank: Double, _ work: String, _ remedy: String) throws {
+        let hosts = try everyHost()
+        try agree {
+            for name in Set(hosts.map(\.name)).sorted() {
+                let ranks = hosts.indices.filter { hosts[$0].name == name }
+                guard let available = ranks.map({ hosts[$0].available }).min(),
+                    Double(ranks.count) * bytesPerRank > available
+                else { continue }
+                throw JobError(
+                    .memory,
+                    "\(work) needs \(Self.gib(Double(ranks.count) * bytesPerRank)) on \(name)"
+                        + (ranks.count == 1 ? "" : ", \(Self.gib(bytesPerRank)) for each of \(ranks.count) ranks")
+                        + ", and \(Self.gib(available)) are free; \(remedy)")
+            }
+        }
+    }
+
     /// Refuses what no strategy could hold, the ranks' own tokens alone being too much: no plan is made for it.
     /// Collective.
     private func refuseTokens(_ problem: AttentionProblem, _ footprint: Footprint, _ cluster: Cluster) throws {

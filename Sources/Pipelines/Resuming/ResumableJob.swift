@@ -144,7 +144,7 @@ package final class ResumableJob {
     }
 
     /// What the job is.
-    private static func facts(_ request: ResumeRequest, _ session: Session) throws -> [Journal.Fact] {
+    static func facts(_ request: ResumeRequest, _ session: Session) throws -> [Journal.Fact] {
         var facts = request.facts
         facts.append(Journal.Fact("the kernels", session.kernels.name))
         for (name, digest) in session.readings { facts.append(Journal.Fact(name, hexadecimal(digest))) }
