@@ -109,22 +109,47 @@ public final class ObservedLayer {
     ///   - queries: tokens of it.
     ///   - keys: tokens of it.
     ///   - heads: which query heads.
-    /// - Returns: for each head the columns of this rank's keys, (queries, keys of a part).
+    /// - Returns: for each head what this rank's keys have of it, by query tile and key tile.
     public func rectangle(sequence: Int, queries: Range<Int>, keys: Range<Int>, heads: [Int]) throws
         -> [[RectanglePart]]
     {
         let asked = try gather(sequence, queries, heads)
-        var parts = [[RectanglePart]](repeating: [], count: heads.count)
-        parts.withUnsafeMutableBufferPointer { parts in
-            ask.threads.forEach(heads.count) { index, _ in
-                // Disjoint: each index has its own head.
-                parts[index] = ask.keyValues.rectangle(
-                    asked[index], sequence: sequence, keys: keys, head: heads[index], of: ask.problem,
-                    modifiers: ask.modifiers, scale: ask.attention.scale, contents: ask.attention.contents,
-                    kernels: ask.kernels)
+        let rows = pieces(of: queries, tiles: 1)
+        let tilesAtATime = tilesOfKeys(TileGrid.tiles(covering: keys).count, work: heads.count * rows.count)
+        let columns = pieces(of: keys, tiles: tilesAtATime)
+        let perHead = rows.count * columns.count
+        var found = [[RectanglePart]](repeating: [], count: heads.count * perHead)
+        found.withUnsafeMutableBufferPointer { found in
+            ask.threads.forEach(heads.count * perHead) { index, _ in
+                let (head, piece) = (index / perHead, index % perHead)
+                // Disjoint: each index has its own head, rows and keys.
+                found[index] = ask.keyValues.rectangle(
+                    asked[head], rows: rows[piece / columns.count], sequence: sequence,
+                    keys: columns[piece % columns.count], head: heads[head], of: ask.problem, modifiers: ask.modifiers,
+                    scale: ask.attention.scale, contents: ask.attention.contents, kernels: ask.kernels)
             }
         }
+        var parts = [[RectanglePart]](repeating: [], count: heads.count)
+        for (index, some) in found.enumerated() { parts[index / perHead] += some }
         return parts
+    }
+
+    /// How many tiles of keys a thread takes at a time, so that all threads have some of the work.
+    /// - Parameter work: how much there is beside the keys: heads times query tiles.
+    private func tilesOfKeys(_ tiles: Int, work: Int) -> Int {
+        let pieces = ask.threads.threads == 1 ? 1 : max(1, 4 * ask.threads.threads / max(1, work))
+        return max(1, (tiles + pieces - 1) / pieces)
+    }
+
+    /// A range of tokens in pieces of so many tiles.
+    private func pieces(of tokens: Range<Int>, tiles count: Int) -> [Range<Int>] {
+        var pieces: [Range<Int>] = []
+        var first = tokens.lowerBound / TileGrid.tileSize * TileGrid.tileSize
+        while first < tokens.upperBound {
+            pieces.append((first..<first + count * TileGrid.tileSize).clamped(to: tokens))
+            first += count * TileGrid.tileSize
+        }
+        return pieces
     }
 
     /// The wanted queries of all ranks, head by head.
