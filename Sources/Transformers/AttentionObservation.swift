@@ -30,6 +30,26 @@ public struct AttentionObservation: Sendable, Hashable {
             + (rollsOut ? configuration.layerCount * (configuration.hiddenSize + 2 * heads) : 0)
     }
 
+    /// The layers of a model, by what is done in them.
+    public func layers(_ configuration: EncoderConfiguration) -> [Footprint.Layers] {
+        configuration.kinds.flatMap { kind -> [Footprint.Layers] in
+            let all = configuration.attention.enumerated().filter { $0.element.kind == kind }
+            let observed = all.count { layers.contains($0.offset) }
+            let second: [OperationShape] = rollsOut ? [.receive(kind.heads)] : []
+            let receive: [OperationShape] = receivesMass || rollsOut ? [.receive(kind.heads)] : []
+            let parts = [
+                (all.count - observed, [.attend(kind.heads)] + second),
+                (
+                    observed,
+                    [.observe(kind.heads, topKeys: topKeys)] + receive + (hasMaps ? [.map(kind.heads)] : [])
+                ),
+            ]
+            return parts.filter { $0.0 > 0 }.map {
+                Footprint.Layers(mask: kind.mask, heads: kind.heads, count: $0.0, operations: $0.1)
+            }
+        }
+    }
+
     /// Floating-point operations of a pair and query head that observing adds, all layers together.
     public func flopPerPair(_ heads: HeadShape) -> Int {
         4 + (receivesMass ? OperationShape.receive(heads).flopPerPair : 0)
@@ -296,13 +316,19 @@ final class RunObservation {
         output: HeadRows, transport: any Transport, threads: ThreadPool
     ) throws -> ObservedLayer? {
         let (executor, keyValues) = attention.layer(kind)
+        // What takes turns leaves its memory to the others.
+        func run(_ executor: RingExecutor, _ call: TileCall) throws {
+            try executor.run(call, on: keyValues)
+            executor.releaseMemory()
+        }
         let place = asked.rollsOut ? layer : 0
         let (rowMax, rowSum) = (perRow(maxima[place]), perRow(rowSums[place]))
         guard asked.layers.contains(layer) else {
-            try executor.run(
+            try run(
+                executor,
                 .attend(
                     queries: queries, scale: block.scale, output: output, rowMax: rowMax, rowSum: rowSum,
-                    contents: block.contents), on: keyValues)
+                    contents: block.contents))
             return nil
         }
         var statistics = RowStatistics()
@@ -313,23 +339,24 @@ final class RunObservation {
         statistics.topKeys = perRow(memory.topKeyNumbers, width: asked.topKeys)
         statistics.topWeights = perRow(memory.topWeights, width: asked.topKeys)
         let observer = attention.observer(kind, .observe(kind.heads, topKeys: asked.topKeys))
-        try observer.run(
+        try run(
+            observer,
             .observe(
                 queries: queries, scale: block.scale, output: output, logSumExp: perRow(memory.logSumExp),
-                rowMax: rowMax, rowSum: rowSum, statistics: statistics, contents: block.contents), on: keyValues)
+                rowMax: rowMax, rowSum: rowSum, statistics: statistics, contents: block.contents))
         if asked.receivesMass {
             // The same weight for every head.
             let ones = HeadRows(rowWeights, tokenStride: 1, headStride: 0)
-            try attention.observer(kind, .receive(kind.heads)).run(
+            try run(
+                attention.observer(kind, .receive(kind.heads)),
                 .receive(
                     queries: queries, scale: block.scale, rowMax: rowMax, rowSum: rowSum, rowWeights: ones,
-                    mass: perRow(memory.receivedMass), contents: block.contents), on: keyValues)
+                    mass: perRow(memory.receivedMass), contents: block.contents))
         }
         if asked.hasMaps {
-            try attention.observer(kind, .map(kind.heads)).run(
-                .map(
-                    queries: queries, scale: block.scale, rowMax: rowMax, rowSum: rowSum, contents: block.contents),
-                on: keyValues)
+            try run(
+                attention.observer(kind, .map(kind.heads)),
+                .map(queries: queries, scale: block.scale, rowMax: rowMax, rowSum: rowSum, contents: block.contents))
         }
         return ObservedLayer(
             memory, layer: layer, mass: asked.receivesMass, sums: asked.hasMaps ? sums.take() : [],
