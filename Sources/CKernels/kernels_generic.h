@@ -677,7 +677,7 @@ INLINE void attend_strips_with(const float *q, ptrdiff_t q_stride, ptrdiff_t row
     if (observes) {
       select_row(scores + r * stride, keys, NULL, 1.0f, row_max[r], statistics, r);
       sums[0][r] = weighted[0][r] = distances[0][r] = splat(0.0f);
-      observe_row(scores + r * stride, early, NULL, 1.0f, row_max[r], statistics->distance - r, 1, sums[0] + r, weighted[0] + r, distances[0] + r);
+      observe_row(scores + r * stride, early, NULL, row_max[r], statistics->distance - r, sums[0] + r, weighted[0] + r, distances[0] + r);
     } else {
       sums[0][r] = row_weights(scores + r * stride, early, NULL, row_max[r], splat(0.0f));
     }
@@ -701,7 +701,7 @@ INLINE void attend_strips_with(const float *q, ptrdiff_t q_stride, ptrdiff_t row
     // A panel that is not full, and the last strip, have nothing to be woven into.
     for (int r = 0; r < STRIP; r++)
       if (observes)
-        observe_row(scores + r * stride + weighed, keys - weighed, NULL, 1.0f, row_max[r], statistics->distance - row - r + weighed, 1,
+        observe_row(scores + r * stride + weighed, keys - weighed, NULL, row_max[r], statistics->distance - row - r + weighed,
                     sums[now] + r, weighted[now] + r, distances[now] + r);
       else
         sums[now][r] = row_weights(scores + r * stride + weighed, keys - weighed, NULL, row_max[r], sums[now][r]);
@@ -1006,7 +1006,6 @@ const annulus_kernels TABLE_OF(ANNULUS_SET) = {
   .modify_scores = modify_scores,
   .receive_rows = receive_rows,
   .observe_rows = observe_rows,
-  .observe_scores = observe_scores,
   .observe_tile = observe_tile,
   .merge_statistics = merge_statistics,
   .merge_best = merge_best,
