@@ -126,6 +126,58 @@ INLINE void last_block(block *k, const int accumulate, const int finds, float *m
   if (k->c) UNROLL for (int r = 0; r < 6; r++) store_row(k, r, accumulate, finds, maxima);
 }
 
+// widened_block of bfloat16_generic.h for six rows: of each pair of terms the odd one first.
+INLINE void widened_pair(__m256 *sum, const operands *o, const int term) {
+  const __m256i *b = (const __m256i *)term_of(o, term);
+  UNROLL for (int half = 1; half >= 0; half--) {
+    __m256 terms[2];
+    UNROLL for (int i = 0; i < 2; i++)
+      terms[i] = _mm256_castsi256_ps(half ? _mm256_and_si256(_mm256_loadu_si256(b + i), _mm256_set1_epi32((int)0xffff0000u))
+                                          : _mm256_slli_epi32(_mm256_loadu_si256(b + i), 16));
+    UNROLL for (int r = 0; r < 6; r++) {
+      const __m256 x = _mm256_broadcast_ss(row_of(o, r) + 2 * term + half);
+      UNROLL for (int i = 0; i < 2; i++) sum[2 * r + i] = _mm256_fmadd_ps(x, terms[i], sum[2 * r + i]);
+      FINISH_ROW(sum + 2 * r);
+    }
+  }
+}
+INLINE void widened_six_rows(const float *a, ptrdiff_t a_stride, const void *panel, ptrdiff_t pairs, ptrdiff_t width, float *c,
+                             ptrdiff_t c_stride, const int goes_on) {
+  __m256 sum[12];
+  UNROLL for (int i = 0; i < 12; i++)
+    sum[i] = goes_on ? _mm256_loadu_ps(c + i / 2 * c_stride + 8 * (i % 2)) : _mm256_setzero_ps();
+  operands o = operands_at(a, a_stride, panel, width);
+  for (; pairs >= 4; pairs -= 4, o.x += 32, o.b += 4 * o.width) UNROLL for (int term = 0; term < 4; term++) widened_pair(sum, &o, term);
+  for (; pairs > 0; pairs--, o.x += 8, o.b += o.width) widened_pair(sum, &o, 0);
+  UNROLL for (int i = 0; i < 12; i++) _mm256_storeu_ps(c + i / 2 * c_stride + 8 * (i % 2), sum[i]);
+}
+
+// So many terms of six rows of a transpose, whose rows lie side by side, `a_stride` floats from term to term.
+INLINE void add_transposed_terms(__m256 *sum, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t depth, ptrdiff_t width) {
+  const char *x = (const char *)a, *b = (const char *)panel;
+  ptrdiff_t next_x = 4 * a_stride, three_x = 3 * next_x, next_b = 4 * width, three_b = 3 * next_b;
+  WHOLE(three_x);
+  WHOLE(three_b);
+#define TRANSPOSED_TERM(at_x, at_b)                                                                           \
+  {                                                                                                           \
+    const float *const of_x = (const float *)(at_x), *const of_b = (const float *)(at_b);                     \
+    const __m256 terms[2] = {_mm256_loadu_ps(of_b), _mm256_loadu_ps(of_b + 8)};                               \
+    UNROLL for (int r = 0; r < 6; r++) {                                                                      \
+      const __m256 factor = _mm256_broadcast_ss(of_x + r);                                                    \
+      UNROLL for (int i = 0; i < 2; i++) sum[2 * r + i] = _mm256_fmadd_ps(factor, terms[i], sum[2 * r + i]);  \
+      FINISH_ROW(sum + 2 * r);                                                                                \
+    }                                                                                                         \
+  }
+  for (; depth >= 4; depth -= 4, x += 4 * next_x, b += 4 * next_b) {
+    TRANSPOSED_TERM(x, b)
+    TRANSPOSED_TERM(x + next_x, b + next_b)
+    TRANSPOSED_TERM(x + 2 * next_x, b + 2 * next_b)
+    TRANSPOSED_TERM(x + three_x, b + three_b)
+  }
+  for (; depth > 0; depth--, x += next_x, b += next_b) TRANSPOSED_TERM(x, b)
+#undef TRANSPOSED_TERM
+}
+
 // The numbers of weight_lanes (vectors.h), as operands in memory, which take no instruction of their own.
 typedef struct {
   float lowest[8], round[8], p5[8], p4[8], p3[8], p2[8], p1[8], p0[8];
