@@ -105,6 +105,8 @@ private final class Trainer {
     private let schedule: Schedule
     /// The steps of the whole training.
     private let totalSteps: Int
+    /// What a rank takes of memory.
+    private let bytesPerRank: Double
     private var state: TrainingState
     private var events: EventFile?
     private var settings: TrainingSettings { job.settings }
@@ -130,7 +132,7 @@ private final class Trainer {
             kind: settings.schedule, warmupSteps: settings.warmupSteps, steps: totalSteps,
             decaySteps: settings.decaySteps)
         state = TrainingState(facts: try ResumableJob.facts(job.identity, session))
-        try session.refuseTraining(model, order, settings)
+        bytesPerRank = try session.refuseTraining(model, order, settings)
         shard = OptimizerShard(settings.adam, model.blocks, rank: session.transport.rank, of: session.transport.size)
     }
 
@@ -138,8 +140,9 @@ private final class Trainer {
         guard try begin() else { return }
         session.logHeader("train \(settings.tasks.map(\.kind.rawValue).joined(separator: ", "))")
         let trained = model.blocks.count
+        let frozen = model.frozen.isEmpty ? "" : ", \(model.frozen.count) tensors are not"
         session.log.notice(
-            "\(totalSteps) steps of up to \(settings.batchTokens) tokens; \(trained) parameters are trained\(model.frozen.isEmpty ? "" : ", \(model.frozen.count) tensors are not")"
+            "\(totalSteps) steps of up to \(settings.batchTokens) tokens; \(trained) parameters are trained\(frozen); about \(Int(bytesPerRank / 0x1p20)) MiB a rank"
         )
         if let place = settings.loggingFolder {
             events = try session.agree { session.isRoot ? try EventFile(folder: place) : nil }

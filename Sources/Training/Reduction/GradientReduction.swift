@@ -103,7 +103,7 @@ public final class GradientReduction {
             zip(parts, mineByNode).allSatisfy { $0.count == $1.count { $0 != nil } },
             "a part of no subtree of this rank")
         let owned = (0..<transport.size).map { blocks.blocks(of: Rank($0), of: transport.size) }
-        let rounds = ((owned.map(\.count).max() ?? 0) + Self.blocksOfRound - 1) / Self.blocksOfRound
+        let rounds = ((owned.map { $0.count }.max() ?? 0) + Self.blocksOfRound - 1) / Self.blocksOfRound
         func turn(of rank: Int, in round: Int) -> Range<Int> {
             let first = owned[rank].lowerBound + round * Self.blocksOfRound
             return (first..<first + Self.blocksOfRound).clamped(to: owned[rank])
