@@ -96,7 +96,7 @@ import Testing
     {
         let observe = [
             "observe", "-m", checkpoint("tiny-bert"), "-i", documents, "--input-format", "lines", "--layers", "1",
-            "--heads", "2", "--probe", "drop", "--probe-tokens", "3:7", "--rollout", "0",
+            "--heads", "2", "--probe", "drop", "--probe-tokens", "3:5",
         ]
         let right = try CommandRun.annulus(observe + ["-o", folder.path(name), "--quiet"])
         #expect(right.status == 0, "\(right.errors)")

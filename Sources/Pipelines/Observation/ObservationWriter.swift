@@ -197,7 +197,9 @@ struct ObservationWriter {
         guard let image = sink as? ObservationImage else { return 0 }
         let bytes = pieces(some).reduce(0) { $0 + $1.count }
         // A number of 4 bytes is some 12 characters in the end, which are there twice while they are joined.
-        return image.goesByLayer ? bytes / max(1, layers.count) : bytes + 2 * 12 * (bytes / 4)
+        guard image.goesByLayer else { return bytes + 2 * 12 * (bytes / 4) }
+        // A page is put together of its parts.
+        return bytes / max(1, layers.count) + 2 * ReportDetail.largestPage
     }
 
     /// Says what the job will take.
