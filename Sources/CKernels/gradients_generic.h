@@ -11,6 +11,15 @@ INLINE void transposed_block(const int rows, const int vectors, const float *a, 
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++)
       sum[r * vectors + v] = accumulate == ANNULUS_CONTINUE ? load(c + r * c_stride + 16 * v) : splat(0.0f);
+#ifdef OWN_BLOCKS
+  if (rows == 6) {
+    __m256 of_six[12];
+    UNROLL for (int i = 0; i < 12; i++) of_six[i] = _mm256_loadu_ps(EIGHT(sum + i / 2, i % 2));
+    add_transposed_terms(of_six, a, a_stride, panel, depth, width);
+    UNROLL for (int i = 0; i < 12; i++) _mm256_storeu_ps(EIGHT(sum + i / 2, i % 2), of_six[i]);
+    depth = 0;
+  }
+#endif
   for (ptrdiff_t k = 0; k < depth; k++, a += a_stride, panel += width) {
     v16 b[4];
     UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panel + 16 * v);
