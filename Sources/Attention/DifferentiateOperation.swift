@@ -105,12 +105,10 @@ extension HeadRows {
 
 /// One thread's gradients.
 ///
-/// A unit goes over the key tile's panels of 64 keys. For each, scores and dO·Vᵀ of some rows at a time are made in the
-/// first-level cache and become weights and dS of all rows, two blocks of (rows, 64); then each of the other three products takes
-/// all rows at once. The weights are not yet divided by ℓ: dO and D are, when rows are loaded.
+/// A unit goes over the key tile's panels of 64 keys. For each, scores and dO·Vᵀ become weights and dS where they are, two blocks
+/// of (rows, 64) in the second-level cache; each of the five products takes all rows at once. The weights are not yet divided by
+/// ℓ: dO and D are, when rows are loaded.
 private final class DifferentiateWorker: TileWorker {
-    /// Rows whose scores are made at a time: a multiple of every register block's.
-    private static let stripRows = 24
     /// Rows that see the same, so far as products are told: all of them everything, or each its own.
     private static let groupRows = 6
 
@@ -134,10 +132,10 @@ private final class DifferentiateWorker: TileWorker {
     private let valueColumns: AlignedBuffer
     private let keyRows: AlignedBuffer
 
-    // Of some rows and a panel of keys.
-    private let strip = AlignedBuffer(count: 3 * stripRows * PackedTile.panelWidth)
+    // Of the rows and a panel of keys: scores, then weights; dO·Vᵀ, then dS; scores as a softcap leaves them.
     private let weights = AlignedBuffer(count: TileGrid.tileSize * PackedTile.panelWidth)
     private let gradients = AlignedBuffer(count: TileGrid.tileSize * PackedTile.panelWidth)
+    private let capped: AlignedBuffer?
     /// What each row sees of a panel.
     private let words = UnsafeMutablePointer<UInt64>.allocate(capacity: TileGrid.tileSize)
     /// What a query head adds to the gradients of a panel of keys, where others share them.
@@ -157,6 +155,7 @@ private final class DifferentiateWorker: TileWorker {
         gradientKernels = kernels.gradientFunctions
         scores = TileScores(heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
         layout = scores.layout
+        capped = modifiers.softcap.map { _ in AlignedBuffer(count: TileGrid.tileSize * PackedTile.panelWidth) }
         let (keyWidth, valueWidth) = (heads.paddedHeadDimension, heads.paddedValueDimension)
         queryPanels = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
         gradientPanels = AlignedBuffer(count: TileGrid.tileSize * valueWidth)
@@ -284,33 +283,27 @@ private final class DifferentiateWorker: TileWorker {
         _ run: RowRun, _ pair: TilePair, key: Int, keys: Int, bits: UnsafePointer<UInt64>?,
         biases: UnsafeMutablePointer<Float>
     ) {
-        let width = PackedTile.panelWidth
-        let products = strip.pointer + Self.stripRows * width
-        let capped = scores.modifiers.softcap.map { (cap: $0, scores: products + Self.stripRows * width) }
-        for first in stride(from: run.rows.lowerBound, to: run.rows.upperBound, by: Self.stripRows) {
-            let rows = first..<min(first + Self.stripRows, run.rows.upperBound)
-            scores.score(rows, panel: key, of: pair, into: strip.pointer, capped: capped?.scores)
-            forEachPanel(heads.valueDimension) { channel, channels, valueWidth in
-                let columns = layout.padded(keys)
-                kernels.panel_product(
-                    gradientPanels.pointer + channel * pair.rows.count + first * valueWidth, valueWidth, rows.count,
-                    valueColumns.pointer + key * heads.valueDimension + channel * columns, channels, columns, columns,
-                    products, width, Int32(channel > 0 ? ANNULUS_CONTINUE : ANNULUS_START))
-            }
-            gradientKernels.differentiate_rows(
-                strip.pointer, width, products, width, rows.count, keys, bits.map { $0 + first }, 1,
-                scores.arithmetic.steps(scale: scores.scale), rowMax.pointer + first, dots.pointer + first,
-                weights.pointer + first * width, width, gradients.pointer + first * width, width)
-            if let reach = scores.modifiers.relativeBias?.reach {
-                gradientKernels.add_diagonals(
-                    gradients.pointer + first * width, width, rows.count, keys, pair.distance + key - first, reach,
-                    biases)
-            }
-            if let capped {
-                gradientKernels.uncap_rows(
-                    gradients.pointer + first * width, width, rows.count, keys, bits.map { $0 + first }, 1,
-                    capped.scores, width, capped.cap)
-            }
+        let (width, first, rows) = (PackedTile.panelWidth, run.rows.lowerBound, run.rows.count)
+        let (scored, products) = (weights.pointer + first * width, gradients.pointer + first * width)
+        let cappedRows = capped.map { $0.pointer + first * width }
+        let rowBits = bits.map { $0 + first }
+        scores.score(run.rows, panel: key, of: pair, into: scored, capped: cappedRows)
+        let columns = layout.padded(keys)
+        forEachPanel(heads.valueDimension) { channel, channels, valueWidth in
+            kernels.panel_product(
+                gradientPanels.pointer + channel * pair.rows.count + first * valueWidth, valueWidth, rows,
+                valueColumns.pointer + key * heads.valueDimension + channel * columns, channels, columns, columns,
+                products, width, Int32(channel > 0 ? ANNULUS_CONTINUE : ANNULUS_START))
+        }
+        gradientKernels.differentiate_rows(
+            scored, width, products, width, rows, keys, rowBits, 1, scores.arithmetic.steps(scale: scores.scale),
+            rowMax.pointer + first, dots.pointer + first, scored, width, products, width)
+        if let reach = scores.modifiers.relativeBias?.reach {
+            gradientKernels.add_diagonals(
+                products, width, rows, keys, pair.distance + key - first, reach, biases)
+        }
+        if let cappedRows, let cap = scores.modifiers.softcap {
+            gradientKernels.uncap_rows(products, width, rows, keys, rowBits, 1, cappedRows, width, cap)
         }
     }
 

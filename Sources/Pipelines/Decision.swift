@@ -15,6 +15,8 @@ package struct Decision {
     package let reason: String
     /// Seconds that the job is predicted to take; nil where nothing was measured.
     package let predictedSeconds: Double?
+    /// Bytes that the fullest rank is to take for it.
+    let memory: Double
 }
 
 extension Session {
@@ -50,6 +52,7 @@ extension Session {
                 outcome.write(choice.price.strategy.rawValue)
                 outcome.write(transport.size == 1 ? "" : choice.reason)
                 outcome.write("\(choice.price.seconds)")
+                outcome.write("\(choice.price.memory)")
             } else if let least = prices.min(by: { $0.nodeMemory / $0.nodeLimit < $1.nodeMemory / $1.nodeLimit }) {
                 outcome.write("")
                 outcome.write(Self.refusal(least, cluster, of: prices.count))
@@ -61,12 +64,14 @@ extension Session {
         try agree { if strategy == nil { throw JobError(.memory, reason) } }
         guard let strategy else { throw JobError(.memory, reason) }
         let predicted = Double(told.readString())
+        let memory = Double(told.readString()) ?? 0
         try compareInputs(problem, strategy)
         if isAuto, transport.size > 1 {
             log.notice("strategy \(strategy.rawValue)\(isMeasured ? "" : " (by nominal speeds)"): \(reason)")
         }
         return Decision(
-            strategy: strategy, reason: isAuto ? reason : "", predictedSeconds: measured == nil ? nil : predicted)
+            strategy: strategy, reason: isAuto ? reason : "", predictedSeconds: measured == nil ? nil : predicted,
+            memory: memory)
     }
 
     /// Refuses a model whose weights a host's memory would not hold. Collective; call it before they are read.
@@ -202,7 +207,7 @@ extension Session {
         let ranks = cluster.ranks.count { $0.node == price.fullestNode }
         return
             "the job needs \(gib(price.nodeMemory)) on \(cluster.nodes[price.fullestNode].name) (\(ranks) \(ranks == 1 ? "rank" : "ranks"), "
-            + "\(price.strategy.rawValue)\(tried > 1 ? ", which dependencies least" : "")), and \(gib(price.nodeLimit)) are free; "
+            + "\(price.strategy.rawValue)\(tried > 1 ? ", which needs least" : "")), and \(gib(price.nodeLimit)) are free; "
             + "spread it over more hosts, or shorten it\(tried > 1 ? "" : ", or leave --strategy to auto")"
     }
 

@@ -28,12 +28,13 @@ SUBJECTS = [
     "Sources/Tiles/*.swift", "Sources/Attention/Mask*.swift", "Sources/Attention/TileMask.swift",
     "Sources/Attention/DocumentMask.swift", "Sources/Attention/Shapes.swift", "Sources/Attention/PartialAttention.swift",
     "Sources/Attention/TileScores.swift", "Sources/Attention/*Operation.swift", "Sources/Attention/PackedTile.swift", "Sources/Plans/*.swift",
+    "Sources/RingAttention/DifferentiableAttention.swift", "Sources/RingAttention/TileSum.swift",
 ]
 SUITES = ["TilesTests", "AttentionTests", "PlansTests", "RingAttentionTests", "TransformersTests"]
 # (tests that run, cases of each generated part): quick ones first, in the end all there is.
 STAGES = [
     ("TilesTests|PlansTests|MaskTests", 3),
-    ("GeneratedCaseTests|MaskGoldenTests|aNotANumber|aRowWithout|thousandsOf|aSequenceHas|bfloat16AtAny|everyKernelSet", 10),
+    ("GeneratedCaseTests|DifferentiateTests|MaskGoldenTests|GradientGoldenTests|aNotANumber|aRowWithout|thousandsOf|aSequenceHas|bfloat16AtAny|everyKernelSet", 10),
     ("|".join(SUITES), None),
 ]
 
