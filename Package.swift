@@ -38,13 +38,19 @@ let package = Package(
         .target(
             name: "Transformers",
             dependencies: [
-                "Attention", "CLibrary", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles",
+                "Attention", "CKernels", "CLibrary", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention",
+                "Tiles",
+            ]),
+        .target(
+            name: "Training",
+            dependencies: [
+                "Attention", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles", "Transformers",
             ]),
         .target(
             name: "Pipelines",
             dependencies: [
                 "Attention", "Checkpoints", "Files", "MPI", "Matrices", "Plans", "RingAttention", "Tiles",
-                "Tokenization", "Transformers",
+                "Tokenization", "Training", "Transformers",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),
             ]),
@@ -52,7 +58,7 @@ let package = Package(
             name: "annulus",
             dependencies: [
                 "Attention", "CMPI", "Checkpoints", "Files", "MPI", "Matrices", "Pipelines", "Plans", "RingAttention",
-                "Tiles", "Tokenization", "Transformers",
+                "Tiles", "Tokenization", "Training", "Transformers",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),
@@ -61,7 +67,7 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["Attention", "Matrices", "Plans", "RingAttention", "Tiles"],
             path: "Tests/TestSupport"),
-        .testTarget(name: "MatricesTests", dependencies: ["CKernels", "Matrices"]),
+        .testTarget(name: "MatricesTests", dependencies: ["CKernels", "Matrices", "Tiles"]),
         .testTarget(name: "TilesTests", dependencies: ["TestSupport", "Tiles"]),
         .testTarget(
             name: "AttentionTests", dependencies: ["Attention", "Matrices", "RingAttention", "TestSupport", "Tiles"]),
@@ -78,6 +84,12 @@ let package = Package(
                 "Attention", "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles", "Transformers",
             ],
             exclude: ["Goldens"]),
+        .testTarget(
+            name: "TrainingTests",
+            dependencies: [
+                "Checkpoints", "Files", "Matrices", "Plans", "RingAttention", "Tiles", "Training", "Transformers",
+            ],
+            exclude: ["Goldens"]),
         // Reports of made-up attention, written to be looked at; and tests of reports and pictures.
         .executableTarget(
             name: "report-samples", dependencies: ["Pipelines", "TestSupport"], path: "Tests/ReportSamples"),
@@ -85,7 +97,9 @@ let package = Package(
         // Runs the command.
         .testTarget(
             name: "CommandTests",
-            dependencies: ["Attention", "Checkpoints", "Files", "Matrices", "Pipelines", "TestSupport", "annulus"],
+            dependencies: [
+                "Attention", "Checkpoints", "Files", "Matrices", "Pipelines", "TestSupport", "Transformers", "annulus",
+            ],
             exclude: ["Goldens"]),
         // The programs of docs/library.md, and the test that they are and do what it says.
         .executableTarget(

@@ -145,8 +145,6 @@ private final class ObserveWorker: TileWorker {
     private let bestKeys: AlignedBuffer
     private var scores: TileScores { attention.scores }
     private var kernels: KernelSet { attention.kernels }
-    /// A strip's scores, where weights take their place.
-    private let copy: AlignedBuffer
     /// Of a whole: what keys have of ℓ, what the sink has of it, and statistics before they have a place.
     private let temporary = AlignedBuffer(count: 8 * TileGrid.tileSize)
 
@@ -156,7 +154,6 @@ private final class ObserveWorker: TileWorker {
         self.topKeys = topKeys
         best = AlignedBuffer(count: topKeys * TileGrid.tileSize)
         bestKeys = AlignedBuffer(count: topKeys * TileGrid.tileSize)
-        copy = AlignedBuffer(count: element == .bfloat16 ? TileScores.stripRows * TileScores.stride : 0)
         attention = AttendWorker(
             heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
     }
@@ -181,18 +178,17 @@ private final class ObserveWorker: TileWorker {
                 keys: own.keys + row * topKeys,
                 first_key: Int32(truncatingIfNeeded: pair.sequence.position(ofKey: pair.keys.lowerBound)))
         }
-        if pair.isWhole, scores.modifiers.leavesScores, keys == pair.capacity,
+        if pair.isWhole, scores.modifiers.leavesScores, keys == pair.capacity {
             scores.arithmetic.observe(
                 scores.queries.pointer, tile: pair.columns, next: pair.next ?? pair.columns, keys: keys,
-                into: partial, scratch: scores.buffer.pointer, statistics: statistics(from: 0))
-        {
+                scale: scores.scale, into: partial, scratch: scores.buffer.pointer, statistics: statistics(from: 0))
             return
         }
         scores.forEachStrip(of: pair) { strip in
             scores.arithmetic.observe(
                 scores.buffer.pointer, stride: TileScores.stride, rows: strip.rows, keys: keys, bits: strip.bits,
                 words: TileMask.wordsPerRow, scale: scores.scale, rowMax: partial.rowMax + strip.row,
-                rowSum: partial.rowSum + strip.row, statistics: statistics(from: strip.row), copy: copy.pointer)
+                rowSum: partial.rowSum + strip.row, statistics: statistics(from: strip.row))
             attention.weigh(strip, pair, keys: keys, into: partial)
         }
     }

@@ -78,9 +78,13 @@ public final class ResultPool: Sendable {
 
     func give(_ block: Block) { free.withLock { $0.append(block) } }
 
-    deinit {
+    /// Lets go of the memory of results that nobody holds.
+    package func drain() {
         free.withLock { blocks in
             for block in blocks { UnsafeMutableRawPointer(block.pointer).deallocate() }
+            blocks = []
         }
     }
+
+    deinit { drain() }
 }

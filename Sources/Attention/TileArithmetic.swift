@@ -88,22 +88,18 @@ struct TileArithmetic {
     }
 
     /// The same, with the statistics of rows.
-    /// - Parameter copy: room for as many scores.
     func observe(
         _ scores: UnsafeMutablePointer<Float>, stride: Int, rows: Int, keys: Int, bits: UnsafePointer<UInt64>?,
         words: Int, scale: Float, rowMax: UnsafeMutablePointer<Float>, rowSum: UnsafeMutablePointer<Float>,
-        statistics: annulus_statistics, copy: UnsafeMutablePointer<Float>
+        statistics: annulus_statistics
     ) {
         withUnsafePointer(to: statistics) { statistics in
             switch element {
             case .float32:
                 float32.observe_rows(scores, stride, rows, keys, bits, words, rowMax, rowSum, statistics)
             case .bfloat16:
-                // Weights in pairs take the place of the scores.
-                copy.update(from: scores, count: (rows - 1) * stride + keys)
-                let scale = modified ? 1 : scale
-                bfloat16.softmax_rows(scores, stride, rows, keys, bits, words, scale, rowMax, rowSum)
-                float32.observe_scores(copy, stride, rows, keys, bits, words, scale, rowMax, statistics)
+                bfloat16.observe_rows(
+                    scores, stride, rows, keys, bits, words, modified ? 1 : scale, rowMax, rowSum, statistics)
             }
         }
     }
@@ -133,20 +129,27 @@ struct TileArithmetic {
         }
     }
 
-    /// `attend` with the statistics of rows, where there are kernels for both at once.
-    /// - Returns: whether there are; otherwise nothing was done.
+    /// `attend` with the statistics of rows.
     func observe(
         _ queries: UnsafePointer<Float>, tile: UnsafePointer<Float>, next: UnsafePointer<Float>, keys: Int,
+        scale: Float,
         into partial: PartialAttention, scratch: UnsafeMutablePointer<Float>, statistics: annulus_statistics
-    ) -> Bool {
-        guard element == .float32 else { return false }
+    ) {
+        let values = tile + layout.keyFloats(capacity: keys)
         withUnsafePointer(to: statistics) { statistics in
-            float32.observe_tile(
-                queries, layout.queryStride, partial.rows, tile, layout.headDimension,
-                tile + layout.keyFloats(capacity: keys), layout.valueDimension, keys, partial.rowMax, partial.rowSum,
-                partial.output, partial.outputStride, scratch, next, statistics)
+            switch element {
+            case .float32:
+                float32.observe_tile(
+                    queries, layout.queryStride, partial.rows, tile, layout.headDimension, values,
+                    layout.valueDimension, keys, partial.rowMax, partial.rowSum, partial.output, partial.outputStride,
+                    scratch, next, statistics)
+            case .bfloat16:
+                bfloat16.observe_tile(
+                    queries, layout.queryStride, partial.rows, tile, layout.headDimension, values,
+                    layout.valueDimension, keys, scale, partial.rowMax, partial.rowSum, partial.output,
+                    partial.outputStride, scratch, statistics)
+            }
         }
-        return true
     }
 
     /// All steps at once, for a tile that all rows see entirely. `next` is the tile that comes after it.

@@ -29,6 +29,7 @@
 // the weights before rounding Σ εⱼpⱼvⱼ. Over values without a common mean the second is equal where many
 // keys share the weight and smaller where few do, for o is then one of the vⱼ; it also leaves the
 // log-sum-exp as good as in float32 and saves two operations. So row_sum is that of the unrounded ones.
+#include "statistics_rows.h"
 #include "vectors.h"
 
 #include "annulus_bfloat16_kernels.h"
@@ -167,9 +168,14 @@ static __attribute__((noinline)) void widened_product(const float *a, ptrdiff_t 
     n = rows >= 6 ? 6 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;  // Six are what both sets have registers for.
 #define WIDENED(rows, vectors, column) \
   widened_block(rows, vectors, a, a_stride, panel + column, pairs, width, c + column, c_stride, goes_on)
+#ifdef OWN_BLOCKS
+#define WIDENED_SIX(vectors, column) widened_six_rows(a, a_stride, panel + column, pairs, width, c + column, c_stride, goes_on)
+#else
+#define WIDENED_SIX(vectors, column) WIDENED(6, vectors, column)
+#endif
 #define WIDENED_ROWS(vectors, column)            \
   switch (n) {                                   \
-    case 6: WIDENED(6, vectors, column); break;  \
+    case 6: WIDENED_SIX(vectors, column); break; \
     case 4: WIDENED(4, vectors, column); break;  \
     case 2: WIDENED(2, vectors, column); break;  \
     default: WIDENED(1, vectors, column); break; \
@@ -185,6 +191,7 @@ static __attribute__((noinline)) void widened_product(const float *a, ptrdiff_t 
     for (ptrdiff_t column = 0; column < columns; column += 16) WIDENED_ROWS(1, column)
 #endif
 #undef WIDENED_ROWS
+#undef WIDENED_SIX
 #undef WIDENED
   }
 }
@@ -458,15 +465,24 @@ static void bfloat16_masked_panel_product(const void *a_pairs, ptrdiff_t a_strid
 
 // ---- softmax ------------------------------------------------------------------------------------
 
+// Where a row's statistics are made, as observe_row makes them: lane sums, and the distance of the first key from the row.
+typedef struct {
+  v16 weighted, distances;
+  float distance;
+} observing;
+
 #if WIDENS
 // A row's scores become weights, rounded to bfloat16 and left as floats; returns the lane sums before rounding.
-INLINE v16 widened_weights(float *s, ptrdiff_t keys, float scale, float highest) {
+INLINE v16 widened_weights(float *s, ptrdiff_t keys, float scale, float highest, observing *row, const int observes) {
   const v16 steps = splat(scale), base = splat(row_base(highest));
   v16 sum = splat(0.0f);
   for (ptrdiff_t j = 0; j < keys; j += 16) {
     const uint32_t seen = visible(NULL, j / 16, keys);
-    v16 e = weight_lanes((load(s + j) - base) * steps);
+    v16 x = (load(s + j) - base) * steps;
+    if (observes && seen != 0xffff) x = lanes(seen) ? x : splat(0.0f);
+    v16 e = weight_lanes(x);
     if (seen != 0xffff) e = lanes(seen) ? e : splat(0.0f);
+    if (observes) observe_sixteen(e, x, row->distance + (float)j, &row->weighted, &row->distances);
     // Nothing is below 2⁻¹²⁵ but 0, so that only NaN needs care.
     const u16 b = __builtin_bit_cast(u16, e), nearest = b + 0x7fffu + ((b >> 16) & 1u);
     store(s + j, e == e ? __builtin_bit_cast(v16, nearest & 0xffff0000u) : e);
@@ -477,22 +493,31 @@ INLINE v16 widened_weights(float *s, ptrdiff_t keys, float scale, float highest)
 #endif
 
 // A row's scores become pairs of weights in its first half; returns the lane sums before rounding.
-INLINE v16 pair_weights(float *s, ptrdiff_t keys, const uint64_t *mask, float scale, float highest) {
+INLINE v16 pair_weights(float *s, ptrdiff_t keys, const uint64_t *mask, float scale, float highest, observing *row,
+                        const int observes) {
   const v16 steps = splat(scale), base = splat(row_base(highest));
   pair *weights = (pair *)s;
   v16 sum = splat(0.0f);
   for (ptrdiff_t first = 0; first < keys; first += 64) {
     if (all_visible(mask, first, keys)) {
-      v16 e[4];
-      UNROLL for (int i = 0; i < 4; i++) e[i] = weight_lanes((load(s + first + 16 * i) - base) * steps);
+      v16 x[4], e[4];
+      UNROLL for (int i = 0; i < 4; i++) x[i] = (load(s + first + 16 * i) - base) * steps;
+      UNROLL for (int i = 0; i < 4; i++) e[i] = weight_lanes(x[i]);
       UNROLL for (int i = 0; i < 4; i++) sum += e[i];
+      if (observes)
+        UNROLL for (int i = 0; i < 4; i++)
+          observe_sixteen(e[i], x[i], row->distance + (float)(first + 16 * i), &row->weighted, &row->distances);
       UNROLL for (int i = 0; i < 4; i += 2) store_two(weights + first / 2 + 8 * i, e[i], e[i + 1]);
       continue;
     }
     for (ptrdiff_t b = first / 16; b < first / 16 + 4 && 16 * b < keys; b++) {
       const uint32_t seen = visible(mask, b, keys);
       v16 e = splat(0.0f);
-      if (seen) e = lanes(seen) ? weight_lanes((load(s + 16 * b) - base) * steps) : splat(0.0f);
+      if (seen) {
+        const v16 x = lanes(seen) ? (load(s + 16 * b) - base) * steps : splat(0.0f);
+        e = lanes(seen) ? weight_lanes(x) : splat(0.0f);
+        if (observes) observe_sixteen(e, x, row->distance + (float)(16 * b), &row->weighted, &row->distances);
+      }
       store_rounded(weights + 8 * b, ROUND_SIXTEEN(e));
       sum += e;
     }
@@ -506,21 +531,49 @@ INLINE void finish_pairs(v16 lane_sums, float scale, float *row_max, float *row_
   *row_max *= scale;
 }
 
-static void bfloat16_softmax_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
-                                  const uint64_t *mask, ptrdiff_t mask_stride, float scale,
-                                  float *row_max, float *row_sum) {
+// A row's statistics before its scores become weights, whose maximum is `highest`; and behind them.
+INLINE observing begin_row(const float *s, ptrdiff_t keys, const uint64_t *mask, float scale, float highest,
+                           const annulus_statistics *t, ptrdiff_t row) {
+  select_row(s, keys, mask, scale, highest * scale, t, row);
+  return (observing){splat(0.0f), splat(0.0f), (float)(t->distance - row)};
+}
+INLINE void end_row(const observing *row, float highest, const annulus_statistics *t, ptrdiff_t r) {
+  t->weighted[r] = finish_statistic(row->weighted, highest);
+  t->distances[r] = finish_statistic(row->distances, highest);
+}
+
+INLINE void pair_softmax_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
+                              const uint64_t *mask, ptrdiff_t mask_stride, float scale,
+                              float *row_max, float *row_sum, const annulus_statistics *statistics, const int observes) {
   enum { GROUP = 16 };
   v16 of_lanes[GROUP];
-  for (; rows > 0; rows -= GROUP, s += GROUP * s_stride, row_max += GROUP, row_sum += GROUP) {
-    const ptrdiff_t n = rows < GROUP ? rows : GROUP;
+  for (ptrdiff_t r0 = 0; r0 < rows; r0 += GROUP, s += GROUP * s_stride, row_max += GROUP, row_sum += GROUP) {
+    const ptrdiff_t n = rows - r0 < GROUP ? rows - r0 : GROUP;
     for (ptrdiff_t r = 0; r < n; r++)
       of_lanes[r] = row_maxima(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL);
     for (ptrdiff_t r = 0; r < n; r++) row_max[r] = largest_lane(of_lanes[r]);
-    for (ptrdiff_t r = 0; r < n; r++)
-      of_lanes[r] = pair_weights(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL, scale, row_max[r]);
+    for (ptrdiff_t r = 0; r < n; r++) {
+      const uint64_t *own = mask ? mask + r * mask_stride : NULL;
+      observing row = {0};
+      if (observes) row = begin_row(s + r * s_stride, keys, own, scale, row_max[r], statistics, r0 + r);
+      of_lanes[r] = pair_weights(s + r * s_stride, keys, own, scale, row_max[r], &row, observes);
+      if (observes) end_row(&row, row_max[r], statistics, r0 + r);
+    }
     for (ptrdiff_t r = 0; r < n; r++) finish_pairs(of_lanes[r], scale, row_max + r, row_sum + r);
     if (mask) mask += GROUP * mask_stride;
   }
+}
+
+static void bfloat16_softmax_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
+                                  const uint64_t *mask, ptrdiff_t mask_stride, float scale,
+                                  float *row_max, float *row_sum) {
+  pair_softmax_rows(s, s_stride, rows, keys, mask, mask_stride, scale, row_max, row_sum, NULL, 0);
+}
+
+static void bfloat16_observe_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
+                                  const uint64_t *mask, ptrdiff_t mask_stride, float scale,
+                                  float *row_max, float *row_sum, const annulus_statistics *statistics) {
+  pair_softmax_rows(s, s_stride, rows, keys, mask, mask_stride, scale, row_max, row_sum, statistics, 1);
 }
 
 // ---- fused attention ----------------------------------------------------------------------------
@@ -530,9 +583,10 @@ enum { PAIR_STRIP = ROWS_4 };
 
 // Scores of one strip against one full panel of 64 keys, with their lane maxima; meanwhile the scores of
 // the strip before it, against 64 keys, become weights, 32 after each 12th of the depth.
-static void weave_pair_scores(const pair *q, ptrdiff_t q_stride, const pair *panel, ptrdiff_t pairs,
-                              float *scores, ptrdiff_t stride, v16 *maxima,
-                              float *before, ptrdiff_t key, float scale, const float *base, v16 *sums) {
+INLINE void weave_pair_scores_with(const pair *q, ptrdiff_t q_stride, const pair *panel, ptrdiff_t pairs,
+                                   float *scores, ptrdiff_t stride, v16 *maxima,
+                                   float *before, ptrdiff_t key, float scale, const float *base, v16 *sums,
+                                   observing *rows, const int observes) {
   v16 sum[4 * PAIR_STRIP];
   UNROLL for (int i = 0; i < 4 * PAIR_STRIP; i++) sum[i] = splat(0.0f);
   ptrdiff_t k = 0;
@@ -548,8 +602,12 @@ static void weave_pair_scores(const pair *q, ptrdiff_t q_stride, const pair *pan
     const int r = part % PAIR_STRIP;
     const ptrdiff_t column = key + part / PAIR_STRIP * 32;
     const float *s = before + r * stride + column;
-    const v16 first = weight_lanes((load(s) - splat(base[r])) * splat(scale));
-    const v16 second = weight_lanes((load(s + 16) - splat(base[r])) * splat(scale));
+    const v16 x = (load(s) - splat(base[r])) * splat(scale), y = (load(s + 16) - splat(base[r])) * splat(scale);
+    const v16 first = weight_lanes(x), second = weight_lanes(y);
+    if (observes) {
+      observe_sixteen(first, x, rows[r].distance + (float)column, &rows[r].weighted, &rows[r].distances);
+      observe_sixteen(second, y, rows[r].distance + (float)(column + 16), &rows[r].weighted, &rows[r].distances);
+    }
     store_two((pair *)(before + r * stride) + column / 2, first, second);
     sums[r] = sums[r] + first + second;
   }
@@ -561,6 +619,17 @@ static void weave_pair_scores(const pair *q, ptrdiff_t q_stride, const pair *pan
     }
     maxima[r] = m;
   }
+}
+static void weave_pair_scores(const pair *q, ptrdiff_t q_stride, const pair *panel, ptrdiff_t pairs,
+                              float *scores, ptrdiff_t stride, v16 *maxima,
+                              float *before, ptrdiff_t key, float scale, const float *base, v16 *sums) {
+  weave_pair_scores_with(q, q_stride, panel, pairs, scores, stride, maxima, before, key, scale, base, sums, NULL, 0);
+}
+static void weave_pair_scores_observing(const pair *q, ptrdiff_t q_stride, const pair *panel, ptrdiff_t pairs,
+                                        float *scores, ptrdiff_t stride, v16 *maxima,
+                                        float *before, ptrdiff_t key, float scale, const float *base, v16 *sums,
+                                        observing *rows) {
+  weave_pair_scores_with(q, q_stride, panel, pairs, scores, stride, maxima, before, key, scale, base, sums, rows, 1);
 }
 #endif
 
@@ -589,9 +658,10 @@ INLINE void product_of_panels(int compares, const float *a, ptrdiff_t a_stride, 
 }
 
 // At most twelve rows: queries are widened once for all keys, and weights stay floats.
-static void attend_widened(const pair *q, ptrdiff_t q_stride, ptrdiff_t rows, const pair *k_panels, ptrdiff_t pairs,
+INLINE void attend_widened(const pair *q, ptrdiff_t q_stride, ptrdiff_t rows, const pair *k_panels, ptrdiff_t pairs,
                            const pair *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float scale,
-                           float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scores) {
+                           float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scores,
+                           const annulus_statistics *statistics, const int observes) {
   const ptrdiff_t stride = (keys + 15) / 16 * 16, width = (value_columns + 15) / 16 * 16, key_pairs = pairs_of(keys);
   _Alignas(64) float wide[WIDENED_ROWS_AT_ONCE * 2 * WIDENED_PAIRS];
   v16 sums[WIDENED_ROWS_AT_ONCE];
@@ -602,7 +672,12 @@ static void attend_widened(const pair *q, ptrdiff_t q_stride, ptrdiff_t rows, co
   if (FLUSHED) product_of_panels(1, wide, 2 * pairs, rows, k_panels, pairs, stride, scores, stride);
   for (ptrdiff_t r = 0; r < rows; r++) sums[r] = row_maxima(scores + r * stride, keys, NULL);
   for (ptrdiff_t r = 0; r < rows; r++) row_max[r] = largest_lane(sums[r]);
-  for (ptrdiff_t r = 0; r < rows; r++) sums[r] = widened_weights(scores + r * stride, keys, scale, row_max[r]);
+  for (ptrdiff_t r = 0; r < rows; r++) {
+    observing row = {0};
+    if (observes) row = begin_row(scores + r * stride, keys, NULL, scale, row_max[r], statistics, r);
+    sums[r] = widened_weights(scores + r * stride, keys, scale, row_max[r], &row, observes);
+    if (observes) end_row(&row, row_max[r], statistics, r);
+  }
   for (ptrdiff_t r = 0; r < rows; r++) finish_pairs(sums[r], scale, row_max + r, row_sum + r);
   before = FLUSHING;
   product_of_panels(0, scores, stride, rows, v_panels, key_pairs, width, o, o_stride);
@@ -611,17 +686,18 @@ static void attend_widened(const pair *q, ptrdiff_t q_stride, ptrdiff_t rows, co
 }
 #endif
 
-static void bfloat16_attend_tile(const void *queries, ptrdiff_t q_stride, ptrdiff_t rows,
-                                 const void *k_panels, ptrdiff_t depth,
-                                 const void *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float scale,
-                                 float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch) {
+INLINE void attend_pairs(const pair *q, ptrdiff_t q_stride, ptrdiff_t rows, const pair *k_panels, ptrdiff_t depth,
+                         const pair *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float scale,
+                         float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch,
+                         const annulus_statistics *statistics, const int observes) {
   const ptrdiff_t stride = (keys + 15) / 16 * 16, pairs = pairs_of(depth);
-  const pair *q = queries;
+  ptrdiff_t row = 0;
 #if PANEL_VECTORS >= 4 && !WIDENS
   if (keys > 0 && keys % 64 == 0 && rows >= 2 * PAIR_STRIP) {
     float *scores = scratch, *before = scratch + PAIR_STRIP * stride;
     v16 maxima[PAIR_STRIP], sums[PAIR_STRIP];
     float base[PAIR_STRIP];
+    observing observed[PAIR_STRIP];
     pair_scores(q, q_stride, PAIR_STRIP, k_panels, pairs, keys, before, stride);
     for (int r = 0; r < PAIR_STRIP; r++) row_max[r] = largest_lane(row_maxima(before + r * stride, keys, NULL));
     for (;;) {
@@ -632,18 +708,24 @@ static void bfloat16_attend_tile(const void *queries, ptrdiff_t q_stride, ptrdif
         base[r] = row_base(row_max[r]);
         sums[r] = splat(0.0f);
         maxima[r] = splat(-INFINITE);
+        if (observes) observed[r] = begin_row(before + r * stride, keys, NULL, scale, row_max[r], statistics, row + r);
       }
       if (last) {
         for (int r = 0; r < PAIR_STRIP; r++)
-          sums[r] = pair_weights(before + r * stride, keys, NULL, scale, row_max[r]);
+          sums[r] = pair_weights(before + r * stride, keys, NULL, scale, row_max[r], observed + r, observes);
       } else {
-        for (ptrdiff_t key = 0; key < keys; key += 64)
-          weave_pair_scores(q, q_stride, (const pair *)k_panels + key * pairs, pairs, scores + key, stride, maxima,
-                            before, key, scale, base, sums);
+        for (ptrdiff_t key = 0; key < keys; key += 64) {
+          const pair *panel = k_panels + key * pairs;
+          if (observes)
+            weave_pair_scores_observing(q, q_stride, panel, pairs, scores + key, stride, maxima, before, key, scale, base, sums, observed);
+          else weave_pair_scores(q, q_stride, panel, pairs, scores + key, stride, maxima, before, key, scale, base, sums);
+        }
       }
+      if (observes)
+        for (int r = 0; r < PAIR_STRIP; r++) end_row(observed + r, row_max[r], statistics, row + r);
       for (int r = 0; r < PAIR_STRIP; r++) finish_pairs(sums[r], scale, row_max + r, row_sum + r);
       pair_values(before, stride, PAIR_STRIP, v_panels, value_columns, keys, o, o_stride);
-      row_max += PAIR_STRIP, row_sum += PAIR_STRIP, o += PAIR_STRIP * o_stride, rows -= PAIR_STRIP;
+      row_max += PAIR_STRIP, row_sum += PAIR_STRIP, o += PAIR_STRIP * o_stride, rows -= PAIR_STRIP, row += PAIR_STRIP;
       if (last) break;
       for (int r = 0; r < PAIR_STRIP; r++) row_max[r] = largest_lane(maxima[r]);
       float *swap = scores;
@@ -652,18 +734,38 @@ static void bfloat16_attend_tile(const void *queries, ptrdiff_t q_stride, ptrdif
     }
   }
 #endif
-  for (ptrdiff_t n; rows > 0; rows -= n, q += n * q_stride, row_max += n, row_sum += n, o += n * o_stride) {
+  for (ptrdiff_t n; rows > 0; rows -= n, q += n * q_stride, row_max += n, row_sum += n, o += n * o_stride, row += n) {
     n = rows < 12 ? rows : 12;
+    annulus_statistics t;
+    if (observes) t = statistics_from(statistics, row);
 #if WIDENS
     if (pairs <= WIDENED_PAIRS) {
-      attend_widened(q, q_stride, n, k_panels, pairs, v_panels, value_columns, keys, scale, row_max, row_sum, o, o_stride, scratch);
+      attend_widened(q, q_stride, n, k_panels, pairs, v_panels, value_columns, keys, scale, row_max, row_sum, o, o_stride, scratch,
+                     &t, observes);
       continue;
     }
 #endif
     pair_scores(q, q_stride, n, k_panels, pairs, keys, scratch, stride);
-    bfloat16_softmax_rows(scratch, stride, n, keys, NULL, 0, scale, row_max, row_sum);
+    pair_softmax_rows(scratch, stride, n, keys, NULL, 0, scale, row_max, row_sum, &t, observes);
     pair_values(scratch, stride, n, v_panels, value_columns, keys, o, o_stride);
   }
+}
+
+static void bfloat16_attend_tile(const void *queries, ptrdiff_t q_stride, ptrdiff_t rows,
+                                 const void *k_panels, ptrdiff_t depth,
+                                 const void *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float scale,
+                                 float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch) {
+  attend_pairs(queries, q_stride, rows, k_panels, depth, v_panels, value_columns, keys, scale, row_max, row_sum, o, o_stride, scratch,
+               NULL, 0);
+}
+
+static void bfloat16_observe_tile(const void *queries, ptrdiff_t q_stride, ptrdiff_t rows,
+                                  const void *k_panels, ptrdiff_t depth,
+                                  const void *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float scale,
+                                  float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch,
+                                  const annulus_statistics *statistics) {
+  attend_pairs(queries, q_stride, rows, k_panels, depth, v_panels, value_columns, keys, scale, row_max, row_sum, o, o_stride, scratch,
+               statistics, 1);
 }
 
 // ---- packing ------------------------------------------------------------------------------------
@@ -745,8 +847,10 @@ const annulus_bfloat16_kernels BFLOAT16_TABLE_OF(ANNULUS_SET) = {
   .panel_product = bfloat16_panel_product,
   .masked_panel_product = bfloat16_masked_panel_product,
   .softmax_rows = bfloat16_softmax_rows,
+  .observe_rows = bfloat16_observe_rows,
   .pack_transposed = bfloat16_pack_transposed,
   .pack_columns = bfloat16_pack_columns,
   .attend_tile = bfloat16_attend_tile,
+  .observe_tile = bfloat16_observe_tile,
   .peak = bfloat16_peak,
 };

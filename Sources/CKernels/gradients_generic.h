@@ -11,6 +11,15 @@ INLINE void transposed_block(const int rows, const int vectors, const float *a, 
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++)
       sum[r * vectors + v] = accumulate == ANNULUS_CONTINUE ? load(c + r * c_stride + 16 * v) : splat(0.0f);
+#ifdef OWN_BLOCKS
+  if (rows == 6) {
+    __m256 of_six[12];
+    UNROLL for (int i = 0; i < 12; i++) of_six[i] = _mm256_loadu_ps(EIGHT(sum + i / 2, i % 2));
+    add_transposed_terms(of_six, a, a_stride, panel, depth, width);
+    UNROLL for (int i = 0; i < 12; i++) _mm256_storeu_ps(EIGHT(sum + i / 2, i % 2), of_six[i]);
+    depth = 0;
+  }
+#endif
   for (ptrdiff_t k = 0; k < depth; k++, a += a_stride, panel += width) {
     v16 b[4];
     UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panel + 16 * v);
@@ -70,6 +79,12 @@ static void transposed_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff
   for (; column < columns; column += 16)
     transposed_column_group_1(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate);
 }
+
+// ---- rows ---------------------------------------------------------------------------------------
+
+#include "row_gradients_generic.h"
+
+// ---- attention ----------------------------------------------------------------------------------
 
 // A register block of which terms are left out row by row: bit `first` + r of a term's mask is row r's.
 INLINE void masked_transposed_block(const int rows, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t depth,
@@ -207,6 +222,15 @@ static void widen_panel(const void *panel, ptrdiff_t depth, ptrdiff_t width, flo
 
 const annulus_gradient_kernels GRADIENT_TABLE_OF(ANNULUS_SET) = {
   .transposed_panel_product = transposed_panel_product,
+  .gelu_gradient = gelu_gradient,
+  .gelu_tanh_gradient = gelu_tanh_gradient,
+  .silu_gradient = silu_gradient,
+  .relu_gradient = relu_gradient,
+  .tanh_gradient = tanh_gradient,
+  .layer_norm_gradient = layer_norm_gradient,
+  .rms_norm_gradient = rms_norm_gradient,
+  .add_rows = add_rows,
+  .drop_row = drop_row,
   .masked_transposed_panel_product = masked_transposed_panel_product,
   .differentiate_rows = differentiate_rows,
   .uncap_rows = uncap_rows,

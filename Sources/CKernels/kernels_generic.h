@@ -7,6 +7,9 @@
 //   ACCUMULATORS    vectors of the largest register block
 //   TABLE_LOOKUP, TABLED_WEIGHTS  optionally, as vectors.h says
 //   FOUR_TERMS      optionally, (rows, sum, a, a_stride, panel, width): four terms of a register block one vector wide
+//   OWN_BLOCKS, OWN_STRIPS  optionally, the names of files with register blocks, and with the products of a strip of attention, in
+//                   the set's own words and with the same bits; then no weights are woven into products
+//   TERMS_A_LINE    optionally, how many terms fetch one line of what comes next
 //
 // A vector of 16 lanes is one AVX-512 register, two of AVX2, four of NEON. Because the arithmetic is written once, in fused
 // multiply-adds and in a fixed order, every set yields the same bits, but for the weights of the softmax: they have those of a
@@ -159,6 +162,13 @@ enum { TERMS_AT_ONCE = 4 };
 enum { TERMS_AT_ONCE = 1 };
 #endif
 
+#ifndef TERMS_A_LINE
+#define TERMS_A_LINE 1  // that fetch one line of what comes next
+#endif
+
+#ifdef OWN_BLOCKS
+#include OWN_BLOCKS
+#else
 // The terms `first` ..< `end` of a register block: a chain of fused multiply-adds for each of its `rows` × 16·`vectors` sums. With
 // `fetches`, a line of `ahead` a term is fetched into the second-level cache meanwhile.
 INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width,
@@ -182,6 +192,7 @@ INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff
     }
   }
 }
+#endif
 
 // One register block of C.
 INLINE void register_block(const int rows, const int vectors, const float *a, ptrdiff_t a_stride,
@@ -199,12 +210,12 @@ INLINE void register_block(const int rows, const int vectors, const float *a, pt
     UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
 }
 
-// All rows of a column group `vectors` wide: blocks of `full` rows, then of 6, 4, 2 and 1. The first four
-// blocks fetch a quarter each of what follows the panel: in a dense layer, the next block of weights.
+// All rows of a column group `vectors` wide: blocks of `full` rows, then of 6, 4, 2 and 1. The first
+// blocks fetch a part each of what follows the panel: in a dense layer, the next block of weights.
 #define ROW_BLOCKS(count, vectors)                                                                       \
   for (; rows >= count; rows -= count, a += count * a_stride, c += count * c_stride) {                   \
     register_block(count, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate, ahead);    \
-    if (ahead < end) ahead += 16 * depth;                                                                \
+    if (ahead < end) ahead += 16 * (depth / TERMS_A_LINE);                                               \
   }
 #define COLUMN_GROUP(vectors, full)                                                                      \
   static void column_group_##vectors(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,                 \
@@ -217,7 +228,30 @@ INLINE void register_block(const int rows, const int vectors, const float *a, pt
     ROW_BLOCKS(2, vectors)                                                                               \
     ROW_BLOCKS(1, vectors)                                                                               \
   }
+#ifdef OWN_BLOCKS
+INLINE void column_group_with(const float *a, ptrdiff_t a_stride, ptrdiff_t rows, const float *panel, ptrdiff_t depth, ptrdiff_t width,
+                              float *c, ptrdiff_t c_stride, const int accumulate) {
+  const float *ahead = panel + depth * width, *end = ahead + 3 * 16 * depth;
+  block k = {.c = NULL, .stride = c_stride};
+  for (; rows >= 6; rows -= 6, a += 6 * a_stride, c += 6 * c_stride) {
+    next_block(&k, a, a_stride, panel, depth, width, c, accumulate, 1, ahead, 0, NULL);
+    if (ahead < end) ahead += 16 * (depth / TERMS_A_LINE);
+  }
+  last_block(&k, accumulate, 0, NULL);
+  ROW_BLOCKS(2, 1)
+  ROW_BLOCKS(1, 1)
+}
+static void column_group_1(const float *a, ptrdiff_t a_stride, ptrdiff_t rows, const float *panel, ptrdiff_t depth, ptrdiff_t width,
+                           float *c, ptrdiff_t c_stride, int accumulate) {
+  switch (accumulate) {
+    case ANNULUS_START: column_group_with(a, a_stride, rows, panel, depth, width, c, c_stride, ANNULUS_START); break;
+    case ANNULUS_CONTINUE: column_group_with(a, a_stride, rows, panel, depth, width, c, c_stride, ANNULUS_CONTINUE); break;
+    default: column_group_with(a, a_stride, rows, panel, depth, width, c, c_stride, ANNULUS_ADD);
+  }
+}
+#else
 COLUMN_GROUP(1, ROWS_1)
+#endif
 #if PANEL_VECTORS >= 2
 COLUMN_GROUP(2, ROWS_2)
 #endif
@@ -334,17 +368,25 @@ static void masked_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t r
 
 // ---- softmax ------------------------------------------------------------------------------------
 
+#ifndef OWN_BLOCKS
+// 64 scores become weights; returns their lane sums, added to those before.
+INLINE v16 weigh_64(float *s, float base, v16 sum) {
+  v16 e[4];
+  UNROLL for (int i = 0; i < 4; i++) {
+    e[i] = weight_lanes(load(s + 16 * i) - splat(base));
+    store(s + 16 * i, e[i]);
+  }
+  UNROLL for (int i = 0; i < 4; i++) sum += e[i];
+  return sum;
+}
+#endif
+
 // A row's scores become weights; returns their lane sums, added to those of the keys before.
 INLINE v16 row_weights(float *s, ptrdiff_t keys, const uint64_t *mask, float highest, v16 sum) {
   const v16 base = splat(row_base(highest));
   for (ptrdiff_t first = 0; first < keys; first += 64) {
     if (all_visible(mask, first, keys)) {
-      v16 e[4];
-      UNROLL for (int i = 0; i < 4; i++) {
-        e[i] = weight_lanes(load(s + first + 16 * i) - base);
-        store(s + first + 16 * i, e[i]);
-      }
-      UNROLL for (int i = 0; i < 4; i++) sum += e[i];
+      sum = weigh_64(s + first, row_base(highest), sum);
       continue;
     }
     for (ptrdiff_t b = first / 16; b < first / 16 + 4 && 16 * b < keys; b++) {
@@ -515,9 +557,14 @@ INLINE void add_terms_weighing(const int vectors, const float *a, ptrdiff_t a_st
   }
 }
 
+#ifdef OWN_STRIPS
+#include OWN_STRIPS
+enum { WEAVES = 0 };
+#else
+enum { WEAVES = 1 };
 // Scores of a strip against 16·WOVEN keys, with their lane maxima.
-INLINE void weave_scores_with(const float *q, ptrdiff_t q_stride, const float *panel, ptrdiff_t depth, float *scores,
-                              ptrdiff_t stride, v16 *maxima, weighing *other, ptrdiff_t weights, const int observes) {
+INLINE void weave_keys(const float *q, ptrdiff_t q_stride, const float *panel, ptrdiff_t depth, float *scores, ptrdiff_t stride,
+                       v16 *maxima, weighing *other, ptrdiff_t weights, const int observes) {
   v16 sum[WOVEN * STRIP];
   UNROLL for (int i = 0; i < WOVEN * STRIP; i++) sum[i] = splat(0.0f);
   add_terms_weighing(WOVEN, q, q_stride, panel, 64, depth, 0, NULL, sum, other, weights, observes);
@@ -540,12 +587,24 @@ INLINE void weave_block(const int vectors, const float *a, ptrdiff_t a_stride, c
     UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
 }
 
-// A strip's weights times the values, which meanwhile fetches a part of `ahead`, a line a term.
+// Scores of a strip against `keys` keys, a multiple of 64, with their lane maxima, and meanwhile `weights` steps of `other`.
+INLINE void weave_scores_with(const float *q, ptrdiff_t q_stride, const float *k_panels, ptrdiff_t depth, ptrdiff_t keys,
+                              float *scores, ptrdiff_t stride, v16 *maxima, weighing *other, ptrdiff_t weights, const int observes) {
+  ptrdiff_t made = 0;
+  for (ptrdiff_t key = 0; key < keys; key += 16 * WOVEN) {
+    const ptrdiff_t until = weights * (key + 16 * WOVEN) / keys;
+    weave_keys(q, q_stride, k_panels + key / 64 * 64 * depth + key % 64, depth, scores + key, stride, maxima, other, until - made, observes);
+    made = until;
+  }
+}
+
+// A strip's weights times the values, which meanwhile fetches `fetched` floats from `ahead` on, and makes `weights` steps of `other`.
 INLINE void weave_values_with(const float *strip, ptrdiff_t stride, const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
-                              float *o, ptrdiff_t o_stride, const float *ahead, weighing *other, ptrdiff_t weights,
+                              float *o, ptrdiff_t o_stride, const float *ahead, ptrdiff_t fetched, weighing *other, ptrdiff_t weights,
                               const int observes) {
   const ptrdiff_t columns = (value_columns + 15) / 16 * 16;
   ptrdiff_t made = 0;
+  (void)fetched;  // A line a term is more.
   for (ptrdiff_t column = 0, next; column < columns; column = next, ahead += 16 * keys) {
     const ptrdiff_t first = column / 64 * 64, width = panel_width(columns - first);
     const float *panel = v_panels + first * keys + column - first;
@@ -566,17 +625,19 @@ INLINE void weave_values_with(const float *strip, ptrdiff_t stride, const float 
 #undef WEAVE
   }
 }
+#endif
 
 // Each of the two alone, and with statistics.
 #define WEAVERS(suffix, observes)                                                                                     \
-  static void weave_scores##suffix(const float *q, ptrdiff_t q_stride, const float *panel, ptrdiff_t depth,           \
-                                   float *scores, ptrdiff_t stride, v16 *maxima, weighing *other, ptrdiff_t weights) { \
-    weave_scores_with(q, q_stride, panel, depth, scores, stride, maxima, other, weights, observes);                   \
-  }                                                                                                                   \
-  static void weave_values##suffix(const float *strip, ptrdiff_t stride, const float *v_panels, ptrdiff_t columns,    \
-                                   ptrdiff_t keys, float *o, ptrdiff_t o_stride, const float *ahead, weighing *other, \
+  __attribute__((noinline)) static void weave_scores##suffix(const float *q, ptrdiff_t q_stride, const float *k_panels, ptrdiff_t depth,        \
+                                   ptrdiff_t keys, float *scores, ptrdiff_t stride, v16 *maxima, weighing *other,     \
                                    ptrdiff_t weights) {                                                               \
-    weave_values_with(strip, stride, v_panels, columns, keys, o, o_stride, ahead, other, weights, observes);          \
+    weave_scores_with(q, q_stride, k_panels, depth, keys, scores, stride, maxima, other, weights, observes);          \
+  }                                                                                                                   \
+  __attribute__((noinline)) static void weave_values##suffix(const float *strip, ptrdiff_t stride, const float *v_panels, ptrdiff_t columns,    \
+                                   ptrdiff_t keys, float *o, ptrdiff_t o_stride, const float *ahead,                  \
+                                   ptrdiff_t fetched, weighing *other, ptrdiff_t weights) {                           \
+    weave_values_with(strip, stride, v_panels, columns, keys, o, o_stride, ahead, fetched, other, weights, observes); \
   }
 WEAVERS(, 0)
 WEAVERS(_observing, 1)
@@ -595,14 +656,15 @@ INLINE void weigh_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
                   panel_width(width - column), o + column, o_stride, 0);
 }
 
-// Whole strips, at least two. The weights of one against the first half of the keys are made during the product of the strip before
-// it with its values, those against the second half during the scores of the strip after it: so both products carry a share.
+// Whole strips, at least two. Where weights are woven in, those of a strip against the first half of the keys are made during the
+// product of the strip before it with its values, those against the second half during the scores of the strip after it: so both
+// products carry a share.
 INLINE void attend_strips_with(const float *q, ptrdiff_t q_stride, ptrdiff_t rows, const float *k_panels, ptrdiff_t depth,
                                const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
                                float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead,
                                const annulus_statistics *statistics, const int observes) {
   const ptrdiff_t stride = (keys + 15) / 16 * 16, woven = keys / 64 * 64, rest = keys - woven;
-  const ptrdiff_t early = woven / 128 * 64, late = woven - early;
+  const ptrdiff_t early = WEAVES ? woven / 128 * 64 : 0, late = WEAVES ? woven - early : 0;
   // What each strip fetches of the next tile, in whole lines.
   const ptrdiff_t share = (keys * (depth + value_columns) / (rows / STRIP) + 15) / 16 * 16;
   v16 maxima[STRIP], sums[2][STRIP], weighted[2][STRIP], distances[2][STRIP];
@@ -615,7 +677,7 @@ INLINE void attend_strips_with(const float *q, ptrdiff_t q_stride, ptrdiff_t row
     if (observes) {
       select_row(scores + r * stride, keys, NULL, 1.0f, row_max[r], statistics, r);
       sums[0][r] = weighted[0][r] = distances[0][r] = splat(0.0f);
-      observe_row(scores + r * stride, early, NULL, 1.0f, row_max[r], statistics->distance - r, 1, sums[0] + r, weighted[0] + r, distances[0] + r);
+      observe_row(scores + r * stride, early, NULL, row_max[r], statistics->distance - r, sums[0] + r, weighted[0] + r, distances[0] + r);
     } else {
       sums[0][r] = row_weights(scores + r * stride, early, NULL, row_max[r], splat(0.0f));
     }
@@ -623,19 +685,14 @@ INLINE void attend_strips_with(const float *q, ptrdiff_t q_stride, ptrdiff_t row
   ptrdiff_t row = 0;  // the first of the strip
   for (int now = 0;; now = !now) {
     const int last = rows < 2 * STRIP;
-    const ptrdiff_t weighed = last ? early : woven;
+    const ptrdiff_t weighed = last ? early : early + late;
     if (!last) {
       weighing own = {scores + early, stride, 0, base[now], sums[now], weighted[now], distances[now],
                       observes ? (float)(statistics->distance - row + early) : 0.0f};
       q += STRIP * q_stride;
       for (int r = 0; r < STRIP; r++) maxima[r] = splat(-INFINITE);
-      ptrdiff_t made = 0;
-      for (ptrdiff_t key = 0; key < woven; key += 16 * WOVEN) {
-        const ptrdiff_t until = late / 16 * STRIP * (key + 16 * WOVEN) / woven;
-        (observes ? weave_scores_observing : weave_scores)(q, q_stride, k_panels + key / 64 * 64 * depth + key % 64, depth, next_scores + key,
-                                                           stride, maxima, &own, until - made);
-        made = until;
-      }
+      (observes ? weave_scores_observing : weave_scores)(q, q_stride, k_panels, depth, woven, next_scores, stride, maxima, &own,
+                                                         late / 16 * STRIP);
       if (rest > 0) {
         panel_product(q, q_stride, STRIP, k_panels + woven * depth, depth, stride - woven, stride - woven, next_scores + woven, stride, 0);
         for (int r = 0; r < STRIP; r++) maxima[r] = largest(row_maxima(next_scores + r * stride + woven, rest, NULL), maxima[r]);
@@ -644,7 +701,7 @@ INLINE void attend_strips_with(const float *q, ptrdiff_t q_stride, ptrdiff_t row
     // A panel that is not full, and the last strip, have nothing to be woven into.
     for (int r = 0; r < STRIP; r++)
       if (observes)
-        observe_row(scores + r * stride + weighed, keys - weighed, NULL, 1.0f, row_max[r], statistics->distance - row - r + weighed, 1,
+        observe_row(scores + r * stride + weighed, keys - weighed, NULL, row_max[r], statistics->distance - row - r + weighed,
                     sums[now] + r, weighted[now] + r, distances[now] + r);
       else
         sums[now][r] = row_weights(scores + r * stride + weighed, keys - weighed, NULL, row_max[r], sums[now][r]);
@@ -666,7 +723,8 @@ INLINE void attend_strips_with(const float *q, ptrdiff_t q_stride, ptrdiff_t row
       }
     weighing next = {next_scores, stride, 0, base[!now], sums[!now], weighted[!now], distances[!now],
                      observes ? (float)(statistics->distance - row - STRIP) : 0.0f};
-    (observes ? weave_values_observing : weave_values)(scores, stride, v_panels, value_columns, keys, o, o_stride, ahead, &next, last ? 0 : early / 16 * STRIP);
+    (observes ? weave_values_observing : weave_values)(scores, stride, v_panels, value_columns, keys, o, o_stride, ahead, share, &next,
+                                                       last ? 0 : early / 16 * STRIP);
     if (last) return;
     row += STRIP;
     row_max += STRIP, row_sum += STRIP, o += STRIP * o_stride, rows -= STRIP, ahead += share;
@@ -948,7 +1006,6 @@ const annulus_kernels TABLE_OF(ANNULUS_SET) = {
   .modify_scores = modify_scores,
   .receive_rows = receive_rows,
   .observe_rows = observe_rows,
-  .observe_scores = observe_scores,
   .observe_tile = observe_tile,
   .merge_statistics = merge_statistics,
   .merge_best = merge_best,

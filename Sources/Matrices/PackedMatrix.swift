@@ -68,6 +68,18 @@ public struct PackedMatrix: Sendable {
         }
     }
 
+    /// Writes the panels of the transpose of `weights`, row-major [outputs][inputs], to zeroed memory: those of a matrix
+    /// whose `inputs` are these outputs, for x·W.
+    public static func packTranspose(
+        _ weights: UnsafeBufferPointer<Float>, inputs: Int, outputs: Int, kernels: KernelSet,
+        into panels: UnsafeMutablePointer<Float>
+    ) {
+        precondition(
+            weights.count >= inputs * outputs, "a matrix of \(outputs) × \(inputs) has \(weights.count) weights")
+        guard let source = weights.baseAddress else { return }
+        kernels.functions.pack_columns(source, inputs, outputs, inputs, panels)
+    }
+
     /// y[rows][outputs] = x[rows][inputs] · Wᵀ on the calling thread; callers hand row blocks to threads.
     ///
     /// - Parameters:

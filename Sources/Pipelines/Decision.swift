@@ -15,6 +15,8 @@ package struct Decision {
     package let reason: String
     /// Seconds that the job is predicted to take; nil where nothing was measured.
     package let predictedSeconds: Double?
+    /// Bytes that the fullest rank is to take for it.
+    let memory: Double
 }
 
 extension Session {
@@ -50,6 +52,7 @@ extension Session {
                 outcome.write(choice.price.strategy.rawValue)
                 outcome.write(transport.size == 1 ? "" : choice.reason)
                 outcome.write("\(choice.price.seconds)")
+                outcome.write("\(choice.price.memory)")
             } else if let least = prices.min(by: { $0.nodeMemory / $0.nodeLimit < $1.nodeMemory / $1.nodeLimit }) {
                 outcome.write("")
                 outcome.write(Self.refusal(least, cluster, of: prices.count))
@@ -61,12 +64,14 @@ extension Session {
         try agree { if strategy == nil { throw JobError(.memory, reason) } }
         guard let strategy else { throw JobError(.memory, reason) }
         let predicted = Double(told.readString())
+        let memory = Double(told.readString()) ?? 0
         try compareInputs(problem, strategy)
         if isAuto, transport.size > 1 {
             log.notice("strategy \(strategy.rawValue)\(isMeasured ? "" : " (by nominal speeds)"): \(reason)")
         }
         return Decision(
-            strategy: strategy, reason: isAuto ? reason : "", predictedSeconds: measured == nil ? nil : predicted)
+            strategy: strategy, reason: isAuto ? reason : "", predictedSeconds: measured == nil ? nil : predicted,
+            memory: memory)
     }
 
     /// Refuses a model whose weights a host's memory would not hold. Collective; call it before they are read.
@@ -95,6 +100,28 @@ extension Session {
                         + (copies == 1
                             ? "take hosts of more memory, or --dtype bfloat16"
                             : "start fewer ranks a host, with more threads each"))
+            }
+        }
+    }
+
+    /// Refuses work for which a host's memory is too small. Collective; call it before memory for it is taken.
+    /// - Parameters:
+    ///   - bytesPerRank: what each rank takes.
+    ///   - work: what it is, in words.
+    ///   - remedy: what can be done about it.
+    func refuse(bytesPerRank: Double, _ work: String, _ remedy: String) throws {
+        let hosts = try everyHost()
+        try agree {
+            for name in Set(hosts.map(\.name)).sorted() {
+                let ranks = hosts.indices.filter { hosts[$0].name == name }
+                guard let available = ranks.map({ hosts[$0].available }).min(),
+                    Double(ranks.count) * bytesPerRank > available
+                else { continue }
+                throw JobError(
+                    .memory,
+                    "\(work) needs \(Self.gib(Double(ranks.count) * bytesPerRank)) on \(name)"
+                        + (ranks.count == 1 ? "" : ", \(Self.gib(bytesPerRank)) for each of \(ranks.count) ranks")
+                        + ", and \(Self.gib(available)) are free; \(remedy)")
             }
         }
     }
@@ -180,7 +207,7 @@ extension Session {
         let ranks = cluster.ranks.count { $0.node == price.fullestNode }
         return
             "the job needs \(gib(price.nodeMemory)) on \(cluster.nodes[price.fullestNode].name) (\(ranks) \(ranks == 1 ? "rank" : "ranks"), "
-            + "\(price.strategy.rawValue)\(tried > 1 ? ", which dependencies least" : "")), and \(gib(price.nodeLimit)) are free; "
+            + "\(price.strategy.rawValue)\(tried > 1 ? ", which needs least" : "")), and \(gib(price.nodeLimit)) are free; "
             + "spread it over more hosts, or shorten it\(tried > 1 ? "" : ", or leave --strategy to auto")"
     }
 

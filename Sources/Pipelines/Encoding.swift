@@ -68,12 +68,16 @@ struct BatchPlanning {
     package var documents = 0
     /// Whether it was said that states are not finite.
     var hasWarnedOfStates = false
+    /// Bytes that a rank was said to take with observing, and those that it had before.
+    var observing: (most: Double, before: Double)?
 }
 
 /// What of the attention of a corpus's layers is observed, and who is told of each. Collective functions may be called
 /// there.
 package struct LayerObserver {
     let asked: AttentionObservation
+    /// Bytes that rank 0 keeps of what it is told.
+    var bytesKept = 0
     /// Given the run, which items of the corpus it holds, and a layer.
     let observed: (EncoderRun, Range<Int>, ObservedLayer) throws -> Void
 }
@@ -143,9 +147,7 @@ extension Session {
         guard let costliest = batches.max(by: { flop($0) < flop($1) }) else { return line.finish(done: 0) }
         monitor.progress(.planning)
         let priced = problem(costliest)
-        let strategy = try decide(
-            priced, flop: flop(costliest), configuration, encoder.element,
-            bytesPerToken: 4 * Double(observer?.asked.floatsPerToken(configuration) ?? 0))
+        let strategy = try decide(priced, flop: flop(costliest), configuration, encoder.element, observer)
         var done = flop(0..<corpus.finished)
         var notFinite: NotFiniteStates?
         for items in batches {
@@ -269,18 +271,48 @@ extension Session {
 
     /// The strategy of some batches, given the costliest: that of earlier ones, unless these cost twice as much.
     /// Collective.
-    /// - Parameter bytesPerToken: what a rank holds of each of its tokens beside what the encoder does.
+    /// - Parameter observer: what is observed of them, if anything: its memory counts, and is told.
     private func decide(
         _ problem: AttentionProblem, flop: Double, _ configuration: EncoderConfiguration, _ element: ElementKind,
-        bytesPerToken: Double
+        _ observer: LayerObserver?
     ) throws -> Strategy {
         var footprint = try configuration.footprint(element, threads: threads.threads, weights: false)
-        footprint.bytesPerToken += bytesPerToken
+        if let asked = observer?.asked {
+            footprint.bytesPerToken += 4 * Double(asked.floatsPerToken(configuration))
+            footprint.layers = asked.layers(configuration)
+        }
         let earlier = plannedSoFar.strategy.flatMap { flop <= 2 * $0.flop ? $0 : nil }
         // Also where nothing is chosen, memory is looked at, and whether all ranks plan the same.
-        let strategy = try decide(problem, footprint, settings.strategy ?? earlier?.strategy).strategy
-        plannedSoFar.strategy = (strategy, max(flop, earlier?.flop ?? 0))
-        return strategy
+        let decision = try decide(problem, footprint, settings.strategy ?? earlier?.strategy)
+        plannedSoFar.strategy = (decision.strategy, max(flop, earlier?.flop ?? 0))
+        if let observer { try tellMemory(decision, problem, bytesKept: observer.bytesKept) }
+        return decision.strategy
+    }
+
+    /// What processes that meet take besides: buffers that MPI makes when the first messages go, and pages of a shared
+    /// model that nobody has read yet. As scripts/checks/observe-memory.py sees it.
+    private static let bytesOfMessages = 16.0 * 0x1p20
+
+    /// Says what memory observing will take, once, and once more where it is much more. Collective.
+    private func tellMemory(_ decision: Decision, _ problem: AttentionProblem, bytesKept: Int) throws {
+        // What the first batch has left is used again.
+        let earlier = plannedSoFar.observing
+        let before = earlier?.before ?? MemoryOfHost.resident
+        var mine = before + decision.memory + (isRoot ? Double(bytesKept) : 0)
+        if transport.size > 1 && !group.isVirtual { mine += Self.bytesOfMessages }
+        // Tiles of the host's other ranks are read where they are.
+        for mate in problem.topology.mates(of: transport.rank) where mate != transport.rank.index {
+            mine += Double(problem.packedBytes(of: problem.keys.tiles(of: Rank(mate))) * problem.heads.keyValueHeads)
+        }
+        var most = 0.0
+        for bytes in try transport.allGather(withUnsafeBytes(of: mine) { Array($0) }) {
+            most = max(most, bytes.withUnsafeBytes { $0.loadUnaligned(as: Double.self) })
+        }
+        if group.isVirtual { most += Double(transport.size - 1) * decision.memory }
+        if let earlier, most <= 1.1 * earlier.most { return }
+        plannedSoFar.observing = (most, before)
+        let whose = group.isVirtual && transport.size > 1 ? "for all ranks together" : "a rank"
+        log.notice("memory: up to \(String(format: "%.0f", most / 0x1p20)) MiB \(whose), the model included")
     }
 
     /// Batches of as many tokens as bound each rank's memory, or of a single document that is longer.
@@ -308,13 +340,15 @@ extension Session {
     }
 
     /// The vectors of every span of a corpus, each on the rank that holds the span's first token. Collective.
-    /// - Parameter body: (number of the span in the corpus, vector), called on that rank in ascending order of a batch.
+    /// - Parameters:
+    ///   - job, observer: as `encode` takes them.
+    ///   - body: (number of the span in the corpus, vector), called on that rank in ascending order of a batch.
     package func vectors(
         _ corpus: Corpus, with encoder: Encoder, _ shape: VectorShape, job: ResumableJob? = nil,
-        body: ([(span: Int, vector: [Float])]) throws -> Void
+        observer: LayerObserver? = nil, body: ([(span: Int, vector: [Float])]) throws -> Void
     ) throws {
         var spansBefore = corpus.items[..<corpus.finished].reduce(0) { $0 + $1.spans.count }
-        try encode(corpus, with: encoder, job: job) { run, items in
+        try encode(corpus, with: encoder, job: job, observer: observer) { run, items in
             var spans: [Span] = []
             for (sequence, item) in corpus.items[items].enumerated() {
                 spans += item.spans.map {

@@ -72,6 +72,25 @@ public struct Sharding: Sendable, Equatable {
         } else {
             owner = Self.equalShares(tokens: tokens, ranks: rankCount)
         }
+        (starts, owners, places) = Self.stretches(owner, rankCount: rankCount)
+    }
+
+    /// Tiles in their natural order, dealt out by whoever asks.
+    /// - Parameters:
+    ///   - lengths: the tokens of each sequence.
+    ///   - owners: the rank of every tile.
+    ///   - rankCount: how many ranks there are.
+    public init(lengths: [Int], owners: [Int], rankCount: Int) {
+        numbering = TileNumbering(lengths: lengths)
+        precondition(owners.count == numbering.tileCount, "an owner for every tile")
+        precondition(owners.allSatisfy { (0..<rankCount).contains($0) }, "a tile of no rank")
+        self.rankCount = rankCount
+        layout = .contiguous
+        (starts, self.owners, places) = Self.stretches(owners, rankCount: rankCount)
+    }
+
+    /// Where the stretches of one owner start, whose they are, and the places of each rank.
+    private static func stretches(_ owner: [Int], rankCount: Int) -> ([Int], [Int], [Runs]) {
         var starts: [Int] = []
         var owners: [Int] = []
         var places: [[Range<Int>]] = Array(repeating: [], count: rankCount)
@@ -82,9 +101,7 @@ public struct Sharding: Sendable, Equatable {
             }
             places[rank].append(place..<place + 1)
         }
-        self.starts = starts
-        self.owners = owners
-        self.places = places.map { Runs($0) }
+        return (starts, owners, places.map { Runs($0) })
     }
 
     /// The same tiles on the same ranks, with room for the tokens that this sharding has, and so many of them there.

@@ -14,12 +14,16 @@ public struct Footprint: Sendable, Hashable {
         public var heads: HeadShape?
         /// How many such layers there are.
         public var count: Int
+        /// What each does with its queries and keys, one after another, memory being used again; empty: what the job
+        /// says.
+        public var operations: [OperationShape]
 
-        /// So many layers; what they see and their heads are those of the job unless given.
-        public init(mask: Mask? = nil, heads: HeadShape? = nil, count: Int) {
+        /// So many layers; what they see, their heads and what they do are those of the job unless given.
+        public init(mask: Mask? = nil, heads: HeadShape? = nil, count: Int, operations: [OperationShape] = []) {
             self.mask = mask
             self.heads = heads
             self.count = count
+            self.operations = operations
         }
     }
 
@@ -85,6 +89,8 @@ public struct Pricing: Sendable {
     private let mostRanks: Int
     private let sampledRanks: Int
     private let everyRound: Bool
+    /// Each operation of each kind of layers.
+    private let passes: [(layers: Footprint.Layers, operation: OperationShape?)]
 
     /// - Parameters:
     ///   - cluster: the machines, on whose ranks the job would run.
@@ -105,6 +111,12 @@ public struct Pricing: Sendable {
         self.sampledRanks = sampledRanks
         self.everyRound = everyRound
         make = problem
+        var passes: [(layers: Footprint.Layers, operation: OperationShape?)] = []
+        for layers in footprint.layers {
+            if layers.operations.isEmpty { passes.append((layers, nil)) }
+            for operation in layers.operations { passes.append((layers, operation)) }
+        }
+        self.passes = passes
     }
 
     /// The prices of some strategies under some layouts, layout after layout.
@@ -120,10 +132,11 @@ public struct Pricing: Sendable {
         var tables: [TileTable] = []
         return layouts.flatMap { layout in
             let problem = make(layout)
-            let dependencies = footprint.layers.map { layers in
+            let dependencies = passes.map { layers, operation in
                 var problem = problem
                 if let mask = layers.mask { problem.mask = mask }
                 if let heads = layers.heads { problem.attend(heads) }
+                if let operation { problem.operation = operation }
                 return TileDependencies(problem)
             }
             // They do not depend on the layout.
@@ -148,7 +161,7 @@ public struct Pricing: Sendable {
     }
 
     /// - Parameters:
-    ///   - needs, tables: of each kind of layers.
+    ///   - dependencies, tables: of each pass.
     private func price(strategy: Strategy, _ dependencies: [TileDependencies], _ tables: [TileTable]) -> Price {
         let planners = dependencies.map { strategy.planner($0) }
         let problem = dependencies[0].problem
@@ -164,14 +177,14 @@ public struct Pricing: Sendable {
         var (slowest, exposed, bytes, messages, fullest, longest, all) = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
         var work: [(rank: Rank, flop: Double)] = []
         var nodes: [Int: (bytes: Double, ranks: Int)] = [:]
-        for (number, (rank, weight)) in sample.ranks.enumerated() {
-            let weighsMemory = sample.isWhole || sample.weighed.contains(number)
+        for (place, (rank, weight)) in sample.ranks.enumerated() {
+            let weighsMemory = sample.isWhole || sample.weighed.contains(place)
             var one = RankPrice()
-            for (kind, layers) in footprint.layers.enumerated() {
+            for (number, pass) in passes.enumerated() {
                 let price = RankWalk.price(
-                    planners[kind], rank: rank, rounds: enough[kind], dependencies[kind], tables[kind], cluster,
-                    weighsMemory: weighsMemory)
-                one.add(price, times: Double(layers.count))
+                    planners[number], rank: rank, rounds: enough[number], dependencies[number], tables[number],
+                    cluster, weighsMemory: weighsMemory)
+                one.add(price, times: Double(pass.layers.count))
             }
             let speed = cluster.ranks[rank.index].flops
             let dense =

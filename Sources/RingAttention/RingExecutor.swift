@@ -176,6 +176,13 @@ public final class RingExecutor {
         keyValues.end()
     }
 
+    /// Lets go of the memory that runs use again, for others that run in turn with this one.
+    public func releaseMemory() {
+        spare = []
+        rowPool?.drain()
+        columnPool?.drain()
+    }
+
     /// Memory of at least so many floats, used again where there is any.
     func memory(_ floats: Int) -> AlignedBuffer {
         if let place = spare.lastIndex(where: { $0.count >= floats }) { return spare.remove(at: place) }

@@ -26,9 +26,11 @@ public struct RectangleQueries {
     }
 }
 
-/// The columns of a rectangle that one rank's tile of keys has.
+/// What one query tile and one rank's tile of keys have of a rectangle.
 public struct RectanglePart: Sendable {
-    /// The keys, counted in their sequence.
+    /// The queries, counted in their sequence.
+    public let rows: Range<Int>
+    /// The keys, counted likewise.
     public let keys: Range<Int>
     /// (rows, keys): scale, softcap and biases applied, −∞ where a row does not see a key.
     public let scores: [Float]
@@ -41,6 +43,7 @@ extension KeyValueTiles {
     /// range: each the bits that attention computes with. Not collective; any number of threads may ask.
     /// - Parameters:
     ///   - asked: the queries.
+    ///   - rows: those of them that are looked at.
     ///   - sequence: their sequence's place in the batch.
     ///   - keys: the keys that are wanted, counted in the sequence.
     ///   - head: the query head.
@@ -49,10 +52,12 @@ extension KeyValueTiles {
     ///   - scale: what it multiplies them by.
     ///   - contents: its relative positions, where there are any.
     ///   - kernels: those that it computes with.
-    /// - Returns: a part for each of this rank's key tiles that has any of the keys, in ascending order.
+    /// - Returns: for each query tile of the rows a part for each of this rank's key tiles that has any of the keys, in
+    ///   ascending order.
     public func rectangle(
-        _ asked: RectangleQueries, sequence: Int, keys: Range<Int>, head: Int, of problem: AttentionProblem,
-        modifiers: ScoreModifiers, scale: Float, contents: PositionContents?, kernels: KernelSet
+        _ asked: RectangleQueries, rows wantedRows: Range<Int>, sequence: Int, keys: Range<Int>, head: Int,
+        of problem: AttentionProblem, modifiers: ScoreModifiers, scale: Float, contents: PositionContents?,
+        kernels: KernelSet
     ) -> [RectanglePart] {
         let (shape, width) = (problem.shapes[sequence], heads.headDimension)
         let pairs = PairScores(
@@ -61,25 +66,23 @@ extension KeyValueTiles {
         let first = self.keys.numbering.firstTile[sequence]
         let rowsOfTile = AlignedBuffer(count: TileGrid.tileSize * width)
         var parts: [RectanglePart] = []
-        for tile in TileGrid.tiles(covering: keys) where own.tiles.contains(first + tile) {
-            let tokens = TileGrid.tokens(of: tile, length: shape.keys)
-            let wanted = keys.clamped(to: tokens)
-            if wanted.isEmpty { continue }
-            var scores = [Float](repeating: 0, count: asked.rows.count * wanted.count)
-            var weights = scores
-            for queryTile in TileGrid.tiles(covering: asked.rows) {
-                let all = TileGrid.tokens(of: queryTile, length: shape.queries)
-                let rows = asked.rows.clamped(to: all)
-                // Rows that nobody asks about count as zero.
-                rowsOfTile.pointer.update(repeating: 0, count: all.count * width)
-                let skipped = rows.lowerBound - asked.rows.lowerBound
-                for place in 0..<rows.count * width {
-                    rowsOfTile[(rows.lowerBound - all.lowerBound) * width + place] =
-                        asked.queries[skipped * width + place]
-                }
-                pairs.load(
-                    TileRows(count: all.count, head: head, planes: [(UnsafePointer(rowsOfTile.pointer), width)]),
-                    of: call)
+        for queryTile in TileGrid.tiles(covering: wantedRows) {
+            let all = TileGrid.tokens(of: queryTile, length: shape.queries)
+            let rows = wantedRows.clamped(to: all)
+            // Rows that nobody asks about count as zero.
+            rowsOfTile.pointer.update(repeating: 0, count: all.count * width)
+            let skipped = rows.lowerBound - asked.rows.lowerBound
+            for place in 0..<rows.count * width {
+                rowsOfTile[(rows.lowerBound - all.lowerBound) * width + place] = asked.queries[skipped * width + place]
+            }
+            pairs.load(
+                TileRows(count: all.count, head: head, planes: [(UnsafePointer(rowsOfTile.pointer), width)]), of: call)
+            for tile in TileGrid.tiles(covering: keys) where own.tiles.contains(first + tile) {
+                let tokens = TileGrid.tokens(of: tile, length: shape.keys)
+                let wanted = keys.clamped(to: tokens)
+                if wanted.isEmpty { continue }
+                var scores = [Float](repeating: 0, count: rows.count * wanted.count)
+                var weights = scores
                 let pair = TilePair(
                     queryTile: queryTile, keyTile: tile, in: shape, isWhole: false,
                     columns: UnsafePointer(own.tile(first + tile, head: head / heads.groupSize)),
@@ -91,20 +94,19 @@ extension KeyValueTiles {
                                 guard let scores = scores.baseAddress, let weights = weights.baseAddress,
                                     let rowMax = rowMax.baseAddress, let rowSum = rowSum.baseAddress
                                 else { return }
-                                let offset = skipped * wanted.count
                                 pairs.write(
                                     pair, rows: rows.lowerBound - all.lowerBound..<rows.upperBound - all.lowerBound,
                                     keys: wanted.lowerBound - tokens.lowerBound..<wanted.upperBound
                                         - tokens.lowerBound,
                                     rowMax: rowMax + skipped, rowSum: rowSum + skipped,
-                                    scores: .init(scores + offset, stride: wanted.count),
-                                    weights: .init(weights + offset, stride: wanted.count))
+                                    scores: .init(scores, stride: wanted.count),
+                                    weights: .init(weights, stride: wanted.count))
                             }
                         }
                     }
                 }
+                parts.append(RectanglePart(rows: rows, keys: wanted, scores: scores, weights: weights))
             }
-            parts.append(RectanglePart(keys: wanted, scores: scores, weights: weights))
         }
         return parts
     }

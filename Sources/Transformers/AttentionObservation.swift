@@ -30,6 +30,26 @@ public struct AttentionObservation: Sendable, Hashable {
             + (rollsOut ? configuration.layerCount * (configuration.hiddenSize + 2 * heads) : 0)
     }
 
+    /// The layers of a model, by what is done in them.
+    public func layers(_ configuration: EncoderConfiguration) -> [Footprint.Layers] {
+        configuration.kinds.flatMap { kind -> [Footprint.Layers] in
+            let all = configuration.attention.enumerated().filter { $0.element.kind == kind }
+            let observed = all.count { layers.contains($0.offset) }
+            let second: [OperationShape] = rollsOut ? [.receive(kind.heads)] : []
+            let receive: [OperationShape] = receivesMass || rollsOut ? [.receive(kind.heads)] : []
+            let parts = [
+                (all.count - observed, [.attend(kind.heads)] + second),
+                (
+                    observed,
+                    [.observe(kind.heads, topKeys: topKeys)] + receive + (hasMaps ? [.map(kind.heads)] : [])
+                ),
+            ]
+            return parts.filter { $0.0 > 0 }.map {
+                Footprint.Layers(mask: kind.mask, heads: kind.heads, count: $0.0, operations: $0.1)
+            }
+        }
+    }
+
     /// Floating-point operations of a pair and query head that observing adds, all layers together.
     public func flopPerPair(_ heads: HeadShape) -> Int {
         4 + (receivesMass ? OperationShape.receive(heads).flopPerPair : 0)
@@ -109,22 +129,47 @@ public final class ObservedLayer {
     ///   - queries: tokens of it.
     ///   - keys: tokens of it.
     ///   - heads: which query heads.
-    /// - Returns: for each head the columns of this rank's keys, (queries, keys of a part).
+    /// - Returns: for each head what this rank's keys have of it, by query tile and key tile.
     public func rectangle(sequence: Int, queries: Range<Int>, keys: Range<Int>, heads: [Int]) throws
         -> [[RectanglePart]]
     {
         let asked = try gather(sequence, queries, heads)
-        var parts = [[RectanglePart]](repeating: [], count: heads.count)
-        parts.withUnsafeMutableBufferPointer { parts in
-            ask.threads.forEach(heads.count) { index, _ in
-                // Disjoint: each index has its own head.
-                parts[index] = ask.keyValues.rectangle(
-                    asked[index], sequence: sequence, keys: keys, head: heads[index], of: ask.problem,
-                    modifiers: ask.modifiers, scale: ask.attention.scale, contents: ask.attention.contents,
-                    kernels: ask.kernels)
+        let rows = pieces(of: queries, tiles: 1)
+        let tilesAtATime = tilesOfKeys(TileGrid.tiles(covering: keys).count, work: heads.count * rows.count)
+        let columns = pieces(of: keys, tiles: tilesAtATime)
+        let perHead = rows.count * columns.count
+        var found = [[RectanglePart]](repeating: [], count: heads.count * perHead)
+        found.withUnsafeMutableBufferPointer { found in
+            ask.threads.forEach(heads.count * perHead) { index, _ in
+                let (head, piece) = (index / perHead, index % perHead)
+                // Disjoint: each index has its own head, rows and keys.
+                found[index] = ask.keyValues.rectangle(
+                    asked[head], rows: rows[piece / columns.count], sequence: sequence,
+                    keys: columns[piece % columns.count], head: heads[head], of: ask.problem, modifiers: ask.modifiers,
+                    scale: ask.attention.scale, contents: ask.attention.contents, kernels: ask.kernels)
             }
         }
+        var parts = [[RectanglePart]](repeating: [], count: heads.count)
+        for (index, some) in found.enumerated() { parts[index / perHead] += some }
         return parts
+    }
+
+    /// How many tiles of keys a thread takes at a time, so that all threads have some of the work.
+    /// - Parameter work: how much there is beside the keys: heads times query tiles.
+    private func tilesOfKeys(_ tiles: Int, work: Int) -> Int {
+        let pieces = ask.threads.threads == 1 ? 1 : max(1, 4 * ask.threads.threads / max(1, work))
+        return max(1, (tiles + pieces - 1) / pieces)
+    }
+
+    /// A range of tokens in pieces of so many tiles.
+    private func pieces(of tokens: Range<Int>, tiles count: Int) -> [Range<Int>] {
+        var pieces: [Range<Int>] = []
+        var first = tokens.lowerBound / TileGrid.tileSize * TileGrid.tileSize
+        while first < tokens.upperBound {
+            pieces.append((first..<first + count * TileGrid.tileSize).clamped(to: tokens))
+            first += count * TileGrid.tileSize
+        }
+        return pieces
     }
 
     /// The wanted queries of all ranks, head by head.
@@ -271,13 +316,19 @@ final class RunObservation {
         output: HeadRows, transport: any Transport, threads: ThreadPool
     ) throws -> ObservedLayer? {
         let (executor, keyValues) = attention.layer(kind)
+        // What takes turns leaves its memory to the others.
+        func run(_ executor: RingExecutor, _ call: TileCall) throws {
+            try executor.run(call, on: keyValues)
+            executor.releaseMemory()
+        }
         let place = asked.rollsOut ? layer : 0
         let (rowMax, rowSum) = (perRow(maxima[place]), perRow(rowSums[place]))
         guard asked.layers.contains(layer) else {
-            try executor.run(
+            try run(
+                executor,
                 .attend(
                     queries: queries, scale: block.scale, output: output, rowMax: rowMax, rowSum: rowSum,
-                    contents: block.contents), on: keyValues)
+                    contents: block.contents))
             return nil
         }
         var statistics = RowStatistics()
@@ -288,23 +339,24 @@ final class RunObservation {
         statistics.topKeys = perRow(memory.topKeyNumbers, width: asked.topKeys)
         statistics.topWeights = perRow(memory.topWeights, width: asked.topKeys)
         let observer = attention.observer(kind, .observe(kind.heads, topKeys: asked.topKeys))
-        try observer.run(
+        try run(
+            observer,
             .observe(
                 queries: queries, scale: block.scale, output: output, logSumExp: perRow(memory.logSumExp),
-                rowMax: rowMax, rowSum: rowSum, statistics: statistics, contents: block.contents), on: keyValues)
+                rowMax: rowMax, rowSum: rowSum, statistics: statistics, contents: block.contents))
         if asked.receivesMass {
             // The same weight for every head.
             let ones = HeadRows(rowWeights, tokenStride: 1, headStride: 0)
-            try attention.observer(kind, .receive(kind.heads)).run(
+            try run(
+                attention.observer(kind, .receive(kind.heads)),
                 .receive(
                     queries: queries, scale: block.scale, rowMax: rowMax, rowSum: rowSum, rowWeights: ones,
-                    mass: perRow(memory.receivedMass), contents: block.contents), on: keyValues)
+                    mass: perRow(memory.receivedMass), contents: block.contents))
         }
         if asked.hasMaps {
-            try attention.observer(kind, .map(kind.heads)).run(
-                .map(
-                    queries: queries, scale: block.scale, rowMax: rowMax, rowSum: rowSum, contents: block.contents),
-                on: keyValues)
+            try run(
+                attention.observer(kind, .map(kind.heads)),
+                .map(queries: queries, scale: block.scale, rowMax: rowMax, rowSum: rowSum, contents: block.contents))
         }
         return ObservedLayer(
             memory, layer: layer, mass: asked.receivesMass, sums: asked.hasMaps ? sums.take() : [],

@@ -3,6 +3,7 @@
 import Attention
 import Files
 import Matrices
+import Tiles
 
 /// What attention needs of each row, and what becomes of its result: the dense layers around it. Attention itself,
 /// which alone meets other rows, is the executor's.
@@ -157,37 +158,47 @@ struct Block: Sendable {
     /// - Parameters:
     ///   - attended: (rows, query heads, value width), attention's result.
     ///   - x: (rows, hiddenSize), the block's input; overwritten.
+    ///   - dropout: what is dropped of the two ways' results, if anything.
     func finish(
         rows: Int, attended: UnsafePointer<Float>, _ x: UnsafeMutablePointer<Float>, _ memory: Memory,
-        kernels: KernelSet
+        dropout: LayerDropout? = nil, kernels: KernelSet
     ) {
         let result = memory.first.pointer
         attention.output.product(rows: rows, attended, into: result, kernels: kernels)
+        /// What is still to be added to a product: nothing where the bias had to come before dropout.
+        func dropped(_ layer: Dense, _ site: DrawSite) -> [Float]? {
+            guard let dropout else { return layer.bias }
+            layer.finish(result, rows: rows, dropout, site, kernels: kernels)
+            return nil
+        }
         switch norms {
         case .afterResidual:
-            attentionNorm?.forward(
-                rows: rows, result, bias: attention.output.bias, residual: x, into: x, kernels: kernels)
+            let bias = dropped(attention.output, .attentionOutput)
+            attentionNorm?.forward(rows: rows, result, bias: bias, residual: x, into: x, kernels: kernels)
             feedForward.forward(rows: rows, x, into: result, memory: memory.inner.pointer, kernels: kernels)
-            outputNorm.forward(
-                rows: rows, result, bias: feedForward.output.bias, residual: x, into: x, kernels: kernels)
+            let outputBias = dropped(feedForward.output, .feedForwardOutput)
+            outputNorm.forward(rows: rows, result, bias: outputBias, residual: x, into: x, kernels: kernels)
         case .beforeSublayer:
-            attention.output.add(result, rows: rows, to: x, kernels: kernels)
+            attention.output.finish(result, rows: rows, dropout, .attentionOutput, kernels: kernels)
+            for index in 0..<rows * attention.output.weight.outputs { x[index] += result[index] }
             outputNorm.forward(rows: rows, x, into: memory.normed.pointer, kernels: kernels)
             feedForward.forward(
                 rows: rows, memory.normed.pointer, into: result, memory: memory.inner.pointer, kernels: kernels)
-            feedForward.output.add(result, rows: rows, to: x, kernels: kernels)
+            feedForward.output.finish(result, rows: rows, dropout, .feedForwardOutput, kernels: kernels)
+            for index in 0..<rows * feedForward.output.weight.outputs { x[index] += result[index] }
         }
     }
 }
 
 extension Dense {
-    /// x += product + bias.
+    /// Adds the bias to a product, and drops some of it.
     /// - Parameter product: (rows, outputs), that of this layer; overwritten.
-    fileprivate func add(
-        _ product: UnsafeMutablePointer<Float>, rows: Int, to x: UnsafeMutablePointer<Float>, kernels: KernelSet
+    func finish(
+        _ product: UnsafeMutablePointer<Float>, rows: Int, _ dropout: LayerDropout?, _ site: DrawSite,
+        kernels: KernelSet
     ) {
         let width = weight.outputs
         if let bias { kernels.functions.add_bias(rows, width, product, width, bias) }
-        for index in 0..<rows * width { x[index] += product[index] }
+        dropout?.apply(site, product, width: width, kernels: kernels)
     }
 }

@@ -37,7 +37,7 @@ extension EncoderConfiguration {
 
 extension EncoderRun {
     /// The modelled cost of each tile of a batch, all layers together.
-    static func costs(lengths: [Int], configuration: EncoderConfiguration) -> [Double] {
+    package static func costs(lengths: [Int], configuration: EncoderConfiguration) -> [Double] {
         let shapes = lengths.map { SequenceShape(length: $0) }
         var costs: [Double] = []
         // The order of the sum is the same on every rank, and so is what follows from it.

@@ -4,6 +4,13 @@ import Attention
 import CLibrary
 import Files
 
+extension EncoderConfiguration {
+    /// The shape of the table of learned biases by distance, if there is one.
+    var distanceBiasShape: [Int]? {
+        if case .buckets(let count, _) = distanceBias { [count, headCount] } else { nil }
+    }
+}
+
 extension ScoreModifiers {
     /// What an encoder's layers do to their scores; `path` is where a learned bias is.
     init(_ configuration: EncoderConfiguration, _ path: ParameterPath) throws(FileError) {
@@ -12,7 +19,7 @@ extension ScoreModifiers {
         case nil: break
         case .alibi: alibiSlopes = Self.alibiSlopes(heads: configuration.headCount)
         case .buckets(let count, let maximumDistance):
-            let table = try path["weight"].read(shape: [count, configuration.headCount])
+            let table = try path["weight"].read(shape: configuration.distanceBiasShape ?? [])
             relativeBias = Self.bucketBias(
                 table: table, heads: configuration.headCount, buckets: count, maximumDistance: maximumDistance)
         }
@@ -44,6 +51,23 @@ extension ScoreModifiers {
             }
         }
         return RelativeBias(table: rows, reach: reach)
+    }
+
+    /// The backward of `bucketBias`, for one tile of queries: a bucket gets what its distances got, ascending.
+    /// - Parameters:
+    ///   - distances: (heads, 2·reach + 1)
+    ///   - table: (buckets, heads), overwritten.
+    static func bucketGradient(
+        _ distances: UnsafePointer<Float>, heads: Int, buckets: Int, maximumDistance reach: Int,
+        into table: UnsafeMutablePointer<Float>
+    ) {
+        table.update(repeating: 0, count: buckets * heads)
+        for distance in -reach...reach {
+            let bucket = bucket(of: distance, buckets: buckets, maximumDistance: reach)
+            for head in 0..<heads {
+                table[bucket * heads + head] += distances[head * (2 * reach + 1) + reach + distance]
+            }
+        }
     }
 
     /// The bucket of the distance j − i: one each for small ones, then logarithmically wider ones; those of keys after

@@ -19,15 +19,29 @@ public struct Encoder: Sendable {
     /// What is done to the scores of every layer.
     let modifiers: ScoreModifiers
     let rotary: RotaryFrequencies
+    /// Where the gradients of the parameters go, in the order in which the layers come to them; none where the encoder is
+    /// not trained.
+    public let gradientSlots: [GradientSlot]
+    /// By how much the numbers of a layer's slots are greater than those that the layer itself knows, which another one
+    /// may share.
+    let slotOffsets: [Int]
+    /// By layer, where the gradients of biases by buckets of distances go; empty where there are none, or nothing is
+    /// trained.
+    let distanceBiasSlots: [Int]
+    /// By layer: those slots, and one past them all.
+    private let firstSlots: [Int]
 
     /// The tables whose rows are summed for each token, the norm over their sum, and the dense layer behind it.
     struct Embeddings: Sendable {
         /// (vocabulary, embeddingSize)
         let words: WeightBlock
+        let wordSlot: Int?
         /// (positionRows, embeddingSize); nil where positions are not learned.
         let positions: WeightBlock?
+        let positionSlot: Int?
         /// (token types, embeddingSize); nil where there are none.
         let tokenTypes: WeightBlock?
+        let tokenTypeSlot: Int?
         let norm: Norm?
         /// From embeddingSize to hiddenSize; nil where they are the same.
         let projection: Dense?
@@ -51,27 +65,44 @@ public struct Encoder: Sendable {
     }
 
     /// Takes the parameters under the names that Hugging Face publishes.
-    /// - Throws: what the source throws.
+    /// - Parameters:
+    ///   - trains: whether gradients go back through it: dense layers then hold their weights' transposes too, and all
+    ///     are float32.
+    /// - Throws: what the source throws; `FileError` where `trains` and the model's attention cannot be trained.
     public init(
         _ configuration: EncoderConfiguration, parameters: any ParameterSource,
         storage: WeightStorage = WeightStorage(),
-        element: ElementKind = .float32, kernels: KernelSet
+        element: ElementKind = .float32, trains: Bool = false, kernels: KernelSet
     ) throws(FileError) {
+        precondition(!trains || element == .float32, "weights that are trained are float32")
+        if trains, configuration.disentangled != nil {
+            throw FileError(
+                .malformed, path: "config.json",
+                "the disentangled attention of \(configuration.family.name) cannot be trained; other families can")
+        }
         let names = configuration.names
-        let root = ParameterPath(source: parameters, storage: storage)
+        let slots = trains ? GradientSlots() : nil
+        let root = ParameterPath(source: parameters, storage: storage, slots: slots)
         self.configuration = configuration
         self.kernels = kernels
         self.element = element
         embeddings = try Embeddings(root, configuration, names, element, kernels)
+        let bias = root[names.distanceBias]["weight"]
+        let biasShape = configuration.distanceBiasShape
+        distanceBiasSlots = configuration.layerSources.compactMap { _ in biasShape.flatMap { bias.slot(shape: $0) } }
         var positions: PositionEmbeddings?
         if let shape = configuration.disentangled {
             positions = try PositionEmbeddings(root, shape, configuration, names, kernels)
         }
-        var distinct: [Int: Block] = [:]
+        var distinct: [Int: (layer: Block, slots: Range<Int>)] = [:]
         var layers: [Block] = []
+        var slotOffsets: [Int] = []
+        var firstSlots: [Int] = []
         for (index, source) in configuration.layerSources.enumerated() {
+            firstSlots.append(slots?.slots.count ?? 0)
             if let shared = distinct[source] {
-                layers.append(shared)
+                layers.append(shared.layer)
+                slotOffsets.append(slots?.add(again: shared.slots) ?? 0)
                 continue
             }
             storage.beginPart()
@@ -79,10 +110,13 @@ public struct Encoder: Sendable {
                 root[names.layer(source, configuration)], configuration.attention[index], configuration, names,
                 isFirst: index == 0,
                 positions: positions, element, kernels)
-            distinct[source] = layer
+            distinct[source] = (layer, firstSlots[index]..<(slots?.slots.count ?? 0))
             layers.append(layer)
+            slotOffsets.append(0)
         }
         self.layers = layers
+        self.slotOffsets = slotOffsets
+        self.firstSlots = firstSlots + [slots?.slots.count ?? 0]
         finalNorm =
             configuration.hasFinalNorm
             ? try Norm(root[names.finalNorm], width: configuration.hiddenSize, configuration) : nil
@@ -90,7 +124,13 @@ public struct Encoder: Sendable {
         modifiers.relativePositions = positions?.positions
         self.modifiers = modifiers
         rotary = try RotaryFrequencies(configuration, root)
+        gradientSlots = slots?.slots ?? []
     }
+}
+
+extension Encoder {
+    /// The slots of a layer's parameters.
+    func layerSlots(_ layer: Int) -> Range<Int> { firstSlots[layer]..<firstSlots[layer + 1] }
 }
 
 extension Encoder.Embeddings {
@@ -99,13 +139,21 @@ extension Encoder.Embeddings {
         _ kernels: KernelSet
     ) throws(FileError) {
         let width = configuration.embeddingSize
-        words = try root[names.words]["weight"].table(shape: [configuration.vocabularySize, width])
-        positions =
-            configuration.positions == .none
-            ? nil : try root[names.positions]["weight"].table(shape: [configuration.positionRows, width])
-        tokenTypes =
-            configuration.tokenTypeCount == 0
-            ? nil : try root[names.tokenTypes]["weight"].table(shape: [configuration.tokenTypeCount, width])
+        func table(_ name: String, rows: Int) throws(FileError) -> (WeightBlock, slot: Int?) {
+            let (path, shape) = (root[name]["weight"], [rows, width])
+            return (try path.table(shape: shape), path.slot(shape: shape, isTable: true))
+        }
+        (words, wordSlot) = try table(names.words, rows: configuration.vocabularySize)
+        if configuration.positions == .none {
+            (positions, positionSlot) = (nil, nil)
+        } else {
+            (positions, positionSlot) = try table(names.positions, rows: configuration.positionRows)
+        }
+        if configuration.tokenTypeCount == 0 {
+            (tokenTypes, tokenTypeSlot) = (nil, nil)
+        } else {
+            (tokenTypes, tokenTypeSlot) = try table(names.tokenTypes, rows: configuration.tokenTypeCount)
+        }
         norm =
             configuration.hasEmbeddingNorm
             ? try Norm(

@@ -24,28 +24,30 @@ public final class EncoderRun {
     public let shortages: [SharedMemoryShortage]
 
     let threads: ThreadPool
-    private let layout: RowLayout
+    let layout: RowLayout
     /// Whether a rank needs nothing of the others: every document is whole on one.
     private let isLocal: Bool
     private let strategy: Strategy
     private let wire: ElementKind?
     private let transport: any Transport
-    private let memory: BufferPool
+    let memory: BufferPool
     /// None where a group makes its own.
-    private let attention: LayerAttention?
+    let attention: LayerAttention?
     /// (rows of the largest group, widest queries)
-    private let queries: AlignedBuffer
+    let queries: AlignedBuffer
     /// (rows of the largest group, widest attention): the memory of the queries, which attention is through with, where
     /// each head's values are as wide as its queries.
     private let attended: AlignedBuffer
     /// By base of rotary positions: (rows of this rank, 2, pairs).
-    private let rotations: [Double: AlignedBuffer]
+    let rotations: [Double: AlignedBuffer]
     private let blockMemory: [Block.Memory]
     /// Of groups that made an attention of their own.
     private var pacesOfGroups: [HeadShape: Pace] = [:]
-    private let progressed: @Sendable () -> Void
+    let progressed: @Sendable () -> Void
     /// What is observed of the layers, if anything is.
     let observation: RunObservation?
+    /// What is kept for the way back, where the run is a training's.
+    let tape: RunTape?
     private let firstNotFinite = Mutex<NotFinite?>(nil)
 
     /// Where hidden states came out infinite or as no numbers.
@@ -83,14 +85,17 @@ public final class EncoderRun {
     ///   - memory: what runs before this one have left, if they are gone.
     ///   - observing: what of the layers' attention is observed; nil: nothing. Observed ranks go through the layers
     ///     together.
+    ///   - training: that gradients go back through the run, and what is dropped on the way; nil: none do. Ranks go through
+    ///     the layers together then.
     ///   - progressed: called now and then, on any thread of the rank, while work gets done.
     public init(
         encoder: Encoder, sharding: Sharding, strategy: Strategy = .passKeyValue, topology: Topology? = nil,
         wire: ElementKind? = nil,
         transport: any Transport, threads: ThreadPool, memory: BufferPool = BufferPool(),
-        observing: AttentionObservation? = nil,
+        observing: AttentionObservation? = nil, training: TrainingPass? = nil,
         progressed: @escaping @Sendable () -> Void = {}
     ) throws {
+        precondition(observing == nil || training == nil, "a run is observed or trained")
         self.encoder = encoder
         self.sharding = sharding
         self.threads = threads
@@ -99,7 +104,8 @@ public final class EncoderRun {
         self.wire = wire
         self.transport = transport
         self.memory = memory
-        isLocal = observing == nil && sharding.keepsSequencesWhole && strategy.keepsWholeSequencesInPlace
+        isLocal =
+            observing == nil && training == nil && sharding.keepsSequencesWhole && strategy.keepsWholeSequencesInPlace
         let layout = RowLayout(sharding, rank: transport.rank, isLocal: isLocal, threads: threads.threads)
         self.layout = layout
         let configuration = encoder.configuration
@@ -116,6 +122,8 @@ public final class EncoderRun {
         rotations = Self.rotations(encoder, layout, threads: threads)
         let observation = observing.map { RunObservation($0, encoder, sharding, layout) }
         self.observation = observation
+        tape = training.map { RunTape($0, configuration, layout, threads: threads.threads, memory: memory) }
+        let isTrained = training != nil
         guard !isLocal else {
             attention = nil
             shortages = []
@@ -124,7 +132,10 @@ public final class EncoderRun {
         let made = try LayerAttention.make(
             encoder, sharding, strategy, topology: topology, wire: wire, transport: transport, threads: threads,
             memory: memory,
-            progressed: progressed, observed: { observation?.operations($0) ?? [] })
+            progressed: progressed,
+            observed: { kind in
+                isTrained ? [LayerAttention.differentiate(encoder, kind)] : observation?.operations(kind) ?? []
+            })
         attention = made.attention
         shortages = made.shortages
     }
@@ -177,11 +188,13 @@ public final class EncoderRun {
         precondition(ids.map(\.count) == sharding.numbering.lengths, "documents of other lengths than were planned")
         precondition(typeIds.map { $0.map(\.count) == ids.map(\.count) } ?? true, "a type for each id")
         try encoder.configuration.check(ids: ids, typeIds: typeIds)
-        let typeIds = encoder.configuration.distinguishesTypes ? typeIds : nil
-        let positions = PositionRows(encoder.configuration.positions, ids: ids, sequences: Set(tiles.map(\.sequence)))
+        precondition(first == 0 || tape == nil, "a training goes through all layers")
+        let tokens = TokenBatch(
+            encoder.configuration, ids: ids, typeIds: typeIds, sequences: Set(tiles.map(\.sequence)))
+        tape?.begin(tokens)
         for (number, group) in layout.groups.enumerated() {
             let attention = try attention(of: group)
-            if first == 0 { embed(group, ids, typeIds, positions) }
+            if first == 0 { embed(group, tokens) }
             for (index, block) in encoder.layers.enumerated().dropFirst(first) {
                 try forward(
                     block, number: index + 1, encoder.configuration.attention[index], group, attention, observed)
@@ -189,6 +202,7 @@ public final class EncoderRun {
                 try layerDone(index + 1, part / Double(layout.groups.count))
             }
             if isLocal { pacesOfGroups.merge(attention.paces, uniquingKeysWith: +) }
+            tape?.keep(hidden, before: encoder.layers.count)
             guard let norm = encoder.finalNorm else { continue }
             forEachBlock(of: group) { block, rows, _ in
                 norm.forward(rows: block.count, rows, into: rows, kernels: encoder.kernels)
@@ -234,7 +248,7 @@ public final class EncoderRun {
     }
 
     /// The queries of a group's rows, and its keys and values, packed.
-    private func project(
+    func project(
         _ block: Block, _ pattern: AttentionPattern, _ group: RowGroup, _ attention: LayerAttention,
         from states: AlignedBuffer
     ) {
@@ -300,6 +314,8 @@ public final class EncoderRun {
     ) throws {
         let (heads, kernels) = (pattern.heads, encoder.kernels)
         observation?.keep(hidden, before: number - 1)
+        tape?.keep(hidden, before: number - 1)
+        let attended = tape?.attended[number - 1] ?? self.attended
         let (queryWidth, attendedWidth) = (
             heads.queryHeads * heads.headDimension, heads.queryHeads * heads.valueDimension
         )
@@ -314,6 +330,12 @@ public final class EncoderRun {
                 layer: number - 1, block.attention, pattern.kind, attention, queries: from, output: to,
                 transport: transport, threads: threads)
             if let layer { try observed(layer) }
+        } else if let tape {
+            try executor.run(
+                .attend(
+                    queries: from, scale: block.attention.scale, output: to,
+                    rowMax: tape.perRow(tape.rowMax[number - 1]), rowSum: tape.perRow(tape.rowSum[number - 1])),
+                on: keyValues)
         } else {
             try executor.attend(
                 queries: from, to: keyValues, scale: block.attention.scale, output: to,
@@ -322,50 +344,32 @@ public final class EncoderRun {
         forEachBlock(of: group) { part, rows, memory in
             let first = part.firstRow - group.rows.lowerBound
             block.finish(
-                rows: part.count, attended: attended.pointer + first * attendedWidth, rows, memory, kernels: kernels)
+                rows: part.count, attended: attended.pointer + first * attendedWidth, rows, memory,
+                dropout: tape?.dropout(number - 1, part), kernels: kernels)
             lookForNotFinite(part, layer: number)
             progressed()
         }
     }
 
     /// The sum of a token's embeddings, its norm and projection.
-    private func embed(_ group: RowGroup, _ ids: [[Int32]], _ typeIds: [[Int32]]?, _ positions: PositionRows) {
-        let tables = encoder.embeddings
-        let width = encoder.configuration.embeddingSize
-        let scales = encoder.configuration.maskedTokens.map { rule in ids.map { rule.scale(of: $0) } }
+    private func embed(_ group: RowGroup, _ tokens: TokenBatch) {
+        let (tables, kernels) = (encoder.embeddings, encoder.kernels)
+        let (width, hiddenSize) = (encoder.configuration.embeddingSize, encoder.configuration.hiddenSize)
         forEachBlock(of: group) { block, rows, memory in
             let target = tables.projection == nil ? rows : memory.first.pointer
-            for part in block.parts {
-                let sequence = part.tile.sequence
-                for row in part.rows {
-                    let position = part.tile.tokens.lowerBound + row
-                    let id = ids[sequence][position]
-                    let sum = target + (part.tile.firstRow + row - block.firstRow) * width
-                    sum.update(from: tables.words.pointer + Int(id) * width, count: width)
-                    if let rule = encoder.configuration.maskedTokens, let scale = scales?[sequence] {
-                        let factor = id == Int32(rule.maskId) ? 0 : scale
-                        for column in 0..<width { sum[column] *= factor }
-                    }
-                    if let types = tables.tokenTypes {
-                        Self.add(types, row: Int(typeIds?[sequence][position] ?? 0), width, to: sum)
-                    }
-                    if let table = tables.positions {
-                        Self.add(table, row: positions.row(of: position, in: sequence), width, to: sum)
-                    }
-                }
-            }
+            let dropout = tape?.dropout(0, block)
+            tables.sum(block, of: tokens, width: width, into: target)
             if !tables.normIsLast {
-                tables.norm?.forward(rows: block.count, target, into: target, kernels: encoder.kernels)
+                tables.norm?.forward(rows: block.count, target, into: target, kernels: kernels)
+                dropout?.apply(.embeddings, target, width: width, kernels: kernels)
             }
-            tables.projection?.forward(rows: block.count, target, into: rows, kernels: encoder.kernels)
-            if tables.normIsLast { tables.norm?.forward(rows: block.count, rows, into: rows, kernels: encoder.kernels) }
+            tables.projection?.forward(rows: block.count, target, into: rows, kernels: kernels)
+            if tables.normIsLast {
+                tables.norm?.forward(rows: block.count, rows, into: rows, kernels: kernels)
+                dropout?.apply(.embeddings, rows, width: hiddenSize, kernels: kernels)
+            }
             lookForNotFinite(block, layer: 0)
         }
-    }
-
-    private static func add(_ table: WeightBlock, row: Int, _ width: Int, to sum: UnsafeMutablePointer<Float>) {
-        let values = table.pointer + row * width
-        for column in 0..<width { sum[column] += values[column] }
     }
 
     /// Keeps the first tile of a block whose rows are not finite, if it is the first of all: a pass over rows that are

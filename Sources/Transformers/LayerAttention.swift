@@ -140,6 +140,13 @@ struct LayerAttention {
         return problem
     }
 
+    /// The backward of a kind of attention.
+    static func differentiate(_ encoder: Encoder, _ kind: AttentionKind) -> TileOperation {
+        .differentiate(
+            heads: kind.heads, element: encoder.element, mask: kind.mask, modifiers: encoder.modifiers,
+            kernels: encoder.kernels)
+    }
+
     private static func operation(_ encoder: Encoder, _ problem: AttentionProblem) -> TileOperation {
         .attend(
             heads: problem.heads, element: problem.element, mask: problem.mask, modifiers: encoder.modifiers,

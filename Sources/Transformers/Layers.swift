@@ -13,6 +13,9 @@ struct Norm: Sendable {
     /// (width); nil where there is none.
     let bias: [Float]?
     let epsilon: Float
+    /// Where the gradients of both go; nil where they are not trained.
+    let weightSlot: Int?
+    let biasSlot: Int?
 
     init(_ path: ParameterPath, width: Int, _ configuration: EncoderConfiguration, hasBias: Bool? = nil)
         throws(FileError)
@@ -21,6 +24,8 @@ struct Norm: Sendable {
         weight = try path["weight"].read(shape: [width])
         bias = hasBias ?? configuration.biases.norms ? try path["bias"].read(shape: [width]) : nil
         epsilon = configuration.layerNormEpsilon
+        weightSlot = path["weight"].slot(shape: [width])
+        biasSlot = bias == nil ? nil : path["bias"].slot(shape: [width])
     }
 
     /// A layer norm with both weights.
@@ -29,6 +34,8 @@ struct Norm: Sendable {
         weight = try path["weight"].read(shape: [width])
         bias = try path["bias"].read(shape: [width])
         self.epsilon = epsilon
+        weightSlot = path["weight"].slot(shape: [width])
+        biasSlot = path["bias"].slot(shape: [width])
     }
 
     /// y = norm(x + bias + residual).
@@ -55,36 +62,74 @@ struct Dense: Sendable {
     let weight: PackedMatrix
     /// nil where there is none.
     let bias: [Float]?
+    /// W, which gradients are multiplied by; nil where it is not trained.
+    let transpose: PackedMatrix?
+    /// Where gradients go, by parameters; empty where they are not trained.
+    let slots: [Slots]
+
+    /// Where the gradients of some outputs' weights and biases go.
+    struct Slots {
+        let outputs: Range<Int>
+        let weight: Int
+        let bias: Int?
+    }
 
     /// Some rows of the parameter at `path`, out of `all`.
     struct Rows {
         let path: ParameterPath
         let range: Range<Int>
         let all: Int
+        /// The parameter that has their biases at the same places.
+        var bias: ParameterPath?
+
+        /// The rows in row-major order.
+        func read(inputs: Int, into floats: UnsafeMutablePointer<Float>) throws(FileError) {
+            try path.source.read(
+                path.name, shape: [all, inputs], range: range.lowerBound * inputs..<range.upperBound * inputs,
+                into: floats)
+        }
     }
 
     /// - Parameter parts: whose rows follow one another; `bias` is theirs too.
     init(parts: [Rows], bias: [Float]?, inputs: Int, element: ElementKind, kernels: KernelSet) throws(FileError) {
         let outputs = parts.reduce(0) { $0 + $1.range.count }
         for part in parts { try part.path.check(shape: [part.all, inputs]) }
-        let count = PackedMatrix.floats(inputs: inputs, outputs: outputs, element: element)
-        let panels = try parts[0].path.storage.block(count) { (target: UnsafeMutablePointer<Float>) throws(FileError) in
-            let rows = AlignedBuffer(count: outputs * inputs)
-            var first = 0
-            for part in parts {
-                try part.path.source.read(
-                    part.path.name, shape: [part.all, inputs],
-                    range: part.range.lowerBound * inputs..<part.range.upperBound * inputs,
-                    into: rows.pointer + first * inputs)
-                first += part.range.count
+        func block(
+            _ count: Int, pack: (UnsafeBufferPointer<Float>, UnsafeMutablePointer<Float>) -> Void
+        ) throws(FileError) -> WeightBlock {
+            try parts[0].path.storage.block(count) { (target: UnsafeMutablePointer<Float>) throws(FileError) in
+                let rows = AlignedBuffer(count: outputs * inputs)
+                var first = 0
+                for part in parts {
+                    try part.read(inputs: inputs, into: rows.pointer + first * inputs)
+                    first += part.range.count
+                }
+                pack(UnsafeBufferPointer(start: rows.pointer, count: rows.count), target)
             }
-            PackedMatrix.pack(
-                UnsafeBufferPointer(start: rows.pointer, count: rows.count), inputs: inputs, outputs: outputs,
-                element: element,
-                kernels: kernels, into: target)
+        }
+        let panels = try block(PackedMatrix.floats(inputs: inputs, outputs: outputs, element: element)) {
+            PackedMatrix.pack($0, inputs: inputs, outputs: outputs, element: element, kernels: kernels, into: $1)
         }
         weight = PackedMatrix(panels: panels, inputs: inputs, outputs: outputs, element: element)
         self.bias = bias
+        guard parts[0].path.slots != nil else {
+            (transpose, slots) = (nil, [])
+            return
+        }
+        let transposed = try block(PackedMatrix.floats(inputs: outputs, outputs: inputs, element: .float32)) {
+            PackedMatrix.packTranspose($0, inputs: inputs, outputs: outputs, kernels: kernels, into: $1)
+        }
+        transpose = PackedMatrix(panels: transposed, inputs: outputs, outputs: inputs, element: .float32)
+        var slots: [Slots] = []
+        for part in parts {
+            let first = slots.last?.outputs.upperBound ?? 0
+            guard let weight = part.path.slot(shape: [part.all, inputs], rows: part.range) else { continue }
+            slots.append(
+                Slots(
+                    outputs: first..<first + part.range.count, weight: weight,
+                    bias: part.bias?.slot(shape: [part.all], rows: part.range)))
+        }
+        self.slots = slots
     }
 
     init(
@@ -107,9 +152,9 @@ struct Dense: Sendable {
             if hasBias { bias += try path["bias"].read(shape: [each]) }
         }
         try self.init(
-            parts: paths.map { Rows(path: $0["weight"], range: 0..<each, all: each) }, bias: hasBias ? bias : nil,
-            inputs: inputs,
-            element: element, kernels: kernels)
+            parts: paths.map {
+                Rows(path: $0["weight"], range: 0..<each, all: each, bias: hasBias ? $0["bias"] : nil)
+            }, bias: hasBias ? bias : nil, inputs: inputs, element: element, kernels: kernels)
     }
 
     /// Several layers of so many outputs each out of one parameter that holds their rows one after the other.
@@ -126,9 +171,8 @@ struct Dense: Sendable {
             let rows = first..<first + count
             layers.append(
                 try Dense(
-                    parts: [Rows(path: weight, range: rows, all: all)], bias: bias.map { Array($0[rows]) },
-                    inputs: inputs,
-                    element: element, kernels: kernels))
+                    parts: [Rows(path: weight, range: rows, all: all, bias: hasBias ? path["bias"] : nil)],
+                    bias: bias.map { Array($0[rows]) }, inputs: inputs, element: element, kernels: kernels))
             first += count
         }
         return layers

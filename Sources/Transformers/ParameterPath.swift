@@ -58,10 +58,27 @@ struct ParameterPath {
     let source: any ParameterSource
     /// Where the weights made of them are put.
     let storage: WeightStorage
+    /// Takes note of what gradients go to which parameters, where the weights are to be trained.
+    var slots: GradientSlots?
     var name = ""
 
     subscript(_ component: String) -> ParameterPath {
-        ParameterPath(source: source, storage: storage, name: name.isEmpty ? component : name + "." + component)
+        ParameterPath(
+            source: source, storage: storage, slots: slots, name: name.isEmpty ? component : name + "." + component)
+    }
+
+    /// The number of a new slot for the gradient of this parameter; nil where nothing is trained.
+    /// - Parameters:
+    ///   - shape: the parameter's.
+    ///   - rows: of its outermost dimension, those that the gradient belongs to; nil: all.
+    ///   - isTable: whether tokens read single rows of it.
+    func slot(shape: [Int], rows: Range<Int>? = nil, isTable: Bool = false) -> Int? {
+        let width = shape.dropFirst().reduce(1, *)
+        let rows = rows ?? 0..<(shape.first ?? 0)
+        return slots?.add(
+            GradientSlot(
+                parameter: Parameter(name: name, shape: shape),
+                floats: rows.lowerBound * width..<rows.upperBound * width, rowWidth: isTable ? width : nil))
     }
 
     /// The parameter itself: for vectors, which every rank has.

@@ -11,6 +11,12 @@ public struct Parameter: Sendable, Hashable {
     public let name: String
     /// Dimensions, outermost first.
     public let shape: [Int]
+
+    /// A parameter of that name and shape.
+    public init(name: String, shape: [Int]) {
+        self.name = name
+        self.shape = shape
+    }
 }
 
 /// The parameters of an encoder, in the order in which its layers come to them.
@@ -48,9 +54,22 @@ public struct ParameterTree: Sendable {
     public init(
         _ task: Task, labels: Int, of checkpoint: Checkpoint, path: String, _ configuration: EncoderConfiguration
     ) throws(FileError) {
-        let notes = ParameterNotes(checkpoint)
+        try self.init(
+            task, labels: labels, config: checkpoint.config, path: path, configuration, parameters: checkpoint)
+    }
+
+    /// The parameters of a task's head, as any source has it.
+    /// - Parameters:
+    ///   - config: the model's `config.json`.
+    ///   - source: has the head, or says what one would have.
+    /// - Throws: `FileError` where the source has no such head.
+    public init(
+        _ task: Task, labels: Int, config: JSON, path: String, _ configuration: EncoderConfiguration,
+        parameters source: any ParameterSource
+    ) throws(FileError) {
+        let notes = ParameterNotes(source)
         _ = try TaskHead(
-            task, labels: labels, config: checkpoint.config, path: path, configuration: configuration,
+            task, labels: labels, config: config, path: path, configuration: configuration,
             parameters: notes, storage: .counting, kernels: .best)
         parameters = notes.parameters
     }
@@ -88,25 +107,27 @@ public struct ParameterTree: Sendable {
 
 extension EncoderConfiguration {
     /// Bytes of the weights in memory: packed dense layers, and tables.
-    public func weightBytes(_ element: ElementKind) throws(FileError) -> Double {
+    /// - Parameter trains: whether dense layers hold their weights' transposes too.
+    public func weightBytes(_ element: ElementKind, trains: Bool = false) throws(FileError) -> Double {
         let storage = WeightStorage.counting
-        _ = try Encoder(self, parameters: ParameterNotes(), storage: storage, element: element, kernels: .best)
+        _ = try Encoder(
+            self, parameters: ParameterNotes(), storage: storage, element: element, trains: trains, kernels: .best)
         return Double(storage.floats * MemoryLayout<Float>.stride)
     }
 }
 
-/// Takes note of what is asked for. Gives zeros, or what a checkpoint has.
+/// Takes note of what is asked for. Gives zeros, or what a source has.
 private final class ParameterNotes: ParameterSource {
-    private let checkpoint: Checkpoint?
+    private let source: (any ParameterSource)?
     private let read = Mutex<[Parameter]>([])
     var parameters: [Parameter] { read.withLock { $0 } }
 
-    init(_ checkpoint: Checkpoint? = nil) { self.checkpoint = checkpoint }
+    init(_ source: (any ParameterSource)? = nil) { self.source = source }
 
-    func has(_ name: String) -> Bool { checkpoint?.has(name) ?? !name.hasSuffix("inv_freq") }
+    func has(_ name: String) -> Bool { source?.has(name) ?? !name.hasSuffix("inv_freq") }
 
     func check(_ name: String, shape: [Int]) throws(FileError) {
-        try checkpoint?.check(name, shape: shape)
+        try source?.check(name, shape: shape)
         read.withLock { parameters in
             let parameter = Parameter(name: name, shape: shape)
             if !parameters.contains(parameter) { parameters.append(parameter) }
@@ -116,7 +137,7 @@ private final class ParameterNotes: ParameterSource {
     func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>)
         throws(FileError)
     {
-        if let checkpoint { return try checkpoint.read(name, shape: shape, range: range, into: floats) }
+        if let source { return try source.read(name, shape: shape, range: range, into: floats) }
         floats.update(repeating: 0, count: range.count)
     }
 }

@@ -45,35 +45,69 @@ extension EncoderRun {
     public func pool(_ spans: [Span], mode: PoolingMode, transport: any Transport) throws -> [(
         span: Int, vector: [Float]
     )] {
+        try pooledParts(spans, mode: mode, transport: transport).map { home in
+            var forest = MergeForest<PooledPart>(tiles: Runs(home.parts.map { $0.tile..<$0.tile + 1 }))
+            for part in home.parts { forest.insert(part.part, tile: part.tile) }
+            guard let root = forest.root else { preconditionFailure("every part has arrived") }
+            let divisor = mode.divisor(spans[home.span])
+            return (home.span, divisor == 1 ? root.values : root.values.map { $0 / divisor })
+        }
+    }
+
+    /// The parts of every span that is at home on this rank, of all its tiles from the first to the last. Collective.
+    func pooledParts(_ spans: [Span], mode: PoolingMode, transport: any Transport) throws -> [(
+        span: Int, parts: [(tile: Int, part: PooledPart)]
+    )] {
         let width = encoder.configuration.hiddenSize
         let mine = transport.rank
         let localTiles = Dictionary(uniqueKeysWithValues: tiles.map { ($0.number, $0) })
-        var forests: [(span: Int, forest: MergeForest<PooledPart>)] = []
+        var homes: [(span: Int, parts: [(tile: Int, part: PooledPart)])] = []
         // Leaves of spans at home elsewhere leave in one message a rank; both sides list them in the same order.
         var leaving: [Rank: [Float]] = [:]
-        var arriving: [Rank: [(forest: Int, tile: Int)]] = [:]
+        var arriving: [Rank: [(home: Int, tile: Int)]] = [:]
         for (index, span) in spans.enumerated() {
             let first = sharding.numbering.firstTile[span.sequence]
             let covered = mode.tokens(of: span.tokens)
-            let touched = TileGrid.tiles(covering: covered)
-            let home = sharding.owner(of: first + span.tokens.lowerBound / TileGrid.tileSize)
-            if home == mine { forests.append((index, MergeForest(tiles: Runs(touched)))) }
-            for tile in touched {
+            let home = home(of: span)
+            if home == mine { homes.append((index, [])) }
+            for tile in TileGrid.tiles(covering: covered) {
                 if let local = localTiles[first + tile] {
                     let part = leaf(local, covered.clamped(to: local.tokens), span: span, mode: mode)
                     if home == mine {
-                        forests[forests.count - 1].forest.insert(part, tile: tile)
+                        homes[homes.count - 1].parts.append((tile, part))
                     } else {
                         leaving[home, default: []] += part.values
                     }
                 } else if home == mine {
-                    arriving[sharding.owner(of: first + tile), default: []].append((forests.count - 1, tile))
+                    arriving[sharding.owner(of: first + tile), default: []].append((homes.count - 1, tile))
                 }
             }
         }
+        let arrived = try exchange(
+            leaving, arriving: arriving.mapValues { $0.count * width }, transport: transport)
+        for (source, leaves) in arriving {
+            for (place, leaf) in leaves.enumerated() {
+                let values = Array((arrived[source] ?? [])[place * width..<(place + 1) * width])
+                homes[leaf.home].parts.append((leaf.tile, PooledPart(mode: mode, values: values)))
+            }
+        }
+        for home in homes.indices { homes[home].parts.sort { $0.tile < $1.tile } }
+        return homes
+    }
+
+    /// The rank that holds a span's first token.
+    func home(of span: Span) -> Rank {
+        sharding.owner(
+            of: sharding.numbering.firstTile[span.sequence] + span.tokens.lowerBound / TileGrid.tileSize)
+    }
+
+    /// Sends floats to some ranks and receives those of others. Collective.
+    /// - Parameter arriving: how many floats come from whom.
+    func exchange(_ leaving: [Rank: [Float]], arriving: [Rank: Int], transport: any Transport) throws -> [Rank: [Float]]
+    {
         let sources = arriving.keys.sorted()
         let targets = leaving.keys.sorted()
-        let inbox = sources.map { AlignedBuffer(count: (arriving[$0]?.count ?? 0) * width) }
+        let inbox = sources.map { AlignedBuffer(count: arriving[$0] ?? 0) }
         let outbox = targets.map { rank in
             let values = leaving[rank] ?? []
             let buffer = AlignedBuffer(count: values.count)
@@ -85,19 +119,13 @@ extension EncoderRun {
             send: zip(targets, outbox).map {
                 Outgoing(to: $0, pieces: [UnsafeRawBufferPointer($1.bytes)], keeping: [$1])
             })
+        var arrived: [Rank: [Float]] = [:]
         for (source, buffer) in zip(sources, inbox) {
-            for (place, leaf) in (arriving[source] ?? []).enumerated() {
-                let values = withExtendedLifetime(buffer) {
-                    Array(UnsafeBufferPointer(start: buffer.pointer + place * width, count: width))
-                }
-                forests[leaf.forest].forest.insert(PooledPart(mode: mode, values: values), tile: leaf.tile)
+            arrived[source] = withExtendedLifetime(buffer) {
+                Array(UnsafeBufferPointer(start: buffer.pointer, count: buffer.count))
             }
         }
-        return forests.compactMap { entry in
-            guard let root = entry.forest.root else { return nil }
-            let divisor = mode.divisor(spans[entry.span])
-            return (entry.span, divisor == 1 ? root.values : root.values.map { $0 / divisor })
-        }
+        return arrived
     }
 
     /// The part of one of this rank's tiles.

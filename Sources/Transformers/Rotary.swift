@@ -58,11 +58,14 @@ struct RotaryFrequencies: Sendable {
 
 /// Turns the first `2·pairs` channels of each head of some rows, channel k with channel k + pairs (the order of
 /// GPT-NeoX).
-/// - Parameter table: (rows, 2, pairs), cosines and sines.
+/// - Parameters:
+///   - table: (rows, 2, pairs), cosines and sines.
+///   - isBack: whether they are turned back: a rotation's inverse, by which gradients go.
 func rotate(
     rows: Int, heads: Int, headDimension: Int, pairs: Int, table: UnsafePointer<Float>,
-    _ x: UnsafeMutablePointer<Float>, stride: Int
+    _ x: UnsafeMutablePointer<Float>, stride: Int, isBack: Bool = false
 ) {
+    let direction: Float = isBack ? -1 : 1
     for row in 0..<rows {
         let cosines = table + row * 2 * pairs
         let sines = cosines + pairs
@@ -71,8 +74,9 @@ func rotate(
             let second = first + pairs
             for pair in 0..<pairs {
                 let (a, b) = (first[pair], second[pair])
-                first[pair] = a * cosines[pair] - b * sines[pair]
-                second[pair] = b * cosines[pair] + a * sines[pair]
+                let sine = direction * sines[pair]
+                first[pair] = a * cosines[pair] - b * sine
+                second[pair] = b * cosines[pair] + a * sine
             }
         }
     }

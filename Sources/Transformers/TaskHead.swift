@@ -21,7 +21,9 @@ public struct TaskHead: Sendable {
     public let outputs: Int
     /// What of a document's states the head of a sequence reads.
     public let pooling: PoolingMode
-    private let steps: RowSteps
+    let steps: RowSteps
+    /// Where the gradients of its parameters go; none where it is not trained. A tied decoder's comes last.
+    public let gradientSlots: [GradientSlot]
 
     /// Loads a head.
     /// - Parameters:
@@ -33,13 +35,16 @@ public struct TaskHead: Sendable {
     ///   - parameters: where the head's values come from, by the names that Hugging Face publishes.
     ///   - storage: where the weights are put.
     ///   - element: what the weights of dense layers are stored in.
+    ///   - trains: whether gradients go back through it; the weights are float32 then.
     ///   - kernels: those that pack the weights and compute logits.
     /// - Throws: `FileError` naming the tensor that is missing, which tells a model that was not trained for the task.
     public init(
         _ task: Task, labels: Int, config: JSON, path: String, configuration: EncoderConfiguration,
         parameters: any ParameterSource,
-        storage: WeightStorage = WeightStorage(), element: ElementKind = .float32, kernels: KernelSet
+        storage: WeightStorage = WeightStorage(), element: ElementKind = .float32, trains: Bool = false,
+        kernels: KernelSet
     ) throws(FileError) {
+        precondition(!trains || element == .float32, "weights that are trained are float32")
         let reader = ConfigurationReader(config: config, path: path)
         let plan = try configuration.family.heads.names(
             task, HeadSource(configuration: configuration, reader: reader, parameters: parameters))
@@ -49,7 +54,8 @@ public struct TaskHead: Sendable {
             case .questionAnswering: 2
             case .sequenceClassification, .tokenClassification: labels
             }
-        let root = ParameterPath(source: parameters, storage: storage)
+        let slots = trains ? GradientSlots() : nil
+        let root = ParameterPath(source: parameters, storage: storage, slots: slots)
         var steps: [RowSteps.Step] = []
         var width = configuration.hiddenSize
         for step in plan.steps {
@@ -66,14 +72,18 @@ public struct TaskHead: Sendable {
             case .activation(let activation): steps.append(.activation(activation))
             case .norm(let name, let hasBias):
                 steps.append(.norm(try Norm(root[name], width: width, configuration, hasBias: hasBias)))
-            case .decoder(let weight, let bias):
-                let bias = try bias.map { (name: String) throws(FileError) in try root[name].read(shape: [outputs]) }
+            case .decoder(let weight, let biasName):
+                let bias = try biasName.map { (name: String) throws(FileError) in
+                    try root[name].read(shape: [outputs])
+                }
                 steps.append(
                     .dense(
                         try Dense(
-                            parts: [Dense.Rows(path: root[weight], range: 0..<outputs, all: outputs)], bias: bias,
-                            inputs: width, element: element,
-                            kernels: kernels)))
+                            parts: [
+                                Dense.Rows(
+                                    path: root[weight], range: 0..<outputs, all: outputs,
+                                    bias: biasName.map { root[$0] })
+                            ], bias: bias, inputs: width, element: element, kernels: kernels)))
                 width = outputs
             case .labels(let name):
                 steps.append(
@@ -85,6 +95,7 @@ public struct TaskHead: Sendable {
         self.outputs = outputs
         self.steps = RowSteps(steps, inputs: configuration.hiddenSize, kernels: kernels)
         pooling = plan.pooling
+        gradientSlots = slots?.slots ?? []
     }
 
     /// The logits of some rows of hidden states: (rows, outputs).

@@ -20,9 +20,8 @@ struct Annulus: ParsableCommand {
             """,
         version: Release.version,
         subcommands: [
-            Embed.self, Search.self, Classify.self, NER.self, FillMask.self, Answer.self, Tokenize.self, Attend.self,
-            Observe.self,
-            Init.self,
+            Embed.self, Search.self, Classify.self, NER.self, FillMask.self, Answer.self, Train.self, Tokenize.self,
+            Attend.self, Observe.self, Init.self,
             Inspect.self, Verify.self, Doctor.self, PlanCommand.self, Bench.self,
         ])
 

@@ -16,6 +16,7 @@ struct AskedOptions: Sendable {
     /// What changes no bit of the output, and may be another when a job is continued.
     private static let mayChange: Set<String> = [
         "--strategy", "--layout", "--virtual-ranks", "--ranks-per-node", "--resume", "--save-seconds",
+        "--save-steps", "--save-total-limit", "--logging-dir", "--gradient-accumulation-steps",
     ]
 
     /// What of the command changes its output, beside what files hold.

@@ -46,7 +46,7 @@ import Testing
         let input = [long, "Hello, my dog is cute", "Tea at four."].map { "{\"text\": \(JSON.quoted($0))}\n" }.joined()
         let arguments = [
             "--input-format", "jsonl", "--top-k", "3", "--queries", "2:5", "--block-map", "--rollout", "1:3", "--probe",
-            "noise",
+            "noise", "--probe-tokens", "1:3",
         ]
         let alone = folder.path("alone.safetensors")
         try observe(arguments, input: input, into: alone)
@@ -76,7 +76,10 @@ import Testing
             guard case .integer(let document)? = object["document"], case .integer(let layer)? = object["layer"] else {
                 continue
             }
-            for name in ["entropy", "received_mass", "weights", "block_map", "first_token_share"] {
+            for name in [
+                "entropy", "received_mass", "weights", "block_map", "first_token_share", "probe_mass_distance",
+                "probe_entropy_change",
+            ] {
                 #expect(
                     flat(object[name]).map { Float($0) }
                         == (try file.readFloat32("\(document).layer.\(layer).\(name)")),
@@ -118,7 +121,7 @@ import Testing
     }
 
     /// The change of a logit is what `classify` gives for the edited document less what it gives for the document.
-    @Test(arguments: ["mask", "drop", "swap"]) func probesAreRunsOfEditedDocuments(edit: String) throws {
+    @Test(arguments: ["mask", "drop", "swap", "noise"]) func probesAreRunsOfEditedDocuments(edit: String) throws {
         let folder = try TemporaryFolder()
         let text = "Hello, my dog is cute and my house is blue"
         let path = folder.path("probe.safetensors")
@@ -140,19 +143,16 @@ import Testing
         let tokenized = try CommandRun.annulus(["tokenize", "-m", model, "--quiet"], input: "[MASK]\n")
         let mask = try #require(JSON.parse(Array(tokenized.output), path: "tokenize")["ids"]?[1])
         guard case .integer(let maskId) = mask else { return }
+        let noise = edit == "noise" ? try file.readIntegers("0.probe_ids").map { Int($0) } : []
         var documents = [ids.map { Int($0) }]
         var probed: [Int] = []
         for token in ids.indices where !changes[token].isNaN {
-            var edited = documents[0]
-            switch edit {
-            case "mask": edited[token] = maskId
-            case "drop": edited.remove(at: token)
-            default: edited.swapAt(token, token + 1)
-            }
-            documents.append(edited)
+            documents.append(Self.edited(documents[0], edit, token, mask: maskId, noise: noise))
             probed.append(token)
         }
         #expect(probed.count >= ids.count - 3)
+        #expect(documents.dropFirst().allSatisfy { $0 != documents[0] })
+        #expect(noise.isEmpty || noise.first == -1 && noise.last == -1)
         let run = try CommandRun.annulus(
             ["classify", "-m", model, "--quiet", "--input-format", "ids"],
             input: documents.map { "[" + $0.map(String.init).joined(separator: ", ") + "]\n" }.joined())
@@ -165,6 +165,84 @@ import Testing
         let top = try #require(logits[0].indices.max { logits[0][$0] < logits[0][$1] })
         for (place, token) in probed.enumerated() {
             #expect(changes[token] == logits[place + 1][top] - logits[0][top], "\(edit) of token \(token)")
+        }
+    }
+
+    /// A document with one token edited.
+    private static func edited(_ ids: [Int], _ edit: String, _ token: Int, mask: Int = 0, noise: [Int] = []) -> [Int] {
+        var ids = ids
+        switch edit {
+        case "mask": ids[token] = mask
+        case "drop": ids.remove(at: token)
+        case "noise": ids[token] = noise[token]
+        default: ids.swapAt(token, token + 1)
+        }
+        return ids
+    }
+
+    /// How attention moves is what observing the edited document gives, held against what the original has: 62 edits of
+    /// a document of two tiles, in two of three layers and two of four heads.
+    @Test func probesOfAttentionAreComparisonsOfObservedDocuments() throws {
+        let folder = try TemporaryFolder()
+        let ids = (0..<300).map { 5 + $0 * $0 % 600 }
+        func line(_ ids: [Int]) -> String { "[" + ids.map(String.init).joined(separator: ", ") + "]\n" }
+        func observe(_ documents: [[Int]], _ more: [String], _ spread: Spread) throws -> TensorFile {
+            let path = folder.path("observed.safetensors")
+            let run = try CommandRun.annulus(
+                [
+                    "observe", "-m", checkpoint("tiny-bert"), "--quiet", "-o", path, "--force", "--input-format", "ids",
+                    "--layers", "0,2", "--heads", "1,3",
+                ] + more, spread, input: documents.map(line).joined())
+            #expect(run.status == 0, "\(run.errors)")
+            return try TensorFile(path: path)
+        }
+        for (edit, tokens, spread) in [
+            ("drop", 250..<272, Spread.virtual(3)), ("swap", 246..<266, .mpirun(2)), ("noise", 0..<20, .alone),
+        ] {
+            let range = "\(tokens.lowerBound):\(tokens.upperBound)"
+            // A document of its own before it, whose original must not be taken for this one's.
+            let company = Array(ids.reversed())
+            let probed = try observe([company, ids], ["--probe", edit, "--probe-tokens", range], spread)
+            let noise =
+                edit == "noise" ? try probed.readIntegers("1.probe_ids").map { Int($0) } + Array(ids[20...]) : []
+            let documents = [ids] + tokens.map { Self.edited(ids, edit, $0, noise: noise) }
+            let observed = try observe(documents, [], .virtual(2))
+            for layer in [0, 2] {
+                let distances = try probed.readFloat32("1.layer.\(layer).probe_mass_distance")
+                let changes = try probed.readFloat32("1.layer.\(layer).probe_entropy_change")
+                #expect(distances.count == 2 * tokens.count && changes.count == 2 * tokens.count)
+                func heads(_ document: Int, _ name: String) throws -> [[Double]] {
+                    let all = try observed.readFloat32("\(document).layer.\(layer).\(name)").map { Double($0) }
+                    let count = all.count / 2
+                    return [Array(all[..<count]), Array(all[count...])]
+                }
+                let (mass, entropy) = (try heads(0, "received_mass"), try heads(0, "entropy"))
+                for (place, token) in tokens.enumerated() {
+                    let (otherMass, otherEntropy) = (
+                        try heads(place + 1, "received_mass"), try heads(place + 1, "entropy")
+                    )
+                    for head in 0..<2 {
+                        // Which places of the two documents hold the same token.
+                        var pairs = Array(zip(ids.indices, ids.indices))
+                        switch edit {
+                        case "drop": pairs = ids.indices.filter { $0 != token }.enumerated().map { ($1, $0) }
+                        case "swap": (pairs[token].1, pairs[token + 1].1) = (token + 1, token)
+                        default: break
+                        }
+                        // What two distributions have in common is what does not move.
+                        let (sum, other) = (mass[head].reduce(0, +), otherMass[head].reduce(0, +))
+                        let common = pairs.reduce(0) { $0 + min(mass[head][$1.0] / sum, otherMass[head][$1.1] / other) }
+                        let change = pairs.reduce(0) { $0 + abs(entropy[head][$1.0] - otherEntropy[head][$1.1]) }
+                        let at = head * tokens.count + place
+                        let what: Comment = "\(edit) of token \(token), layer \(layer), head \(head)"
+                        // Sums of doubles in two orders, and a rounding to float.
+                        #expect(abs(Double(distances[at]) - (1 - common)) < 1e-7 * (1 - common) + 1e-13, what)
+                        #expect(
+                            abs(Double(changes[at]) - change / Double(pairs.count)) < 1e-7 * Double(changes[at]), what)
+                        #expect(distances[at] > 1e-6 && changes[at] > 1e-7, what)
+                    }
+                }
+            }
         }
     }
 
@@ -229,6 +307,9 @@ import Testing
             (["--probe-tokens", "1:2"], 64, "--probe"), (["--queries", "0:9999"], 65, "tokens"),
             (["--query-phrase", "no such words"], 65, "no such words"), (["-o", "a.npy"], 64, ".safetensors"),
             (["--queries", "1:2", "--query-phrase", "x"], 64, "leave one out"),
+            (["--resume"], 64, "name a file with --output"), (["-o", "a.jsonl", "--resume"], 64, "comes but once"),
+            (["-o", "a.html", "--resume", "-i", "a.txt"], 64, "is of one"),
+            (["-o", "a.png", "--resume", "-i", "a.txt"], 64, "is of one"),
         ] {
             for spread in [Spread.alone, .virtual(3)] {
                 let run = try CommandRun.annulus(["observe", "-m", model] + arguments, spread, input: "Hello\n")

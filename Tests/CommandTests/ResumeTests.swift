@@ -90,6 +90,29 @@ import Testing
         #expect(folder.names == ["documents.txt", "long.txt", "right.npy"])
     }
 
+    /// Documents are the steps of it; probes of a document belong to it.
+    @Test(arguments: ["seen.safetensors", "seen.jsonl"]) func observingGoesOnBehindFinishedDocuments(name: String)
+        throws
+    {
+        let observe = [
+            "observe", "-m", checkpoint("tiny-bert"), "-i", documents, "--input-format", "lines", "--layers", "1",
+            "--heads", "2", "--probe", "drop", "--probe-tokens", "3:5",
+        ]
+        let right = try CommandRun.annulus(observe + ["-o", folder.path(name), "--quiet"])
+        #expect(right.status == 0, "\(right.errors)")
+        let output = folder.path("again-" + name)
+        let first = try interrupted(observe, output, name.hasSuffix("jsonl") ? .alone : .virtual(2))
+        #expect(first.status == 75, "\(first.errors)")
+        #expect(first.errorLines.count == 1 && first.errorLines[0].contains("run the same command again to go on"))
+        let other = try CommandRun.annulus(observe + ["-o", output, "--resume", "--top-k", "2"])
+        #expect(other.status == 65 && other.errors.contains("--top-k was not given and is '2'"), "\(other.errors)")
+        let second = try CommandRun.annulus(observe + ["-o", output, "--resume"], .mpirun(3))
+        #expect(second.status == 0, "\(second.errors)")
+        #expect(second.errors.contains("resuming: "), "\(second.errors)")
+        #expect(try bytes("again-" + name) == bytes(name))
+        #expect(folder.names == ["again-" + name, "documents.txt", name].sorted())
+    }
+
     @Test func anotherJobIsRefusedByNameUntilForced() throws {
         let output = folder.path("vectors.jsonl")
         let first = try interrupted(embed, output)

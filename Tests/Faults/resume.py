@@ -96,6 +96,7 @@ class Bench:
         lines = ["-i", str(documents), "--input-format", "lines"]
         embed = ["embed", "-m", str(jobs.MODEL), *lines, "--max-length", "8192"]
         long = ["embed", "-m", str(long_model), "-i", str(folder / "long.ids"), "--save-seconds", "0.2"]
+        observe = ["observe", "-m", str(jobs.MODEL), *lines, "--max-length", "8192", "--layers", "0", "--heads", "1"]
         self.works = {
             "vectors.npy": embed,
             "vectors.safetensors": [*embed, "--chunk-tokens", "64"],
@@ -106,6 +107,8 @@ class Bench:
             "answers.jsonl": [
                 "answer", "What is cute?", "-m", str(GOLDENS / "tasks-bert"), "-i", str(documents), "--input-format", "lines",
                 "--window-tokens", "40", "--stride", "12", "--top-k", "3"],
+            "seen.safetensors": [*observe, "--block-map"],
+            "seen.jsonl": [*observe, "--probe", "swap", "--probe-tokens", "2:5"],
             "long.npy": long,
             "long.safetensors": [*long, "--pooling", "none"],
         }

@@ -99,15 +99,11 @@ struct ObserveTileTests {
                     }
                 }
                 let plain = scores
-                var apart = Room(rows: rows, count: count), alone = apart
+                var apart = Room(rows: rows, count: count)
                 apart.use(distance: distance, count: count, firstKey: 100) {
                     functions.observe_rows(&scores, stride, rows, keys, nil, 0, &observedMax, &observedSum, $0)
                 }
                 #expect(apart.bits == fused.bits, "\(context)")
-                alone.use(distance: distance, count: count, firstKey: 100) {
-                    functions.observe_scores(plain, stride, rows, keys, nil, 0, 1, rowMax, $0)
-                }
-                #expect(alone.bits == fused.bits, "\(context)")
                 check(fused, plain, stride: stride, keys: keys, rowMax, distance: distance, count: count, context)
                 #expect(fused.bits == firsts[set.kind, default: fused.bits], "\(context)")
                 firsts[set.kind] = firsts[set.kind] ?? fused.bits
@@ -115,26 +111,142 @@ struct ObserveTileTests {
         }
     }
 
+    @Test(
+        "bfloat16: attention's bits beside the statistics of the weights before they are rounded, in every set",
+        arguments: [1, 33, 64], [1, 40, 64, 131, 256])
+    func sameBitsInPairs(depth: Int, keys: Int) {
+        var random = RandomNumbers()
+        print("seed \(random.seed)")
+        let width = padded(depth), stride = padded(keys), pairs = (depth + 1) / 2, scale: Float = 40.5
+        let k = random.floats(keys * depth), v = random.floats(keys * depth)
+        for (count, rows) in [(1, 1), (3, 12), (8, 13), (300, 24), (2, 41)] {
+            let q = PairModel.pairs(random.floats(rows * depth, -3...3), rows: rows, columns: depth)
+            let distance = random.below(600) - 300
+            var firsts: [String: [[UInt32]]] = [:]
+            for set in softmaxSets {
+                let functions = set.bfloat16Functions
+                var kPanels = [UInt32](repeating: 0, count: stride * pairs),
+                    vPanels = [UInt32](repeating: 0, count: width * ((keys + 1) / 2))
+                functions.pack_transposed(k, depth, keys, depth, &kPanels)
+                functions.pack_columns(v, depth, keys, depth, &vPanels)
+                let scratch = AlignedBuffer(count: 12 * stride)
+                var rowMax = [Float](repeating: guardValue, count: rows + 1), rowSum = rowMax
+                var output = [Float](repeating: guardValue, count: rows * width + 16)
+                functions.attend_tile(
+                    q, pairs, rows, kPanels, depth, vPanels, depth, keys, scale, &rowMax, &rowSum, &output, width,
+                    scratch.pointer)
+                var observedMax = [Float](repeating: guardValue, count: rows + 1), observedSum = observedMax
+                var observed = [Float](repeating: guardValue, count: rows * width + 16)
+                var fused = Room(rows: rows, count: count)
+                fused.use(distance: distance, count: count, firstKey: 100) {
+                    functions.observe_tile(
+                        q, pairs, rows, kPanels, depth, vPanels, depth, keys, scale, &observedMax, &observedSum,
+                        &observed, width, scratch.pointer, $0)
+                }
+                let context = "\(set.name), \(rows) rows, \(count) keys kept, seed \(random.seed)"
+                #expect(observedMax.bitPatterns == rowMax.bitPatterns, "\(context)")
+                #expect(observedSum.bitPatterns == rowSum.bitPatterns, "\(context)")
+                #expect(observed.bitPatterns == output.bitPatterns, "\(context)")
+
+                var scores = [Float](repeating: 0, count: rows * stride + 1)
+                scores.withUnsafeMutableBufferPointer { scores in
+                    guard let scores = scores.baseAddress else { return }
+                    for key in Swift.stride(from: 0, to: keys, by: 64) {
+                        functions.panel_product(
+                            q, pairs, rows, Array(kPanels[(key * pairs)...]), depth, min(64, stride - key),
+                            min(64, stride - key), scores + key, stride, 0)
+                    }
+                }
+                let steps = scores.map { $0 * scale }
+                var plain = scores
+                functions.softmax_rows(&plain, stride, rows, keys, nil, 0, scale, &rowMax, &rowSum)
+                var apart = Room(rows: rows, count: count)
+                apart.use(distance: distance, count: count, firstKey: 100) {
+                    functions.observe_rows(&scores, stride, rows, keys, nil, 0, scale, &observedMax, &observedSum, $0)
+                }
+                #expect(apart.bits == fused.bits, "\(context)")
+                #expect(scores.bitPatterns == plain.bitPatterns, "\(context)")
+                #expect(
+                    [observedMax, observedSum].map(\.bitPatterns) == [rowMax, rowSum].map(\.bitPatterns), "\(context)")
+                check(
+                    fused, steps, stride: stride, keys: keys, rowMax, distance: distance, count: count, rounded: true,
+                    context)
+                #expect(fused.bits == firsts[set.kind, default: fused.bits], "\(context)")
+                firsts[set.kind] = firsts[set.kind] ?? fused.bits
+            }
+        }
+    }
+
+    @Test("bfloat16: what is masked or −∞ adds nothing to statistics, a NaN makes them NaN")
+    func masksInPairs() {
+        let keys = 100, stride = padded(keys), rows = 5
+        for set in softmaxSets {
+            // Row 0 sees all, row 1 some, row 2 nothing, row 3 all amid −∞, row 4 a NaN.
+            var scores = (0..<rows * stride).map { Float($0 * 37 % 101) / 8 }
+            scores[stride + 7] = .nan
+            for key in 0..<keys where key % 3 == 0 { scores[3 * stride + key] = -.infinity }
+            scores[4 * stride + 50] = .nan
+            let mask = maskWords(rows: rows, columns: keys) { row, key in row == 1 ? key % 5 == 1 : row != 2 }
+            let plain = scores
+            var rowMax = [Float](repeating: 0, count: rows), rowSum = rowMax
+            var room = Room(rows: rows, count: 2)
+            mask.words.withUnsafeBufferPointer { words in
+                room.use(distance: -20, count: 2, firstKey: 0) {
+                    set.bfloat16Functions.observe_rows(
+                        &scores, stride, rows, keys, words.baseAddress, mask.stride, 2.5, &rowMax, &rowSum, $0)
+                }
+            }
+            for row in 0..<rows {
+                let seen = (0..<keys).filter { row == 1 ? $0 % 5 == 1 : row != 2 }
+                let line = seen.map { Double(plain[row * stride + $0] * 2.5) }
+                if row == 4 {
+                    #expect(room.weighted[row].isNaN && room.distances[row].isNaN, "\(set.name)")
+                    continue
+                }
+                let top = line.max() ?? 0
+                let weights = line.map { exp2(($0 - top) / 32) }
+                let weighted = zip(weights, line).reduce(0) { $0 + ($1.1 > -.infinity ? $1.0 * ($1.1 - top) : 0) }
+                let distances = zip(weights, seen).reduce(0) { $0 + $1.0 * Double(abs($1.1 - 20 - row)) }
+                #expect(abs(Double(room.weighted[row]) - weighted) <= 1e-5 * abs(weighted), "\(set.name), row \(row)")
+                #expect(abs(Double(room.distances[row]) - distances) <= 1e-5 * distances, "\(set.name), row \(row)")
+                let best = seen.indices.filter { line[$0] > -.infinity }.sorted { (line[$1], $0) < (line[$0], $1) }
+                #expect(
+                    (0..<2).map { room.keys[row * 2 + $0] }
+                        == (0..<2).map { $0 < best.count ? Int32(seen[best[$0]]) : -1 },
+                    "\(set.name), row \(row)")
+            }
+        }
+    }
+
     /// The statistics by their definition, in double precision.
+    /// - Parameter rounded: whether scores became steps by a product that rounded, as the largest did.
     private func check(
         _ room: Room, _ scores: [Float], stride: Int, keys: Int, _ rowMax: [Float], distance: Int, count: Int,
-        _ context: String
+        rounded: Bool = false, _ context: String
     ) {
         for row in 0..<rowMax.count - 1 {
             let line = scores[row * stride..<row * stride + keys].map(Double.init)
-            var (weighted, distances) = (0.0, 0.0)
+            // The unit roundoff of scores and their maximum goes into each difference.
+            let size = rounded ? line.reduce(0) { max($0, abs($1)) } * 0x1p-22 : 0
+            var (weighted, distances, offWeighted, offDistances) = (0.0, 0.0, 0.0, 0.0)
             for (key, score) in line.enumerated() {
                 let below = score - Double(rowMax[row])
                 let weight = exp2(below / 32)
+                let far = Double(abs(distance - row + key))
                 weighted += weight * below
-                distances += weight * Double(abs(distance - row + key))
+                distances += weight * far
+                // d(w·x) = w·(1 + x·ln 2/32)·dx
+                offWeighted += weight * (1 + abs(below) / 46) * size
+                offDistances += weight * far / 46 * size
             }
             // A weight is good to 3·10⁻⁷; sums of 16 lanes add γ.
             let error = 3e-7 + gamma(keys / 16 + 8)
             #expect(
-                abs(Double(room.weighted[row]) - weighted) <= error * abs(weighted) + 1e-5 * 0x1p-24,
+                abs(Double(room.weighted[row]) - weighted) <= error * abs(weighted) + offWeighted + 1e-5 * 0x1p-24,
                 "\(context), row \(row)")
-            #expect(abs(Double(room.distances[row]) - distances) <= error * distances, "\(context), row \(row)")
+            #expect(
+                abs(Double(room.distances[row]) - distances) <= error * distances + offDistances,
+                "\(context), row \(row)")
             let order = line.indices.sorted { (line[$1], $0) < (line[$0], $1) }.prefix(count)
             let found = room.keys[row * count..<(row + 1) * count]
             #expect(

@@ -287,18 +287,12 @@ static void check_observe_tile(const annulus_kernels *set, Run *run) {
 
 static void check_observe_rows(const annulus_kernels *set, Run *run) {
   for (ptrdiff_t keys = 1; keys <= 256; keys += 51)
-    for (int parts = 0; parts < 4; parts++) {
-      annulus_statistics statistics = statistics_of(7);
+    for (int masked = 0; masked < 2; masked++) {
+      const annulus_statistics statistics = statistics_of(7);
       fill(run, a, 7 * 256, 100);
       fill_masks(run, masks, COUNT(masks));
-      const uint64_t *mask = parts & 1 ? masks : NULL;
-      if (parts & 2) {
-        fill(run, row_max, 7, 10);
-        set->observe_scores(a, 256, 7, keys, mask, 4, 1.25f, row_max, &statistics);
-      } else {
-        set->observe_rows(a, 256, 7, keys, mask, 4, row_max, row_sum, &statistics);
-        keep_rows(run, a, 7, keys, 256);
-      }
+      set->observe_rows(a, 256, 7, keys, masked ? masks : NULL, 4, row_max, row_sum, &statistics);
+      keep_rows(run, a, 7, keys, 256);
       keep(run, row_max, 7);
       keep_statistics(run, 7);
     }
@@ -509,6 +503,33 @@ static void check_bfloat16_tiles(const annulus_bfloat16_kernels *set, Run *run) 
       }
 }
 
+static void check_bfloat16_statistics(const annulus_bfloat16_kernels *set, Run *run) {
+  static const ptrdiff_t key_counts[] = {1, 17, 64, 200, 256};
+  FOR_EACH(ptrdiff_t, keys, key_counts) {
+    for (int masked = 0; masked < 2; masked++) {
+      const annulus_statistics statistics = statistics_of(40);
+      fill_masks(run, masks, COUNT(masks));
+      set->observe_rows(fill(run, a, 40 * 256, 60), 256, 40, *keys, masked ? masks : NULL, masked ? 4 : 0, 0.5f, row_max, row_sum,
+                        &statistics);
+      keep_rows(run, a, 40, (*keys + 15) / 16 * 8, 256);
+      keep_statistics(run, 40);
+    }
+    FOR_EACH(ptrdiff_t, rows, row_counts)
+      FOR_EACH(ptrdiff_t, depth, depths) {
+        const ptrdiff_t width = (*depth + 15) / 16 * 16, pairs = (*depth + 1) / 2;
+        const annulus_statistics statistics = statistics_of(*rows);
+        set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c);
+        set->pack_columns(a, *depth, *keys, *depth, d);
+        set->round_rows(fill(run, a, *rows * *depth, 3), *depth, *rows, *depth, 1, b, pairs);
+        set->observe_tile(b, pairs, *rows, c, *depth, d, *depth, *keys, 0.25f, row_max, row_sum, a, width, scratch, &statistics);
+        keep(run, a, *rows * width);
+        keep(run, row_max, *rows);
+        keep(run, row_sum, *rows);
+        keep_statistics(run, *rows);
+      }
+  }
+}
+
 // Halves of pairs about 2^exponent, whose products are at the edge of what is flushed; denormal ones, zeros and, where asked for,
 // infinite ones and NaNs of every payload are among them.
 static float *fill_pairs(Run *run, float *p, ptrdiff_t n, int exponent, int numbers_only) {
@@ -645,6 +666,7 @@ static const BFloat16Check bfloat16_checks[] = {
   {"bfloat16_masked_panel_product", check_bfloat16_masked_products},
   {"bfloat16_softmax_rows", check_bfloat16_softmax},
   {"bfloat16_attend_tile", check_bfloat16_tiles},
+  {"bfloat16_statistics", check_bfloat16_statistics},
   {"bfloat16_flushing", check_bfloat16_flushing},
   {"bfloat16_smallest", check_bfloat16_smallest},
   {"bfloat16_masked_flushing", check_bfloat16_masked_flushing},

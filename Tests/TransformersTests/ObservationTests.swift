@@ -98,8 +98,9 @@ import Transformers
                         sequence: 1, queries: queries, keys: 0..<count, heads: Array(0..<heads))
                     for (head, parts) in rectangle.enumerated() {
                         for part in parts {
-                            for row in 0..<queries.count {
-                                let place = (head * queries.count + row) * count + part.keys.lowerBound
+                            for (row, query) in part.rows.enumerated() {
+                                let place =
+                                    (head * queries.count + query - queries.lowerBound) * count + part.keys.lowerBound
                                 let line = row * part.keys.count..<(row + 1) * part.keys.count
                                 pieces.append((layer.layer, 7, place, Array(part.scores[line])))
                                 pieces.append((layer.layer, 8, place, Array(part.weights[line])))

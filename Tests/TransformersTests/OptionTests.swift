@@ -10,7 +10,7 @@ import Tiles
 import Transformers
 
 @Suite struct OptionTests {
-    private static func configuration(_ text: String) throws -> EncoderConfiguration {
+    static func configuration(_ text: String) throws -> EncoderConfiguration {
         try EncoderConfiguration(JSON.parse(Array(text.utf8), path: "config.json"), path: "config.json")
     }
 
@@ -38,7 +38,7 @@ import Transformers
     ]
 
     /// Random parameters of a size that matters, biases among them.
-    private struct LargeParameters: ParameterSource {
+    struct LargeParameters: ParameterSource {
         func has(_ name: String) -> Bool { !name.hasSuffix("inv_freq") }
 
         func check(_ name: String, shape: [Int]) {}

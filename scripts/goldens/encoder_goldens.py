@@ -121,6 +121,9 @@ def jina_config():
 class JinaReference(torch.nn.Module):
     """Jina BERT v2 by its description: BERT's layers with norms after, ALiBi without a direction, GeGLU."""
 
+    # Whether attention is PyTorch's scaled_dot_product_attention, not softmax and products by themselves.
+    attends_at_once = False
+
     class Gated(torch.nn.Module):
         def __init__(self, config):
             super().__init__()
@@ -173,8 +176,11 @@ class JinaReference(torch.nn.Module):
             attention = layer["attention"]
             split = lambda name: attention["self"][name](x).view(batch, length, heads, -1).transpose(1, 2)
             q, k, v = split("query"), split("key"), split("value")
-            weights = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(hidden // heads) + bias, dim=-1)
-            context = (weights @ v).transpose(1, 2).reshape(batch, length, hidden)
+            if self.attends_at_once:
+                context = torch.nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].expand(batch, -1, -1, -1).contiguous())
+            else:
+                context = torch.softmax(q @ k.transpose(-1, -2) / math.sqrt(hidden // heads) + bias, dim=-1) @ v
+            context = context.transpose(1, 2).reshape(batch, length, hidden)
             x = attention["output"]["LayerNorm"](attention["output"]["dense"](context) + x)
             x = layer["mlp"](x)
         return transformers.modeling_outputs.BaseModelOutput(last_hidden_state=x)

@@ -11,7 +11,9 @@
     scripts/goldens/make.py families        Tests/TransformersTests/Goldens/tiny-*, a random model of every family with its hidden states
     scripts/goldens/make.py attention       Tests/TransformersTests/Goldens/attention, weights of every head of those models
     scripts/goldens/make.py tasks           Tests/TransformersTests/Goldens/heads-* and tasks-*, task heads: logits, losses, pipelines
+    scripts/goldens/make.py gradients       Tests/TransformersTests/Goldens/*/gradients.safetensors, gradients of all parameters of those models
     scripts/goldens/make.py folders         Tests/CommandTests/Goldens/folders, model folders as people have them, with what they give
+    scripts/goldens/make.py training        Tests/TrainingTests/Goldens, losses, schedules and the optimizer by PyTorch in float64
     scripts/goldens/make.py minilm          Tests/TransformersTests/Goldens/minilm, hidden states of all-MiniLM-L6-v2
     scripts/goldens/make.py bfloat16        Tests/RingAttentionTests/Goldens/bfloat16.json, the errors of PyTorch's bfloat16 attention
     scripts/goldens/make.py tokenizer-corpus FOLDER
@@ -37,6 +39,8 @@ REQUIREMENTS = [
     "safetensors==0.8.0",
     "protobuf",
     "sentence-transformers==6.2.0",
+    "scikit-learn",
+    "scipy",
     "sentencepiece==0.2.3",
     "tokenizers==0.23.3",
     "torch==2.15.0",
@@ -1544,6 +1548,18 @@ def make_tasks():
     task_goldens.make_tasks(ENCODER_GOLDENS, TOKENIZER_GOLDENS / "cased" / "tokenizer.json")
 
 
+def make_gradients():
+    import gradient_goldens
+
+    gradient_goldens.make_gradients(ENCODER_GOLDENS)
+
+
+def make_training():
+    import training_goldens
+
+    training_goldens.make(ROOT / "Tests/TrainingTests/Goldens")
+
+
 def make_folders():
     import folder_goldens
 
@@ -1552,8 +1568,8 @@ def make_folders():
 
 def main():
     steps = {
-        "tables": make_tables, "tokenizers": make_tokenizers, "tokenizer-folders": make_tokenizer_folder_sample, "formats": make_formats, "tiny": make_tiny, "families": make_families, "attention": make_attention, "tasks": make_tasks,
-        "folders": make_folders, "minilm": make_minilm,
+        "tables": make_tables, "tokenizers": make_tokenizers, "tokenizer-folders": make_tokenizer_folder_sample, "formats": make_formats, "tiny": make_tiny, "families": make_families, "attention": make_attention, "tasks": make_tasks, "gradients": make_gradients,
+        "folders": make_folders, "training": make_training, "minilm": make_minilm,
         "bfloat16": make_bfloat16,
     }
     arguments = sys.argv[1:]

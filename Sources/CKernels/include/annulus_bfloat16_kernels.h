@@ -17,6 +17,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "annulus_kernels.h"
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -55,6 +57,12 @@ typedef struct annulus_bfloat16_kernels {
                        const uint64_t *mask, ptrdiff_t mask_stride, float scale,
                        float *row_max, float *row_sum);
 
+  // softmax_rows, to the bit, and beside it what the same weights, before they are rounded, make of a row's statistics, as
+  // observe_rows of the float32 kernels makes them.
+  void (*observe_rows)(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
+                       const uint64_t *mask, ptrdiff_t mask_stride, float scale,
+                       float *row_max, float *row_sum, const annulus_statistics *statistics);
+
   // Panels of the transpose of source[n][depth], and of source[depth][n] itself, rounded.
   void (*pack_transposed)(const float *source, ptrdiff_t source_stride, ptrdiff_t n, ptrdiff_t depth, void *panels);
   void (*pack_columns)(const float *source, ptrdiff_t source_stride, ptrdiff_t depth, ptrdiff_t n, void *panels);
@@ -67,6 +75,13 @@ typedef struct annulus_bfloat16_kernels {
                       const void *k_panels, ptrdiff_t depth,
                       const void *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float scale,
                       float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch);
+
+  // attend_tile, to the bit, with the statistics of observe_rows.
+  void (*observe_tile)(const void *q, ptrdiff_t q_stride, ptrdiff_t rows,
+                       const void *k_panels, ptrdiff_t depth,
+                       const void *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float scale,
+                       float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch,
+                       const annulus_statistics *statistics);
 
   // Runs `iterations` rounds of independent pair products and returns the floating-point operations done.
   double (*peak)(ptrdiff_t iterations, float *sink);

@@ -17,6 +17,37 @@ typedef struct annulus_gradient_kernels {
                                    const float *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
                                    float *c, ptrdiff_t c_stride, int accumulate);
 
+  // Row-wise backwards. dx may be the memory of dy or of x; a row's bits depend on that row alone.
+
+  // dx = dy·f'(x), x being what the activation went over, its bias added.
+  void (*gelu_gradient)(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride,
+                        const float *dy, ptrdiff_t dy_stride, float *dx, ptrdiff_t dx_stride);
+  void (*gelu_tanh_gradient)(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride,
+                             const float *dy, ptrdiff_t dy_stride, float *dx, ptrdiff_t dx_stride);
+  void (*silu_gradient)(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride,
+                        const float *dy, ptrdiff_t dy_stride, float *dx, ptrdiff_t dx_stride);
+  // 0 where x ≤ 0, else dy.
+  void (*relu_gradient)(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride,
+                        const float *dy, ptrdiff_t dy_stride, float *dx, ptrdiff_t dx_stride);
+  void (*tanh_gradient)(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride,
+                        const float *dy, ptrdiff_t dy_stride, float *dx, ptrdiff_t dx_stride);
+
+  // The backward of layer_norm over rows x to which nothing is to be added any more. With n = (x − mean)·scale and g = dy·gamma:
+  // dx = scale·(g − mean(g) − n·mean(g·n)), mean and scale having the forward's bits; gamma_sums[j] += Σ dy·n and beta_sums[j] += Σ dy
+  // over the rows, ascending, one multiply-add or addition a row. beta_sums may be NULL.
+  void (*layer_norm_gradient)(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride, const float *gamma,
+                              float epsilon, const float *dy, ptrdiff_t dy_stride, float *dx, ptrdiff_t dx_stride,
+                              float *gamma_sums, float *beta_sums);
+  // That of rms_norm: n = x·scale, dx = scale·(g − n·mean(g·n)).
+  void (*rms_norm_gradient)(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride, const float *gamma,
+                            float epsilon, const float *dy, ptrdiff_t dy_stride, float *dx, ptrdiff_t dx_stride,
+                            float *gamma_sums, float *beta_sums);
+
+  // y[r][0..columns) += x[r][0..columns), row after row: with a y_stride of 0 the sum over all rows, ascending.
+  void (*add_rows)(ptrdiff_t rows, ptrdiff_t columns, const float *x, ptrdiff_t x_stride, float *y, ptrdiff_t y_stride);
+  // Dropout of a row in place: 0 where a channel's 32 bits are below threshold, else x·factor. Channels 2n and 2n + 1 have the low and
+  // the high half of the number that SplitMix64 gives as its (n + 1)-th from `state`.
+  void (*drop_row)(ptrdiff_t columns, float *x, uint64_t state, uint32_t threshold, float factor);
   // The same with all columns and at most 64 rows, but term k of row r is left out (not multiplied by zero) where bit r of
   // mask[k · mask_stride] is clear. It cannot add.
   void (*masked_transposed_panel_product)(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,

@@ -161,10 +161,6 @@ typedef struct annulus_kernels {
   void (*observe_rows)(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
                        const uint64_t *mask, ptrdiff_t mask_stride, float *row_max, float *row_sum,
                        const annulus_statistics *statistics);
-  // The statistics alone, of scores that become steps when they are multiplied by scale > 0, against a row_max that is given.
-  void (*observe_scores)(const float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
-                         const uint64_t *mask, ptrdiff_t mask_stride, float scale, const float *row_max,
-                         const annulus_statistics *statistics);
   // attend_tile, to the bit, with the statistics of observe_rows.
   void (*observe_tile)(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
                        const float *k_panels, ptrdiff_t depth,

@@ -36,6 +36,13 @@ package enum MemoryOfHost {
         }.min()
     }
 
+    /// Bytes of memory that this process has now, with what it shares; 0 where that is unknown.
+    static var resident: Double {
+        // In pages: all that is mapped, and of that what is in memory (proc(5)).
+        let pages = ControlGroup.lines("/proc/self/statm").first?.split(separator: " ").compactMap { Double($0) } ?? []
+        return pages.count < 2 ? 0 : pages[1] * Double(sysconf(Int32(_SC_PAGESIZE)))
+    }
+
     /// MemAvailable of /proc/meminfo (proc(5)).
     private static var kernelEstimate: Double? {
         for line in ControlGroup.lines("/proc/meminfo") where line.hasPrefix("MemAvailable:") {

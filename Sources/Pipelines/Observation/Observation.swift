@@ -30,22 +30,20 @@ package struct Observation: Sendable {
                 try Self.chosen(options.heads, of: Self.heads(configuration), option: "--heads")
             )
         }
-        let probing = try options.probe.map { try Probing($0, options, pipeline) }
+        let probing = try options.probe.map {
+            try Probing($0, options, layers: layers, heads: heads, pipeline)
+        }
         session.logHeader("observe \(name)", encodes: true)
+        func writer(_ documents: [ObservedDocument]) throws -> ObservationWriter {
+            let writer = try ObservationWriter(options, documents, layers: layers, heads: heads, pipeline)
+            writer.tellCost()
+            try probing?.tellCost(documents)
+            return writer
+        }
         if case .file(let file) = destination, file.format == .safetensors {
             // Its header tells how long everything is: all documents come first.
             let documents = try self.documents(try pipeline.stream.rest(), first: 0, pipeline)
-            let writer = try ObservationWriter(options, documents, layers: layers, heads: heads, pipeline)
-            let output = try ParallelFile.create(
-                file.path, force: file.mayReplace, transport: session.transport,
-                size: writer.tensors.layout.totalBytes)
-            try writer.tensors.layout.headerBytes.withUnsafeBytes {
-                try output.write(session.isRoot ? [(0, $0)] : [])
-            }
-            try writer.run(into: output)
-            if let probing { try writer.write(try probing.changes(documents).values, into: output) }
-            try output.commit()
-            return
+            return try write(documents, try writer(documents), probing, to: file, session)
         }
         if case .file(let file) = destination, let kind = ObservationPicture.Kind(path: file.path) {
             let documents = try self.documents(try pipeline.stream.rest(), first: 0, pipeline)
@@ -55,15 +53,55 @@ package struct Observation: Sendable {
             return
         }
         let lines = try LineOutput(destination, session)
+        if lines.documentsBefore == .max { return }
+        pipeline.stream.skip(lines.documentsBefore)
         while let portion = try pipeline.stream.next() {
             let documents = try self.documents(portion.documents, first: portion.first, pipeline)
-            let writer = try ObservationWriter(options, documents, layers: layers, heads: heads, pipeline)
-            let image = ObservationImage(writer.tensors, session)
-            try writer.run(into: image)
-            if let probing { try writer.write(try probing.changes(documents).values, into: image) }
-            try lines.write(session.isRoot ? writer.lines(image) : "")
+            let writer = try writer(documents)
+            let image = ObservationImage(writer.tensors, session, lines.job)
+            for group in writer.groups(ranks: session.transport.size) {
+                try observe(documents, group, writer, probing, into: image)
+                try lines.write(session.isRoot ? writer.lines(group, image) : "")
+                image.forget()
+                try lines.job?.finish(documents: portion.first + group.upperBound)
+            }
         }
         try lines.finish()
+    }
+
+    /// Observes all documents into a file of tensors. Collective.
+    private func write(
+        _ documents: [ObservedDocument], _ writer: ObservationWriter, _ probing: Probing?, to output: OutputFile,
+        _ session: Session
+    ) throws {
+        let layout = writer.tensors.layout
+        var job: ResumableJob?
+        if let request = output.resume {
+            job = try ResumableJob.begin(output, request, session)
+            guard let job else { return }
+            job.note(total: documents.count)
+        }
+        let file = try ParallelFile.open(output, job, size: layout.totalBytes, transport: session.transport)
+        let done = job?.documents ?? 0
+        try job?.check(rows: writer.pieces(0..<done))
+        try layout.headerBytes.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
+        let sink = ObservedFile(file, job)
+        for group in writer.groups(from: done, ranks: session.transport.size) {
+            try observe(documents, group, writer, probing, into: sink)
+            try sink.finish(documents: group.upperBound)
+        }
+        if let job { try job.finish() } else { try file.commit() }
+    }
+
+    /// Observes some of the documents, and what editing them does. Collective.
+    private func observe(
+        _ documents: [ObservedDocument], _ group: Range<Int>, _ writer: ObservationWriter, _ probing: Probing?,
+        into sink: any ObservationSink
+    ) throws {
+        try writer.run(group, into: sink)
+        guard let probing else { return }
+        let changes = try probing.changes(Array(documents[group])) { try sink.stopIfAsked() }
+        try writer.write(changes, of: group, into: sink)
     }
 
     /// The query heads of the layer that has fewest.

@@ -1,35 +1,9 @@
 // What is asked of an observation.
 
+import Attention
 import Files
 import Tokenization
-
-/// Tokens of a document that somebody chose.
-package enum TokenChoice: Sendable, Equatable {
-    /// From one token to before another; without an end, to the last.
-    case range(Int, Int?)
-    /// Those that overlap the first place where a text stands.
-    case phrase(String)
-
-    /// `A:B`, `A:`, `:B` or a single token `A`; nil where it is none of them.
-    package init?(range text: String) {
-        let parts = text.split(separator: ":", omittingEmptySubsequences: false).map(String.init)
-        func number(_ part: String, or standard: Int) -> Int? { part.isEmpty ? standard : Int(part) }
-        guard let first = parts.first, let lower = number(first, or: 0), lower >= 0 else { return nil }
-        switch parts.count {
-        case 1:
-            guard !first.isEmpty, lower < .max else { return nil }
-            self = .range(lower, lower + 1)
-        case 2:
-            if parts[1].isEmpty {
-                self = .range(lower, nil)
-            } else {
-                guard let upper = Int(parts[1]), upper > lower else { return nil }
-                self = .range(lower, upper)
-            }
-        default: return nil
-        }
-    }
-}
+import Transformers
 
 /// What is done to one token of a document to see how much the result leans on it.
 package enum ProbeEdit: String, CaseIterable, Sendable {
@@ -118,7 +92,7 @@ struct ObservedDocument {
                     .malformed, path: source, "holds token ids, which have no phrases for \(option); choose tokens A:B")
             }
             for (number, text) in texts.enumerated() {
-                guard let place = Self.find(phrase, in: text) else { continue }
+                guard let place = TokenChoice.place(of: phrase, in: text) else { continue }
                 let found = encoding.offsets.indices.filter {
                     encoding.sequences[$0] == number && encoding.offsets[$0].overlaps(place)
                 }
@@ -128,13 +102,17 @@ struct ObservedDocument {
                 .malformed, path: source, "does not hold the phrase '\(phrase)' of \(option), or cuts it off")
         }
     }
+}
 
-    /// The first place of a phrase, in Unicode scalars.
-    private static func find(_ phrase: String, in text: String) -> Range<Int>? {
-        let (all, wanted) = (Array(text.unicodeScalars), Array(phrase.unicodeScalars))
-        if wanted.isEmpty || wanted.count > all.count { return nil }
-        return (0...all.count - wanted.count).first { all[$0..<$0 + wanted.count].elementsEqual(wanted) }.map {
-            $0..<$0 + wanted.count
+extension AttentionObservation {
+    /// Floating-point operations that observing documents adds to running them.
+    func flop(lengths: [Int], _ configuration: EncoderConfiguration) -> Double {
+        var sum = 0.0
+        for layer in layers {
+            let pattern = configuration.attention[layer]
+            let flop = Double(flopPerPair(pattern.heads) * pattern.heads.queryHeads)
+            for length in lengths { sum += flop * Double(pattern.mask.visiblePairs(in: SequenceShape(length: length))) }
         }
+        return sum
     }
 }

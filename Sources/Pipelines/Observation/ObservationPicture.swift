@@ -66,6 +66,8 @@ struct ObservationPicture {
     /// Observes and writes. Collective.
     func write(to output: OutputFile, _ probing: Probing?) throws {
         let writer = try ObservationWriter(options, [document], layers: layers, heads: heads, pipeline)
+        writer.tellCost()
+        try probing?.tellCost([document])
         let file = try ParallelFile.create(output.path, force: output.mayReplace, transport: session.transport)
         let bytes: [UInt8]
         switch kind {
@@ -89,6 +91,7 @@ struct ObservationPicture {
     private func maps(_ writer: ObservationWriter) throws -> [UInt8] {
         var maps: [[BlockMap]] = []
         try writer.run(
+            0..<1,
             into: ObservationImage(writer.tensors, session) { image, layer in
                 maps.append(heads.indices.map { map(image, layer, $0) })
                 image.forget()
@@ -120,12 +123,19 @@ struct ObservationPicture {
             }
             image.forget()
         }
-        try writer.run(into: image)
+        try writer.run(0..<1, into: image)
         if let probing {
             let changes = try probing.changes([document])
             if session.isRoot {
+                let (edit, shifts) = (probing.edit.rawValue, changes.attention[0])
                 report.probes = [
-                    Probe(edit: probing.edit.rawValue, measure: changes.measure, values: changes.values[0])
+                    Probe(edit: edit, measure: changes.measure, values: changes.values[0]),
+                    Probe(
+                        edit: edit, measure: "received mass moved",
+                        values: meanOfHeads(shifts.massDistances)),
+                    Probe(
+                        edit: edit, measure: "entropy changed, nats",
+                        values: meanOfHeads(shifts.entropyChanges)),
                 ]
                 report.scores = changes.scores.map { LabelScore(label: $0.label, score: $0.score) }
             }
@@ -136,6 +146,16 @@ struct ObservationPicture {
             Rollout(query: query, weights: Array(shares[place * count..<(place + 1) * count]))
         }
         return Array(report.page.utf8)
+    }
+
+    /// The mean over layers and heads of (layers, heads, tokens).
+    private func meanOfHeads(_ values: [Float]) -> [Float] {
+        let count = layers.count * heads.count
+        return (0..<document.tokens).map { token in
+            var sum = 0.0
+            for place in 0..<count { sum += Double(values[place * document.tokens + token]) }
+            return Float(sum / Double(count))
+        }
     }
 
     /// The tokens as the page shows them, each of its own text.

@@ -11,6 +11,8 @@ import Transformers
 /// Runs some documents through a model and writes what is observed.
 struct ObservationWriter {
     let tensors: ObservedTensors
+    /// Of each document the place of its first tensor; one more than documents.
+    private let firstTensors: [Int]
     private let options: ObservationOptions
     private let documents: [Observed]
     private let layers: [Int]
@@ -57,7 +59,14 @@ struct ObservationWriter {
         if options.hasRectangle {
             try pipeline.session.agree { try Self.refuse(chosen, matrices: layers.count * heads.count) }
         }
-        tensors = ObservedTensors(Self.tensors(of: chosen, options, layers: layers, heads: heads.count))
+        var all: [ObservedTensors.Tensor] = []
+        var firsts = [0]
+        for observed in chosen {
+            all += Self.tensors(of: observed, options, layers: layers, heads: heads.count)
+            firsts.append(all.count)
+        }
+        tensors = ObservedTensors(all)
+        firstTensors = firsts
     }
 
     private static func refuse(_ documents: [Observed], matrices: Int) throws(JobError) {
@@ -77,45 +86,49 @@ struct ObservationWriter {
     }
 
     private static func tensors(
-        of documents: [Observed], _ options: ObservationOptions, layers: [Int], heads: Int
+        of observed: Observed, _ options: ObservationOptions, layers: [Int], heads: Int
     ) -> [ObservedTensors.Tensor] {
         var all: [ObservedTensors.Tensor] = []
-        for observed in documents {
-            let tokens = observed.tokens
-            all.append(.init(name: observed.name("ids"), type: .int32, shape: [tokens]))
-            for layer in layers {
-                func add(_ name: String, _ shape: [Int], _ type: ElementType = .float32) {
-                    all.append(.init(name: observed.name(layer, name), type: type, shape: [heads] + shape))
-                }
-                add("log_sum_exp", [tokens])
-                add("entropy", [tokens])
-                add("max_logit", [tokens])
-                add("max_key", [tokens], .int32)
-                add("mean_distance", [tokens])
-                add("received_mass", [tokens])
-                add("first_token_share", [])
-                add("special_token_share", [])
-                if let topKeys = options.topKeys {
-                    add("top_keys", [tokens, topKeys], .int32)
-                    add("top_weights", [tokens, topKeys])
-                }
-                if options.hasRectangle {
-                    let shape = [observed.queries.count, observed.keys.count]
-                    add("scores", shape)
-                    add("weights", shape)
-                }
-                if options.hasMaps {
-                    let side = BlockGrid.side(tokens: tokens)
-                    add("block_map", [side, side])
-                }
+        let tokens = observed.tokens
+        all.append(.init(name: observed.name("ids"), type: .int32, shape: [tokens]))
+        for layer in layers {
+            func add(_ name: String, _ shape: [Int], _ type: ElementType = .float32) {
+                all.append(.init(name: observed.name(layer, name), type: type, shape: [heads] + shape))
             }
-            if options.rollout != nil {
-                all.append(
-                    .init(name: observed.name("rollout"), type: .float32, shape: [observed.rollouts.count, tokens]))
+            add("log_sum_exp", [tokens])
+            add("entropy", [tokens])
+            add("max_logit", [tokens])
+            add("max_key", [tokens], .int32)
+            add("mean_distance", [tokens])
+            add("received_mass", [tokens])
+            add("first_token_share", [])
+            add("special_token_share", [])
+            if let topKeys = options.topKeys {
+                add("top_keys", [tokens, topKeys], .int32)
+                add("top_weights", [tokens, topKeys])
+            }
+            if options.hasRectangle {
+                let shape = [observed.queries.count, observed.keys.count]
+                add("scores", shape)
+                add("weights", shape)
+            }
+            if options.hasMaps {
+                let side = BlockGrid.side(tokens: tokens)
+                add("block_map", [side, side])
             }
             if options.probe != nil {
-                all.append(.init(name: observed.name("probe"), type: .float32, shape: [observed.probed.count]))
+                add("probe_mass_distance", [observed.probed.count])
+                add("probe_entropy_change", [observed.probed.count])
             }
+        }
+        if options.rollout != nil {
+            all.append(
+                .init(name: observed.name("rollout"), type: .float32, shape: [observed.rollouts.count, tokens]))
+        }
+        if let probe = options.probe {
+            let shape = [observed.probed.count]
+            all.append(.init(name: observed.name("probe"), type: .float32, shape: shape))
+            if probe == .noise { all.append(.init(name: observed.name("probe_ids"), type: .int32, shape: shape)) }
         }
         return all
     }
@@ -131,42 +144,70 @@ struct ObservationWriter {
         return asked
     }
 
-    /// Observes everything but probes. Collective.
-    func run(into sink: any ObservationSink) throws {
-        tellCost()
-        let items = documents.map { observed in
-            let encoding = observed.document.encoding
-            return Corpus.Item(
-                document: observed.document.number, ids: encoding.ids, typeIds: encoding.typeIds, start: 0, end: 0,
-                spans: [])
+    /// Runs of documents that are observed at a time: as many as bound each rank's memory and what may have to be done
+    /// again, or a single one that is longer. Edited documents count as well.
+    /// - Parameter from: documents before this one are done.
+    func groups(from: Int = 0, ranks: Int) -> [Range<Int>] {
+        var groups: [Range<Int>] = []
+        var (first, tokens) = (from, 0)
+        for (place, observed) in documents.enumerated().dropFirst(from) {
+            let more = observed.tokens * (1 + observed.probed.count)
+            if place > first, tokens + more > 16_384 * ranks {
+                groups.append(first..<place)
+                (first, tokens) = (place, 0)
+            }
+            tokens += more
         }
-        var corpus = Corpus(items: items, sources: documents.map(\.document.source), texts: [])
-        // Sources are listed by their place here.
-        for place in corpus.items.indices { corpus.items[place].document = place }
-        corpus.documentsBefore = documents.first?.document.number ?? 0
-        let observer = LayerObserver(asked: asked) { run, items, layer in
-            session.monitor.progress(.writing)
-            try write(run, items, layer, into: sink)
-        }
-        try session.encode(corpus, with: pipeline.model.encoder, observer: observer) { run, items in
-            try writeIds(items, into: sink)
-            if options.rollout != nil { try writeRollouts(run, items, into: sink) }
+        if first < documents.count { groups.append(first..<documents.count) }
+        return groups
+    }
+
+    /// Where the tensors of some documents are in the file.
+    func pieces(_ some: Range<Int>) -> [(offset: Int, count: Int)] {
+        tensors.tensors[firstTensors[some.lowerBound]..<firstTensors[some.upperBound]].map {
+            (layout.offset(of: $0.name), 4 * $0.shape.reduce(1, *))
         }
     }
 
+    /// Observes everything of some of the documents but probes. Collective.
+    func run(_ some: Range<Int>, into sink: any ObservationSink) throws {
+        let items = documents[some].enumerated().map { place, observed in
+            let encoding = observed.document.encoding
+            return Corpus.Item(
+                document: place, ids: encoding.ids, typeIds: encoding.typeIds, start: 0, end: 0, spans: [])
+        }
+        var corpus = Corpus(items: items, sources: documents[some].map(\.document.source), texts: [])
+        corpus.documentsBefore = documents[some].first?.document.number ?? 0
+        /// The documents that are a batch's items.
+        func places(_ items: Range<Int>) -> Range<Int> {
+            some.lowerBound + items.lowerBound..<some.lowerBound + items.upperBound
+        }
+        let observer = LayerObserver(asked: asked, bytesKept: bytesKept(some, sink)) { run, items, layer in
+            session.monitor.progress(.writing)
+            try write(run, places(items), layer, into: sink)
+        }
+        try session.encode(corpus, with: pipeline.model.encoder, observer: observer) { run, items in
+            try writeIds(places(items), into: sink)
+            if options.rollout != nil { try writeRollouts(run, places(items), into: sink) }
+        }
+    }
+
+    /// What rank 0 keeps of some documents until they leave: nothing, a layer of them, or all and then their lines.
+    private func bytesKept(_ some: Range<Int>, _ sink: any ObservationSink) -> Int {
+        guard let image = sink as? ObservationImage else { return 0 }
+        let bytes = pieces(some).reduce(0) { $0 + $1.count }
+        // A number of 4 bytes is some 12 characters in the end, which are there twice while they are joined.
+        guard image.goesByLayer else { return bytes + 2 * 12 * (bytes / 4) }
+        // A page is put together of its parts.
+        return bytes / max(1, layers.count) + 2 * ReportDetail.largestPage
+    }
+
     /// Says what the job will take.
-    private func tellCost() {
+    func tellCost() {
         let configuration = pipeline.model.encoder.configuration
         let lengths = documents.map(\.tokens)
         let forward = EncoderRun.flop(lengths: lengths, configuration: configuration)
-        var more = 0.0
-        for layer in layers {
-            let pattern = configuration.attention[layer]
-            let flop = Double(asked.flopPerPair(pattern.heads) * pattern.heads.queryHeads)
-            for length in lengths {
-                more += flop * Double(pattern.mask.visiblePairs(in: SequenceShape(length: length)))
-            }
-        }
+        var more = asked.flop(lengths: lengths, configuration)
         if options.rollout != nil {
             for pattern in configuration.attention {
                 let flop = Double(OperationShape.receive(pattern.heads).flopPerPair * pattern.heads.queryHeads)
@@ -177,13 +218,11 @@ struct ObservationWriter {
                 }
             }
         }
-        let largest = lengths.max() ?? 0
-        let bytes = Double(4 * asked.floatsPerToken(configuration)) * Double(largest) / Double(session.transport.size)
         session.log.notice(
             """
             observing \(layers.count) of \(configuration.layerCount) layers and \(heads.count) heads: \
             \(Self.text(layout.totalBytes)) of results; \(String(format: "%.3g", more * 1e-9)) GFLOP beside the \
-            \(String(format: "%.3g", forward * 1e-9)) of the model; \(Self.text(Int(bytes))) more a rank for the longest document
+            \(String(format: "%.3g", forward * 1e-9)) of the model
             """)
     }
 
@@ -384,7 +423,7 @@ struct ObservationWriter {
                     for (head, part) in all {
                         (values.pointer + next).update(from: part.scores, count: part.scores.count)
                         (shares.pointer + next).update(from: part.weights, count: part.weights.count)
-                        for row in rows {
+                        for row in part.rows {
                             let place =
                                 4
                                 * ((head * queries.count + row - queries.lowerBound) * keys.count
@@ -429,23 +468,55 @@ struct ObservationWriter {
         }
     }
 
-    /// What probes gave, from rank 0: a value for each token of every document. Collective.
-    func write(_ changes: [[Float]], into sink: any ObservationSink) throws {
-        for (observed, values) in zip(documents, changes) {
-            let probed = Array(values[observed.probed])
-            try probed.withUnsafeBytes {
-                try sink.put(session.isRoot ? [(layout.offset(of: observed.name("probe")), $0)] : [])
+    /// What probes of some documents gave, from rank 0: of each probed token. Collective.
+    func write(_ changes: Probing.Changes, of some: Range<Int>, into sink: any ObservationSink) throws {
+        for (place, observed) in documents[some].enumerated() {
+            let probed = observed.probed
+            var values: [Float] = []
+            var offsets: [(offset: Int, count: Int)] = []
+            func add(_ name: String, _ more: [Float]) {
+                offsets.append((layout.offset(of: name), more.count))
+                values += more
+            }
+            if session.isRoot {
+                add(observed.name("probe"), Array(changes.values[place][probed]))
+                if options.probe == .noise {
+                    add(
+                        observed.name("probe_ids"),
+                        changes.ids[place][probed].map { Float(bitPattern: UInt32(bitPattern: $0)) })
+                }
+                let shifts = changes.attention[place]
+                for (number, layer) in layers.enumerated() {
+                    var (distances, entropies): ([Float], [Float]) = ([], [])
+                    for head in heads.indices {
+                        let first = (number * heads.count + head) * observed.tokens
+                        let range = first + probed.lowerBound..<first + probed.upperBound
+                        distances += shifts.massDistances[range]
+                        entropies += shifts.entropyChanges[range]
+                    }
+                    add(observed.name(layer, "probe_mass_distance"), distances)
+                    add(observed.name(layer, "probe_entropy_change"), entropies)
+                }
+            }
+            try values.withUnsafeBytes { bytes in
+                var pieces: [ObservedPiece] = []
+                var next = 0
+                for (offset, count) in offsets {
+                    pieces.append((offset, UnsafeRawBufferPointer(rebasing: bytes[next..<next + 4 * count])))
+                    next += 4 * count
+                }
+                try sink.put(pieces)
             }
         }
     }
 
     // MARK: - Lines
 
-    /// A line a document and layer, and one more for what a document has beside its layers. For rank 0.
-    func lines(_ image: ObservationImage) -> String {
+    /// Some documents' lines: one for the ids, one a layer, and one for what a document has beside them. For rank 0.
+    func lines(_ some: Range<Int>, _ image: ObservationImage) -> String {
         var text = ""
         var last = ""
-        for tensor in tensors.tensors {
+        for tensor in tensors.tensors[firstTensors[some.lowerBound]..<firstTensors[some.upperBound]] {
             let parts = tensor.name.split(separator: ".", maxSplits: 3)
             let isLayer = parts.count == 4
             let head = isLayer ? "{\"document\": \(parts[0]), \"layer\": \(parts[2])" : "{\"document\": \(parts[0])"

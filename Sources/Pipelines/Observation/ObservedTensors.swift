@@ -33,11 +33,35 @@ protocol ObservationSink {
     func put(_ pieces: [ObservedPiece]) throws
     /// A batch's pieces of a layer are all there. Collective.
     func finish(layer: Int) throws
+    /// Ends a job that was told to, and can be continued. Collective.
+    func stopIfAsked() throws
 }
 
-extension ParallelFile: ObservationSink {
-    func put(_ pieces: [ObservedPiece]) throws { try write(pieces) }
-    func finish(layer: Int) {}
+/// A file that all ranks fill, and the job that it is of, where that is saved as it goes on.
+final class ObservedFile: ObservationSink {
+    private let file: ParallelFile
+    private let job: ResumableJob?
+    /// What this rank's pieces add up to that no finished documents are of yet.
+    private var digest: UInt64 = 0
+
+    init(_ file: ParallelFile, _ job: ResumableJob?) { (self.file, self.job) = (file, job) }
+
+    func put(_ pieces: [ObservedPiece]) throws {
+        try file.write(pieces)
+        guard job != nil else { return }
+        for piece in pieces { digest &+= FileBytes.digest(piece.bytes, firstWord: piece.offset / 4) }
+    }
+
+    func finish(layer: Int) throws { try stopIfAsked() }
+
+    func stopIfAsked() throws { try job?.stopIfAsked() }
+
+    /// The documents before this one are done. Collective.
+    func finish(documents: Int) throws {
+        job?.note(digest: digest)
+        digest = 0
+        try job?.finish(documents: documents)
+    }
 }
 
 /// Rank 0's memory: a tensor has some from its first piece on, until it is forgotten.
@@ -48,13 +72,17 @@ final class ObservationImage: ObservationSink {
     private let starts: [Int]
     private var found: [Int: [Float]] = [:]
     private let places: [String: Int]
-    /// Told of a layer once it is all there; on rank 0.
-    private let layerDone: (ObservationImage, Int) -> Void
+    /// Told of a layer once it is all there, of which nothing need be kept then; on rank 0.
+    private let layerDone: ((ObservationImage, Int) -> Void)?
+    /// Whether each layer leaves by itself.
+    var goesByLayer: Bool { layerDone != nil }
+    private let job: ResumableJob?
 
     init(
-        _ tensors: ObservedTensors, _ session: Session,
-        layerDone: @escaping (ObservationImage, Int) -> Void = { _, _ in }
+        _ tensors: ObservedTensors, _ session: Session, _ job: ResumableJob? = nil,
+        layerDone: ((ObservationImage, Int) -> Void)? = nil
     ) {
+        self.job = job
         self.tensors = tensors.tensors
         self.session = session
         self.layerDone = layerDone
@@ -74,7 +102,12 @@ final class ObservationImage: ObservationSink {
         for (offset, words) in try session.gather(mine) { words.withUnsafeBytes { place($0, at: offset) } }
     }
 
-    func finish(layer: Int) { if session.isRoot { layerDone(self, layer) } }
+    func finish(layer: Int) throws {
+        if session.isRoot { layerDone?(self, layer) }
+        try stopIfAsked()
+    }
+
+    func stopIfAsked() throws { try job?.stopIfAsked() }
 
     private func place(_ piece: UnsafeRawBufferPointer, at offset: Int) {
         if piece.isEmpty { return }

@@ -40,6 +40,7 @@ let reportStyle = #"""
       border-radius: 6px; padding: 4px 9px; min-height: 32px; max-width: 100%;
     }
     button { cursor: pointer; }
+    select { max-width: 260px; }
     button:hover, select:hover { border-color: var(--quiet); }
     :focus-visible { outline: 2px solid var(--accent); outline-offset: 1px; }
     kbd {
@@ -80,7 +81,7 @@ let reportStyle = #"""
     #token { min-height: 330px; }
     .picked { font-size: 17px; font-weight: 600; overflow-wrap: anywhere; }
     .picked bdi { background: var(--chip); padding: 1px 6px; border-radius: 4px; font-weight: 600; }
-    dl { display: grid; grid-template-columns: auto 1fr; gap: 3px 14px; margin: 8px 0 12px; font-size: 14px; }
+    dl { display: grid; grid-template-columns: minmax(min-content, 1fr) auto; gap: 3px 14px; margin: 8px 0 12px; font-size: 14px; }
     dt { color: var(--quiet); }
     dd { margin: 0; text-align: right; font-variant-numeric: tabular-nums; }
     h3 { font-size: 13px; font-weight: 600; color: var(--quiet); margin: 0 0 6px; }

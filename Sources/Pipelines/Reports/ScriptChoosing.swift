@@ -101,7 +101,7 @@ let scriptChoosing = #"""
       values: () => meanOfRows(numbers("rollout" + index), tokenCount, [0]),
     }));
     facts.probes.forEach(([edit, what], index) => measures.push({
-      id: "probe" + index, name: `probe: ${edit}`, write: round, scale: "signed", unit: what,
+      id: "probe" + index, name: `probe: ${edit}, ${what}`.replace(invisible, codeName), write: round, scale: "signed", unit: what,
       selection: () => "of the whole model", values: () => meanOfRows(numbers("probe" + index), tokenCount, [0]),
     }));
 

@@ -63,6 +63,10 @@ let scriptControls = #"""
           + `for ${count(queryCount)} queries, the chosen ones and others at even distances; each head’s received mass, entropy `
           + `and distance as means of blocks of ${count(facts.profileSize)} tokens.`);
       }
+      if (facts.probes.length > 1) {
+        lines.push("What a probe tells of attention is the mean of heads: received mass moved is the share of all received mass that "
+          + "lies elsewhere once the token is edited, 0 to 1; entropy changed is the mean change of the tokens’ entropy.");
+      }
       if (facts.rollouts.length) {
         lines.push("Rollout multiplies the layers’ mean weights, half of each kept for the token itself, from the last layer to "
           + "the first."

@@ -291,9 +291,9 @@ let scriptText = #"""
         if (numbers("distance")) add("mean distance", far(ofQuery("distance")));
         if (numbers("logit")) add("largest logit", round(ofQuery("logit")));
       }
-      facts.probes.forEach(([edit], index) => {
+      facts.probes.forEach(([edit, what], index) => {
         const value = meanOfRows(numbers("probe" + index), tokenCount, [0])[token];
-        if (Number.isFinite(value)) add(`probe: ${edit}`, round(value));
+        if (Number.isFinite(value)) add(`probe: ${edit}, ${what}`.replace(invisible, codeName), round(value));
       });
       section.append(list);
       if (numbers("topKeys")) {

@@ -144,7 +144,7 @@ package final class ResumableJob {
     }
 
     /// What the job is.
-    private static func facts(_ request: ResumeRequest, _ session: Session) throws -> [Journal.Fact] {
+    static func facts(_ request: ResumeRequest, _ session: Session) throws -> [Journal.Fact] {
         var facts = request.facts
         facts.append(Journal.Fact("the kernels", session.kernels.name))
         for (name, digest) in session.readings { facts.append(Journal.Fact(name, hexadecimal(digest))) }
@@ -204,6 +204,9 @@ package final class ResumableJob {
     func note(rows: [(offset: Int, bytes: UnsafeRawBufferPointer)]) {
         for row in rows { rowDigest &+= FileBytes.digest(row.bytes, firstWord: row.offset / 4) }
     }
+
+    /// Takes note of what the rows add up to that this rank has written of finished documents. Not collective.
+    func note(digest: UInt64) { rowDigest &+= digest }
 
     /// Takes note of lines that rank 0 has written. Not collective.
     func note(lines: UnsafeRawBufferPointer) {
@@ -285,6 +288,24 @@ package final class ResumableJob {
             journal.documents = corpus.documentsBefore + document
             journal.passages = item - first
         }
+        try saveIfDue()
+    }
+
+    /// To be called where some documents are done and written: saves if it is time, and ends the job if it was told to.
+    /// - Parameter documents: those before this one are done.
+    func finish(documents: Int) throws {
+        (journal.documents, journal.passages) = (documents, 0)
+        try saveIfDue()
+    }
+
+    /// To be called amid the work on some documents: ends the job if it was told to, with what was done before them.
+    func stopIfAsked() throws {
+        guard try vote(isDue: false).stop else { return }
+        try save()
+        throw interrupted()
+    }
+
+    private func saveIfDue() throws {
         // What follows may take the place of states that are saved, so nothing may count on them any more.
         let hadLayers = journal.layers != nil
         journal.layers = nil

@@ -5,7 +5,7 @@ import Files
 extension ModelFamily {
     /// ALBERT (Lan et al. 2020): narrow embeddings, and layers that share their parameters.
     public static let albert = ModelFamily(
-        name: "albert", modelTypes: ["albert"],
+        name: "albert", modelTypes: ["albert"], classes: "Albert", prefix: "albert",
         configuration: { (reader, family) throws(FileError) in
             var configuration = try EncoderConfiguration.absoluteBERT(reader, family)
             configuration.activation = try reader.activation("hidden_act", default: .geluTanh)

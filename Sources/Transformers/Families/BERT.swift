@@ -5,7 +5,7 @@ import Files
 extension ModelFamily {
     /// BERT (Devlin et al. 2019): learned positions and norms after each residual sum.
     public static let bert = ModelFamily(
-        name: "bert", modelTypes: ["bert"],
+        name: "bert", modelTypes: ["bert"], classes: "Bert", prefix: "bert",
         recognises: { $0["position_embedding_type"]?.string != "alibi" },
         configuration: { (reader, family) throws(FileError) in try .absoluteBERT(reader, family) },
         heads: .ofBERT(),

@@ -5,7 +5,7 @@ import Files
 extension ModelFamily {
     /// DeBERTa v2 (He et al. 2021) and v3 (He et al. 2023), whose files have the same `model_type`.
     public static let debertaV2 = ModelFamily(
-        name: "deberta-v2", modelTypes: ["deberta-v2"],
+        name: "deberta-v2", modelTypes: ["deberta-v2"], classes: "DebertaV2", prefix: "deberta",
         configuration: { (reader, family) throws(FileError) in
             try reader.refuse("conv_kernel_size", unless: [.integer(0)])
             var configuration = try EncoderConfiguration.layersOfBERT(reader, family)

@@ -5,7 +5,7 @@ import Files
 extension ModelFamily {
     /// DistilBERT (Sanh et al. 2019): BERT without token types.
     public static let distilbert = ModelFamily(
-        name: "distilbert", modelTypes: ["distilbert"],
+        name: "distilbert", modelTypes: ["distilbert"], classes: "DistilBert", prefix: "distilbert",
         configuration: { (reader, family) throws(FileError) in
             var configuration = EncoderConfiguration(
                 family: family, hiddenSize: try reader.width("dim", "hidden_size"),

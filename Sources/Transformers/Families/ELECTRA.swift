@@ -5,7 +5,7 @@ import Files
 extension ModelFamily {
     /// ELECTRA (Clark et al. 2020): BERT whose embeddings may be narrower.
     public static let electra = ModelFamily(
-        name: "electra", modelTypes: ["electra"],
+        name: "electra", modelTypes: ["electra"], classes: "Electra", prefix: "electra",
         configuration: { (reader, family) throws(FileError) in
             var configuration = try EncoderConfiguration.absoluteBERT(reader, family)
             configuration.embeddingSize = try reader.width("embedding_size", default: configuration.hiddenSize)

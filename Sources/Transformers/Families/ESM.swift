@@ -5,7 +5,7 @@ import Files
 extension ModelFamily {
     /// ESM-2 and ESM-1b (Lin et al. 2023), language models of proteins; their folding models are refused.
     public static let esm = ModelFamily(
-        name: "esm", modelTypes: ["esm"],
+        name: "esm", modelTypes: ["esm"], classes: "Esm", prefix: "esm",
         configuration: { (reader, family) throws(FileError) in
             try reader.refuse(ifSet: "is_folding_model", because: "only the language model is supported")
             var configuration = try EncoderConfiguration.layersOfBERT(reader, family)

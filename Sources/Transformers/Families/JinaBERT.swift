@@ -6,7 +6,7 @@ import Files
 extension ModelFamily {
     /// Jina BERT v2 (Günther et al. 2023): ALiBi instead of learned positions. Its files may call themselves `bert`.
     public static let jinaBert = ModelFamily(
-        name: "jina_bert", modelTypes: ["jina_bert", "bert"],
+        name: "jina_bert", modelTypes: ["jina_bert", "bert"], classes: "JinaBert", prefix: "bert",
         recognises: { $0["model_type"]?.string == "jina_bert" || $0["position_embedding_type"]?.string == "alibi" },
         configuration: { (reader, family) throws(FileError) in
             if let map = reader.config["auto_map"]?.object,

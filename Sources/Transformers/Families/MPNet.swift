@@ -5,7 +5,7 @@ import Files
 extension ModelFamily {
     /// MPNet (Song et al. 2020): beside learned positions a bias by distance, the same in all layers.
     public static let mpnet = ModelFamily(
-        name: "mpnet", modelTypes: ["mpnet"],
+        name: "mpnet", modelTypes: ["mpnet"], classes: "MPNet", prefix: "mpnet",
         configuration: { (reader, family) throws(FileError) in
             var configuration = try EncoderConfiguration.layersOfBERT(reader, family)
             try configuration.countPositions(reader, afterPadding: 1)

@@ -10,6 +10,10 @@ public struct ModelFamily: Sendable {
     public let name: String
     /// The `model_type`s that its files have.
     let modelTypes: [String]
+    /// What the names of its classes in transformers begin with: `BertForMaskedLM` is of `Bert`.
+    public let classes: String
+    /// The prefix under which checkpoints of a model with a head have the encoder's parameters.
+    public let prefix: String
     /// Whether a `config.json` of one of these types is of this family: several share one.
     var recognises: @Sendable (JSON) -> Bool = { _ in true }
     /// The encoder that a `config.json` describes; handed the family itself.

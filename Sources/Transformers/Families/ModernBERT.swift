@@ -6,7 +6,7 @@ import Files
 extension ModelFamily {
     /// ModernBERT (Warner et al. 2024): rotary positions, and layers that see a window among layers that see all.
     public static let modernbert = ModelFamily(
-        name: "modernbert", modelTypes: ["modernbert"],
+        name: "modernbert", modelTypes: ["modernbert"], classes: "ModernBert", prefix: "model",
         configuration: { (reader, family) throws(FileError) in
             var configuration = EncoderConfiguration(
                 family: family, hiddenSize: try reader.width("hidden_size", default: 768),

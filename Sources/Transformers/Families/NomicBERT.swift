@@ -5,7 +5,7 @@ import Files
 extension ModelFamily {
     /// Its files have the keys of GPT-2; those that transformers itself writes are read too.
     public static let nomicBert = ModelFamily(
-        name: "nomic_bert", modelTypes: ["nomic_bert"],
+        name: "nomic_bert", modelTypes: ["nomic_bert"], classes: "NomicBert", prefix: "nomic_bert",
         configuration: { (reader, family) throws(FileError) in
             let hidden = try reader.width("n_embd", "hidden_size")
             // Where the files of the published models leave a key out, their code and transformers' own differ.

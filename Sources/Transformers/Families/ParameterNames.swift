@@ -46,3 +46,10 @@ struct ParameterNames: Sendable {
             ? "\(layers).\(source)" : "\(layers).\(source / inGroup).\(layersOfGroup).\(source % inGroup)"
     }
 }
+
+extension EncoderConfiguration {
+    /// The layer that a parameter is of, the first where several share it; nil where it is none's.
+    public func layer(of parameter: String) -> Int? {
+        layerSources.firstIndex { parameter.hasPrefix(names.layer($0, self) + ".") }
+    }
+}

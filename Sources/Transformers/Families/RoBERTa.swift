@@ -6,25 +6,26 @@ import Files
 extension ModelFamily {
     /// RoBERTa (Liu et al. 2019): BERT whose positions count from the padding id.
     public static let roberta = robertaLike(
-        "roberta",
+        "roberta", "Roberta",
         [
             shape("roberta-base", "roberta", "RobertaModel", 768, 12, 12, 3072, vocabulary: 50_265),
             shape("roberta-large", "roberta", "RobertaModel", 1024, 24, 16, 4096, vocabulary: 50_265),
         ])
     /// XLM-R (Conneau et al. 2020): RoBERTa's layers, with a vocabulary for many languages.
     public static let xlmRoberta = robertaLike(
-        "xlm-roberta",
+        "xlm-roberta", "XLMRoberta",
         [
             shape("xlm-roberta-base", "xlm-roberta", "XLMRobertaModel", 768, 12, 12, 3072, vocabulary: 250_002),
             shape("xlm-roberta-large", "xlm-roberta", "XLMRobertaModel", 1024, 24, 16, 4096, vocabulary: 250_002),
         ])
     /// CamemBERT (Martin et al. 2020): RoBERTa's layers, trained on French.
     public static let camembert = robertaLike(
-        "camembert", [shape("camembert-base", "camembert", "CamembertModel", 768, 12, 12, 3072, vocabulary: 32_005)])
+        "camembert", "Camembert",
+        [shape("camembert-base", "camembert", "CamembertModel", 768, 12, 12, 3072, vocabulary: 32_005)])
 
-    private static func robertaLike(_ name: String, _ shapes: [PublishedShape]) -> ModelFamily {
+    private static func robertaLike(_ name: String, _ classes: String, _ shapes: [PublishedShape]) -> ModelFamily {
         ModelFamily(
-            name: name, modelTypes: [name],
+            name: name, modelTypes: [name], classes: classes, prefix: "roberta",
             configuration: { (reader, family) throws(FileError) in
                 try reader.refuse("position_embedding_type", unless: [.string("absolute")])
                 var configuration = try EncoderConfiguration.layersOfBERT(reader, family)

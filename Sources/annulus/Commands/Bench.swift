@@ -11,14 +11,15 @@ import Tiles
 
 struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Measure the machine's peak, dense layers, attention, encoders and messages.",
+        abstract: "Measure the machine's peak, dense layers, attention, encoders, training and messages.",
         discussion: """
             Every figure of merit is a ratio within one run: gflops counts visible work of the whole job, peak_gflops is what \
             the same threads reach with nothing but fused multiply-adds just before. Inputs depend on the seed and the global \
             position alone, and sha256 is that of the output, so it is the same on any number of ranks.
             """,
         subcommands: [
-            BenchPeak.self, BenchGemm.self, BenchAttention.self, BenchMerge.self, BenchEncoder.self, BenchExchange.self,
+            BenchPeak.self, BenchGemm.self, BenchAttention.self, BenchMerge.self, BenchEncoder.self, BenchTrain.self,
+            BenchExchange.self,
         ])
 }
 

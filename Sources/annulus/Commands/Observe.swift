@@ -7,25 +7,44 @@ struct Observe: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Show what a model attends to.",
         discussion: """
-            Exact, of every head and token, without the matrix of weights ever being formed. For document D and layer L, both \
-            counted from 0, a .safetensors holds D.layer.L.NAME, [heads, tokens] unless it says otherwise: log_sum_exp; entropy, \
-            in nats; max_logit and max_key (int32), the largest score after scale and biases, and its key; mean_distance, \
-            Σ p·|i − j|, in tokens; received_mass, what each token receives of all queries; first_token_share and \
-            special_token_share, [heads], of all that is received; with --top-k top_keys (int32) and top_weights, [heads, tokens, \
-            k], by descending score, then ascending key, −1 and 0 where a token sees fewer; with --queries or --keys scores (−∞ where masked) \
-            and weights, [heads, queries, keys]; with --block-map block_map, [heads, blocks, blocks], the mean weight in each of at most \
-            256 × 256 blocks of ⌈tokens / 256⌉ tokens. Beside the layers D.ids (int32), [tokens]; with --rollout D.rollout, \
-            [queries, tokens]; with --probe D.probe, [tokens]. JSON lines hold the same by name, a line a document and layer.
+            Exact, of every head and token, without the matrix of weights ever being formed; what it takes is said beforehand.
+
+              annulus observe -m MODEL -i text.txt -o seen.html          a report to look at
+              annulus observe -m MODEL -i text.txt -o seen.safetensors   the numbers
+
+            A .safetensors holds D.layer.L.NAME of document D and layer L, both counted from 0, [heads, tokens] where no shape is \
+            given; JSON lines hold the same by name, a line a document and layer.
+
+              log_sum_exp            ln Σ exp(score) over the keys that a token sees
+              entropy                of a token's weights, in nats
+              max_logit, max_key     its largest score, after scale and biases, and whose key that is (int32)
+              mean_distance          Σ p·|i − j|, in tokens
+              received_mass          Σ p over all queries: what a token receives
+              first_token_share      [heads] what the first token has of all that is received
+              special_token_share    [heads] what special tokens have
+              top_keys, top_weights  [heads, tokens, k] --top-k: by descending score, then ascending key (int32); \
+            −1 and 0 where a token sees fewer
+              scores, weights        [heads, queries, keys] --queries, --keys: −∞ and 0 where masked
+              block_map              [heads, blocks, blocks] --block-map: mean weights of at most 256 × 256 blocks
+              probe_mass_distance    [heads, probed] --probe: how far received mass moves, from 0, nothing, to 1
+              probe_entropy_change   [heads, probed] --probe: the mean change of the tokens' entropy
+
+            and of the document
+
+              D.ids                  [tokens] (int32)
+              D.rollout              [queries, tokens] --rollout
+              D.probe                [probed] --probe; NaN where nothing can be edited
+              D.probe_ids            [probed] --probe noise: what took each token's place (int32)
 
             --rollout traces chosen tokens of the last layer back to the first: r becomes r·(I + A)/2 in each, A being the mean of the \
-            heads' weights (Abnar & Zuidema 2020). --probe edits one token at a time and runs the document again: of a classifier the value is \
-            the change of the logit of the label that the document had, of any other model 1 − the cosine of the vectors that embed \
-            gives; NaN where nothing can be edited.
+            heads' weights (Abnar & Zuidema 2020). --probe edits one token at a time and runs the document again: of a classifier \
+            D.probe is the change of the logit of the label that the document had, of any other model 1 − the cosine of the vectors \
+            that embed gives.
 
             An .html is a report of one document, whose page has at most 10 MB: everything up to a length that it states, beyond it \
             the tokens of --queries, others at even distances, and the rest by block. A .png shows the block maps of all heads.
 
-            What it will take is said beforehand. Tokens A:B are those from A to before B, as tokenize numbers them; A: goes to the end.
+            Tokens A:B are those from A to before B, as tokenize numbers them; A: goes to the end, and A is one token.
             """)
 
     @OptionGroup var model: ModelOptions
@@ -81,10 +100,17 @@ struct Observe: ParsableCommand {
     @Option(help: "What noise depends on.")
     var seed: UInt64 = 1
 
+    @OptionGroup var resuming: ResumeOptions
     @OptionGroup var runOptions: RunOptions
 
     mutating func validate() throws {
+        try resuming.check(output: output, input: input.input)
         if let output {
+            if resuming.resume, output.hasSuffix(".html") || output.hasSuffix(".png") {
+                throw ValidationError(
+                    "--resume keeps finished documents, and a report or picture is of one: leave --resume out, or write a .safetensors or .jsonl"
+                )
+            }
             if ![".safetensors", ".jsonl", ".html", ".png"].contains(where: { output.hasSuffix($0) }) {
                 throw ValidationError(
                     "--output '\(output)' needs a name that ends in .safetensors, .jsonl, .html or .png")
@@ -123,10 +149,12 @@ struct Observe: ParsableCommand {
         options.probed = probeTokens?.choice
         options.seed = seed
         let (name, documents) = (model.model, input.documents)
-        let file = output.map { OutputFile(path: $0, mayReplace: force) }
+        let resume = resuming.request(self, inputs: [("the input", input.input)])
+        let file = output.map { OutputFile(path: $0, mayReplace: force, resume: resume) }
         let streams = input.streams + (output == nil ? [.output] : [])
         try Session.run(self, runOptions, needs: streams) { [options] session in
-            if let file {
+            // Of a job that is continued, the output may be there.
+            if let file, resume == nil {
                 try ParallelFile.checkWritable(file.path, force: file.mayReplace, transport: session.transport)
             }
             try Observation(options).run(model: name, input: documents, to: LineDestination(file), session)

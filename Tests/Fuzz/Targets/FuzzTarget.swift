@@ -45,6 +45,8 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
     case mask
     /// An attention and how it is spread.
     case plan
+    /// A choice of tokens, a phrase and a text of a report, zero bytes between them.
+    case report
 
     /// The target that a variable of the environment names.
     public static func named(environment variable: String) -> FuzzTarget? {
@@ -71,6 +73,7 @@ public enum FuzzTarget: String, CaseIterable, Sendable {
         case .cluster: fuzzCluster(bytes)
         case .mask: fuzzMask(bytes)
         case .plan: fuzzPlan(bytes)
+        case .report: fuzzReport(bytes)
         }
     }
 }

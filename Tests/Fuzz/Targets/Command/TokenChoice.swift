@@ -1,0 +1,1 @@
+../../../../Sources/Pipelines/Observation/TokenChoice.swift

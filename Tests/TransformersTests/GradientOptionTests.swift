@@ -1,0 +1,97 @@
+// Gradients with options that no golden has, against finite differences of the float64 reference.
+
+import Attention
+import Files
+import Foundation
+import Matrices
+import Plans
+import Testing
+import Tiles
+import Transformers
+
+/// Parameters of which one is moved along a direction of its own.
+private struct MovedParameters: ParameterSource {
+    let base = OptionTests.LargeParameters()
+    let moved: String
+    let step: Float
+
+    func has(_ name: String) -> Bool { base.has(name) }
+    func check(_ name: String, shape: [Int]) {}
+
+    func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>) {
+        base.read(name, shape: shape, range: range, into: floats)
+        guard name == moved else { return }
+        for (place, index) in range.enumerated() {
+            floats[place] += step * CountedNormal.value(key: 77, index: index)
+        }
+    }
+}
+
+@Suite struct GradientOptionTests {
+    static let cases = OptionTests.cases.filter { !$0.contains("deberta") }
+
+    /// Each parameter as a whole is moved both ways; the loss changes by the product of gradient and movement, but for the
+    /// square of the step, for units of a rectifier that the step carries past zero, a 10⁻⁵th of them, and for float32's
+    /// roundings of the gradient.
+    private func check(_ configuration: EncoderConfiguration, _ name: String) throws {
+        let ids = [40, 3].map { length in (0..<length).map { Int32(($0 * 7 + length) % 48) } }
+        let width = configuration.hiddenSize
+        let parameters = OptionTests.LargeParameters()
+        let encoder = try Encoder(configuration, parameters: parameters, trains: true, kernels: .best)
+        let found = try gradients(encoder, ids)
+        let threads = ThreadPool(threads: 2)
+        func loss(_ moved: String, _ step: Float) throws -> Double {
+            let reference = ReferenceEncoder(
+                configuration, parameters: MovedParameters(moved: moved, step: step), threads: threads)
+            let states = try reference.exactStates(ids: ids, typeIds: ids.map { $0.map { _ in 0 } })
+            return states.enumerated().reduce(0) { sum, entry in
+                let weights = splitmixFloats(seed: UInt64(entry.offset), count: entry.element.count)
+                return zip(entry.element, weights).reduce(sum) { $0 + $1.0 * Double($1.1) }
+            }
+        }
+        var checked = 0
+        for parameter in try ParameterTree(configuration).parameters {
+            let gradient = try #require(found[parameter.name], "\(name): \(parameter.name)")
+            let step: Float = 1e-5
+            let (up, down) = (
+                try MovedParameters(moved: parameter.name, step: step).read(parameter.name, shape: parameter.shape),
+                try MovedParameters(moved: parameter.name, step: -step).read(parameter.name, shape: parameter.shape)
+            )
+            let movement = zip(up, down).map { Double($0) - Double($1) }
+            let expected = zip(gradient, movement).reduce(0) { $0 + Double($1.0) * $1.1 }
+            let change = try loss(parameter.name, step) - loss(parameter.name, -step)
+            func norm(_ values: [Double]) -> Double { values.reduce(0) { $0 + $1 * $1 }.squareRoot() }
+            let size = norm(gradient.map(Double.init)) * norm(movement)
+            #expect(
+                abs(change - expected) <= 1e-4 * size + 1e-9,
+                "\(name): \(parameter.name) changes the loss by \(change), its gradient says \(expected)")
+            checked += size > 0 ? 1 : 0
+        }
+        #expect(checked > 10, "\(name)")
+    }
+
+    @Test(arguments: cases) func gradientsAreThoseOfFiniteDifferences(text: String) throws {
+        try check(OptionTests.configuration(text), text)
+    }
+
+    @Test(arguments: [NormPlacement.afterResidual, .beforeSublayer], [QueryKeyNorms.eachHead, .wholeRow])
+    func soAreThoseOfLayersThatDiffer(norms: NormPlacement, queryKeyNorms: QueryKeyNorms) throws {
+        var configuration = EncoderConfiguration(
+            family: .bert, hiddenSize: 48, layerCount: 3, headCount: 4, intermediateSize: 80, vocabularySize: 50,
+            positionCount: 600, layerNormEpsilon: 1e-5)
+        let grouped = HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 20, valueDimension: 12)
+        configuration.attention = [
+            AttentionPattern(heads: HeadShape(heads: 4, headDimension: 12), mask: .causal, rotaryBase: 10_000),
+            AttentionPattern(heads: grouped, mask: .window(left: 40, right: 3)),
+            AttentionPattern(
+                heads: HeadShape(queryHeads: 6, keyValueHeads: 1, headDimension: 16, valueDimension: 16), mask: .causal),
+        ]
+        configuration.rotaryDimension = 8
+        configuration.norms = norms
+        configuration.normKind = .rootMeanSquare
+        configuration.queryKeyNorms = queryKeyNorms
+        configuration.activation = queryKeyNorms == .eachHead ? .relu : .tanh
+        configuration.hasFinalNorm = norms == .beforeSublayer
+        try check(configuration, "\(norms), \(queryKeyNorms)")
+    }
+}
