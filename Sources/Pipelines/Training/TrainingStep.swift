@@ -135,7 +135,7 @@ private final class MicroBatch {
     private let counts: [Int]
     private let settings: TrainingSettings
     private let session: Session
-    private let run_: EncoderRun
+    private let encoderRun: EncoderRun
     private let encoderGradients: Gradients
     private let headGradients: [Gradients?]
 
@@ -173,12 +173,12 @@ private final class MicroBatch {
                 probability: settings.dropout, seed: settings.seed, step: number, documents: documents.map(\.number))
             : nil
         let monitor = session.monitor
-        run_ = try EncoderRun(
+        encoderRun = try EncoderRun(
             encoder: encoder, sharding: sharding, strategy: session.settings.strategy ?? .passKeyValue,
             topology: session.topology, wire: session.settings.wire, transport: session.transport,
             threads: session.threads, memory: memory, training: TrainingPass(dropout: dropout),
             progressed: { monitor.progress() })
-        session.warn(run_.shortages)
+        session.warn(encoderRun.shortages)
         encoderGradients = Gradients(encoder.gradientSlots, frozen: model.frozen)
         headGradients = heads.map { $0.map { Gradients($0.gradientSlots, frozen: model.frozen) } }
         pairLosses = Array(repeating: 0, count: model.tasks.count)
@@ -187,8 +187,8 @@ private final class MicroBatch {
     /// Forward, losses, and back.
     func run() throws {
         session.monitor.progress(.encoding)
-        try run_.run(ids: documents.map(\.ids), typeIds: documents.map(\.typeIds))
-        var byTile = Array(repeating: Array(repeating: 0.0, count: model.tasks.count), count: run_.tiles.count)
+        try encoderRun.run(ids: documents.map(\.ids), typeIds: documents.map(\.typeIds))
+        var byTile = Array(repeating: Array(repeating: 0.0, count: model.tasks.count), count: encoderRun.tiles.count)
         for (number, task) in model.tasks.enumerated() {
             switch task.kind {
             case .maskedLanguage, .entities: learnTokens(number, task, &byTile)
@@ -196,8 +196,8 @@ private final class MicroBatch {
             case .similarity: try learnPairs(number, task)
             }
         }
-        losses = zip(run_.tiles, byTile).map { (step.first + $0.number, $1) }
-        try run_.backward(into: encoderGradients, step: step)
+        losses = zip(encoderRun.tiles, byTile).map { (step.first + $0.number, $1) }
+        try encoderRun.backward(into: encoderGradients, step: step)
     }
 
     /// The parts of all slots, the encoder's first.
@@ -218,17 +218,17 @@ private final class MicroBatch {
     /// A loss for some tokens of each document.
     private func learnTokens(_ number: Int, _ task: TrainedTask, _ byTile: inout [[Double]]) {
         guard let head = heads[number], let gradients = headGradients[number] else { return }
-        let wanted = run_.tiles.map { tile -> [(row: Int, label: Int)] in
+        let wanted = encoderRun.tiles.map { tile -> [(row: Int, label: Int)] in
             let sequence = documents[tile.sequence]
             guard sequence.task == number else { return [] }
             return sequence.wanted.filter { tile.tokens.contains($0.row) }.map {
                 ($0.row - tile.tokens.lowerBound, $0.label)
             }
         }
-        let places = Dictionary(uniqueKeysWithValues: run_.tiles.enumerated().map { ($1.number, $0) })
-        let losses = RowLosses(run_.tiles.map { $0.tokens.count })
+        let places = Dictionary(uniqueKeysWithValues: encoderRun.tiles.enumerated().map { ($1.number, $0) })
+        let losses = RowLosses(encoderRun.tiles.map { $0.tokens.count })
         let (loss, factor, kernels) = (task.loss, factor(number, task), session.kernels)
-        run_.backward(
+        encoderRun.backward(
             head, wanted: { tile in wanted[places[tile.number] ?? 0].map(\.row) }, into: gradients, step: step
         ) { tile, row, logits in
             let place = places[tile.number] ?? 0
@@ -245,19 +245,21 @@ private final class MicroBatch {
     private func learnDocuments(_ number: Int, _ task: TrainedTask, _ byTile: inout [[Double]]) throws {
         guard let head = heads[number], let gradients = headGradients[number] else { return }
         let (spans, sequences) = spans(number)
-        let vectors = try run_.pool(spans, mode: head.pooling, transport: session.transport)
+        let vectors = try encoderRun.pool(spans, mode: head.pooling, transport: session.transport)
         let losses = RowLosses([spans.count])
         let (loss, factor, kernels) = (task.loss, factor(number, task), session.kernels)
         let targets = sequences.map { self.targets[number][documents[$0].example].row }
-        let changes = run_.backward(head, vectors: vectors, of: spans, into: gradients, step: step) { span, logits in
+        let changes = encoderRun.backward(head, vectors: vectors, of: spans, into: gradients, step: step) {
+            span, logits in
             losses[0, span] = loss.differentiate(
                 logits, outputs: head.outputs, targets[span], factor: factor, kernels: kernels)
         }
-        try run_.backward(throughPooling: spans, mode: head.pooling, gradients: changes, transport: session.transport)
+        try encoderRun.backward(
+            throughPooling: spans, mode: head.pooling, gradients: changes, transport: session.transport)
         for (span, _) in vectors {
             // A document's loss is one of its first tile, whose rank has its vector.
-            let tile = run_.sharding.numbering.firstTile[sequences[span]]
-            if let place = run_.tiles.firstIndex(where: { $0.number == tile }) {
+            let tile = encoderRun.sharding.numbering.firstTile[sequences[span]]
+            if let place = encoderRun.tiles.firstIndex(where: { $0.number == tile }) {
                 byTile[place][number] += losses[0, span]
             }
         }
@@ -267,8 +269,8 @@ private final class MicroBatch {
     private func learnPairs(_ number: Int, _ task: TrainedTask) throws {
         let (spans, sequences) = spans(number)
         if spans.isEmpty { return }
-        let mine = try run_.pool(spans, mode: task.pooling, transport: session.transport)
-        let width = run_.encoder.configuration.hiddenSize
+        let mine = try encoderRun.pool(spans, mode: task.pooling, transport: session.transport)
+        let width = encoderRun.encoder.configuration.hiddenSize
         var message = Message()
         for (span, vector) in mine {
             message.write(span)
@@ -306,7 +308,8 @@ private final class MicroBatch {
             let place = sequence.example * width..<(sequence.example + 1) * width
             return (span, Array((sequence.text == 0 ? gradients.first : gradients.second)[place]))
         }
-        try run_.backward(throughPooling: spans, mode: task.pooling, gradients: changes, transport: session.transport)
+        try encoderRun.backward(
+            throughPooling: spans, mode: task.pooling, gradients: changes, transport: session.transport)
     }
 
     /// The documents of a task as spans, and their places in the batch.
