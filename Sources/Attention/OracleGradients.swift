@@ -33,8 +33,8 @@ extension Oracle {
         public var sink: Gradient
     }
 
-    /// The gradients of Σ dO∘attend(q, k, v), whose arguments it shares.
-    /// - Parameter outputGradients: dO, shape.queries × valueDimension.
+    /// The gradients of Σ dO∘attend(q, k, v), whose arguments it shares; `outputGradients` is dO, shape.queries ×
+    /// valueDimension.
     ///
     /// The bounds, u = 2⁻²⁴: a weight pᵢⱼ is off by δp as `receive` derives it, with four roundings more for the quotient, which
     /// goes into dO and D. dPᵢⱼ = Σ dOᵢᵥ·Vⱼᵥ is off by γ(dv + 4)·Σ|dO||V|, and by what rounded values add; Dᵢ = Σ dO∘O by

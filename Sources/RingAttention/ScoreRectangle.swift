@@ -43,7 +43,7 @@ extension KeyValueTiles {
     /// range: each the bits that attention computes with. Not collective; any number of threads may ask.
     /// - Parameters:
     ///   - asked: the queries.
-    ///   - rows: those of them that are looked at.
+    ///   - wantedRows: those of them that are looked at.
     ///   - sequence: their sequence's place in the batch.
     ///   - keys: the keys that are wanted, counted in the sequence.
     ///   - head: the query head.

@@ -25,7 +25,7 @@ public enum DrawSite: UInt64, Sendable {
 ///
 ///     state ← mixed((state xor number) + 2⁶⁴/φ)
 ///
-/// with ``mixed(_:)``, arithmetic modulo 2⁶⁴, and 2⁶⁴/φ = 0x9E3779B97F4A7C15. The row's bits are then SplitMix64's
+/// with SplitMix64's `mixed`, arithmetic modulo 2⁶⁴, and 2⁶⁴/φ = 0x9E3779B97F4A7C15. The row's bits are then SplitMix64's
 /// numbers from that state, two channels a number: number n = mixed(state + (n + 1)·2⁶⁴/φ) holds channel 2n in its low
 /// 32 bits and channel 2n + 1 in its high ones.
 public struct CountedDraws: Sendable {

@@ -66,8 +66,13 @@ public struct Encoder: Sendable {
 
     /// Takes the parameters under the names that Hugging Face publishes.
     /// - Parameters:
+    ///   - configuration: the shape and the options of the layers.
+    ///   - parameters: what has the weights.
+    ///   - storage: where the weights are put.
+    ///   - element: what the weights of dense layers, keys and values are stored in.
     ///   - trains: whether gradients go back through it: dense layers then hold their weights' transposes too, and all
     ///     are float32.
+    ///   - kernels: those that pack the weights and that every run computes with.
     /// - Throws: what the source throws; `FileError` where `trains` and the model's attention cannot be trained.
     public init(
         _ configuration: EncoderConfiguration, parameters: any ParameterSource,

@@ -75,6 +75,7 @@ public struct GradientPart {
     ///   - node: what the sum covers.
     ///   - rows: the rows that occur below it; nil: all floats.
     ///   - values: at least `count` floats.
+    ///   - count: how many of them there are.
     public init(node: TreeNode, rows: [Int32]? = nil, values: AlignedBuffer, count: Int) {
         precondition(values.count >= count, "a part has its floats")
         (self.node, self.rows, self.values, self.count) = (node, rows, values, count)

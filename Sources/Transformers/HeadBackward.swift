@@ -151,7 +151,11 @@ extension EncoderRun {
     /// Goes through the head of a sequence and back, over pooled vectors that are at home on this rank. A vector counts in
     /// the tile that holds its span's first token.
     /// - Parameters:
+    ///   - head: the head.
     ///   - vectors: as `pool` gave them.
+    ///   - spans: as they were pooled.
+    ///   - gradients: takes those of the head's parameters.
+    ///   - step: where this batch's tiles stand in the step.
     ///   - loss: given a span's number and its logits, overwrites those with their gradients. Called once a span, on any
     ///     thread.
     /// - Returns: for each vector its gradient, which `backward(throughPooling:)` takes.

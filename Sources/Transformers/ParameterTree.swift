@@ -60,7 +60,11 @@ public struct ParameterTree: Sendable {
 
     /// The parameters of a task's head, as any source has it.
     /// - Parameters:
+    ///   - task: what the head is for.
+    ///   - labels: how many the head gives, where the task is a classification.
     ///   - config: the model's `config.json`.
+    ///   - path: of `config.json`, for messages.
+    ///   - configuration: that of the encoder below the head.
     ///   - source: has the head, or says what one would have.
     /// - Throws: `FileError` where the source has no such head.
     public init(
@@ -107,7 +111,9 @@ public struct ParameterTree: Sendable {
 
 extension EncoderConfiguration {
     /// Bytes of the weights in memory: packed dense layers, and tables.
-    /// - Parameter trains: whether dense layers hold their weights' transposes too.
+    /// - Parameters:
+    ///   - element: what the weights of dense layers are stored in.
+    ///   - trains: whether dense layers hold their weights' transposes too.
     public func weightBytes(_ element: ElementKind, trains: Bool = false) throws(FileError) -> Double {
         let storage = WeightStorage.counting
         _ = try Encoder(

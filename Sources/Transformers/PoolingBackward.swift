@@ -14,7 +14,9 @@ extension EncoderRun {
     /// the whole gradient of a channel goes to the first token that has it.
     /// - Parameters:
     ///   - spans: as they were pooled.
+    ///   - mode: how.
     ///   - gradients: for each vector that is at home on this rank its gradient.
+    ///   - transport: connects this rank to the others.
     /// - Throws: what the transport throws.
     public func backward(
         throughPooling spans: [Span], mode: PoolingMode, gradients: [(span: Int, gradient: [Float])],
