@@ -3,8 +3,7 @@
 // Six rows by 16 columns are 12 sums, two vectors of the panel and one element of a row: 15 of the 16 registers. The compiler would
 // move terms together, and spill sums: the empty assembly, which names what it must finish first, keeps it from that. And it would
 // count with a register for each row: here all rows are addressed from one, so that four terms are 84 instructions, of which 48
-// multiply and add. That counts where a neighbour has the other thread of the core, and with it every other turn of the front end:
-// with half as many instructions again a product then has two thirds of the peak that multiply-adds alone still reach.
+// multiply and add. That counts where a neighbour has the other thread of the core, and with it every other turn of the front end.
 #ifndef ANNULUS_AVX2_BLOCKS_H
 #define ANNULUS_AVX2_BLOCKS_H
 
