@@ -26,8 +26,6 @@ static inline __attribute__((always_inline)) __m256i lookup_eight(__m256i n) {
 #define ROWS_1 6
 #define ACCUMULATORS 6
 #define OWN_BLOCKS "avx2_blocks.h"
-#define OWN_STRIPS "avx2_strips.h"
-#define TERMS_A_LINE 4
 #include "kernels_generic.h"
 
 #include "gradients_generic.h"

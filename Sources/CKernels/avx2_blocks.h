@@ -48,13 +48,10 @@ INLINE void add_term(const int rows, __m256 *sum, const operands *o, const int t
   }
 }
 
-// So many terms, four at a time; with `fetches`, a line of `ahead` for each four.
-INLINE void add_all_terms(const int rows, __m256 *sum, operands *o, ptrdiff_t terms, const int fetches, const char *ahead) {
-  for (; terms >= 4; terms -= 4, o->x += 16, o->b += 4 * o->width) {
-    if (fetches) {
-      __builtin_prefetch(ahead, 0, 2);
-      ahead += 64;
-    }
+// So many terms, four at a time, which fetch a line of `ahead`.
+INLINE void add_all_terms(const int rows, __m256 *sum, operands *o, ptrdiff_t terms, const float *ahead) {
+  for (; terms >= 4; terms -= 4, o->x += 16, o->b += 4 * o->width, ahead += 16) {
+    __builtin_prefetch(ahead, 0, 2);
     UNROLL for (int term = 0; term < 4; term++) add_term(rows, sum, o, term);
   }
   for (; terms > 0; terms--, o->x += 4, o->b += o->width) add_term(rows, sum, o, 0);
@@ -62,12 +59,12 @@ INLINE void add_all_terms(const int rows, __m256 *sum, operands *o, ptrdiff_t te
 
 // add_terms of kernels_generic.h.
 INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width,
-                      ptrdiff_t first, ptrdiff_t end, const int fetches, const float *ahead, v16 *sum) {
+                      ptrdiff_t depth, const float *ahead, v16 *sum) {
   (void)vectors;
   __m256 s[12];
   UNROLL for (int i = 0; i < 2 * rows; i++) s[i] = _mm256_loadu_ps(EIGHT(sum + i / 2, i % 2));
-  operands o = operands_at(a + first, a_stride, panel + first * width, width);
-  add_all_terms(rows, s, &o, end - first, fetches, (const char *)(ahead + 16 * (first / TERMS_A_LINE)));
+  operands o = operands_at(a, a_stride, panel, width);
+  add_all_terms(rows, s, &o, depth, ahead);
   UNROLL for (int i = 0; i < 2 * rows; i++) _mm256_storeu_ps(EIGHT(sum + i / 2, i % 2), s[i]);
 }
 
@@ -79,25 +76,24 @@ typedef struct {
   ptrdiff_t stride;
 } block;
 
-// What becomes of the sums of one row: added to what is there, if they are to be, and their lanes' maxima taken, if they are wanted.
-INLINE void store_row(block *k, const int r, const int accumulate, const int finds, float *maxima) {
+// The sums of one row are stored, added to what is there, if they are to be.
+INLINE void store_row(block *k, const int r, const int accumulate) {
   UNROLL for (int i = 0; i < 2; i++) {
-    float *c = k->c + r * k->stride + 8 * i, *m = maxima + 16 * r + 8 * i;
+    float *c = k->c + r * k->stride + 8 * i;
     __m256 x = k->sum[2 * r + i];
     if (accumulate == ANNULUS_ADD) x = _mm256_add_ps(x, _mm256_loadu_ps(c));
     _mm256_storeu_ps(c, x);
-    if (finds) _mm256_storeu_ps(m, _mm256_max_ps(x, _mm256_loadu_ps(m)));
   }
 }
 
 // All terms of the block whose sums go to c.
 INLINE void next_block(block *k, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t depth, ptrdiff_t width, float *c,
-                       const int accumulate, const int fetches, const float *ahead, const int finds, float *maxima) {
+                       const int accumulate, const float *ahead) {
   operands o = operands_at(a, a_stride, panel, width);
   if (k->c && depth > 0) {
     const __m256 b[2] = {_mm256_loadu_ps(term_of(&o, 0)), _mm256_loadu_ps(term_of(&o, 0) + 8)};
     UNROLL for (int r = 0; r < 6; r++) {
-      store_row(k, r, accumulate, finds, maxima);
+      store_row(k, r, accumulate);
       const __m256 x = _mm256_broadcast_ss(row_of(&o, r));
       UNROLL for (int i = 0; i < 2; i++) {
         const __m256 before = accumulate == ANNULUS_CONTINUE ? _mm256_loadu_ps(c + r * k->stride + 8 * i) : _mm256_setzero_ps();
@@ -118,11 +114,11 @@ INLINE void next_block(block *k, const float *a, ptrdiff_t a_stride, const float
       k->sum[i] = accumulate == ANNULUS_CONTINUE ? _mm256_loadu_ps(c + i / 2 * k->stride + 8 * (i % 2)) : _mm256_setzero_ps();
   }
   k->c = c;
-  add_all_terms(6, k->sum, &o, depth, fetches, (const char *)ahead);
+  add_all_terms(6, k->sum, &o, depth, ahead);
 }
 
-INLINE void last_block(block *k, const int accumulate, const int finds, float *maxima) {
-  if (k->c) UNROLL for (int r = 0; r < 6; r++) store_row(k, r, accumulate, finds, maxima);
+INLINE void last_block(block *k, const int accumulate) {
+  if (k->c) UNROLL for (int r = 0; r < 6; r++) store_row(k, r, accumulate);
 }
 
 // widened_block of bfloat16_generic.h for six rows: of each pair of terms the odd one first.

@@ -7,9 +7,7 @@
 //   ACCUMULATORS    vectors of the largest register block
 //   TABLE_LOOKUP, TABLED_WEIGHTS  optionally, as vectors.h says
 //   FOUR_TERMS      optionally, (rows, sum, a, a_stride, panel, width): four terms of a register block one vector wide
-//   OWN_BLOCKS, OWN_STRIPS  optionally, the names of files with register blocks, and with the products of a strip of attention, in
-//                   the set's own words and with the same bits; then no weights are woven into products
-//   TERMS_A_LINE    optionally, how many terms fetch one line of what comes next
+//   OWN_BLOCKS      optionally, the name of a file with register blocks in the set's own words and with the same bits
 //
 // A vector of 16 lanes is one AVX-512 register, two of AVX2, four of NEON. Because the arithmetic is written once, in fused
 // multiply-adds and in a fixed order, every set yields the same bits, but for the weights of the softmax: they have those of a
@@ -156,36 +154,24 @@ INLINE v16 relu_lanes(v16 x) { return x < splat(0.0f) ? splat(0.0f) : x; }
 
 // ---- panel products -----------------------------------------------------------------------------
 
-#ifdef FOUR_TERMS
-enum { TERMS_AT_ONCE = 4 };
-#else
-enum { TERMS_AT_ONCE = 1 };
-#endif
-
-#ifndef TERMS_A_LINE
-#define TERMS_A_LINE 1  // that fetch one line of what comes next
-#endif
-
 #ifdef OWN_BLOCKS
 #include OWN_BLOCKS
 #else
-// The terms `first` ..< `end` of a register block: a chain of fused multiply-adds for each of its `rows` × 16·`vectors` sums. With
-// `fetches`, a line of `ahead` a term is fetched into the second-level cache meanwhile.
+// All terms of a register block: a chain of fused multiply-adds for each of its `rows` × 16·`vectors` sums. Meanwhile a line of
+// `ahead` for each four terms is fetched into the second-level cache.
 INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width,
-                      ptrdiff_t first, ptrdiff_t end, const int fetches, const float *ahead, v16 *sum) {
-  panel += first * width;
-  ptrdiff_t k = first;
+                      ptrdiff_t depth, const float *ahead, v16 *sum) {
+  ptrdiff_t k = 0;
 #ifdef FOUR_TERMS
-  for (; k + 4 <= end; k += 4, panel += 4 * width) {
-    if (fetches)
-      UNROLL for (int i = 0; i < 4; i++) __builtin_prefetch(ahead + 16 * (k + i), 0, 2);
+  for (; k + 4 <= depth; k += 4, panel += 4 * width) {
+    __builtin_prefetch(ahead + 4 * k, 0, 2);
     FOUR_TERMS(rows, sum, a + k, a_stride, panel, width);
   }
 #endif
-  for (; k < end; k++, panel += width) {
+  for (; k < depth; k++, panel += width) {
     v16 b[4];
     UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panel + 16 * v);
-    if (fetches) __builtin_prefetch(ahead + 16 * k, 0, 2);
+    __builtin_prefetch(ahead + 4 * k, 0, 2);
     UNROLL for (int r = 0; r < rows; r++) {
       const v16 x = splat(a[r * a_stride + k]);
       UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = fused(x, b[v], sum[r * vectors + v]);
@@ -202,7 +188,7 @@ INLINE void register_block(const int rows, const int vectors, const float *a, pt
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++)
       sum[r * vectors + v] = accumulate == ANNULUS_CONTINUE ? load(c + r * c_stride + 16 * v) : splat(0.0f);
-  add_terms(rows, vectors, a, a_stride, panel, width, 0, depth, 1, ahead, sum);
+  add_terms(rows, vectors, a, a_stride, panel, width, depth, ahead, sum);
   if (accumulate == ANNULUS_ADD)
     UNROLL for (int r = 0; r < rows; r++)
       UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] += load(c + r * c_stride + 16 * v);
@@ -210,44 +196,43 @@ INLINE void register_block(const int rows, const int vectors, const float *a, pt
     UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
 }
 
-// All rows of a column group `vectors` wide: blocks of `full` rows, then of 6, 4, 2 and 1. The first
-// blocks fetch a part each of what follows the panel: in a dense layer, the next block of weights.
+// All rows of a column group `vectors` wide: blocks of `full` rows, then of 6, 4, 2 and 1. Each fetches its part of what comes next,
+// from `ahead` to `end`.
+#define GROUP_OPERANDS                                                                                        \
+  const float *a, ptrdiff_t a_stride, ptrdiff_t rows, const float *panel, ptrdiff_t depth, ptrdiff_t width,   \
+      float *c, ptrdiff_t c_stride
 #define ROW_BLOCKS(count, vectors)                                                                       \
   for (; rows >= count; rows -= count, a += count * a_stride, c += count * c_stride) {                   \
     register_block(count, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate, ahead);    \
-    if (ahead < end) ahead += 16 * (depth / TERMS_A_LINE);                                               \
+    if (ahead < end) ahead += depth / 4 * 16;                                                            \
   }
-#define COLUMN_GROUP(vectors, full)                                                                      \
-  static void column_group_##vectors(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,                 \
-                                     const float *panel, ptrdiff_t depth, ptrdiff_t width,               \
-                                     float *c, ptrdiff_t c_stride, int accumulate) {                     \
-    const float *ahead = panel + depth * width, *end = ahead + 3 * 16 * depth;                           \
-    ROW_BLOCKS(full, vectors)                                                                            \
-    if (full > 6) ROW_BLOCKS(6, vectors)                                                                 \
-    if (full > 4) ROW_BLOCKS(4, vectors)                                                                 \
-    ROW_BLOCKS(2, vectors)                                                                               \
-    ROW_BLOCKS(1, vectors)                                                                               \
+#define COLUMN_GROUP(vectors, full)                                                                           \
+  INLINE void column_group_##vectors(GROUP_OPERANDS, int accumulate, const float *ahead, const float *end) {  \
+    ROW_BLOCKS(full, vectors)                                                                                 \
+    if (full > 6) ROW_BLOCKS(6, vectors)                                                                      \
+    if (full > 4) ROW_BLOCKS(4, vectors)                                                                      \
+    ROW_BLOCKS(2, vectors)                                                                                    \
+    ROW_BLOCKS(1, vectors)                                                                                    \
   }
 #ifdef OWN_BLOCKS
-INLINE void column_group_with(const float *a, ptrdiff_t a_stride, ptrdiff_t rows, const float *panel, ptrdiff_t depth, ptrdiff_t width,
-                              float *c, ptrdiff_t c_stride, const int accumulate) {
-  const float *ahead = panel + depth * width, *end = ahead + 3 * 16 * depth;
+INLINE void column_group_with(GROUP_OPERANDS, const int accumulate, const float *ahead, const float *end) {
   block k = {.c = NULL, .stride = c_stride};
   for (; rows >= 6; rows -= 6, a += 6 * a_stride, c += 6 * c_stride) {
-    next_block(&k, a, a_stride, panel, depth, width, c, accumulate, 1, ahead, 0, NULL);
-    if (ahead < end) ahead += 16 * (depth / TERMS_A_LINE);
+    next_block(&k, a, a_stride, panel, depth, width, c, accumulate, ahead);
+    if (ahead < end) ahead += depth / 4 * 16;
   }
-  last_block(&k, accumulate, 0, NULL);
+  last_block(&k, accumulate);
   ROW_BLOCKS(2, 1)
   ROW_BLOCKS(1, 1)
 }
-static void column_group_1(const float *a, ptrdiff_t a_stride, ptrdiff_t rows, const float *panel, ptrdiff_t depth, ptrdiff_t width,
-                           float *c, ptrdiff_t c_stride, int accumulate) {
+INLINE void column_group_1(GROUP_OPERANDS, int accumulate, const float *ahead, const float *end) {
+#define WITH(how) column_group_with(a, a_stride, rows, panel, depth, width, c, c_stride, how, ahead, end)
   switch (accumulate) {
-    case ANNULUS_START: column_group_with(a, a_stride, rows, panel, depth, width, c, c_stride, ANNULUS_START); break;
-    case ANNULUS_CONTINUE: column_group_with(a, a_stride, rows, panel, depth, width, c, c_stride, ANNULUS_CONTINUE); break;
-    default: column_group_with(a, a_stride, rows, panel, depth, width, c, c_stride, ANNULUS_ADD);
+    case ANNULUS_START: WITH(ANNULUS_START); break;
+    case ANNULUS_CONTINUE: WITH(ANNULUS_CONTINUE); break;
+    default: WITH(ANNULUS_ADD);
   }
+#undef WITH
 }
 #else
 COLUMN_GROUP(1, ROWS_1)
@@ -260,26 +245,37 @@ COLUMN_GROUP(3, ROWS_3)
 COLUMN_GROUP(4, ROWS_4)
 #endif
 
-static void panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                          const float *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
-                          float *c, ptrdiff_t c_stride, int accumulate) {
+// panel_product, which meanwhile fetches so many floats from `ahead` on, or as many as it has time for. Not a function that
+// panel_product calls: handing on what lies on the stack waits for stores as long as a tenth of a small block takes.
+INLINE void product_fetching(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
+                             const float *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
+                             float *c, ptrdiff_t c_stride, int accumulate, const float *ahead, ptrdiff_t fetched) {
   ptrdiff_t column = 0;
 #if PANEL_VECTORS >= 4
   if (columns == 64) {
-    column_group_4(a, a_stride, rows, panel, depth, width, c, c_stride, accumulate);
+    column_group_4(a, a_stride, rows, panel, depth, width, c, c_stride, accumulate, ahead, ahead + fetched);
     return;
   }
   if (columns == 48) {
-    column_group_3(a, a_stride, rows, panel, depth, width, c, c_stride, accumulate);
+    column_group_3(a, a_stride, rows, panel, depth, width, c, c_stride, accumulate, ahead, ahead + fetched);
     return;
   }
 #endif
+  // Each group of columns has its part.
+  const ptrdiff_t part = fetched / columns;
 #if PANEL_VECTORS >= 2
-  for (; column + 32 <= columns; column += 32)
-    column_group_2(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate);
+  for (; column + 32 <= columns; column += 32, ahead += 32 * part)
+    column_group_2(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate, ahead, ahead + 32 * part);
 #endif
-  for (; column < columns; column += 16)
-    column_group_1(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate);
+  for (; column < columns; column += 16, ahead += 16 * part)
+    column_group_1(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate, ahead, ahead + 16 * part);
+}
+
+// In a dense layer what follows a panel is the next one of weights.
+static void panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
+                          const float *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
+                          float *c, ptrdiff_t c_stride, int accumulate) {
+  product_fetching(a, a_stride, rows, panel, depth, width, columns, c, c_stride, accumulate, panel + depth * width, 48 * depth);
 }
 
 #if PANEL_VECTORS >= 4
@@ -381,12 +377,13 @@ INLINE v16 weigh_64(float *s, float base, v16 sum) {
 }
 #endif
 
-// A row's scores become weights; returns their lane sums, added to those of the keys before.
-INLINE v16 row_weights(float *s, ptrdiff_t keys, const uint64_t *mask, float highest, v16 sum) {
-  const v16 base = splat(row_base(highest));
+// A row's scores become weights; returns their lane sums.
+INLINE v16 row_weights(float *s, ptrdiff_t keys, const uint64_t *mask, float base_of_row) {
+  const v16 base = splat(base_of_row);
+  v16 sum = splat(0.0f);
   for (ptrdiff_t first = 0; first < keys; first += 64) {
     if (all_visible(mask, first, keys)) {
-      sum = weigh_64(s + first, row_base(highest), sum);
+      sum = weigh_64(s + first, base_of_row, sum);
       continue;
     }
     for (ptrdiff_t b = first / 16; b < first / 16 + 4 && 16 * b < keys; b++) {
@@ -402,18 +399,24 @@ INLINE v16 row_weights(float *s, ptrdiff_t keys, const uint64_t *mask, float hig
 
 static void softmax_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, ptrdiff_t keys,
                          const uint64_t *mask, ptrdiff_t mask_stride, float *row_max, float *row_sum) {
-  enum { GROUP = 16 };
-  v16 of_lanes[GROUP];
-  for (; rows > 0; rows -= GROUP, s += GROUP * s_stride, row_max += GROUP, row_sum += GROUP) {
-    const ptrdiff_t n = rows < GROUP ? rows : GROUP;
-    // One pass over the group for each step: the shuffles that end a row overlap with the next row's.
+  // One pass over sixteen rows for each step: their ends are made together.
+  for (; rows > 0; rows -= 16, s += 16 * s_stride, row_max += 16, row_sum += 16) {
+    const ptrdiff_t n = rows < 16 ? rows : 16;
+    v16 of_lanes[16];
+    for (ptrdiff_t r = 0; r < n; r++) of_lanes[r] = row_maxima(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL);
+    for (ptrdiff_t r = n; r < 16; r++) of_lanes[r] = splat(-INFINITE);
+    const v16 highest = largest_each(of_lanes);
+    const i16 empty = highest == splat(-INFINITE);
+    float base[16];
+    store(base, empty ? splat(0.0f) : highest);  // −∞ − −∞ is never formed.
     for (ptrdiff_t r = 0; r < n; r++)
-      of_lanes[r] = row_maxima(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL);
-    for (ptrdiff_t r = 0; r < n; r++) row_max[r] = largest_lane(of_lanes[r]);
-    for (ptrdiff_t r = 0; r < n; r++)
-      of_lanes[r] = row_weights(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL, row_max[r], splat(0.0f));
-    for (ptrdiff_t r = 0; r < n; r++) finish_row(of_lanes[r], row_max + r, row_sum + r);
-    if (mask) mask += GROUP * mask_stride;
+      of_lanes[r] = row_weights(s + r * s_stride, keys, mask ? mask + r * mask_stride : NULL, base[r]);
+    for (ptrdiff_t r = n; r < 16; r++) of_lanes[r] = splat(0.0f);
+    // NaN weights make the row NaN, and where nothing is above −∞ nothing weighs.
+    const v16 sums = sum_each(of_lanes);
+    store_up_to(row_max, sums == sums ? highest : sums, n);
+    store_up_to(row_sum, (sums == sums) & empty ? splat(0.0f) : sums, n);
+    if (mask) mask += 16 * mask_stride;
   }
 }
 
@@ -511,252 +514,50 @@ static void normalize_rows(ptrdiff_t rows, ptrdiff_t columns,
 
 // ---- fused attention ----------------------------------------------------------------------------
 
-// A strip is what a register block holds; its scores and values are products of WOVEN vectors of 16 columns.
-#if PANEL_VECTORS >= 4
-enum { STRIP = ROWS_4, WOVEN = 4 };
-#else
-enum { STRIP = ROWS_1, WOVEN = 1 };
-#endif
+// So many rows meet all keys of a tile at once: two register blocks, so that each panel comes from the second-level cache half as
+// often as for one.
+enum { ROWS_OF_TILE = 12 };
 
-// The scores of a strip, on their way to weights: sixteen keys of a row, then of the next row.
-typedef struct {
-  float *scores;  // of the first row, from the keys that come next
-  ptrdiff_t stride;
-  int row;            // which row comes next
-  const float *base;  // what is subtracted from each row's scores
-  v16 *sums;          // each row's lane sums
-  // Where statistics are made, as observe_row makes them: lane sums, and the distance of those keys from the first row.
-  v16 *weighted, *distances;
-  float distance;
-} weighing;
-
-INLINE void weigh_sixteen(weighing *w, const int observes) {
-  float *s = w->scores + w->row * w->stride;
-  const v16 x = load(s) - splat(w->base[w->row]);
-  const v16 e = weight_lanes(x);
-  store(s, e);
-  w->sums[w->row] += e;
-  if (observes) observe_sixteen(e, x, w->distance - (float)w->row, w->weighted + w->row, w->distances + w->row);
-  if (++w->row == STRIP) {
-    w->row = 0;
-    w->scores += 16;
-    w->distance += 16.0f;
+// `rows` rows against a whole tile, which meanwhile fetch `fetched` floats from `ahead` on.
+static void attend_rows(const float *q, ptrdiff_t q_stride, ptrdiff_t rows, const float *k_panels, ptrdiff_t depth,
+                        const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                        float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scores, const float *ahead,
+                        ptrdiff_t fetched, const annulus_statistics *statistics) {
+  const ptrdiff_t stride = (keys + 15) / 16 * 16, columns = (value_columns + 15) / 16 * 16;
+  for (ptrdiff_t key = 0; key < keys; key += 64) {
+    const ptrdiff_t width = panel_width(stride - key);
+    panel_product(q, q_stride, rows, k_panels + key * depth, depth, width, width, scores + key, stride, 0);
+  }
+  if (statistics) observe_rows(scores, stride, rows, keys, NULL, 0, row_max, row_sum, statistics);
+  else softmax_rows(scores, stride, rows, keys, NULL, 0, row_max, row_sum);
+  const ptrdiff_t part = fetched / columns;
+  for (ptrdiff_t column = 0; column < columns; column += 64) {
+    const ptrdiff_t width = panel_width(columns - column);
+    product_fetching(scores, stride, rows, v_panels + column * keys, keys, width, width, o + column, o_stride, 0, ahead + column * part,
+                     width * part);
   }
 }
 
-// All terms of a register block, and amid them, evenly spread, `weights` steps of another strip's weighing: exponentials run where
-// multiply-adds leave room.
-INLINE void add_terms_weighing(const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width,
-                               ptrdiff_t depth, const int fetches, const float *ahead, v16 *sum, weighing *other, ptrdiff_t weights,
-                               const int observes) {
-  for (ptrdiff_t i = 0, k = 0; i <= weights; i++) {
-    const ptrdiff_t end = i < weights ? depth * (i + 1) / (weights + 1) / TERMS_AT_ONCE * TERMS_AT_ONCE : depth;
-    add_terms(STRIP, vectors, a, a_stride, panel, width, k, end, fetches, ahead, sum);
-    if (i < weights) weigh_sixteen(other, observes);
-    k = end;
+static void attend_tile_with(const float *q, ptrdiff_t q_stride, ptrdiff_t rows, const float *k_panels, ptrdiff_t depth,
+                             const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
+                             float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead,
+                             const annulus_statistics *statistics) {
+  // What each twelve rows fetch of the next tile, in whole lines.
+  const ptrdiff_t share = (keys * (depth + value_columns) * ROWS_OF_TILE / (rows > 0 ? rows : 1) + 15) / 16 * 16;
+  for (ptrdiff_t r = 0, n; r < rows; r += n, ahead += share) {
+    n = rows - r < ROWS_OF_TILE ? rows - r : ROWS_OF_TILE;
+    annulus_statistics of_rows;
+    if (statistics) of_rows = statistics_from(statistics, r);
+    attend_rows(q + r * q_stride, q_stride, n, k_panels, depth, v_panels, value_columns, keys, row_max + r, row_sum + r,
+                o + r * o_stride, o_stride, scratch, ahead, share, statistics ? &of_rows : NULL);
   }
-}
-
-#ifdef OWN_STRIPS
-#include OWN_STRIPS
-enum { WEAVES = 0 };
-#else
-enum { WEAVES = 1 };
-// Scores of a strip against 16·WOVEN keys, with their lane maxima.
-INLINE void weave_keys(const float *q, ptrdiff_t q_stride, const float *panel, ptrdiff_t depth, float *scores, ptrdiff_t stride,
-                       v16 *maxima, weighing *other, ptrdiff_t weights, const int observes) {
-  v16 sum[WOVEN * STRIP];
-  UNROLL for (int i = 0; i < WOVEN * STRIP; i++) sum[i] = splat(0.0f);
-  add_terms_weighing(WOVEN, q, q_stride, panel, 64, depth, 0, NULL, sum, other, weights, observes);
-  UNROLL for (int r = 0; r < STRIP; r++) {
-    v16 m = maxima[r];
-    UNROLL for (int v = 0; v < WOVEN; v++) {
-      store(scores + r * stride + 16 * v, sum[WOVEN * r + v]);
-      m = largest(sum[WOVEN * r + v], m);
-    }
-    maxima[r] = m;
-  }
-}
-
-INLINE void weave_block(const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width, ptrdiff_t depth,
-                        float *c, ptrdiff_t c_stride, const float *ahead, weighing *other, ptrdiff_t weights, const int observes) {
-  v16 sum[WOVEN * STRIP];
-  UNROLL for (int i = 0; i < vectors * STRIP; i++) sum[i] = splat(0.0f);
-  add_terms_weighing(vectors, a, a_stride, panel, width, depth, 1, ahead, sum, other, weights, observes);
-  UNROLL for (int r = 0; r < STRIP; r++)
-    UNROLL for (int v = 0; v < vectors; v++) store(c + r * c_stride + 16 * v, sum[r * vectors + v]);
-}
-
-// Scores of a strip against `keys` keys, a multiple of 64, with their lane maxima, and meanwhile `weights` steps of `other`.
-INLINE void weave_scores_with(const float *q, ptrdiff_t q_stride, const float *k_panels, ptrdiff_t depth, ptrdiff_t keys,
-                              float *scores, ptrdiff_t stride, v16 *maxima, weighing *other, ptrdiff_t weights, const int observes) {
-  ptrdiff_t made = 0;
-  for (ptrdiff_t key = 0; key < keys; key += 16 * WOVEN) {
-    const ptrdiff_t until = weights * (key + 16 * WOVEN) / keys;
-    weave_keys(q, q_stride, k_panels + key / 64 * 64 * depth + key % 64, depth, scores + key, stride, maxima, other, until - made, observes);
-    made = until;
-  }
-}
-
-// A strip's weights times the values, which meanwhile fetches `fetched` floats from `ahead` on, and makes `weights` steps of `other`.
-INLINE void weave_values_with(const float *strip, ptrdiff_t stride, const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
-                              float *o, ptrdiff_t o_stride, const float *ahead, ptrdiff_t fetched, weighing *other, ptrdiff_t weights,
-                              const int observes) {
-  const ptrdiff_t columns = (value_columns + 15) / 16 * 16;
-  ptrdiff_t made = 0;
-  (void)fetched;  // A line a term is more.
-  for (ptrdiff_t column = 0, next; column < columns; column = next, ahead += 16 * keys) {
-    const ptrdiff_t first = column / 64 * 64, width = panel_width(columns - first);
-    const float *panel = v_panels + first * keys + column - first;
-    next = columns - column < 16 * WOVEN ? columns : column + 16 * WOVEN;
-    const ptrdiff_t now = weights * next / columns - made;
-    made += now;
-#define WEAVE(vectors) weave_block(vectors, strip, stride, panel, width, keys, o + column, o_stride, ahead, other, now, observes)
-#if PANEL_VECTORS >= 4
-    switch (width) {
-      case 64: WEAVE(4); break;
-      case 48: WEAVE(3); break;
-      case 32: WEAVE(2); break;
-      default: WEAVE(1);
-    }
-#else
-    WEAVE(1);
-#endif
-#undef WEAVE
-  }
-}
-#endif
-
-// Each of the two alone, and with statistics.
-#define WEAVERS(suffix, observes)                                                                                     \
-  __attribute__((noinline)) static void weave_scores##suffix(const float *q, ptrdiff_t q_stride, const float *k_panels, ptrdiff_t depth,        \
-                                   ptrdiff_t keys, float *scores, ptrdiff_t stride, v16 *maxima, weighing *other,     \
-                                   ptrdiff_t weights) {                                                               \
-    weave_scores_with(q, q_stride, k_panels, depth, keys, scores, stride, maxima, other, weights, observes);          \
-  }                                                                                                                   \
-  __attribute__((noinline)) static void weave_values##suffix(const float *strip, ptrdiff_t stride, const float *v_panels, ptrdiff_t columns,    \
-                                   ptrdiff_t keys, float *o, ptrdiff_t o_stride, const float *ahead,                  \
-                                   ptrdiff_t fetched, weighing *other, ptrdiff_t weights) {                           \
-    weave_values_with(strip, stride, v_panels, columns, keys, o, o_stride, ahead, fetched, other, weights, observes); \
-  }
-WEAVERS(, 0)
-WEAVERS(_observing, 1)
-
-INLINE void attend_scores(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
-                          const float *k_panels, ptrdiff_t depth, ptrdiff_t keys, float *scores, ptrdiff_t stride) {
-  for (ptrdiff_t key = 0; key < keys; key += 64)
-    panel_product(q, q_stride, rows, k_panels + key * depth, depth, panel_width(stride - key), panel_width(stride - key),
-                  scores + key, stride, 0);
-}
-INLINE void weigh_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
-                         const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float *o, ptrdiff_t o_stride) {
-  const ptrdiff_t width = (value_columns + 15) / 16 * 16;
-  for (ptrdiff_t column = 0; column < width; column += 64)
-    panel_product(weights, stride, rows, v_panels + column * keys, keys, panel_width(width - column),
-                  panel_width(width - column), o + column, o_stride, 0);
-}
-
-// Whole strips, at least two. Where weights are woven in, those of a strip against the first half of the keys are made during the
-// product of the strip before it with its values, those against the second half during the scores of the strip after it: so both
-// products carry a share.
-INLINE void attend_strips_with(const float *q, ptrdiff_t q_stride, ptrdiff_t rows, const float *k_panels, ptrdiff_t depth,
-                               const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
-                               float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead,
-                               const annulus_statistics *statistics, const int observes) {
-  const ptrdiff_t stride = (keys + 15) / 16 * 16, woven = keys / 64 * 64, rest = keys - woven;
-  const ptrdiff_t early = WEAVES ? woven / 128 * 64 : 0, late = WEAVES ? woven - early : 0;
-  // What each strip fetches of the next tile, in whole lines.
-  const ptrdiff_t share = (keys * (depth + value_columns) / (rows / STRIP) + 15) / 16 * 16;
-  v16 maxima[STRIP], sums[2][STRIP], weighted[2][STRIP], distances[2][STRIP];
-  float base[2][STRIP];
-  float *scores = scratch, *next_scores = scratch + STRIP * stride;
-  attend_scores(q, q_stride, STRIP, k_panels, depth, keys, scores, stride);
-  for (int r = 0; r < STRIP; r++) {
-    row_max[r] = largest_lane(row_maxima(scores + r * stride, keys, NULL));
-    base[0][r] = row_base(row_max[r]);
-    if (observes) {
-      select_row(scores + r * stride, keys, NULL, 1.0f, row_max[r], statistics, r);
-      sums[0][r] = weighted[0][r] = distances[0][r] = splat(0.0f);
-      observe_row(scores + r * stride, early, NULL, row_max[r], statistics->distance - r, sums[0] + r, weighted[0] + r, distances[0] + r);
-    } else {
-      sums[0][r] = row_weights(scores + r * stride, early, NULL, row_max[r], splat(0.0f));
-    }
-  }
-  ptrdiff_t row = 0;  // the first of the strip
-  for (int now = 0;; now = !now) {
-    const int last = rows < 2 * STRIP;
-    const ptrdiff_t weighed = last ? early : early + late;
-    if (!last) {
-      weighing own = {scores + early, stride, 0, base[now], sums[now], weighted[now], distances[now],
-                      observes ? (float)(statistics->distance - row + early) : 0.0f};
-      q += STRIP * q_stride;
-      for (int r = 0; r < STRIP; r++) maxima[r] = splat(-INFINITE);
-      (observes ? weave_scores_observing : weave_scores)(q, q_stride, k_panels, depth, woven, next_scores, stride, maxima, &own,
-                                                         late / 16 * STRIP);
-      if (rest > 0) {
-        panel_product(q, q_stride, STRIP, k_panels + woven * depth, depth, stride - woven, stride - woven, next_scores + woven, stride, 0);
-        for (int r = 0; r < STRIP; r++) maxima[r] = largest(row_maxima(next_scores + r * stride + woven, rest, NULL), maxima[r]);
-      }
-    }
-    // A panel that is not full, and the last strip, have nothing to be woven into.
-    for (int r = 0; r < STRIP; r++)
-      if (observes)
-        observe_row(scores + r * stride + weighed, keys - weighed, NULL, row_max[r], statistics->distance - row - r + weighed,
-                    sums[now] + r, weighted[now] + r, distances[now] + r);
-      else
-        sums[now][r] = row_weights(scores + r * stride + weighed, keys - weighed, NULL, row_max[r], sums[now][r]);
-    if (observes)
-      for (int r = 0; r < STRIP; r++) {
-        statistics->weighted[row + r] = finish_statistic(weighted[now][r], row_max[r]);
-        statistics->distances[row + r] = finish_statistic(distances[now][r], row_max[r]);
-      }
-    for (int r = 0; r < STRIP; r++) finish_row(sums[now][r], row_max + r, row_sum + r);
-    if (!last)
-      for (int r = 0; r < STRIP; r++) {
-        row_max[STRIP + r] = largest_lane(maxima[r]);
-        base[!now][r] = row_base(row_max[STRIP + r]);
-        sums[!now][r] = splat(0.0f);
-        if (observes) {
-          select_row(next_scores + r * stride, keys, NULL, 1.0f, row_max[STRIP + r], statistics, row + STRIP + r);
-          weighted[!now][r] = distances[!now][r] = splat(0.0f);
-        }
-      }
-    weighing next = {next_scores, stride, 0, base[!now], sums[!now], weighted[!now], distances[!now],
-                     observes ? (float)(statistics->distance - row - STRIP) : 0.0f};
-    (observes ? weave_values_observing : weave_values)(scores, stride, v_panels, value_columns, keys, o, o_stride, ahead, share, &next,
-                                                       last ? 0 : early / 16 * STRIP);
-    if (last) return;
-    row += STRIP;
-    row_max += STRIP, row_sum += STRIP, o += STRIP * o_stride, rows -= STRIP, ahead += share;
-    float *swap = scores;
-    scores = next_scores;
-    next_scores = swap;
-  }
-}
-
-static void attend_strips(const float *q, ptrdiff_t q_stride, ptrdiff_t rows, const float *k_panels, ptrdiff_t depth,
-                          const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
-                          float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead) {
-  attend_strips_with(q, q_stride, rows, k_panels, depth, v_panels, value_columns, keys, row_max, row_sum, o, o_stride, scratch, ahead, NULL, 0);
 }
 
 static void attend_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
                         const float *k_panels, ptrdiff_t depth,
                         const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
                         float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead) {
-  const ptrdiff_t stride = (keys + 15) / 16 * 16;
-  if (keys >= 64 && rows >= 2 * STRIP) {
-    const ptrdiff_t whole = rows / STRIP * STRIP;
-    attend_strips(q, q_stride, whole, k_panels, depth, v_panels, value_columns, keys, row_max, row_sum, o, o_stride, scratch, ahead);
-    q += whole * q_stride, row_max += whole, row_sum += whole, o += whole * o_stride, rows -= whole;
-  }
-  // Twelve rows at a time: the tile's panels then come from the second-level cache half as often.
-  for (ptrdiff_t n; rows > 0; rows -= n, q += n * q_stride, row_max += n, row_sum += n, o += n * o_stride) {
-    n = rows < 12 ? rows : 12;
-    attend_scores(q, q_stride, n, k_panels, depth, keys, scratch, stride);
-    softmax_rows(scratch, stride, n, keys, NULL, 0, row_max, row_sum);
-    weigh_values(scratch, stride, n, v_panels, value_columns, keys, o, o_stride);
-  }
+  attend_tile_with(q, q_stride, rows, k_panels, depth, v_panels, value_columns, keys, row_max, row_sum, o, o_stride, scratch, ahead, NULL);
 }
 
 static void observe_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
@@ -764,19 +565,7 @@ static void observe_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
                          const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
                          float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead,
                          const annulus_statistics *statistics) {
-  const ptrdiff_t stride = (keys + 15) / 16 * 16;
-  ptrdiff_t r = 0;
-  if (keys >= 64 && rows >= 2 * STRIP) {
-    r = rows / STRIP * STRIP;
-    attend_strips_with(q, q_stride, r, k_panels, depth, v_panels, value_columns, keys, row_max, row_sum, o, o_stride, scratch, ahead, statistics, 1);
-  }
-  for (ptrdiff_t n; r < rows; r += n) {
-    n = rows - r < 12 ? rows - r : 12;
-    const annulus_statistics t = statistics_from(statistics, r);
-    attend_scores(q + r * q_stride, q_stride, n, k_panels, depth, keys, scratch, stride);
-    observe_rows(scratch, stride, n, keys, NULL, 0, row_max + r, row_sum + r, &t);
-    weigh_values(scratch, stride, n, v_panels, value_columns, keys, o + r * o_stride, o_stride);
-  }
+  attend_tile_with(q, q_stride, rows, k_panels, depth, v_panels, value_columns, keys, row_max, row_sum, o, o_stride, scratch, ahead, statistics);
 }
 
 // ---- packing ------------------------------------------------------------------------------------

@@ -207,4 +207,26 @@ INLINE void finish_row(v16 lane_sums, float *row_max, float *row_sum) {
   if (sum != sum) *row_max = sum;
 }
 
+// One lane for each of sixteen vectors, in their order: the tree of sum_lanes and largest_lane, a level of all vectors at a time,
+// which takes a third of the operations that the vectors one by one would. JOIN is what becomes of two vectors of lanes.
+#define EACH_ROW(JOIN, x)                                                                                                           \
+  v16 half[8], quarter[4], eighth[2];                                                                                               \
+  UNROLL for (int i = 0; i < 8; i++) half[i] =                                                                                      \
+      JOIN(__builtin_shufflevector(x[2 * i], x[2 * i + 1], 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23),                 \
+           __builtin_shufflevector(x[2 * i], x[2 * i + 1], 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31));          \
+  UNROLL for (int i = 0; i < 4; i++) quarter[i] =                                                                                   \
+      JOIN(__builtin_shufflevector(half[2 * i], half[2 * i + 1], 0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27),         \
+           __builtin_shufflevector(half[2 * i], half[2 * i + 1], 4, 5, 6, 7, 12, 13, 14, 15, 20, 21, 22, 23, 28, 29, 30, 31));      \
+  UNROLL for (int i = 0; i < 2; i++) eighth[i] =                                                                                    \
+      JOIN(__builtin_shufflevector(quarter[2 * i], quarter[2 * i + 1], 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29),   \
+           __builtin_shufflevector(quarter[2 * i], quarter[2 * i + 1], 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31)); \
+  const v16 each = JOIN(__builtin_shufflevector(eighth[0], eighth[1], 0, 2, 16, 18, 4, 6, 20, 22, 8, 10, 24, 26, 12, 14, 28, 30),    \
+                        __builtin_shufflevector(eighth[0], eighth[1], 1, 3, 17, 19, 5, 7, 21, 23, 9, 11, 25, 27, 13, 15, 29, 31));   \
+  return __builtin_shufflevector(each, each, 0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15)
+
+#define PLUS(a, b) (a) + (b)
+INLINE v16 sum_each(const v16 *x) { EACH_ROW(PLUS, x); }
+INLINE v16 largest_each(const v16 *x) { EACH_ROW(largest, x) + splat(0.0f); }
+#undef PLUS
+
 #endif
