@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Mutation test of masks, tiles, layouts, merge and plan: makes small changes at random and sees whether the tests notice.
 
-    scripts/checks/mutate.py [--count N] [--seed S] [--only NUMBER,…] [--keep FOLDER] [--launcher COMMAND]
+    scripts/checks/mutate.py [--count N] [--seed S] [--sources FILE,…] [--only NUMBER,…] [--keep FOLDER] [--launcher COMMAND]
 
     --count N           how many changes (240)
     --seed S            which ones (1)
+    --sources FILE,…    change these only, of the sources that are changed otherwise: 'Sources/Attention/*Operation.swift'
     --only NUMBER,…     run these only, by the numbers that a run prints; the others are made all the same
     --keep FOLDER       work in this folder, and leave it: a run that is interrupted goes on there where it was
     --launcher COMMAND  what starts the build and the tests, such as 'taskset -c 1'
@@ -29,12 +30,13 @@ SUBJECTS = [
     "Sources/Attention/DocumentMask.swift", "Sources/Attention/Shapes.swift", "Sources/Attention/PartialAttention.swift",
     "Sources/Attention/TileScores.swift", "Sources/Attention/*Operation.swift", "Sources/Attention/PackedTile.swift", "Sources/Plans/*.swift",
     "Sources/RingAttention/DifferentiableAttention.swift", "Sources/RingAttention/TileSum.swift",
+    "Sources/Transformers/AttentionObservation.swift",
 ]
 SUITES = ["TilesTests", "AttentionTests", "PlansTests", "RingAttentionTests", "TransformersTests"]
 # (tests that run, cases of each generated part): quick ones first, in the end all there is.
 STAGES = [
     ("TilesTests|PlansTests|MaskTests", 3),
-    ("GeneratedCaseTests|DifferentiateTests|MaskGoldenTests|GradientGoldenTests|aNotANumber|aRowWithout|thousandsOf|aSequenceHas|bfloat16AtAny|everyKernelSet", 10),
+    ("GeneratedCaseTests|DifferentiateTests|ObserveTests|ObservationTests|MaskGoldenTests|GradientGoldenTests|aNotANumber|aRowWithout|thousandsOf|aSequenceHas|bfloat16AtAny|everyKernelSet", 10),
     ("|".join(SUITES), None),
 ]
 
@@ -394,6 +396,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=240)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--sources", default="", type=lambda text: {path for file in text.split(",") if file for path in ROOT.glob(file)})
     parser.add_argument("--only", default="")
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--launcher", default="")
@@ -402,7 +405,8 @@ def main():
     generator = random.Random(options.seed)
     everything = []
     for path in sorted({path for subject in SUBJECTS for path in ROOT.glob(subject)}):
-        everything += sites(path, generator.choice)
+        if not options.sources or path in options.sources:
+            everything += sites(path, generator.choice)
     generator.shuffle(everything)
     # Some more than asked for, since some will not compile.
     chosen = dict(enumerate(everything[:options.count * 5 // 4], start=1))
@@ -412,7 +416,7 @@ def main():
         folder.mkdir(parents=True, exist_ok=True)
         prepare(folder)
         wanted = len(chosen)
-        note = Note(folder / "note.json", [options.count, options.seed])
+        note = Note(folder / "note.json", [options.count, options.seed, sorted(map(str, options.sources))])
         if not note["built"]:
             print(f"{len(everything)} places; building {wanted} changes", file=sys.stderr, flush=True)
             build(folder, chosen, launcher)
