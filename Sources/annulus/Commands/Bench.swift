@@ -14,7 +14,7 @@ struct Bench: ParsableCommand {
         abstract: "Measure the machine's peak, dense layers, attention, encoders, training and messages.",
         discussion: """
             Every figure of merit is a ratio within one run: gflops counts visible work of the whole job, peak_gflops is what \
-            the same threads reach with nothing but fused multiply-adds just before. Inputs depend on the seed and the global \
+            the same threads reach with nothing but fused multiply-adds for a tenth of a second before and after each repetition. Inputs depend on the seed and the global \
             position alone, and sha256 is that of the output, so it is the same on any number of ranks.
             """,
         subcommands: [
@@ -119,18 +119,19 @@ struct Measurement {
     let exposed: Double
     /// Bytes of K/V sent by all ranks in one repetition.
     let bytesSent: Int
-    /// The peak of all ranks' threads together.
-    let peak: Double
+    /// What all ranks' threads together reach around each counted repetition with nothing but fused multiply-adds, in GFLOP/s.
+    let peaks: [Double]
 
     var median: Double { Pipelines.median(seconds) }
 
     /// The fields that every benchmark prints.
     func fields(session: Session, flop: Double, sha256: String) -> [(name: String, value: BenchValue)] {
-        let gflops = flop / median * 1e-9
+        let fractions = zip(seconds, peaks).map { flop / $0 * 1e-9 / $1 }
         return [
             ("ranks", .integer(session.transport.size)), ("threads", .integer(session.threads.threads)),
             ("kernel", .text(session.kernels.name)), ("seconds", .number(median)), ("seconds_all", .numbers(seconds)),
-            ("gflops", .number(gflops)), ("peak_gflops", .number(peak)), ("fraction_of_peak", .number(gflops / peak)),
+            ("gflops", .number(flop / median * 1e-9)), ("peak_gflops", .number(Pipelines.median(peaks))),
+            ("fraction_of_peak", .number(Pipelines.median(fractions))),
             ("bytes_sent", .integer(bytesSent)), ("exposed_seconds", .number(exposed)), ("sha256", .text(sha256)),
         ]
     }
@@ -144,10 +145,19 @@ extension Session {
         return try sum(peak(kernels: kernels, element: settings.element, seconds: 0.3, pool: threads).reduce(0, +))
     }
 
+    /// What the same threads reach just now, in GFLOP/s: what others leave of the cores, at the clock that they have. A benchmark asks
+    /// between its repetitions, for both change from second to second. Collective.
+    func presentPeak() throws -> Double {
+        try transport.barrier()
+        return try sum(
+            peak(kernels: kernels, element: settings.element, seconds: 0.1, pool: threads, sustained: true).reduce(0, +)
+        )
+    }
+
     /// Runs `work` on all ranks at once, once uncounted and then `repetitions` times. Collective.
     /// - Parameter work: returns the time in which this rank waited for messages.
     func measure(repetitions: Int, work: () throws -> Duration) throws -> Measurement {
-        let peak = try peakGFLOPs()
+        var peaks: [Double] = []
         var seconds: [Double] = []
         var exposed: [Double] = []
         var bytes = 0
@@ -161,15 +171,20 @@ extension Session {
             monitor.progress()
             let slowest = try maximum(time)
             let longestWait = try maximum(waited.inSeconds)
+            peaks.append(try presentPeak())
             if repetition > 0 {
                 seconds.append(slowest)
                 exposed.append(longestWait)
             }
         }
         return Measurement(
-            seconds: seconds, exposed: Pipelines.median(exposed), bytesSent: Int(try sum(Double(bytes))), peak: peak)
+            seconds: seconds, exposed: Pipelines.median(exposed), bytesSent: Int(try sum(Double(bytes))),
+            peaks: means(peaks))
     }
 }
+
+/// The means of neighbours: of what was measured between repetitions, what stood around each.
+func means(_ values: [Double]) -> [Double] { zip(values, values.dropFirst()).map { ($0 + $1) / 2 } }
 
 struct BenchPeak: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -89,11 +89,12 @@ struct BenchGemm: ParsableCommand {
         let product = DenseProduct(layer, sharding: sharding, rank: transport.rank, seed: bench.seed, session: session)
         openBLAS?.setThreads(session.threads.threads)
 
-        let peak = try session.peakGFLOPs()
+        var peaks = [try session.presentPeak()]
         var seconds: [Double] = []
         var openBLASSeconds: [Double] = []
         for _ in 0..<bench.repetitions {
             seconds.append(try session.slowest { product.multiply() })
+            peaks.append(try session.presentPeak())
             if let openBLAS { openBLASSeconds.append(try session.slowest { product.multiply(by: openBLAS) }) }
             session.monitor.progress()
         }
@@ -108,7 +109,7 @@ struct BenchGemm: ParsableCommand {
         }
         withExtendedLifetime(product) {}
         let flop = 2 * Double(tokens) * Double(layer.inputs) * Double(layer.outputs)
-        let measurement = Measurement(seconds: seconds, exposed: 0, bytesSent: 0, peak: peak)
+        let measurement = Measurement(seconds: seconds, exposed: 0, bytesSent: 0, peaks: means(peaks))
         let theirs = openBLAS.map { _ in Pipelines.median(openBLASSeconds) }
         func number(_ value: Double?) -> BenchValue { value.map { .number($0) } ?? .absent }
         return BenchRow(
