@@ -164,18 +164,21 @@ static __attribute__((noinline)) void widened_product(const float *a, ptrdiff_t 
     TWELVE_ROWS(a, a_stride, panel + column, pairs, width, c + column, c_stride, goes_on);
   if (rows == 12) return;
 #endif
+#ifdef OWN_BLOCKS
+  // All rows meet sixteen columns before the next: their terms then are in the first-level cache.
+  const ptrdiff_t sixes = rows / 6 * 6;
+  for (ptrdiff_t column = 0; column < columns; column += 16)
+    for (ptrdiff_t r = 0; r < sixes; r += 6)
+      widened_six_rows(a + r * a_stride, a_stride, panel + column, pairs, width, c + r * c_stride + column, c_stride, goes_on);
+  rows -= sixes, a += sixes * a_stride, c += sixes * c_stride;
+#endif
   for (ptrdiff_t n; rows > 0; rows -= n, a += n * a_stride, c += n * c_stride) {
     n = rows >= 6 ? 6 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;  // Six are what both sets have registers for.
 #define WIDENED(rows, vectors, column) \
   widened_block(rows, vectors, a, a_stride, panel + column, pairs, width, c + column, c_stride, goes_on)
-#ifdef OWN_BLOCKS
-#define WIDENED_SIX(vectors, column) widened_six_rows(a, a_stride, panel + column, pairs, width, c + column, c_stride, goes_on)
-#else
-#define WIDENED_SIX(vectors, column) WIDENED(6, vectors, column)
-#endif
 #define WIDENED_ROWS(vectors, column)            \
   switch (n) {                                   \
-    case 6: WIDENED_SIX(vectors, column); break; \
+    case 6: WIDENED(6, vectors, column); break;  \
     case 4: WIDENED(4, vectors, column); break;  \
     case 2: WIDENED(2, vectors, column); break;  \
     default: WIDENED(1, vectors, column); break; \
@@ -191,7 +194,6 @@ static __attribute__((noinline)) void widened_product(const float *a, ptrdiff_t 
     for (ptrdiff_t column = 0; column < columns; column += 16) WIDENED_ROWS(1, column)
 #endif
 #undef WIDENED_ROWS
-#undef WIDENED_SIX
 #undef WIDENED
   }
 }
