@@ -2,20 +2,31 @@
 
 import Synchronization
 
+/// What rounds of multiply-adds tell.
+public enum PeakStatistic: Sendable {
+    /// The fastest round: what the core can reach, undisturbed, at its highest clock.
+    case best
+    /// The round in the middle: what the core keeps up at the clock that it has now, where others use it for less than half of the
+    /// time.
+    case median
+    /// All rounds together: what the thread gets of a core that others use too.
+    case mean
+}
+
 /// The fused multiply-add peak of `kernels` for operands of kind `element` on each thread of `pool` while all of them
 /// run, in GFLOP/s.
 ///
-/// Each thread runs independent chains out of registers for `seconds`, in rounds of about a millisecond, and reports
-/// its best round: what the core can reach, undisturbed. Without a pool, the calling thread alone is measured.
+/// Each thread runs independent chains out of registers for `seconds`, in rounds of about a millisecond. Without a pool, the
+/// calling thread alone is measured.
 /// - Parameters:
 ///   - kernels: the set of instructions whose peak is measured.
 ///   - element: the kind of the operands.
 ///   - seconds: how long each thread runs, at least one round.
 ///   - pool: the threads that run at the same time; nil: the calling thread alone.
-///   - sustained: report the mean over all rounds instead: what the thread gets of a core that others use too.
+///   - statistic: what a thread reports of its rounds.
 public func peak(
     kernels: KernelSet, element: ElementKind = .float32, seconds: Double, pool: ThreadPool? = nil,
-    sustained: Bool = false
+    statistic: PeakStatistic = .best
 ) -> [Double] {
     let run = element == .float32 ? kernels.functions.peak : kernels.bfloat16Functions.peak
     let threads = pool?.threads ?? 1
@@ -24,10 +35,10 @@ public func peak(
         let clock = ContinuousClock()
         var sink: Float = 0.5
         var iterations = 16
-        var best = 0.0
+        var rounds: [Double] = []
         var total = 0.0
         let start = clock.now
-        while clock.now - start < .seconds(seconds) || best == 0 {
+        while clock.now - start < .seconds(seconds) || rounds.isEmpty {
             let roundStart = clock.now
             let operations = run?(iterations, &sink) ?? 0
             let time = clock.now - roundStart
@@ -36,10 +47,14 @@ public func peak(
             if elapsed < 5e-4 {
                 iterations *= 2
             } else {
-                best = max(best, operations / elapsed * 1e-9)
+                rounds.append(operations / elapsed * 1e-9)
             }
         }
-        rates[index] = Float(sustained ? total / inSeconds(clock.now - start) * 1e-9 : best)
+        switch statistic {
+        case .best: rates[index] = Float(rounds.max() ?? 0)
+        case .median: rates[index] = Float(rounds.sorted()[rounds.count / 2])
+        case .mean: rates[index] = Float(total / inSeconds(clock.now - start) * 1e-9)
+        }
     }
     if let pool {
         pool.forEach(threads, measure)

@@ -289,15 +289,15 @@ extension Session {
         return decision.strategy
     }
 
-    /// What processes that meet take besides: buffers that MPI makes when the first messages go, and pages of a shared
-    /// model that nobody has read yet. As scripts/checks/observe-memory.py sees it.
+    /// What processes that meet take besides: buffers that MPI makes when the first messages go. As
+    /// scripts/checks/observe-memory.py sees it.
     private static let bytesOfMessages = 16.0 * 0x1p20
 
     /// Says what memory observing will take, once, and once more where it is much more. Collective.
     private func tellMemory(_ decision: Decision, _ problem: AttentionProblem, bytesKept: Int) throws {
         // What the first batch has left is used again.
         let earlier = plannedSoFar.observing
-        let before = earlier?.before ?? MemoryOfHost.resident
+        let before = earlier?.before ?? MemoryOfHost.resident + MemoryOfHost.untouchedShared
         var mine = before + decision.memory + (isRoot ? Double(bytesKept) : 0)
         if transport.size > 1 && !group.isVirtual { mine += Self.bytesOfMessages }
         // Tiles of the host's other ranks are read where they are.

@@ -43,6 +43,19 @@ package enum MemoryOfHost {
         return pages.count < 2 ? 0 : pages[1] * Double(sysconf(Int32(_SC_PAGESIZE)))
     }
 
+    /// Bytes of the memory that ranks of a node share that this process has mapped and not touched yet: of a model, what its
+    /// other ranks have read from the file; 0 where that is unknown.
+    static var untouchedShared: Double {
+        let mapped = ControlGroup.lines("/proc/self/maps").filter { $0.contains(" /dev/shm/annulus.") }.map {
+            line -> Double in
+            let bounds = line.prefix { $0 != " " }.split(separator: "-").compactMap { UInt($0, radix: 16) }
+            return bounds.count == 2 ? Double(bounds[1] - bounds[0]) : 0
+        }
+        let touched = ControlGroup.lines("/proc/self/status").first { $0.hasPrefix("RssShmem:") }
+            .flatMap { $0.split(separator: " ").dropFirst().first }.flatMap { Double($0) }
+        return touched.map { max(0, mapped.reduce(0, +) - $0 * 1024) } ?? 0
+    }
+
     /// MemAvailable of /proc/meminfo (proc(5)).
     private static var kernelEstimate: Double? {
         for line in ControlGroup.lines("/proc/meminfo") where line.hasPrefix("MemAvailable:") {

@@ -14,7 +14,7 @@ extension Session {
     package func relativeSpeeds() throws -> [Double]? {
         guard settings.layout == .balanced, transport.size > 1 else { return nil }
         try transport.barrier()
-        let rates = try everyone(peak(kernels: kernels, seconds: 0.1, pool: threads, sustained: true).reduce(0, +))
+        let rates = try everyone(peak(kernels: kernels, seconds: 0.1, pool: threads, statistic: .mean).reduce(0, +))
         let fastest = rates.max() ?? 1
         return rates.map { max(1, ($0 / fastest * 8).rounded()) / 8 }
     }

@@ -145,12 +145,13 @@ extension Session {
         return try sum(peak(kernels: kernels, element: settings.element, seconds: 0.3, pool: threads).reduce(0, +))
     }
 
-    /// What the same threads reach just now, in GFLOP/s: what others leave of the cores, at the clock that they have. A benchmark asks
-    /// between its repetitions, for both change from second to second. Collective.
+    /// What the same threads reach just now, in GFLOP/s, at the clock that their cores have: a benchmark asks between its repetitions,
+    /// for it changes from second to second. Collective.
     func presentPeak() throws -> Double {
         try transport.barrier()
         return try sum(
-            peak(kernels: kernels, element: settings.element, seconds: 0.1, pool: threads, sustained: true).reduce(0, +)
+            peak(kernels: kernels, element: settings.element, seconds: 0.1, pool: threads, statistic: .median).reduce(
+                0, +)
         )
     }
 
