@@ -131,9 +131,8 @@ typedef struct annulus_kernels {
   double (*peak)(ptrdiff_t iterations, float *sink);
 
   // Attention of `rows` queries, which give scores in steps, over one tile of keys that all of them see, unnormalised:
-  // the bits of panel_product over the K panels, softmax_rows, and panel_product over the V panels, with the
-  // exponentials of some rows under way during the products of others. Calls with many rows (48 and
-  // more) gain most. o has value_columns rounded up to 16 columns. scratch holds 12 rows of scores:
+  // the bits of panel_product over the K panels, softmax_rows, and panel_product over the V panels, twelve rows at a
+  // time. o has value_columns rounded up to 16 columns. scratch holds 12 rows of scores:
   // 12 · (keys rounded up to 16) floats, 64-byte aligned for speed. ahead is the tile that comes next, or this one:
   // it may be fetched into the second-level cache meanwhile, and is not read.
   void (*attend_tile)(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
