@@ -70,6 +70,8 @@ public struct TaskHead: Sendable {
                             kernels: kernels)))
                 width = next
             case .activation(let activation): steps.append(.activation(activation))
+            // Of no use where nothing is trained.
+            case .dropout(let place): if trains { steps.append(.dropout(place)) }
             case .norm(let name, let hasBias):
                 steps.append(.norm(try Norm(root[name], width: width, configuration, hasBias: hasBias)))
             case .decoder(let weight, let biasName):
@@ -111,6 +113,8 @@ struct HeadNames {
         /// A dense layer of so many outputs, as many as inputs where nil.
         case dense(String, Int? = nil, hasBias: Bool = true)
         case activation(Activation)
+        /// Where values are dropped while the head is trained: 0 before the last layer, 1 at the states.
+        case dropout(Int)
         case norm(String, hasBias: Bool = true)
         /// The last dense layer of a language model, whose weights may be those of the word embeddings.
         case decoder(weight: String, bias: String?)
@@ -149,7 +153,7 @@ struct TaskHeads: Sendable {
     /// Of a sequence: its class, or several.
     let sequence: Names
     /// Of each token.
-    var tokens: Names = { _ throws(FileError) in HeadNames([.labels("classifier")]) }
+    var tokens: Names = { _ throws(FileError) in HeadNames([.dropout(0), .labels("classifier")]) }
     /// Of each token: how well an answer begins and ends there.
     var answers: Names = { _ throws(FileError) in HeadNames([.labels("qa_outputs")]) }
     /// Of masked tokens: the words that stand there.
