@@ -27,7 +27,7 @@ package final class TrainingBenchmark {
         let start = StartingModel(
             config: config, configPath: name, configuration: configuration, folder: nil, tokenizerFolder: "",
             tokenizer: nil, seed: seed)
-        model = try TrainedModel(start, [(.maskedLanguage, [])], settings)
+        model = try TrainedModel(start, [(.maskedLanguage, [], false)], settings)
         let shard = OptimizerShard(
             settings.adam, model.blocks, rank: session.transport.rank, of: session.transport.size)
         runner = StepRunner(model, settings, shard, session)

@@ -97,6 +97,8 @@ struct StartParameters: ParameterSource {
     func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>)
         throws(FileError)
     {
+        // All tasks begin with a variance of 1.
+        if name == LearnedTaskWeights.parameterName { return floats.update(repeating: 0, count: range.count) }
         if let checkpoint, encoder.contains(name) || isStored(name, shape: shape) {
             return try checkpoint.read(stored(name), shape: shape, range: range, into: floats)
         }
@@ -140,8 +142,11 @@ struct TaskParameters: ParameterSource {
 /// One of the tasks of a training.
 struct TrainedTask: Sendable {
     let kind: TrainingKind
+    /// What its loss is multiplied by, unless weights are learned.
     let weight: Double
     let labels: [String]
+    /// Of pairs that are compared: whether they have scores.
+    let isScored: Bool
     /// `config.json` as the task has it.
     let config: JSON
     /// The parameters of the task's head by their own names; that of a tied decoder is the encoder's.
@@ -149,12 +154,13 @@ struct TrainedTask: Sendable {
     /// How vectors are pooled, where they are compared.
     let pooling: PoolingMode
 
-    /// What a row's loss is.
+    /// What a row's loss is; of pairs, what their loss is made of.
     var loss: RowLoss {
         switch kind {
         case .maskedLanguage, .classify, .entities: .crossEntropy
         case .multiLabel: .binary
-        case .regress, .similarity: .squaredError
+        case .regress: .squaredError
+        case .similarity: isScored ? .squaredError : .crossEntropy
         }
     }
 }
@@ -171,10 +177,14 @@ final class TrainedModel {
     let parameters: [Parameter]
     /// The names of those that are not trained.
     let frozen: Set<String>
+    /// nil where the tasks' weights are given.
+    let learnedWeights: LearnedTaskWeights?
 
-    init(_ start: StartingModel, _ tasks: [(kind: TrainingKind, labels: [String])], _ settings: TrainingSettings)
-        throws
-    {
+    /// - Parameter tasks: of each its kind, the names of its labels, and whether its pairs have scores.
+    init(
+        _ start: StartingModel, _ tasks: [(kind: TrainingKind, labels: [String], isScored: Bool)],
+        _ settings: TrainingSettings
+    ) throws {
         self.start = start
         let encoder = try ParameterTree(start.configuration).parameters
         let encoderNames = Set(encoder.map(\.name))
@@ -194,7 +204,8 @@ final class TrainedModel {
             made.append(
                 TrainedTask(
                     kind: task.kind, weight: settings.taskWeights.isEmpty ? 1 : settings.taskWeights[number],
-                    labels: task.labels, config: config, head: head, pooling: try Self.pooling(start.folder)))
+                    labels: task.labels, isScored: task.isScored, config: config, head: head,
+                    pooling: task.kind == .similarity ? try Self.pooling(start.folder) : .mean))
             for parameter in head where !encoderNames.contains(parameter.name) {
                 all.append(
                     Parameter(
@@ -203,6 +214,10 @@ final class TrainedModel {
             }
         }
         self.tasks = made
+        learnedWeights = settings.learnsTaskWeights ? LearnedTaskWeights(made.map(\.loss)) : nil
+        if learnedWeights != nil {
+            all.append(Parameter(name: LearnedTaskWeights.parameterName, shape: [made.count]))
+        }
         parameters = all
         let frozen = try Self.frozen(encoder.map(\.name), start.configuration, settings)
         self.frozen = frozen
@@ -225,17 +240,32 @@ final class TrainedModel {
     }
 
     /// How the vectors of a model are pooled: as its files say, the mean where they do not.
+    /// - Throws: `JobError` where something behind the transformer takes part in vectors that is not trained.
     private static func pooling(_ folder: ModelFolder?) throws -> PoolingMode {
-        for module in folder?.modules ?? [] {
-            if case .pooling(let modes, _) = module, let mode = modes.first {
-                guard modes.count == 1 else {
-                    throw JobError(
-                        .badInput, "similarity trains vectors of one pooling, and this model has \(modes.count)")
-                }
-                return mode
+        guard let folder, let modules = folder.modules else { return .mean }
+        func refuse(_ what: String) -> JobError {
+            JobError(
+                .badInput,
+                "\(folder.path)/modules.json: similarity trains the transformer behind one pooling, and this model has \(what); begin with a model that has none"
+            )
+        }
+        var mode: PoolingMode?
+        for module in modules {
+            switch module {
+            case .pooling(let modes, _):
+                guard modes.count == 1 else { throw refuse("\(modes.count) poolings side by side") }
+                mode = modes.first
+            case .dense(let dense, let ofTokens):
+                throw refuse("a Dense over \(ofTokens ? "tokens" : "vectors"), \(dense.folder)")
+            case .layerNorm(let place, _): throw refuse("a LayerNorm over vectors, \(place)")
+            case .normalize(ofTokens: true): throw refuse("a Normalize over tokens")
+            case .other(let type): throw refuse("a module \(type)")
+            // A cosine does not see the length of a vector.
+            case .normalize(ofTokens: false), .passive: break
             }
         }
-        return .mean
+        guard let mode else { throw refuse("none") }
+        return mode
     }
 
     /// The parameters that are not trained.
@@ -254,6 +284,22 @@ final class TrainedModel {
                 }
                 return settings.frozenLayers.contains(layer)
             })
+    }
+
+    /// The numbers that learned weights of the tasks come from, as the masters have them, and where they are in the vector
+    /// of parameters; nil where weights are given.
+    var logVariances: (values: [Float], range: Range<Int>)? {
+        guard learnedWeights != nil, let entry = blocks.entry(LearnedTaskWeights.parameterName) else { return nil }
+        return (
+            Array(UnsafeBufferPointer(start: masters.floats + entry.range.lowerBound, count: entry.range.count)),
+            entry.range
+        )
+    }
+
+    /// What each task's loss is multiplied by as the masters are.
+    func weights(_ kernels: KernelSet) -> [Double] {
+        guard let learnedWeights, let logVariances else { return tasks.map(\.weight) }
+        return learnedWeights.weights(logVariances: logVariances.values, kernels: kernels)
     }
 
     /// The encoder of the masters as they are.
