@@ -11,7 +11,7 @@ import Tiles
 ///
 /// - with `probability`: embeddings, behind their norm where that stands before the projection, and what each of a block's
 ///   two dense ways gives, bias included, before it meets the residual;
-/// - with `attention`: attention weights, behind the softmax (``WeightDropout``);
+/// - with `attention`: attention weights, behind the softmax (`WeightDropout`);
 /// - with `head`: what the last layer of a head of labels reads, and where transformers has it also the states that such a
 ///   head begins with. A language model's head drops nothing.
 public struct Dropout: Sendable, Hashable {

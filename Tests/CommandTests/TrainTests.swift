@@ -329,11 +329,10 @@ import Transformers
         }
         // What stands behind the pooling of a folder and is not trained.
         for (name, words) in [
-            ("dense", "2_Dense"), ("dense-residual-norm", "2_Dense"), ("two-poolings", "2 poolings"),
+            ("dense-residual-norm", "2 poolings"), ("two-poolings", "3 poolings"),
             ("colbert", "1_Dense"), ("unknown-module", "module"),
         ] {
-            let model = URL(fileURLWithPath: #filePath).deletingLastPathComponent()
-                .appendingPathComponent("Goldens/folders/\(name)/model").path
+            let model = golden(name)
             let run = try CommandRun.annulus([
                 "train", "-m", model, "-o", file("refused"), "--task", "similarity:\(file("pairs.jsonl"))", "--quiet",
                 "--max-steps", "1",
@@ -350,6 +349,68 @@ import Transformers
             ],
             environment: ["ANNULUS_MEMORY_GIB": "0.0001"])
         #expect(much.status == 71 && much.errors.contains("--batch-tokens"), "\(much.errors)")
+    }
+
+    /// A folder of sentence-transformers.
+    private func golden(_ name: String) -> String {
+        URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+            .appendingPathComponent("Goldens/folders/\(name)/model").path
+    }
+
+    /// A Dense behind pooling learns with the transformer, on any ranks to the same bytes, and the folder gives its vectors.
+    @Test func modulesBehindPoolingAreTrained() throws {
+        let options = [
+            "-m", golden("dense"), "--task", "similarity:\(file("pairs.jsonl"))", "--eval",
+            "similarity:\(file("pairs.jsonl"))", "--learning-rate", "0.003", "--batch-tokens", "200", "--max-steps",
+            "12",
+            "--logging-steps", "4", "--quiet",
+        ]
+        let module = "/2_Dense/model.safetensors"
+        func bytes(_ path: String) throws -> Data { try Data(contentsOf: URL(fileURLWithPath: path)) }
+        for (spread, output) in [
+            (Spread.alone, "dense"), (.virtual(3), "dense-3"), (.mpirun(2), "dense-mpi"),
+        ] {
+            let run = try CommandRun.annulus(["train", "-o", file(output)] + options, spread)
+            #expect(run.status == 0, "\(spread): \(run.errors)")
+            #expect(try weights(output) == weights("dense"), "\(spread)")
+            #expect(try bytes(file(output) + module) == bytes(file("dense") + module), "\(spread)")
+            #expect(try losses(output) == losses("dense"), "\(spread)")
+        }
+        let found = try losses("dense")
+        #expect(found.count == 3 && found[2] < found[0], "\(found)")
+        let (before, after) = (
+            try TensorFile(path: golden("dense") + module), try TensorFile(path: file("dense") + module)
+        )
+        for name in ["linear.weight", "linear.bias"] {
+            let (one, other) = (try before.readFloat32(name), try after.readFloat32(name))
+            #expect(one.count == other.count && one != other, "\(name)")
+        }
+        // The rest of the folder is as it was, and vectors come of it, other ones.
+        for name in ["/modules.json", "/1_Pooling/config.json", "/2_Dense/config.json"] {
+            #expect(
+                try JSON.load(path: golden("dense") + name) == JSON.load(path: file("dense") + name), "\(name)")
+        }
+        let vectors = try [golden("dense"), file("dense")].map { model in
+            let run = try CommandRun.annulus(["embed", "-m", model, "--quiet"], input: "the quick brown fox\n")
+            #expect(run.status == 0, "\(run.errors)")
+            return run.output
+        }
+        #expect(vectors[0] != vectors[1] && !vectors[1].isEmpty)
+    }
+
+    /// A transformer in a folder of its own, and its pooling, are those of the folder that is made.
+    @Test func foldersOfTheOldLayoutKeepTheirPooling() throws {
+        let run = try CommandRun.annulus([
+            "train", "-o", file("old"), "-m", golden("old-layout"), "--task", "similarity:\(file("pairs.jsonl"))",
+            "--max-steps", "1", "--learning-rate", "0", "--quiet",
+        ])
+        #expect(run.status == 0, "\(run.errors)")
+        let vectors = try [golden("old-layout"), file("old")].map { model in
+            let run = try CommandRun.annulus(["embed", "-m", model, "--quiet"], input: "the quick brown fox\n")
+            #expect(run.status == 0, "\(run.errors)")
+            return run.output
+        }
+        #expect(vectors[0] == vectors[1] && !vectors[1].isEmpty)
     }
 
     @Test func whatIsFrozenStays() throws {

@@ -10,9 +10,9 @@ import Testing
 import Tiles
 import Transformers
 
-/// A checkpoint of which one parameter is moved.
-private struct MovedCheckpoint: ParameterSource {
-    let checkpoint: Checkpoint
+/// Parameters of which one is moved.
+struct ShiftedParameters: ParameterSource {
+    let checkpoint: any ParameterSource
     let moved: String
     let movement: [Float]
 
@@ -72,7 +72,7 @@ private struct MovedCheckpoint: ParameterSource {
             guard norm > 1e-2 else { continue }
             let step = Float(2e-3 / norm)
             func moved(_ sign: Float) throws -> Double {
-                let source = MovedCheckpoint(
+                let source = ShiftedParameters(
                     checkpoint: checkpoint, moved: parameter, movement: gradient.map { sign * step * $0 })
                 return try loss(Encoder(configuration, parameters: source, trains: true, kernels: .best))
             }
@@ -137,7 +137,7 @@ private struct MovedCheckpoint: ParameterSource {
             guard norm > 1e-2 else { continue }
             let step = Float(2e-3 / norm)
             func moved(_ sign: Float) throws -> Double {
-                let source = MovedCheckpoint(
+                let source = ShiftedParameters(
                     checkpoint: checkpoint, moved: parameter, movement: gradient.map { sign * step * $0 })
                 return try result(source, task, checkpoint, dropout).loss
             }

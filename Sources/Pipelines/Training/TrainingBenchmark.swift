@@ -66,6 +66,11 @@ package final class TrainingBenchmark {
         step += 1
     }
 
+    /// The bytes that a rank is told to take.
+    package func predictedBytes(_ session: Session) -> Double {
+        model.trainingBytes(tokens: lengths.reduce(0, +), session)
+    }
+
     /// The weights as they are.
     package var weights: UnsafeRawBufferPointer {
         UnsafeRawBufferPointer(start: model.masters.floats, count: 4 * model.blocks.count)

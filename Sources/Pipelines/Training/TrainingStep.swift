@@ -287,11 +287,12 @@ private final class MicroBatch {
         let (spans, sequences) = spans(number)
         if spans.isEmpty { return }
         let mine = try encoderRun.pool(spans, mode: task.pooling, transport: session.transport)
-        let width = encoderRun.encoder.configuration.hiddenSize
+        let head = heads[number]
+        let width = head?.outputs ?? encoderRun.encoder.configuration.hiddenSize
         var message = Message()
         for (span, vector) in mine {
             message.write(span)
-            message.write(vector)
+            message.write(head?.logits(rows: 1, vector) ?? vector)
         }
         let pairs = targets[number].count
         var vectors = PairVectors(
@@ -320,10 +321,16 @@ private final class MicroBatch {
         let (mean, gradients) = loss.differentiate(
             vectors, weight: weights[number], threads: session.threads, kernels: session.kernels)
         pairLosses[number] = mean
-        let changes = mine.map { span, _ -> (span: Int, gradient: [Float]) in
+        func change(_ span: Int) -> [Float] {
             let sequence = documents[sequences[span]]
             let place = sequence.example * width..<(sequence.example + 1) * width
-            return (span, Array((sequence.text == 0 ? gradients.first : gradients.second)[place]))
+            return Array((sequence.text == 0 ? gradients.first : gradients.second)[place])
+        }
+        var changes = mine.map { span, _ in (span: span, gradient: change(span)) }
+        if let head, let ofHead = headGradients[number] {
+            changes = encoderRun.backward(head, vectors: mine, of: spans, into: ofHead, step: step) { span, vector in
+                vector.update(from: change(span), count: width)
+            }
         }
         try encoderRun.backward(
             throughPooling: spans, mode: task.pooling, gradients: changes, transport: session.transport)
