@@ -16,7 +16,7 @@ extension OperationShape {
 }
 
 extension TileOperation {
-    /// softmax(QKᵀ·scale + bias)V. A ``TileCall/attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:)`` says
+    /// softmax(QKᵀ·scale + bias)V. A ``TileCall/attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:dropout:)`` says
     /// of what.
     /// - Parameters:
     ///   - heads: the heads of queries, keys and values, and their widths.
@@ -46,13 +46,14 @@ extension TileCall {
     ///     all has −∞.
     ///   - rowSum: where ℓ goes, likewise. A row that sees nothing at all has 0.
     ///   - contents: what the relative positions of the modifiers are to this attention, where there are any.
+    ///   - dropout: what is dropped of the weights, if anything; keys and values are float32 then.
     public static func attend(
         queries: HeadRows, scale: Float, output: HeadRows, logSumExp: HeadRows? = nil, rowMax: HeadRows? = nil,
-        rowSum: HeadRows? = nil,
-        contents: PositionContents? = nil
+        rowSum: HeadRows? = nil, contents: PositionContents? = nil, dropout: WeightDropout? = nil
     ) -> TileCall {
         TileCall(
-            scale: scale, contents: contents, rowOperands: [queries], rowResults: [output, logSumExp, rowMax, rowSum])
+            scale: scale, contents: contents, dropout: dropout, rowOperands: [queries],
+            rowResults: [output, logSumExp, rowMax, rowSum])
     }
 }
 
@@ -60,6 +61,8 @@ extension TileCall {
 final class AttendWorker: TileWorker {
     let scores: TileScores
     let kernels: KernelSet
+    /// What is dropped of the loaded rows' weights.
+    private var dropout: TileDropout?
 
     init(heads: HeadShape, element: ElementKind, mask: Mask, modifiers: ScoreModifiers, kernels: KernelSet) {
         scores = TileScores(heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
@@ -68,12 +71,14 @@ final class AttendWorker: TileWorker {
 
     override func load(_ rows: TileRows, of call: TileCall) {
         scores.load(rows.planes[0], rows: rows.count, head: rows.head, of: call)
+        dropout = call.dropout.map { TileDropout($0, head: rows.head, kernels: kernels) }
+        precondition(dropout == nil || scores.layout.element == .float32, "weights that are dropped are float32")
     }
 
     override func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
         guard let partial = rows.map({ PartialAttention($0) }) else { return }
         let keys = pair.keys.count
-        if pair.isWhole, scores.modifiers.leavesScores, keys == pair.capacity {
+        if pair.isWhole, scores.modifiers.leavesScores, keys == pair.capacity, dropout == nil {
             scores.arithmetic.attend(
                 scores.queries.pointer, tile: pair.columns, next: pair.next ?? pair.columns, keys: keys,
                 scale: scores.scale, into: partial,
@@ -85,6 +90,9 @@ final class AttendWorker: TileWorker {
                 scores.buffer.pointer, stride: TileScores.stride, rows: strip.rows, keys: keys, bits: strip.bits,
                 words: TileMask.wordsPerRow,
                 scale: scores.scale, rowMax: partial.rowMax + strip.row, rowSum: partial.rowSum + strip.row)
+            dropout?.apply(
+                pair, rows: strip.row..<strip.row + strip.rows, keys: 0..<keys, scores.buffer.pointer,
+                stride: TileScores.stride)
             weigh(strip, pair, keys: keys, into: partial)
         }
     }

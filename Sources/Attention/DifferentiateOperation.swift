@@ -32,10 +32,12 @@ extension TileOperation {
     /// dS is further multiplied by the cap's slope 1 − (s/C)². A unit recomputes S and makes five products. Rows and keys that
     /// meet nothing get zeros. A NaN reaches the rows and keys that meet it, and no others.
     ///
+    /// Where weights were dropped, f being what they were multiplied by, dV = (f∘P)ᵀ·dO and dS = P∘(f∘(dO·Vᵀ) − D).
+    ///
     /// In bfloat16 storage scores are those of the forward pass; K and V are widened for the other products, and P, dS and all
     /// sums are float32: nothing else rounds.
     ///
-    /// A ``TileCall/differentiate(queries:scale:outputGradient:rowMax:rowSum:outputDots:queryGradient:keyGradient:valueGradient:biasGradients:)``
+    /// A ``TileCall/differentiate(queries:scale:outputGradient:rowMax:rowSum:outputDots:queryGradient:keyGradient:valueGradient:biasGradients:dropout:)``
     /// says of what; mask and modifiers are those of the attention.
     /// - Precondition: the modifiers have no relative positions, whose gradients are not computed.
     public static func differentiate(
@@ -70,13 +72,14 @@ extension TileCall {
     ///   - valueGradient: where dV goes, likewise.
     ///   - biasGradients: where the gradients of relative biases go: for each of this rank's query tiles a row of the table's
     ///     columns, Σ over the tile's rows of P∘(dO·Vᵀ − D) at each distance.
+    ///   - dropout: what was dropped of the weights.
     public static func differentiate(
         queries: HeadRows, scale: Float, outputGradient: HeadRows, rowMax: HeadRows, rowSum: HeadRows,
         outputDots: HeadRows, queryGradient: HeadRows, keyGradient: HeadRows, valueGradient: HeadRows,
-        biasGradients: HeadRows? = nil
+        biasGradients: HeadRows? = nil, dropout: WeightDropout? = nil
     ) -> TileCall {
         TileCall(
-            scale: scale, rowOperands: [queries, outputGradient, rowMax, rowSum, outputDots],
+            scale: scale, dropout: dropout, rowOperands: [queries, outputGradient, rowMax, rowSum, outputDots],
             rowResults: [queryGradient], tileResults: biasGradients, columnResults: [keyGradient, valueGradient])
     }
 }
@@ -113,6 +116,7 @@ private final class DifferentiateWorker: TileWorker {
     private static let groupRows = 6
 
     private let heads: HeadShape
+    private let kernelSet: KernelSet
     private let kernels: annulus_kernels
     private let gradientKernels: annulus_gradient_kernels
     private let scores: TileScores
@@ -126,6 +130,8 @@ private final class DifferentiateWorker: TileWorker {
     private let gradientPanels: AlignedBuffer
     /// Rows above which nothing stands, whatever they see: all their scores are −∞.
     private var blindRows: [Int] = []
+    /// What was dropped of their weights.
+    private var dropout: TileDropout?
 
     // Of the loaded columns: K and V widened, where they are not float32; for each panel of keys, V transposed and rows of K.
     private let widened: AlignedBuffer
@@ -151,6 +157,7 @@ private final class DifferentiateWorker: TileWorker {
 
     init(heads: HeadShape, element: ElementKind, mask: Mask, modifiers: ScoreModifiers, kernels: KernelSet) {
         self.heads = heads
+        kernelSet = kernels
         self.kernels = kernels.functions
         gradientKernels = kernels.gradientFunctions
         scores = TileScores(heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
@@ -169,6 +176,8 @@ private final class DifferentiateWorker: TileWorker {
 
     override func load(_ rows: TileRows, of call: TileCall) {
         scores.load(rows.planes[0], rows: rows.count, head: rows.head, of: call)
+        dropout = call.dropout.map { TileDropout($0, head: rows.head, kernels: kernelSet) }
+        precondition(dropout == nil || layout.element == .float32, "weights that are dropped are float32")
         let (queries, gradients) = (rows.planes[0], rows.planes[1])
         let (maxima, sums, products) = (rows.planes[2], rows.planes[3], rows.planes[4])
         blindRows.removeAll(keepingCapacity: true)
@@ -295,9 +304,12 @@ private final class DifferentiateWorker: TileWorker {
                 valueColumns.pointer + key * heads.valueDimension + channel * columns, channels, columns, columns,
                 products, width, Int32(channel > 0 ? ANNULUS_CONTINUE : ANNULUS_START))
         }
+        dropout?.apply(pair, rows: run.rows, keys: key..<key + keys, products, stride: width)
         gradientKernels.differentiate_rows(
             scored, width, products, width, rows, keys, rowBits, 1, scores.arithmetic.steps(scale: scores.scale),
             rowMax.pointer + first, dots.pointer + first, scored, width, products, width)
+        // What V meets; dS is of all weights.
+        dropout?.apply(pair, rows: run.rows, keys: key..<key + keys, scored, stride: width)
         if let reach = scores.modifiers.relativeBias?.reach {
             gradientKernels.add_diagonals(
                 products, width, rows, keys, pair.distance + key - first, reach, biases)

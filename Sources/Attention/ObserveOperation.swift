@@ -113,7 +113,7 @@ private struct PartialStatistics {
 extension TileCall {
     /// - Parameters:
     ///   - queries: this rank's query rows, unscaled; see
-    ///     ``attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:)``, as for all but the statistics.
+    ///     ``attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:dropout:)``, as for all but the statistics.
     ///   - scale: what scores are multiplied by.
     ///   - output: where O/ℓ goes; may be the memory of `queries`.
     ///   - logSumExp: where m + ln ℓ goes, if anywhere.

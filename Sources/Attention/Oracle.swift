@@ -130,6 +130,8 @@ public enum Oracle {
     ///   - head: which entries of the modifiers' lists apply.
     ///   - element: what the computation that is bounded stores its operands in; the definition rounds none.
     ///   - wire: what that computation rounds keys and values to beforehand, if not to `element`.
+    ///   - dropout: what is dropped of the weights, if anything.
+    ///   - sequence: the place of queries and keys in the batch, by which weights are dropped.
     ///
     /// The bound follows the standard model of floating-point arithmetic (Higham, *Accuracy and
     /// Stability of Numerical Algorithms*, §3.1), with u = 2⁻²⁴:
@@ -139,14 +141,15 @@ public enum Oracle {
     /// sums of n terms add γ(n). In bfloat16 a score is further off by what the rounding of its q and k makes of it,
     /// with
     /// |q̂ − q| ≤ 2⁻⁸|q| + 2⁻¹²⁶ taken as it really is, and a term wⱼvⱼ by the factor 1 + 2⁻⁸ of the rounded weight and by
-    /// |v̂ⱼ − vⱼ|. The quotient then differs by (Σ wⱼηⱼ|vⱼ| + |o|·Σ wⱼηⱼ) / (1 − Σ wⱼηⱼ).
+    /// |v̂ⱼ − vⱼ|. The quotient then differs by (Σ wⱼηⱼ|vⱼ| + |o|·Σ wⱼηⱼ) / (1 − Σ wⱼηⱼ). What dropout leaves of a weight
+    /// is rounded once more.
     public static func attend(
         queries: [Float], keys: [Float], values: [Float],
         headDimension: Int, valueDimension: Int, shape: SequenceShape, mask: Mask, scale: Double,
         modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0, element: ElementKind = .float32,
-        wire: ElementKind? = nil
+        wire: ElementKind? = nil, dropout: WeightDropout? = nil, sequence: Int = 0
     ) -> Result {
-        let weightUnit = element == .bfloat16 ? 0x1p-8 : 0
+        let weightUnit = element == .bfloat16 ? 0x1p-8 : dropout == nil ? 0 : unit
         let valueErrors = roundingErrors(values, wire ?? element)
         let definition = definition(queries, keys, headDimension, shape, mask, scale, modifiers, head, element, wire)
         let smallest = definition.smallest
@@ -167,15 +170,18 @@ public enum Oracle {
             let (top, sum, eta) = (statistics.top, statistics.sum, statistics.eta)
             result.logSumExp[row] = statistics.logSumExp
             result.logSumExpBound[row] = statistics.logSumExpBound
+            let kept = visible.map { key in
+                dropout.map { Double($0.factor(sequence: sequence, head: head, query: row, key: key)) } ?? 1
+            }
             for column in 0..<valueDimension {
                 var total = 0.0
                 var error = 0.0
                 for (j, key) in visible.enumerated() {
                     let value = Double(values[key * valueDimension + column])
-                    total += exp(scores[j] - top) * value
-                    let weight = exp(scores[j] - top)
-                    let rounded =
-                        statistics.weightErrors[j] + weightUnit * (weight + statistics.weightErrors[j]) + 0x1p-125
+                    let weight = kept[j] * exp(scores[j] - top)
+                    total += weight * value
+                    let weightError = kept[j] * statistics.weightErrors[j]
+                    let rounded = weightError + weightUnit * (weight + weightError) + (1 + kept[j]) * 0x1p-125
                     error +=
                         rounded * abs(value) + (weight + rounded) * valueErrors[key * valueDimension + column] + 2
                         * smallest

@@ -41,11 +41,12 @@ extension Oracle {
     /// Σ|dO|·(bound of O) and γ(dv + 4)·Σ|dO||O|; so gᵢⱼ = pᵢⱼ·(dPᵢⱼ − Dᵢ) by
     /// δp·(|dP − D| + δdP + δD) + p·(δdP + δD) + 3u·p·|dP − D|. A cap's slope 1 − (s/C)² is off by 2·(δs/C + 6u) + 4u. The sums
     /// of n terms over a tile and L levels of a tree add γ(n + L + 2) of the sum of their magnitudes, the scale one rounding more.
+    /// Where weights are dropped, p goes into dV and dP into g times what they are multiplied by, each rounded once more.
     public static func differentiate(
         queries: [Float], keys: [Float], values: [Float], outputGradients: [Float],
         headDimension: Int, valueDimension: Int, shape: SequenceShape, mask: Mask, scale: Double,
         modifiers: ScoreModifiers = ScoreModifiers(), head: Int = 0, element: ElementKind = .float32,
-        wire: ElementKind? = nil
+        wire: ElementKind? = nil, dropout: WeightDropout? = nil, sequence: Int = 0
     ) -> Gradients {
         let definition = definition(
             queries, keys, headDimension, shape, mask, scale, modifiers, head, element, wire)
@@ -53,7 +54,7 @@ extension Oracle {
             queries: queries, keys: keys, values: values, headDimension: headDimension,
             valueDimension: valueDimension,
             shape: shape, mask: mask, scale: scale, modifiers: modifiers, head: head, element: element,
-            wire: wire)
+            wire: wire, dropout: dropout, sequence: sequence)
         let valueErrors = roundingErrors(values, wire ?? element)
         let reach = modifiers.relativeBias?.reach ?? 0
         let (ofQueries, ofKeys, ofValues) = (
@@ -91,6 +92,9 @@ extension Oracle {
                     scoreErrors[j] + statistics.logSumExpBound + (2 * abs(scores[j] - statistics.top) + 12)
                     * unit
                 let weightBound = weight * expm1(exponent) + 0x1p-125 / statistics.sum
+                let kept = dropout.map { Double($0.factor(sequence: sequence, head: head, query: row, key: key)) } ?? 1
+                let (keptWeight, rounding) = (kept * weight, dropout == nil ? 0 : unit)
+                let keptWeightBound = kept * weightBound * (1 + rounding) + keptWeight * rounding
                 var (product, productBound) = (0.0, 0.0)
                 for column in 0..<valueDimension {
                     let (gradient, value) = (
@@ -100,8 +104,10 @@ extension Oracle {
                     product += gradient * value
                     productBound += abs(gradient) * (overValues * (abs(value) + error) + error)
                     let place = key * valueDimension + column
-                    ofValues.add(weight * gradient, bound: weightBound * abs(gradient), at: place)
+                    ofValues.add(keptWeight * gradient, bound: keptWeightBound * abs(gradient), at: place)
                 }
+                productBound = kept * productBound * (1 + rounding) + kept * abs(product) * rounding
+                product *= kept
                 let (difference, differenceBound) = (abs(product - dot), productBound + dotBound)
                 var gradient = weight * (product - dot)
                 var bound =

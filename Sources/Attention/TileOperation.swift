@@ -103,6 +103,8 @@ public struct TileCall {
     public var scale: Float
     /// What the relative positions of the score modifiers are to this call, where there are any.
     public var contents: PositionContents?
+    /// What is dropped of the weights, if anything.
+    public var dropout: WeightDropout?
     /// This rank's row operands, a plane each.
     public var rowOperands: [HeadRows]
     /// Where whole results of this rank's rows go, by the operation's own count; nil: nowhere.
@@ -115,16 +117,18 @@ public struct TileCall {
     /// - Parameters:
     ///   - scale: what scores are multiplied by, 1/√d as a rule.
     ///   - contents: what the relative positions of the score modifiers are to this call, where there are any.
+    ///   - dropout: what is dropped of the weights, if anything.
     ///   - rowOperands: a plane for each of the operation's.
     ///   - rowResults: an entry for each row result that the operation writes, nil where it is not wanted.
     ///   - tileResults: where what query tiles get goes, a row for each of this rank's.
     ///   - columnResults: an entry for each column result that it writes, likewise.
     public init(
-        scale: Float, contents: PositionContents? = nil, rowOperands: [HeadRows], rowResults: [HeadRows?] = [],
-        tileResults: HeadRows? = nil, columnResults: [HeadRows?] = []
+        scale: Float, contents: PositionContents? = nil, dropout: WeightDropout? = nil, rowOperands: [HeadRows],
+        rowResults: [HeadRows?] = [], tileResults: HeadRows? = nil, columnResults: [HeadRows?] = []
     ) {
         self.scale = scale
         self.contents = contents
+        self.dropout = dropout
         self.rowOperands = rowOperands
         self.rowResults = rowResults
         self.tileResults = tileResults
@@ -155,6 +159,8 @@ package struct TilePair {
     package let keyTile: Int
     /// The sequence of both; tiles are counted in it.
     package let sequence: SequenceShape
+    /// The sequence's place in the batch.
+    package let number: Int
     /// Whether every row sees every key; where not, the mask is looked at pair by pair.
     package let isWhole: Bool
     package let columns: UnsafePointer<Float>
@@ -164,13 +170,14 @@ package struct TilePair {
     package let next: UnsafePointer<Float>?
 
     package init(
-        queryTile: Int, keyTile: Int, in sequence: SequenceShape, isWhole: Bool, columns: UnsafePointer<Float>,
-        capacity: Int,
+        queryTile: Int, keyTile: Int, in sequence: SequenceShape, number: Int = 0, isWhole: Bool,
+        columns: UnsafePointer<Float>, capacity: Int,
         next: UnsafePointer<Float>? = nil
     ) {
         self.queryTile = queryTile
         self.keyTile = keyTile
         self.sequence = sequence
+        self.number = number
         self.isWhole = isWhole
         self.columns = columns
         self.capacity = capacity

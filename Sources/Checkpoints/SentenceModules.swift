@@ -16,6 +16,19 @@ public enum SentenceModule: Sendable {
     case passive(type: String)
     /// One that cannot be computed here, by its type: vectors are refused, and what needs none of them runs.
     case other(type: String)
+
+    /// What a module's folder is called in the model's.
+    /// - Parameter folder: as a path.
+    public static func name(_ folder: String) -> String { folder.split(separator: "/").last.map(String.init) ?? folder }
+
+    /// The folder of its weights, where it has any.
+    public var weights: String? {
+        switch self {
+        case .dense(let dense, _): dense.folder
+        case .layerNorm(let folder, _): folder
+        case .pooling, .normalize, .passive, .other: nil
+        }
+    }
 }
 
 /// A dense layer of sentence-transformers: y = f(W·x + b), and with a residual f(W·x + b) + R·x.

@@ -12,6 +12,9 @@ import Tiles
 public final class DifferentiableAttention {
     /// Packed keys and values, with the executors of both passes.
     public let setup: AttentionSetup
+    /// What both passes drop of the weights, if anything; keys and values are float32 then. Not to be changed between
+    /// `attend` and `differentiate`.
+    public var dropout: WeightDropout?
     private let heads: HeadShape
     private let modifiers: ScoreModifiers
     private let transport: any Transport
@@ -77,7 +80,7 @@ public final class DifferentiableAttention {
         try setup.executors[0].run(
             .attend(
                 queries: queries, scale: scale, output: output, logSumExp: perRow(self.logSumExp),
-                rowMax: perRow(rowMax), rowSum: perRow(rowSum)),
+                rowMax: perRow(rowMax), rowSum: perRow(rowSum), dropout: dropout),
             on: setup.keyValues)
         guard let logSumExp else { return }
         for head in 0..<heads.queryHeads {
@@ -135,7 +138,8 @@ public final class DifferentiableAttention {
                 rowSum: perRow(rowSum), outputDots: perRow(dots), queryGradient: gradients.queries,
                 keyGradient: gradients.keys, valueGradient: gradients.values,
                 biasGradients: width > 0
-                    ? HeadRows(biases, tokenStride: heads.queryHeads * width, headStride: width) : nil),
+                    ? HeadRows(biases, tokenStride: heads.queryHeads * width, headStride: width) : nil,
+                dropout: dropout),
             on: setup.keyValues)
         var result = ModifierGradients()
         if let sinks = modifiers.sinks {

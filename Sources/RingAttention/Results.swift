@@ -11,6 +11,8 @@ struct SideTile {
     /// Its number in the batch.
     let number: Int
     let sequence: SequenceShape
+    /// The sequence's place in the batch.
+    let sequenceNumber: Int
     /// Its index in its sequence.
     let index: Int
     /// The number that the first tile of the other side's sequence has in the batch.
@@ -36,7 +38,7 @@ struct SideTile {
         let count = problem.queries.numbering.tokens(of: number).count
         let visible = problem.visibleTiles(queryTile: number)
         return SideTile(
-            number: number, sequence: problem.shapes[sequence],
+            number: number, sequence: problem.shapes[sequence], sequenceNumber: sequence,
             index: number - problem.queries.numbering.firstTile[sequence],
             firstOther: first,
             count: count, own: firstRow.map { $0..<$0 + count }, place: place, meets: visible,
@@ -50,7 +52,7 @@ struct SideTile {
         let count = problem.keys.numbering.tokens(of: number).count
         let readers = plan.readers[number]
         return SideTile(
-            number: number, sequence: problem.shapes[sequence],
+            number: number, sequence: problem.shapes[sequence], sequenceNumber: sequence,
             index: number - problem.keys.numbering.firstTile[sequence],
             firstOther: first,
             count: count, own: firstKey.map { $0..<$0 + count }, place: place,

@@ -123,7 +123,7 @@ public final class RingExecutor {
 
     /// Attends this rank's queries to all keys they see. Collective: every rank calls it.
     ///
-    /// More of the arguments is said at `TileCall.attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:)`.
+    /// More of the arguments is said at `TileCall.attend(queries:scale:output:logSumExp:rowMax:rowSum:contents:dropout:)`.
     /// - Parameters:
     ///   - queries: this rank's query rows, unscaled.
     ///   - keyValues: what they attend to, packed.

@@ -56,7 +56,7 @@ extension RingCall {
     private func pair(_ tile: SideTile, _ keyTile: Int, keyHead: Int, next: UnsafePointer<Float>? = nil) -> TilePair {
         TilePair(
             queryTile: tile.index, keyTile: keyTile - tile.firstOther, in: tile.sequence,
-            isWhole: tile.meets.all.contains(keyTile),
+            number: tile.sequenceNumber, isWhole: tile.meets.all.contains(keyTile),
             columns: columns.tile(keyTile, head: keyHead), capacity: problem.keys.numbering.capacity(of: keyTile),
             next: next)
     }

@@ -58,6 +58,16 @@ public struct CountedDraws: Sendable {
         Self.folded(Self.folded(state, UInt64(document)), UInt64(row))
     }
 
+    /// The state of a row whose channels are counted from another one on, so that this one's bits come first.
+    /// - Parameters:
+    ///   - document: its number in the corpus.
+    ///   - row: the token's place in it.
+    ///   - channel: the first one, an even number.
+    public func state(document: Int, row: Int, from channel: Int) -> UInt64 {
+        precondition(channel % 2 == 0, "two channels share a number")
+        return state(document: document, row: row) &+ UInt64(channel / 2) &* Stride.number
+    }
+
     /// 32 random bits of a channel.
     public func bits(document: Int, row: Int, channel: Int) -> UInt32 {
         let number = mixed(state(document: document, row: row) &+ UInt64(channel / 2 + 1) &* Stride.number)

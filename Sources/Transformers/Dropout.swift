@@ -1,17 +1,26 @@
-// Dropout: channels of rows set to zero at random, by a counter, while a model is trained.
+// Dropout: channels of rows, and attention weights, set to zero at random, by a counter, while a model is trained.
 
+import Attention
 import Matrices
 import Tiles
 
-/// With what probability values of rows are dropped in one step, and what the numbers are drawn for.
+/// With what probabilities values are dropped in one step, and what the numbers are drawn for.
 ///
 /// A value is zero where the 32 bits of its channel are below probability·2³², else it is multiplied by
-/// 1 / (1 − probability), rounded to float32 (Srivastava et al. 2014). Dropped are embeddings, behind their norm where
-/// that stands before the projection, and what each of a block's two dense ways gives, bias included, before it meets
-/// the residual.
+/// 1 / (1 − probability), rounded to float32 (Srivastava et al. 2014). Dropped are
+///
+/// - with `probability`: embeddings, behind their norm where that stands before the projection, and what each of a block's
+///   two dense ways gives, bias included, before it meets the residual;
+/// - with `attention`: attention weights, behind the softmax (`WeightDropout`);
+/// - with `head`: what the last layer of a head of labels reads, and where transformers has it also the states that such a
+///   head begins with. A language model's head drops nothing.
 public struct Dropout: Sendable, Hashable {
-    /// That of each value.
+    /// That of each value of embeddings and of the two ways of a block.
     public let probability: Double
+    /// That of each attention weight.
+    public let attention: Double
+    /// That of each value in the heads of labels.
+    public let head: Double
     /// The whole training's.
     public let seed: UInt64
     /// The step, counted from 0.
@@ -19,10 +28,50 @@ public struct Dropout: Sendable, Hashable {
     /// For each document of the batch its number in the corpus, which does not depend on the batch.
     public let documents: [Int]
 
-    /// - Precondition: the probability is in 0..<1.
-    public init(probability: Double, seed: UInt64, step: Int, documents: [Int]) {
-        precondition(probability >= 0 && probability < 1, "a probability below 1")
-        (self.probability, self.seed, self.step, self.documents) = (probability, seed, step, documents)
+    /// - Parameters:
+    ///   - probability: that of each value of embeddings and of the two ways of a block.
+    ///   - attention: that of each attention weight.
+    ///   - head: that of each value in the heads of labels.
+    ///   - seed: the whole training's.
+    ///   - step: the step, counted from 0.
+    ///   - documents: for each document of the batch its number in the corpus.
+    /// - Precondition: probabilities are in 0..<1.
+    public init(
+        probability: Double, attention: Double = 0, head: Double = 0, seed: UInt64, step: Int, documents: [Int]
+    ) {
+        precondition([probability, attention, head].allSatisfy { $0 >= 0 && $0 < 1 }, "probabilities below 1")
+        (self.probability, self.attention, self.head) = (probability, attention, head)
+        (self.seed, self.step, self.documents) = (seed, step, documents)
+    }
+
+    /// The same of some of the batch's documents alone.
+    /// - Parameter places: theirs in the batch.
+    public func of(_ places: Range<Int>) -> Dropout {
+        Dropout(
+            probability: probability, attention: attention, head: head, seed: seed, step: step,
+            documents: Array(documents[places]))
+    }
+
+    /// What is dropped of a layer's attention weights; nil where nothing is.
+    func weights(layer: Int) -> WeightDropout? {
+        attention == 0
+            ? nil
+            : WeightDropout(probability: attention, seed: seed, step: step, layer: layer, documents: documents)
+    }
+
+    /// Drops values of a row that a head reads, in place; so too of its gradient.
+    /// - Parameters:
+    ///   - place: which of the head's dropouts it is: 0 before the last layer, 1 at the states.
+    ///   - document: the document's place in the batch.
+    ///   - row: the token's place in its document, for a pooled vector the first it was pooled of.
+    ///   - x: (width)
+    func applyToHead(
+        _ place: Int, document: Int, row: Int, _ x: UnsafeMutablePointer<Float>, width: Int, kernels: KernelSet
+    ) {
+        let draws = CountedDraws(seed: seed, step: step, site: .head, layer: place)
+        kernels.gradientFunctions.drop_row(
+            width, x, draws.state(document: documents[document], row: row), CountedDraws.threshold(head),
+            Float(1 / (1 - head)))
     }
 
     /// Drops values of some rows, in place; so too of their gradients.
@@ -33,6 +82,7 @@ public struct Dropout: Sendable, Hashable {
         _ site: DrawSite, layer: Int, _ block: RowBlock, _ x: UnsafeMutablePointer<Float>, width: Int,
         kernels: KernelSet
     ) {
+        if probability == 0 { return }
         let draws = CountedDraws(seed: seed, step: step, site: site, layer: layer)
         let (threshold, factor) = (CountedDraws.threshold(probability), Float(1 / (1 - probability)))
         var row = x

@@ -125,7 +125,8 @@ extension EncoderRun {
                 queryGradient: rows(memory.queryGradient, heads: heads.queryHeads, width: width),
                 keyGradient: rows(memory.keyGradient, heads: heads.keyValueHeads, width: width),
                 valueGradient: rows(memory.valueGradient, heads: heads.keyValueHeads, width: valueWidth),
-                biasGradients: ofDistances.map { rows($0, heads: heads.queryHeads, width: distances) }),
+                biasGradients: ofDistances.map { rows($0, heads: heads.queryHeads, width: distances) },
+                dropout: tape.pass.dropout?.weights(layer: index)),
             on: attention.layer(pattern.kind).keyValues)
         guard let ofDistances, case .buckets(let count, let reach) = encoder.configuration.distanceBias,
             gradients.wants(encoder.distanceBiasSlots[index])

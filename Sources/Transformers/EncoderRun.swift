@@ -334,7 +334,8 @@ public final class EncoderRun {
             try executor.run(
                 .attend(
                     queries: from, scale: block.attention.scale, output: to,
-                    rowMax: tape.perRow(tape.rowMax[number - 1]), rowSum: tape.perRow(tape.rowSum[number - 1])),
+                    rowMax: tape.perRow(tape.rowMax[number - 1]), rowSum: tape.perRow(tape.rowSum[number - 1]),
+                    dropout: tape.pass.dropout?.weights(layer: number - 1)),
                 on: keyValues)
         } else {
             try executor.attend(

@@ -17,10 +17,19 @@ private struct HeadPass {
     let gradients: [AlignedBuffer]
     /// By step, for norms: (tiles, 2, width), the sums of each tile.
     let normSums: [AlignedBuffer?]
+    /// What is dropped, if anything.
+    let dropout: Dropout?
+    /// Of each row the document's place in the batch, and the token's in it.
+    let places: [(document: Int, row: Int)]
 
-    init(_ head: TaskHead, tiles: [Range<Int>], memory: BufferPool) {
+    init(
+        _ head: TaskHead, tiles: [Range<Int>], places: [(document: Int, row: Int)], dropout: Dropout?,
+        memory: BufferPool
+    ) {
         self.head = head
         self.tiles = tiles
+        self.places = places
+        self.dropout = dropout
         let rows = tiles.last?.upperBound ?? 0
         let widths = head.steps.widths
         values = widths.map { memory.buffer(count: rows * $0) }
@@ -44,6 +53,9 @@ private struct HeadPass {
                 y.update(from: x, count: count * widths[index])
                 activation.forward(
                     rows: count, columns: widths[index], y, stride: widths[index], bias: nil, kernels: kernels)
+            case .dropout(let place):
+                y.update(from: x, count: count * widths[index])
+                drop(place, rows: first..<first + count, y, width: widths[index], kernels: kernels)
             case .norm(let norm): norm.forward(rows: count, x, into: y, kernels: kernels)
             case .logistic, .normalize, .residual: preconditionFailure("no step of a task's head")
             }
@@ -59,6 +71,9 @@ private struct HeadPass {
             case .activation(let activation):
                 activation.backward(
                     rows: count, columns: widths[index], x, dy, into: dx, stride: widths[index], kernels: kernels)
+            case .dropout(let place):
+                dx.update(from: dy, count: count * widths[index])
+                drop(place, rows: first..<first + count, dx, width: widths[index], kernels: kernels)
             case .norm(let norm):
                 guard let sums = normSums[index] else { continue }
                 for tile in some {
@@ -74,6 +89,18 @@ private struct HeadPass {
         }
     }
 
+    /// Drops values of some rows, or of their gradients.
+    private func drop(
+        _ place: Int, rows: Range<Int>, _ x: UnsafeMutablePointer<Float>, width: Int, kernels: KernelSet
+    ) {
+        guard let dropout, dropout.head > 0 else { return }
+        for (number, row) in rows.enumerated() {
+            dropout.applyToHead(
+                place, document: places[row].document, row: places[row].row, x + number * width, width: width,
+                kernels: kernels)
+        }
+    }
+
     /// Puts the gradients of the steps' parameters where they belong.
     func putGradients(_ sums: TileSums, in gradients: Gradients) {
         for (index, step) in head.steps.steps.enumerated() {
@@ -84,7 +111,7 @@ private struct HeadPass {
                 dense.putGradients(self.gradients[index + 1].pointer, panels: panels, sums, in: gradients, offset: 0)
             case .norm(let norm):
                 if let leaves = normSums[index] { norm.putGradients(leaves, sums, in: gradients, offset: 0) }
-            case .dense, .activation, .logistic, .normalize, .residual: break
+            case .dense, .activation, .dropout, .logistic, .normalize, .residual: break
             }
         }
     }
@@ -138,6 +165,9 @@ extension EncoderRun {
         let rows = tiles.map { (tile: $0, rows: wanted($0)) }
         backward(
             head, leaves.numbers.enumerated().map { ($1, rows[$0].rows.count) }, leaves, into: gradients,
+            place: { tile, row in
+                (rows[tile].tile.sequence, rows[tile].tile.tokens.lowerBound + rows[tile].rows[row])
+            },
             read: { tile, row in
                 UnsafePointer(hidden.pointer + (rows[tile].tile.firstRow + rows[tile].rows[row]) * width)
             },
@@ -181,6 +211,10 @@ extension EncoderRun {
         }
         backward(
             head, leaves.numbers.enumerated().map { ($1, ofTiles[$0].count) }, leaves, into: gradients,
+            place: { tile, row in
+                let span = spans[vectors[ofTiles[tile][row]].span]
+                return (span.sequence, span.tokens.lowerBound)
+            },
             read: { tile, row in UnsafePointer(read.pointer + ofTiles[tile][row] * width) },
             loss: { tile, row, logits in loss(vectors[ofTiles[tile][row]].span, logits) },
             write: { tile, row, gradient in
@@ -198,10 +232,12 @@ extension EncoderRun {
 
     /// - Parameters:
     ///   - counts: for each of this rank's tiles its number in the step, and how many rows it has.
+    ///   - place: the document of a tile's row, and which token of it the row is.
     ///   - read: what a tile's row reads, by the places of tile and row.
     ///   - write: takes the gradient of that.
     private func backward(
         _ head: TaskHead, _ counts: [(number: Int, rows: Int)], _ leaves: StepLeaves, into gradients: Gradients,
+        place: (_ tile: Int, _ row: Int) -> (document: Int, row: Int),
         read: (_ tile: Int, _ row: Int) -> UnsafePointer<Float>,
         loss: (_ tile: Int, _ row: Int, _ logits: UnsafeMutablePointer<Float>) -> Void,
         write: (_ tile: Int, _ row: Int, _ gradient: UnsafePointer<Float>) -> Void
@@ -219,7 +255,10 @@ extension EncoderRun {
                 let first = tileRows.last?.upperBound ?? 0
                 tileRows.append(first..<first + counts[place].rows)
             }
-            let pass = HeadPass(head, tiles: tileRows, memory: memory)
+            let pass = HeadPass(
+                head, tiles: tileRows,
+                places: places.flatMap { tile in (0..<counts[tile].rows).map { place(tile, $0) } },
+                dropout: tape?.pass.dropout, memory: memory)
             // Whole tiles to each thread, many rows to each reading of the weights.
             var units: [Range<Int>] = []
             for tile in tileRows.indices {

@@ -8,6 +8,8 @@ struct RowSteps: Sendable {
     enum Step: Sendable {
         case dense(Dense)
         case activation(Activation)
+        /// Drops values while a head is trained, and leaves them otherwise; which of the head's dropouts it is.
+        case dropout(Int)
         /// 1 / (1 + e^(−x)) of each value.
         case logistic
         case norm(Norm)
@@ -36,7 +38,7 @@ struct RowSteps: Sendable {
             switch step {
             case .dense(let dense): dense.weight.outputs
             case .residual(let inside, _): outputs(of: inside, inputs: width)
-            case .activation, .logistic, .norm, .normalize: width
+            case .activation, .dropout, .logistic, .norm, .normalize: width
             }
         }
     }
@@ -61,6 +63,7 @@ struct RowSteps: Sendable {
                     guard let x = values.baseAddress else { return }
                     activation.forward(rows: rows, columns: width, x, stride: width, bias: nil, kernels: kernels)
                 }
+            case .dropout: break
             case .logistic: values = values.map(Transformers.logistic)
             case .norm(let norm):
                 values.withUnsafeMutableBufferPointer { values in

@@ -15,8 +15,8 @@ public enum Task: String, Sendable, CaseIterable {
 
 /// The head of a task: steps that go over rows of hidden states, each row by itself.
 public struct TaskHead: Sendable {
-    /// What the logits are for.
-    public let task: Task
+    /// What the logits are for; nil where they are vectors that are compared.
+    public let task: Task?
     /// Logits a row.
     public let outputs: Int
     /// What of a document's states the head of a sequence reads.
@@ -70,6 +70,8 @@ public struct TaskHead: Sendable {
                             kernels: kernels)))
                 width = next
             case .activation(let activation): steps.append(.activation(activation))
+            // Of no use where nothing is trained.
+            case .dropout(let place): if trains { steps.append(.dropout(place)) }
             case .norm(let name, let hasBias):
                 steps.append(.norm(try Norm(root[name], width: width, configuration, hasBias: hasBias)))
             case .decoder(let weight, let biasName):
@@ -98,6 +100,87 @@ public struct TaskHead: Sendable {
         gradientSlots = slots?.slots ?? []
     }
 
+    /// The modules of sentence-transformers that stand behind pooling, to be trained: dense layers and layer norms over vectors.
+    /// Each is called by its folder: `2_Dense.linear.weight`.
+    /// - Parameters:
+    ///   - modules: of a model's folder, all that follows its transformer; those that change no direction are passed over.
+    ///   - pooling: of what the first of them reads.
+    ///   - hidden: values of a state of the transformer.
+    ///   - path: names the list of modules in errors.
+    ///   - parameters: where the values come from.
+    ///   - storage: where the weights are put.
+    ///   - kernels: those that pack the weights and compute.
+    /// - Throws: `FileError` naming a module that is not trained, or does not fit what comes before it.
+    public init(
+        vectorsOf modules: [SentenceModule], pooling: PoolingMode, hidden: Int, path: String,
+        parameters: any ParameterSource, storage: WeightStorage = WeightStorage(), kernels: KernelSet
+    ) throws(FileError) {
+        let slots = GradientSlots()
+        let root = ParameterPath(source: parameters, storage: storage, slots: slots)
+        var steps: [RowSteps.Step] = []
+        var width = hidden
+        func refuse(_ what: String) -> FileError {
+            FileError(.malformed, path: path, "similarity does not train \(what); begin with a model that has none")
+        }
+        func fit(_ inputs: Int, _ folder: String) throws(FileError) {
+            guard inputs == width else {
+                throw FileError(
+                    .malformed, path: folder,
+                    "takes \(inputs) values, and what comes before it gives \(width); fetch the folder again")
+            }
+        }
+        var isPooled = false
+        for module in modules {
+            storage.beginPart()
+            switch module {
+            case .pooling(let modes, _):
+                guard modes.count == 1, !isPooled else { throw refuse("\(modes.count) poolings side by side") }
+                isPooled = true
+            case .dense(let dense, let ofTokens):
+                guard !ofTokens, isPooled else { throw refuse("a Dense over tokens, \(dense.folder)") }
+                guard !dense.hasResidual else { throw refuse("a Dense with a residual, \(dense.folder)") }
+                try fit(dense.inputs, dense.folder)
+                steps.append(
+                    .dense(
+                        try Dense(
+                            root[SentenceModule.name(dense.folder)][dense.name], inputs: dense.inputs,
+                            outputs: dense.outputs, hasBias: dense.hasBias, element: .float32, kernels: kernels)))
+                width = dense.outputs
+                switch dense.activation {
+                case .identity: break
+                case .tanh: steps.append(.activation(.tanh))
+                case .relu: steps.append(.activation(.relu))
+                case .gelu: steps.append(.activation(.gelu))
+                case .silu: steps.append(.activation(.silu))
+                case .sigmoid, .softmax:
+                    throw refuse("a Dense with \(dense.activation.rawValue), \(dense.folder)")
+                }
+            case .layerNorm(let folder, let size):
+                guard isPooled else { throw refuse("a LayerNorm over tokens, \(folder)") }
+                try fit(size, folder)
+                steps.append(.norm(try Norm(root[SentenceModule.name(folder)]["norm"], width: size, epsilon: 1e-5)))
+            case .normalize(ofTokens: true): throw refuse("a Normalize over tokens")
+            case .other(let type): throw refuse("a module \(type)")
+            // A cosine does not see the length of a vector, unless more follows.
+            case .normalize(ofTokens: false), .passive: break
+            }
+        }
+        guard isPooled else { throw refuse("a model without Pooling") }
+        if let place = modules.firstIndex(where: { if case .normalize = $0 { true } else { false } }) {
+            for module in modules[place...] {
+                switch module {
+                case .dense, .layerNorm: throw refuse("what stands behind a Normalize")
+                case .pooling, .normalize, .passive, .other: break
+                }
+            }
+        }
+        task = nil
+        outputs = width
+        self.steps = RowSteps(steps, inputs: hidden, kernels: kernels)
+        self.pooling = pooling
+        gradientSlots = slots.slots
+    }
+
     /// The logits of some rows of hidden states: (rows, outputs).
     /// - Parameters:
     ///   - rows: how many.
@@ -111,6 +194,8 @@ struct HeadNames {
         /// A dense layer of so many outputs, as many as inputs where nil.
         case dense(String, Int? = nil, hasBias: Bool = true)
         case activation(Activation)
+        /// Where values are dropped while the head is trained: 0 before the last layer, 1 at the states.
+        case dropout(Int)
         case norm(String, hasBias: Bool = true)
         /// The last dense layer of a language model, whose weights may be those of the word embeddings.
         case decoder(weight: String, bias: String?)
@@ -149,7 +234,7 @@ struct TaskHeads: Sendable {
     /// Of a sequence: its class, or several.
     let sequence: Names
     /// Of each token.
-    var tokens: Names = { _ throws(FileError) in HeadNames([.labels("classifier")]) }
+    var tokens: Names = { _ throws(FileError) in HeadNames([.dropout(0), .labels("classifier")]) }
     /// Of each token: how well an answer begins and ends there.
     var answers: Names = { _ throws(FileError) in HeadNames([.labels("qa_outputs")]) }
     /// Of masked tokens: the words that stand there.

@@ -66,7 +66,8 @@ import Transformers
         [
             "--task", "mlm:\(file("texts.txt"))", "--input-format", "lines", "--max-length", "70", "--batch-tokens",
             "900",
-            "--max-steps", "6", "--dropout", "0.1", "--weight-decay", "0.01", "--logging-steps", "1",
+            "--max-steps", "6", "--dropout", "0.1", "--attention-dropout", "0.2", "--weight-decay", "0.01",
+            "--logging-steps", "1",
         ]
     }
 
@@ -78,6 +79,7 @@ import Transformers
                 [
                     "--task", "classify:\(file("labelled.jsonl"))", "--task", "similarity:\(file("pairs.jsonl"))",
                     "--task-weights", "1,0.5", "--batch-tokens", "700", "--max-steps", "5", "--logging-steps", "1",
+                    "--classifier-dropout", "0.3",
                 ]
             ),
         ] {
@@ -94,6 +96,72 @@ import Transformers
                 #expect(try losses(output) == losses(name), "\(name), \(spread)")
             }
         }
+    }
+
+    /// Two tasks whose weights are learned, each in every step: what was logged of their losses and of the gradients' norm
+    /// gives, by AdamW in double precision, the weights and losses that were logged.
+    @Test func weightsOfTasksAreLearned() throws {
+        let options = [
+            "--task", "classify:\(file("labelled.jsonl"))", "--task", "regress:\(file("numbers.jsonl"))",
+            "--task-weights", "learned", "--batch-tokens", "500", "--max-steps", "7", "--logging-steps", "1",
+            "--weight-decay", "0.5", "--head-learning-rate", "0.05", "--warmup-steps", "2",
+        ]
+        let run = try train(options + ["--save-steps", "3", "--logging-dir", file("learned-events")], to: "learned")
+        #expect(run.status == 0, "\(run.errors)")
+        let log = (try state("learned")["log_history"]?.array ?? []).filter { $0["loss"] != nil }
+        #expect(log.count == 7)
+        let names = ["1_classify", "2_regress"]
+        var (variances, means, squares) = ([0.0, 0.0], [0.0, 0.0], [0.0, 0.0])
+        for (step, entry) in log.enumerated() {
+            let norm = try #require(entry["grad_norm"]?.double)
+            // The heads' rate is a thousandth more or less of what is logged of the encoder's: 0.05 to 0.01.
+            let rate = try #require(entry["learning_rate"]?.double) * 5
+            let clip = min(1, 1 / (norm + 1e-6))
+            var total = 0.0
+            for task in 0..<2 {
+                let loss = try #require(entry["loss_\(names[task])"]?.double)
+                let weight = (task == 0 ? 1 : 0.5) * exp(-variances[task])
+                let logged = try #require(entry["weight_\(names[task])"]?.double)
+                // Each step rounds a number below 1 a few times, and its change, below the rate, a few times more.
+                #expect(abs(logged - weight) <= 1e-6 * Double(step + 1), "step \(step + 1): \(logged), not \(weight)")
+                total += weight * loss + variances[task] / 2
+                let gradient = (0.5 - weight * loss) * clip
+                means[task] = 0.9 * means[task] + 0.1 * gradient
+                squares[task] = 0.999 * squares[task] + 0.001 * gradient * gradient
+                let (first, second) = (1 - pow(0.9, Double(step + 1)), 1 - pow(0.999, Double(step + 1)))
+                variances[task] -= rate * (means[task] / first) / ((squares[task] / second).squareRoot() + 1e-8)
+            }
+            let loss = try #require(entry["loss"]?.double)
+            #expect(abs(loss - total) <= 1e-5 * Double(step + 1), "step \(step + 1): \(loss), not \(total)")
+        }
+        #expect(abs(variances[0]) > 0.02 && abs(variances[1]) > 0.02, "\(variances)")
+        let events = try FileManager.default.contentsOfDirectory(atPath: file("learned-events"))
+        let bytes = try Data(contentsOf: URL(fileURLWithPath: file("learned-events") + "/" + events[0]))
+        #expect(bytes.range(of: Data("train/weight_2_regress".utf8)) != nil)
+
+        // The same on other ranks, and from the third step on.
+        for (spread, output) in [(Spread.virtual(3), "learned-3"), (.mpirun(2), "learned-mpi")] {
+            #expect(try train(options, to: output, spread).status == 0)
+            #expect(try weights(output) == weights("learned"), "\(spread)")
+            #expect(
+                try Data(contentsOf: URL(fileURLWithPath: file(output) + "/task-2/model.safetensors"))
+                    == Data(contentsOf: URL(fileURLWithPath: file("learned") + "/task-2/model.safetensors")))
+            #expect(try state(output)["log_history"] == state("learned")["log_history"], "\(spread)")
+        }
+        for name in ["checkpoint-6", "model.safetensors", "trainer_state.json"] {
+            try FileManager.default.removeItem(atPath: file("learned") + "/" + name)
+        }
+        let whole = try state("learned-3")["log_history"]
+        let rest = try train(options + ["--resume", "--save-steps", "3"], to: "learned", .virtual(2))
+        #expect(rest.status == 0, "\(rest.errors)")
+        #expect(try weights("learned") == weights("learned-3"))
+        #expect(try state("learned")["log_history"] == whole)
+        // Of one task there is nothing to weigh, and one training does not go on as the other.
+        let single = try train(["--task", "mlm:\(file("texts.txt"))", "--task-weights", "learned"], to: "single")
+        #expect(single.status == 64 && single.errors.contains("--task-weights"), "\(single.errors)")
+        let other = try train(
+            options.map { $0 == "learned" ? "1,1" : $0 } + ["--resume", "--save-steps", "3"], to: "learned")
+        #expect(other.status == 65 && other.errors.contains("--task-weights"), "\(other.errors)")
     }
 
     /// The model of the tests with room for documents of several tiles.
@@ -128,6 +196,7 @@ import Transformers
                 [
                     "train", "-m", model, "--task", "mlm:\(file("long.txt"))", "--input-format", "lines",
                     "--batch-tokens", "4000", "--max-steps", "3", "--learning-rate", "0.01", "--dropout", "0.1",
+                    "--attention-dropout", "0.1",
                     "--logging-steps", "1", "--quiet", "-o", file(output),
                 ] + more, spread)
             #expect(run.status == 0, "\(run.errors)")
@@ -258,6 +327,21 @@ import Transformers
             #expect(run.errorLines.count == 1 && run.errors.contains(words), "\(options): \(run.errors)")
             #expect(!FileManager.default.fileExists(atPath: file("refused") + "/model.safetensors"))
         }
+        // What stands behind the pooling of a folder and is not trained.
+        for (name, words) in [
+            ("dense-residual-norm", "2 poolings"), ("two-poolings", "3 poolings"),
+            ("colbert", "1_Dense"), ("unknown-module", "module"),
+        ] {
+            let model = golden(name)
+            let run = try CommandRun.annulus([
+                "train", "-m", model, "-o", file("refused"), "--task", "similarity:\(file("pairs.jsonl"))", "--quiet",
+                "--max-steps", "1",
+            ])
+            #expect(run.status == 65, "\(name): \(run.errors)")
+            #expect(
+                run.errorLines.count == 1 && run.errors.contains("modules.json") && run.errors.contains(words),
+                "\(name): \(run.errors)")
+        }
         let much = try CommandRun.annulus(
             [
                 "train", "-m", checkpoint("tasks-bert"), "-o", file("refused"), "--quiet", "--task",
@@ -265,6 +349,68 @@ import Transformers
             ],
             environment: ["ANNULUS_MEMORY_GIB": "0.0001"])
         #expect(much.status == 71 && much.errors.contains("--batch-tokens"), "\(much.errors)")
+    }
+
+    /// A folder of sentence-transformers.
+    private func golden(_ name: String) -> String {
+        URL(fileURLWithPath: #filePath).deletingLastPathComponent()
+            .appendingPathComponent("Goldens/folders/\(name)/model").path
+    }
+
+    /// A Dense behind pooling learns with the transformer, on any ranks to the same bytes, and the folder gives its vectors.
+    @Test func modulesBehindPoolingAreTrained() throws {
+        let options = [
+            "-m", golden("dense"), "--task", "similarity:\(file("pairs.jsonl"))", "--eval",
+            "similarity:\(file("pairs.jsonl"))", "--learning-rate", "0.003", "--batch-tokens", "200", "--max-steps",
+            "12",
+            "--logging-steps", "4", "--quiet",
+        ]
+        let module = "/2_Dense/model.safetensors"
+        func bytes(_ path: String) throws -> Data { try Data(contentsOf: URL(fileURLWithPath: path)) }
+        for (spread, output) in [
+            (Spread.alone, "dense"), (.virtual(3), "dense-3"), (.mpirun(2), "dense-mpi"),
+        ] {
+            let run = try CommandRun.annulus(["train", "-o", file(output)] + options, spread)
+            #expect(run.status == 0, "\(spread): \(run.errors)")
+            #expect(try weights(output) == weights("dense"), "\(spread)")
+            #expect(try bytes(file(output) + module) == bytes(file("dense") + module), "\(spread)")
+            #expect(try losses(output) == losses("dense"), "\(spread)")
+        }
+        let found = try losses("dense")
+        #expect(found.count == 3 && found[2] < found[0], "\(found)")
+        let (before, after) = (
+            try TensorFile(path: golden("dense") + module), try TensorFile(path: file("dense") + module)
+        )
+        for name in ["linear.weight", "linear.bias"] {
+            let (one, other) = (try before.readFloat32(name), try after.readFloat32(name))
+            #expect(one.count == other.count && one != other, "\(name)")
+        }
+        // The rest of the folder is as it was, and vectors come of it, other ones.
+        for name in ["/modules.json", "/1_Pooling/config.json", "/2_Dense/config.json"] {
+            #expect(
+                try JSON.load(path: golden("dense") + name) == JSON.load(path: file("dense") + name), "\(name)")
+        }
+        let vectors = try [golden("dense"), file("dense")].map { model in
+            let run = try CommandRun.annulus(["embed", "-m", model, "--quiet"], input: "the quick brown fox\n")
+            #expect(run.status == 0, "\(run.errors)")
+            return run.output
+        }
+        #expect(vectors[0] != vectors[1] && !vectors[1].isEmpty)
+    }
+
+    /// A transformer in a folder of its own, and its pooling, are those of the folder that is made.
+    @Test func foldersOfTheOldLayoutKeepTheirPooling() throws {
+        let run = try CommandRun.annulus([
+            "train", "-o", file("old"), "-m", golden("old-layout"), "--task", "similarity:\(file("pairs.jsonl"))",
+            "--max-steps", "1", "--learning-rate", "0", "--quiet",
+        ])
+        #expect(run.status == 0, "\(run.errors)")
+        let vectors = try [golden("old-layout"), file("old")].map { model in
+            let run = try CommandRun.annulus(["embed", "-m", model, "--quiet"], input: "the quick brown fox\n")
+            #expect(run.status == 0, "\(run.errors)")
+            return run.output
+        }
+        #expect(vectors[0] == vectors[1] && !vectors[1].isEmpty)
     }
 
     @Test func whatIsFrozenStays() throws {

@@ -50,6 +50,7 @@ extension RingCase {
         let attention = try DifferentiableAttention(
             problem(ranks: transport.size), strategy, modifiers: modifiers, transport: transport,
             threads: ThreadPool(threads: threads), kernels: kernels)
+        attention.dropout = dropout
         pack(attention.keyValues, keys: inputs.keys, values: inputs.values)
         let problem = attention.problem
         let (queryWidth, outputWidth) = (
@@ -100,7 +101,7 @@ extension RingCase {
     /// - Parameter exactScale: a scale that no float holds; nil: the case's own.
     public func gradientOracles(_ inputs: GradientInputs, exactScale: Double? = nil) -> [[Oracle.Gradients]] {
         var (firstQuery, firstKey) = (0, 0)
-        return sequences.map { shape in
+        return sequences.enumerated().map { number, shape in
             defer {
                 firstQuery += shape.queries
                 firstKey += shape.keys
@@ -116,7 +117,8 @@ extension RingCase {
                     outputGradients: Self.head(
                         inputs.outputGradients, rows, head, of: heads.queryHeads, width: heads.valueDimension),
                     headDimension: heads.headDimension, valueDimension: heads.valueDimension, shape: shape, mask: mask,
-                    scale: exactScale ?? Double(scale), modifiers: modifiers, head: head, element: element, wire: wire)
+                    scale: exactScale ?? Double(scale), modifiers: modifiers, head: head, element: element, wire: wire,
+                    dropout: dropout, sequence: number)
             }
         }
     }

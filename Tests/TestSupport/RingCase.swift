@@ -24,6 +24,8 @@ public struct RingCase: Sendable, CustomStringConvertible {
     public var sharpness: Float = 1
     /// What is done to the scores; lists have an entry for each query head.
     public var modifiers = ScoreModifiers()
+    /// What is dropped of the weights.
+    public var dropout: WeightDropout?
     /// What keys and values are stored in.
     public var element = ElementKind.float32
     /// What keys and values travel in; nil: in `element`.
@@ -46,7 +48,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
 
     /// All that it takes to make the case again but for the sharpness.
     public var description: String {
-        "\(sequences.map { "\($0.queries)×\($0.keys)" }) \(heads) \(mask) \(modifiers) \(layout) \(strategy.rawValue) \(element)\(wire.map { " over \($0)" } ?? "") \(ranksPerNode) a node seed \(seed)"
+        "\(sequences.map { "\($0.queries)×\($0.keys)" }) \(heads) \(mask) \(modifiers) \(layout) \(strategy.rawValue) \(element)\(wire.map { " over \($0)" } ?? "")\(dropout.map { " dropout \($0)" } ?? "") \(ranksPerNode) a node seed \(seed)"
     }
 
     /// What scores are multiplied by: 1/√d.
@@ -212,7 +214,7 @@ public struct RingCase: Sendable, CustomStringConvertible {
                 queries: HeadRows(queries, tokenStride: queryWidth, headStride: heads.headDimension), scale: scale,
                 output: HeadRows(output, tokenStride: outputWidth, headStride: heads.valueDimension),
                 logSumExp: perRow(statistics[0]),
-                rowMax: perRow(statistics[1]), rowSum: perRow(statistics[2])),
+                rowMax: perRow(statistics[1]), rowSum: perRow(statistics[2]), dropout: dropout),
             on: keyValues)
         return Part(
             queries: queries, output: output, logSumExp: statistics[0], rowMax: statistics[1], rowSum: statistics[2],
@@ -355,7 +357,8 @@ public struct RingCase: Sendable, CustomStringConvertible {
                     values: head(
                         values, firstKey..<firstKey + shape.keys, keyHead, heads.keyValueHeads, heads.valueDimension),
                     headDimension: heads.headDimension, valueDimension: heads.valueDimension, shape: shape, mask: mask,
-                    scale: Double(scale), modifiers: modifiers, head: h, element: element, wire: wire)
+                    scale: Double(scale), modifiers: modifiers, head: h, element: element, wire: wire,
+                    dropout: dropout, sequence: number)
                 for row in 0..<shape.queries {
                     let place = (firstQuery + row) * heads.queryHeads + h
                     let sum = Double(outcome.logSumExp[place])

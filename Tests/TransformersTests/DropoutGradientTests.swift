@@ -5,13 +5,14 @@ import Files
 import Matrices
 import Plans
 import RingAttention
+import Synchronization
 import Testing
 import Tiles
 import Transformers
 
-/// A checkpoint of which one parameter is moved.
-private struct MovedCheckpoint: ParameterSource {
-    let checkpoint: Checkpoint
+/// Parameters of which one is moved.
+struct ShiftedParameters: ParameterSource {
+    let checkpoint: any ParameterSource
     let moved: String
     let movement: [Float]
 
@@ -27,7 +28,7 @@ private struct MovedCheckpoint: ParameterSource {
 }
 
 @Suite struct DropoutGradientTests {
-    private let dropout = Dropout(probability: 0.3, seed: 11, step: 6, documents: [5, 2])
+    private let dropout = Dropout(probability: 0.3, attention: 0.25, head: 0.4, seed: 11, step: 6, documents: [5, 2])
     private let ids: [[Int32]] = [(0..<40).map { Int32(4 + $0 * 7 % 20) }, [5, 9, 11]]
 
     /// The hidden states behind dropout, document by document.
@@ -71,7 +72,7 @@ private struct MovedCheckpoint: ParameterSource {
             guard norm > 1e-2 else { continue }
             let step = Float(2e-3 / norm)
             func moved(_ sign: Float) throws -> Double {
-                let source = MovedCheckpoint(
+                let source = ShiftedParameters(
                     checkpoint: checkpoint, moved: parameter, movement: gradient.map { sign * step * $0 })
                 return try loss(Encoder(configuration, parameters: source, trains: true, kernels: .best))
             }
@@ -80,6 +81,74 @@ private struct MovedCheckpoint: ParameterSource {
             checked += 1
         }
         #expect(checked > 15, "\(name)")
+    }
+
+    /// Σ of a head's logits times numbers, and the gradients of all parameters of encoder and head.
+    private func result(_ parameters: any ParameterSource, _ task: Task, _ checkpoint: Checkpoint, _ dropout: Dropout?)
+        throws -> (loss: Double, gradients: [String: [Float]])
+    {
+        let configuration = try EncoderConfiguration(checkpoint.config, path: "config.json")
+        let encoder = try Encoder(configuration, parameters: parameters, trains: true, kernels: .best)
+        let head = try TaskHead(
+            task, labels: 2, config: checkpoint.config, path: "config.json", configuration: configuration,
+            parameters: parameters, trains: true, kernels: .best)
+        var spread = Spread()
+        spread.dropout = dropout
+        let loss = Mutex(0.0)
+        /// Exchanges a row's logits for their gradients.
+        @Sendable func weigh(_ row: Int, _ logits: UnsafeMutablePointer<Float>) {
+            let weights = splitmixFloats(seed: UInt64(row), count: head.outputs)
+            var sum = 0.0
+            for output in 0..<head.outputs { sum += Double(logits[output]) * Double(weights[output]) }
+            logits.update(from: weights, count: head.outputs)
+            loss.withLock { $0 += sum }
+        }
+        let (slots, parts) = try gradientParts(encoder, ids, spread, heads: [head.gradientSlots]) {
+            run, _, step, transport, gradients in
+            if task == .sequenceClassification {
+                let spans = run.sharding.numbering.lengths.enumerated().map { Span(sequence: $0, tokens: 0..<$1) }
+                let vectors = try run.pool(spans, mode: head.pooling, transport: transport)
+                let back = run.backward(head, vectors: vectors, of: spans, into: gradients[0], step: step, loss: weigh)
+                try run.backward(throughPooling: spans, mode: head.pooling, gradients: back, transport: transport)
+            } else {
+                run.backward(
+                    head, wanted: { tile in (0..<tile.tokens.count).filter { $0 % 3 != 1 } }, into: gradients[0],
+                    step: step
+                ) { tile, row, logits in weigh(100 * tile.sequence + row, logits) }
+            }
+        }
+        return (loss.withLock { $0 }, parameterGradients(slots, parts))
+    }
+
+    /// The same of heads; and only heads of labels drop anything of their own.
+    @Test(arguments: [
+        ("heads-roberta", Task.sequenceClassification), ("heads-electra", .sequenceClassification),
+        ("heads-bert", .sequenceClassification), ("heads-distilbert", .sequenceClassification),
+        ("heads-modernbert", .tokenClassification), ("heads-bert", .maskedLanguage),
+    ])
+    func gradientsOfHeadsAreThoseOfWhatIsLeft(name: String, task: Task) throws {
+        let checkpoint = try Checkpoint(folder: golden(name))
+        let (whole, gradients) = try result(checkpoint, task, checkpoint, dropout)
+        let ofBody = Dropout(probability: 0.3, attention: 0.25, seed: 11, step: 6, documents: [5, 2])
+        #expect((try result(checkpoint, task, checkpoint, ofBody).loss == whole) == (task == .maskedLanguage))
+        var checked = 0
+        for (parameter, gradient) in gradients {
+            let norm = gradient.reduce(0.0) { $0 + Double($1) * Double($1) }.squareRoot()
+            guard norm > 1e-2 else { continue }
+            let step = Float(2e-3 / norm)
+            func moved(_ sign: Float) throws -> Double {
+                let source = ShiftedParameters(
+                    checkpoint: checkpoint, moved: parameter, movement: gradient.map { sign * step * $0 })
+                return try result(source, task, checkpoint, dropout).loss
+            }
+            let change = try (moved(1) - moved(-1)) / 4e-3
+            #expect(
+                abs(change - norm) <= 1e-2 * norm + 1e-2,
+                "\(name), \(task): \(parameter) by \(change), gradient \(norm)"
+            )
+            checked += 1
+        }
+        #expect(checked > 10, "\(name)")
     }
 
     /// Without probability nothing is dropped, and every bit is as without dropout.
@@ -93,7 +162,7 @@ private struct MovedCheckpoint: ParameterSource {
         #expect(try states(encoder, none).map(\.bitPattern) == plain.map(\.bitPattern))
         #expect(try states(encoder, dropout) != plain)
         // The corpus' numbers decide, not the batch's.
-        let other = Dropout(probability: 0.3, seed: 11, step: 6, documents: [5, 3])
+        let other = Dropout(probability: 0.3, attention: 0.25, seed: 11, step: 6, documents: [5, 3])
         let (first, second) = (try states(encoder, dropout), try states(encoder, other))
         let firstDocument = 40 * encoder.configuration.hiddenSize
         #expect(

@@ -112,13 +112,9 @@ func gradientParts(
             let documents = Array(ids[batch])
             let sharding = Sharding(
                 lengths: documents.map(\.count), layout: spread.layout, rankCount: spread.ranks)
-            let dropout = spread.dropout.map {
-                Dropout(
-                    probability: $0.probability, seed: $0.seed, step: $0.step, documents: Array($0.documents[batch]))
-            }
             let run = try EncoderRun(
                 encoder: encoder, sharding: sharding, strategy: spread.strategy, transport: transport,
-                threads: threads, training: TrainingPass(dropout: dropout))
+                threads: threads, training: TrainingPass(dropout: spread.dropout?.of(batch)))
             try run.run(ids: documents)
             let step = StepTiles(first: counts[..<batch.lowerBound].reduce(0, +), count: counts.reduce(0, +))
             let ofHeads = heads.map { Gradients($0, frozen: spread.frozen) }

@@ -87,7 +87,9 @@ private func documents(_ file: TensorFile) throws -> [[Int32]] {
         }
         let longest = encoder.configuration.positionCount
         let batch = ids.map { Array($0.prefix(longest)) }
-        for dropout in [nil, Dropout(probability: 0.2, seed: 5, step: 2, documents: [4, 7, 1, 0, 99, 3])] {
+        for dropout in [
+            nil, Dropout(probability: 0.2, attention: 0.3, seed: 5, step: 2, documents: [4, 7, 1, 0, 99, 3]),
+        ] {
             var spread = Spread()
             spread.dropout = dropout
             let alone = try gradients(encoder, batch, spread)

@@ -106,18 +106,24 @@ private func someIds(_ length: Int, below limit: Int) -> [Int32] {
     func gradientsHaveTheSameBitsHoweverTheyAreSpread(name: String) throws {
         let ids = [40, 1, 70, 2, 65, 30, 68].map { someIds($0, below: 60) }
         let batch = try HeadCase(name, ids: ids)
-        let alone = try batch.gradients()
-        for (ranks, layout, threads, parts) in [
-            (1, Layout.contiguous, 2, [0..<3, 3..<7]), (2, .zigzag, 1, nil), (3, .contiguous, 2, [0..<5, 5..<7]),
-            (5, .zigzag, 1, nil), (8, .contiguous, 1, nil),
-        ] as [(Int, Layout, Int, [Range<Int>]?)] {
+        for dropout in [
+            nil,
+            Dropout(probability: 0, attention: 0.1, head: 0.3, seed: 3, step: 9, documents: [8, 1, 4, 6, 0, 3, 2]),
+        ] {
             var spread = Spread()
-            (spread.ranks, spread.layout, spread.threads, spread.microBatches) = (ranks, layout, threads, parts)
-            let found = try batch.gradients(spread)
-            for (parameter, values) in alone {
-                #expect(
-                    found[parameter]?.map(\.bitPattern) == values.map(\.bitPattern),
-                    "\(name), \(parameter), \(ranks) ranks, \(layout)")
+            spread.dropout = dropout
+            let alone = try batch.gradients(spread)
+            for (ranks, layout, threads, parts) in [
+                (1, Layout.contiguous, 2, [0..<3, 3..<7]), (2, .zigzag, 1, nil), (3, .contiguous, 2, [0..<5, 5..<7]),
+                (5, .zigzag, 1, nil), (8, .contiguous, 1, nil),
+            ] as [(Int, Layout, Int, [Range<Int>]?)] {
+                (spread.ranks, spread.layout, spread.threads, spread.microBatches) = (ranks, layout, threads, parts)
+                let found = try batch.gradients(spread)
+                for (parameter, values) in alone {
+                    #expect(
+                        found[parameter]?.map(\.bitPattern) == values.map(\.bitPattern),
+                        "\(name), \(parameter), \(ranks) ranks, \(layout)")
+                }
             }
         }
     }

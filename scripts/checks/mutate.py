@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Mutation test of masks, tiles, layouts, merge and plan: makes small changes at random and sees whether the tests notice.
 
-    scripts/checks/mutate.py [--count N] [--seed S] [--sources FILE,…] [--only NUMBER,…] [--keep FOLDER] [--launcher COMMAND]
+    scripts/checks/mutate.py [--gradients] [--count N] [--seed S] [--sources FILE,…] [--only NUMBER,…] [--keep FOLDER] [--launcher COMMAND]
 
+    --gradients         of what makes gradients and trains, instead
     --count N           how many changes (240)
     --seed S            which ones (1)
     --sources FILE,…    change these only, of the sources that are changed otherwise: 'Sources/Attention/*Operation.swift'
@@ -18,7 +19,8 @@ and a mutant costs one run of the tests. Places where the changed form does not 
 A mutant is noticed when a test fails, crashes or hangs. It meets the quick tests first; what survives them meets the whole
 of TilesTests, AttentionTests, PlansTests, RingAttentionTests and TransformersTests. Prints a line a mutant, totals by file, and
 each survivor with its line before and after and the judgement that Tests/Mutants/survivors.txt gives of it; what is judged
-there is not run a third time. Exits with 1 when fewer than 90% are noticed. Preconditions are left alone: no test meets one.
+there is not run a third time. With --gradients the suites are RingAttentionTests, TransformersTests and TrainingTests. Exits with 1
+when fewer than 90% are noticed. Preconditions are left alone: no test meets one.
 """
 import argparse, hashlib, json, os, random, re, resource, shlex, shutil, signal, subprocess, sys, tempfile, threading, time
 from collections import Counter
@@ -38,6 +40,19 @@ STAGES = [
     ("TilesTests|PlansTests|MaskTests", 3),
     ("GeneratedCaseTests|DifferentiateTests|ObserveTests|ObservationTests|MaskGoldenTests|GradientGoldenTests|aNotANumber|aRowWithout|thousandsOf|aSequenceHas|bfloat16AtAny|everyKernelSet", 10),
     ("|".join(SUITES), None),
+]
+
+# The same with --gradients.
+GRADIENT_SUBJECTS = [
+    "Sources/Attention/DifferentiateOperation.swift", "Sources/Attention/WeightDropout.swift",
+    "Sources/RingAttention/DifferentiableAttention.swift", "Sources/Transformers/*Backward.swift", "Sources/Transformers/Dropout.swift",
+    "Sources/Transformers/Gradients.swift", "Sources/Transformers/TileSums.swift", "Sources/Transformers/MergeOrder.swift",
+    "Sources/Training/*/*.swift",
+]
+GRADIENT_SUITES = ["RingAttentionTests", "TransformersTests", "TrainingTests"]
+GRADIENT_STAGES = [
+    ("TrainingTests|DropoutGradientTests|HeadGradientTests|VectorGradientTests|DifferentiateTests|WeightDropoutTests|GradientGoldenTests", 4),
+    ("TrainingTests|GradientTests|GradientOptionTests|DifferentiateTests|WeightDropoutTests|GradientErrorTests", None),
 ]
 
 
@@ -256,7 +271,7 @@ def write_copy(folder, chosen):
         edits = []  # (line, place, order, removed length, inserted)
         for number, site in by_file.get(path, []):
             copy = site.copy(number)
-            modules.setdefault(path.parent.name, []).append(site.support(number))
+            modules.setdefault(path.relative_to(ROOT).parts[1], []).append(site.support(number))
             if isinstance(copy, tuple):
                 edits += [(site.line, site.start, 1, 0, copy[0]), (site.line, site.end, 0, 0, copy[1])]
             else:
@@ -394,6 +409,7 @@ def judgements():
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--gradients", action="store_true")
     parser.add_argument("--count", type=int, default=240)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--sources", default="", type=lambda text: {path for file in text.split(",") if file for path in ROOT.glob(file)})
@@ -401,6 +417,8 @@ def main():
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--launcher", default="")
     options = parser.parse_args()
+    if options.gradients:
+        SUBJECTS[:], SUITES[:], STAGES[:] = GRADIENT_SUBJECTS, GRADIENT_SUITES, GRADIENT_STAGES
     launcher = shlex.split(options.launcher)
     generator = random.Random(options.seed)
     everything = []
@@ -416,7 +434,7 @@ def main():
         folder.mkdir(parents=True, exist_ok=True)
         prepare(folder)
         wanted = len(chosen)
-        note = Note(folder / "note.json", [options.count, options.seed, sorted(map(str, options.sources))])
+        note = Note(folder / "note.json", [options.count, options.seed, options.gradients, sorted(map(str, options.sources))])
         if not note["built"]:
             print(f"{len(everything)} places; building {wanted} changes", file=sys.stderr, flush=True)
             build(folder, chosen, launcher)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Holds `annulus train` against PyTorch, step by step: the same model, data, order of examples, masked tokens and dropout.
 
-    scripts/compare/training.py ANNULUS MODEL FILE [--kind mlm|classify] [--steps 100] [--dropout P] [--launch "mpirun -np 2"]
-                                [--batch-tokens N] [--max-length N]
+    scripts/compare/training.py ANNULUS MODEL FILE [--kind mlm|classify] [--steps 100] [--dropout P] [--attention-dropout P]
+                                [--classifier-dropout P] [--launch "mpirun -np 2"] [--batch-tokens N] [--max-length N]
 
 MODEL is the folder of a BERT (or of a model whose modules are called as BERT's) that transformers loads, with a tokenizer.json;
 FILE holds texts, one a line, for mlm, or JSON lines of text and label for classify. Both train from the same weights for so many
@@ -15,6 +15,7 @@ tokenizers, torch and transformers; scripts/goldens/make.py has them in an envir
 """
 
 import argparse
+import functools
 import json
 import shlex
 import subprocess
@@ -109,11 +110,43 @@ class Dropped(torch.nn.Module):
     def forward(self, x):
         if not self.training or self.probability == 0:
             return x
+        # A pooled vector is that of the first token.
+        rows = x.reshape(-1, x.shape[-1])
         factors = np.stack([
-            draws.kept(self.site, x.shape[2], self.probability, seed=self.seed, layer=self.layer, row=row, **self.place)
-            for row in range(x.shape[1])
+            draws.kept(self.site, rows.shape[1], self.probability, seed=self.seed, layer=self.layer, row=row, **self.place)
+            for row in range(rows.shape[0])
         ])
-        return x * torch.tensor(factors, dtype=x.dtype)
+        return x * torch.tensor(factors, dtype=x.dtype).reshape(x.shape)
+
+
+class InTurn(torch.nn.Module):
+    """The first of some modules when it is called first, then the second, and so on."""
+
+    def __init__(self, *modules):
+        super().__init__()
+        self.modules_in_turn, self.turn = torch.nn.ModuleList(modules), 0
+
+    def forward(self, x):
+        module = self.modules_in_turn[self.turn]
+        self.turn = (self.turn + 1) % len(self.modules_in_turn)
+        return module(x)
+
+
+def attend(arguments, module, query, key, value, attention_mask, scaling=None, **_):
+    """Attention as transformers' eager_attention_forward has it, with weights dropped by the counter."""
+    scores = torch.matmul(query, key.transpose(2, 3)) * (query.size(-1) ** -0.5 if scaling is None else scaling)
+    weights = torch.nn.functional.softmax(scores if attention_mask is None else scores + attention_mask, dim=-1)
+    if arguments.attention_dropout > 0:
+        _, heads, rows, keys = weights.shape
+        factors = np.stack([
+            np.stack([
+                draws.kept("attentionWeights", keys, arguments.attention_dropout, seed=arguments.seed, layer=module.number, head=head,
+                           row=row, **Dropped.place)
+                for row in range(rows)
+            ]) for head in range(heads)
+        ])
+        weights = weights * torch.tensor(factors, dtype=weights.dtype)
+    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
 
 
 def prepared(arguments, examples, steps, mask, vocabulary):
@@ -141,6 +174,14 @@ def twin(arguments, start, steps, dtype):
     for number, layer in enumerate(base.encoder.layer):
         layer.attention.output.dropout = Dropped("attentionOutput", number, arguments.dropout, arguments.seed)
         layer.output.dropout = Dropped("feedForwardOutput", number, arguments.dropout, arguments.seed)
+        own = layer.attention.self
+        own.number = number
+        sys.modules[type(own).__module__].eager_attention_forward = functools.partial(attend, arguments)
+    if arguments.kind == "classify":
+        head = model if isinstance(model.classifier, torch.nn.Linear) else model.classifier
+        # RoBERTa's and ELECTRA's heads drop twice, with one module: first what they begin with, then what the last layer reads.
+        last = Dropped("head", 0, arguments.classifier_dropout, arguments.seed)
+        head.dropout = last if head is model else InTurn(Dropped("head", 1, arguments.classifier_dropout, arguments.seed), last)
     model.train()
     trained = [(name, value) for name, value in model.named_parameters()]
     groups = [
@@ -176,11 +217,15 @@ def main():
     parser.add_argument("--kind", choices=["mlm", "classify"], default="mlm")
     parser.add_argument("--steps", type=int, default=100)
     parser.add_argument("--dropout", type=float, default=0.0)
+    parser.add_argument("--attention-dropout", type=float, default=0.0)
+    parser.add_argument("--classifier-dropout", type=float)
     parser.add_argument("--batch-tokens", type=int, default=512)
     parser.add_argument("--max-length", type=int, default=64)
     parser.add_argument("--seed", type=int, default=42)
     parser.add_argument("--launch", default="")
     arguments = parser.parse_args()
+    if arguments.classifier_dropout is None:
+        arguments.classifier_dropout = arguments.dropout
     torch.set_num_threads(2)
     tokenizer = tokenizers.Tokenizer.from_file(arguments.model + "/tokenizer.json")
     tokenizer.no_truncation()
@@ -194,6 +239,7 @@ def main():
                 arguments.annulus, "train", "-m", arguments.model, "--task", f"{arguments.kind}:{arguments.file}", "-o", output,
                 "--max-steps", str(count), "--learning-rate", str(rate), "--warmup-steps", str(WARMUP), "--weight-decay", str(DECAY),
                 "--max-grad-norm", str(CLIP), "--batch-tokens", str(arguments.batch_tokens), "--dropout", str(arguments.dropout),
+                "--attention-dropout", str(arguments.attention_dropout), "--classifier-dropout", str(arguments.classifier_dropout),
                 "--seed", str(arguments.seed), "--logging-steps", "1", "--quiet",
             ]
             if arguments.kind == "mlm":
@@ -218,7 +264,8 @@ def main():
         return np.sqrt(sum(((found[name].astype(np.float64) - exact_weights[name]) ** 2).sum() for name in exact_weights))
 
     failed = False
-    print(f"{arguments.kind}, {len(steps)} steps, dropout {arguments.dropout}: loss {exact[0]:.4f} to {exact[-1]:.4f}")
+    dropped = f"{arguments.dropout}, {arguments.attention_dropout} of weights, {arguments.classifier_dropout} in the head"
+    print(f"{arguments.kind}, {len(steps)} steps, dropout {dropped}: loss {exact[0]:.4f} to {exact[-1]:.4f}")
     for what, mine, theirs in (
         ("largest difference of the loss", np.abs(ours - exact).max(), np.abs(single - exact).max()),
         ("root mean square of that of the loss", np.sqrt(((ours - exact) ** 2).mean()), np.sqrt(((single - exact) ** 2).mean())),

@@ -121,7 +121,9 @@ struct Evaluation {
                 collect(logits, documents.targets[0][documents.sequences[span].example], task, into: &collected)
             }
         case .similarity:
-            let mine = try run.pool(spans, mode: task.pooling, transport: session.transport)
+            let mine = try run.pool(spans, mode: task.pooling, transport: session.transport).map {
+                (span: $0.span, vector: head?.logits(rows: 1, $0.vector) ?? $0.vector)
+            }
             let all = try session.gather(mine)
             if session.isRoot { collectPairs(all.map(\.vector), documents.targets[0], task, into: &collected) }
         }

@@ -43,9 +43,10 @@ package struct TrainingJob: Sendable {
             textField: input.textField, format: input.format)
         let sets = try settings.tasks.map { try reader.read($0, names: names(start, $0.kind)) }
         let model = try session.agree {
-            try TrainedModel(start, sets.map { ($0.kind, $0.labels) }, settings)
+            try TrainedModel(start, sets.map { ($0.kind, $0.labels, $0.isScored) }, settings)
         }
         try tellOfHeads(model, session)
+        tellOfDropout(start.config, session)
         let evaluations = try settings.evaluations.map { file -> (task: Int, set: TrainingSet) in
             let task = try session.agree {
                 guard let task = settings.tasks.firstIndex(where: { $0.kind == file.kind }) else {
@@ -76,6 +77,30 @@ package struct TrainingJob: Sendable {
             architecture.hasSuffix(kind == .entities ? "ForTokenClassification" : "ForSequenceClassification")
         else { return [] }
         return try LabelSet(start.config, path: checkpoint.configPath).names
+    }
+
+    /// Says where the model's own configuration drops with another probability than this training: transformers would take
+    /// that, here options alone count.
+    private func tellOfDropout(_ config: JSON, _ session: Session) {
+        let classifier = settings.tasks.contains { $0.kind.task?.hasLabels == true }
+        for (option, probability, keys) in [
+            ("--dropout", settings.dropout, ["hidden_dropout_prob", "dropout", "embedding_dropout", "resid_pdrop"]),
+            (
+                "--attention-dropout", settings.attentionDropout,
+                ["attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"]
+            ),
+            (
+                "--classifier-dropout", settings.classifierDropout ?? settings.dropout,
+                classifier ? ["classifier_dropout", "classifier_dropout_prob", "seq_classif_dropout"] : []
+            ),
+        ] {
+            for key in keys {
+                guard let own = config[key]?.double, own != probability else { continue }
+                session.log.notice(
+                    "the model's configuration has \(key) \(own); this training drops with \(probability), as \(option) says"
+                )
+            }
+        }
     }
 
     /// Says which heads begin anew.
@@ -210,6 +235,11 @@ private final class Trainer {
             if model.tasks.count > 1 {
                 for (number, loss) in result.losses.enumerated() {
                     if let loss { entry.append(("loss_\(number + 1)_\(model.tasks[number].kind.rawValue)", loss)) }
+                }
+                if model.learnedWeights != nil {
+                    for (number, weight) in result.weights.enumerated() {
+                        entry.append(("weight_\(number + 1)_\(model.tasks[number].kind.rawValue)", weight))
+                    }
                 }
             }
             try log(entry, group: "train", epoch: epoch)

@@ -27,7 +27,7 @@ package final class TrainingBenchmark {
         let start = StartingModel(
             config: config, configPath: name, configuration: configuration, folder: nil, tokenizerFolder: "",
             tokenizer: nil, seed: seed)
-        model = try TrainedModel(start, [(.maskedLanguage, [])], settings)
+        model = try TrainedModel(start, [(.maskedLanguage, [], false)], settings)
         let shard = OptimizerShard(
             settings.adam, model.blocks, rank: session.transport.rank, of: session.transport.size)
         runner = StepRunner(model, settings, shard, session)
@@ -64,6 +64,11 @@ package final class TrainingBenchmark {
             examples, tasks: 1, masking: masking, kinds: [.maskedLanguage], step: step)
         _ = try runner.run(documents, number: step, rate: 1e-5, headRate: 1e-5)
         step += 1
+    }
+
+    /// The bytes that a rank is told to take.
+    package func predictedBytes(_ session: Session) -> Double {
+        model.trainingBytes(tokens: lengths.reduce(0, +), session)
     }
 
     /// The weights as they are.

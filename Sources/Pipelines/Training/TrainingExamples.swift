@@ -44,6 +44,9 @@ struct TrainingSet: Sendable {
     var examples: [TrainingExample]
     /// By their numbers; none where the kind has none.
     var labels: [String]
+
+    /// Whether these are pairs that have scores.
+    var isScored: Bool { examples.contains { if case .pair(.some) = $0.target { true } else { false } } }
 }
 
 /// Reads examples. All its functions are collective.

@@ -59,17 +59,24 @@ extension TrainedModel {
     }
 }
 
+extension TrainedModel {
+    /// Bytes that a rank takes for steps whose parts have so many tokens, of all ranks together.
+    func trainingBytes(tokens: Int, _ session: Session) -> Double {
+        let ranks = session.transport.size
+        return trainingBytes(
+            rows: min(tokens, tokens / ranks + TileGrid.tileSize), subtrees: ranks == 1 ? 1 : 3, ranks: ranks,
+            threads: session.threads.threads)
+    }
+}
+
 extension Session {
     /// Refuses a training that the hosts' memory would not hold, by its largest step. Collective.
     /// - Returns: the bytes that a rank will take.
     /// - Throws: `AgreedFailure` with status 71.
     func refuseTraining(_ model: TrainedModel, _ order: StepOrder, _ settings: TrainingSettings) throws -> Double {
         let longest = order.lengths.flatMap { $0 }.max() ?? 0
-        let tokens = max(longest, settings.batchTokens / settings.accumulationSteps)
-        let rows = min(tokens, tokens / transport.size + TileGrid.tileSize)
-        let subtrees = transport.size == 1 ? 1 : 3
         let bytes = model.trainingBytes(
-            rows: rows, subtrees: subtrees, ranks: transport.size, threads: threads.threads)
+            tokens: max(longest, settings.batchTokens / settings.accumulationSteps), self)
         try refuse(
             bytesPerRank: bytes, "the training", "lower --batch-tokens, or raise --gradient-accumulation-steps")
         return bytes

@@ -69,23 +69,41 @@ struct TrainingFolder {
             ? "\(model.start.configuration.family.prefix).\(parameter)" : parameter
     }
 
-    /// `model.safetensors`: each rank writes what it owns of the trained parameters, rank 0 all others.
+    /// `model.safetensors`, and another in the folder of each module behind pooling that is trained.
     private func writeWeights(to folder: String, task number: Int) throws {
         session.monitor.progress(.writing)
         let task = model.tasks[number]
         let encoder = model.parameters.filter { model.encoderNames.contains($0.name) }
-        let parameters = encoder + task.head.filter { !model.encoderNames.contains($0.name) }
+        let head = task.head.filter { !model.encoderNames.contains($0.name) }
+        let ofModel = encoder + (task.kind == .similarity ? [] : head)
+        try writeTensors(
+            ofModel.map { ($0, storedName($0.name, task)) }, to: folder + "/model.safetensors", task: number)
+        guard task.kind == .similarity else { return }
+        func module(_ parameter: Parameter) -> String { String(parameter.name.prefix { $0 != "." }) }
+        for place in Set(head.map(module)).sorted() {
+            try make("\(folder)/\(place)")
+            try writeTensors(
+                head.filter { module($0) == place }.map { ($0, String($0.name.dropFirst(place.count + 1))) },
+                to: "\(folder)/\(place)/model.safetensors", task: number)
+        }
+    }
+
+    /// A file of some parameters of a task by the names that it has for them: each rank writes what it owns of the trained
+    /// ones, rank 0 all others.
+    private func writeTensors(_ parameters: [(parameter: Parameter, stored: String)], to path: String, task number: Int)
+        throws
+    {
         let type = type
         let layout = SafetensorsLayout(
-            tensors: parameters.map { (storedName($0.name, task), type == .float32 ? .float32 : .bfloat16, $0.shape) },
+            tensors: parameters.map { ($0.stored, type == .float32 ? .float32 : .bfloat16, $0.parameter.shape) },
             metadata: ["format": "pt"])
         let file = try ParallelFile.create(
-            folder + "/model.safetensors", force: true, transport: session.transport, size: layout.totalBytes)
+            path, force: true, transport: session.transport, size: layout.totalBytes)
         try layout.headerBytes.withUnsafeBytes { try file.write(session.isRoot ? [(0, $0)] : []) }
         let source = model.start.parameters(encoder: model.encoderNames)
         let mine = model.blocks.floats(
             of: model.blocks.blocks(of: session.transport.rank, of: session.transport.size))
-        for parameter in parameters {
+        for (parameter, stored) in parameters {
             let name = TaskParameters.name(parameter.name, task: number, encoder: model.encoderNames)
             var (first, values): (Int, [Float]) = (0, [])
             if let entry = model.blocks.entry(name) {
@@ -97,7 +115,7 @@ struct TrainingFolder {
                     session.isRoot ? try source.read(parameter.name, shape: parameter.shape) : []
                 }
             }
-            let offset = layout.offset(of: storedName(parameter.name, task))
+            let offset = layout.offset(of: stored)
             if type == .float32 {
                 try values.withUnsafeBytes { try file.write($0.isEmpty ? [] : [(offset + 4 * first, $0)]) }
             } else {
@@ -128,7 +146,7 @@ struct TrainingFolder {
             for name in Self.tokenizerFiles where FileBytes.exists(model.start.tokenizerFolder + "/" + name) {
                 try copy(name, from: model.start.tokenizerFolder, to: folder)
             }
-            if task.kind == .similarity { try writeModules(to: folder) }
+            if task.kind == .similarity { try writeModules(to: folder, task) }
         }
     }
 
@@ -138,33 +156,38 @@ struct TrainingFolder {
 
     /// What follows the transformer in a model of vectors: as in the folder that the training began with, the mean of the
     /// tokens' states where it has nothing.
-    private func writeModules(to folder: String) throws {
+    private func writeModules(to folder: String, _ task: TrainedTask) throws {
         func put(_ name: String, _ text: String) throws {
             try ParallelFile.replace(folder + "/" + name, with: Array(text.utf8))
         }
-        try FileManager.default.createDirectory(atPath: folder + "/1_Pooling", withIntermediateDirectories: true)
         let start = model.start.folder?.path ?? ""
-        for name in ["config_sentence_transformers.json", "sentence_bert_config.json"]
-        where FileBytes.exists(start + "/" + name) {
-            try copy(name, from: start, to: folder)
+        // The settings of the transformer may lie in a folder of its own.
+        let settings = FileBytes.names(inFolder: model.start.tokenizerFolder).filter {
+            $0.hasPrefix("sentence_") && $0.hasSuffix("_config.json")
         }
-        if FileBytes.exists(start + "/modules.json"), FileBytes.exists(start + "/1_Pooling/config.json"),
-            model.start.folder?.checkpoint.folder == start
-        {
-            try copy("modules.json", from: start, to: folder)
-            try copy("config.json", from: start + "/1_Pooling", to: folder + "/1_Pooling")
-            for module in try JSON.load(path: start + "/modules.json").array ?? [] {
-                guard let path = module["path"]?.string, !path.isEmpty, path != "1_Pooling",
-                    FileBytes.isFolder(start + "/" + path)
-                else { continue }
+        for name in settings { try copy(name, from: model.start.tokenizerFolder, to: folder) }
+        let own = "config_sentence_transformers.json"
+        if FileBytes.exists(start + "/" + own) { try copy(own, from: start, to: folder) }
+        if model.start.folder?.modules != nil {
+            var modules = try JSON.load(path: start + "/modules.json").array ?? []
+            // The transformer is the first, and what is trained of it lies in the folder itself.
+            if let transformer = modules.first { modules[0] = transformer.setting("path", .string("")) }
+            try put("modules.json", JSONText.indented(.array(modules)) + "\n")
+            for module in modules {
+                guard let path = module["path"]?.string, !path.isEmpty, FileBytes.isFolder(start + "/" + path) else {
+                    continue
+                }
                 try FileManager.default.createDirectory(
                     atPath: folder + "/" + path, withIntermediateDirectories: true)
-                for name in FileBytes.names(inFolder: start + "/" + path).sorted() {
+                let isTrained = task.head.contains { $0.name.hasPrefix(path + ".") }
+                for name in FileBytes.names(inFolder: start + "/" + path).sorted()
+                where !(isTrained && ["model.safetensors", "pytorch_model.bin"].contains(name)) {
                     try copy(name, from: start + "/" + path, to: folder + "/" + path)
                 }
             }
             return
         }
+        try FileManager.default.createDirectory(atPath: folder + "/1_Pooling", withIntermediateDirectories: true)
         try put(
             "modules.json",
             """

@@ -64,6 +64,8 @@ package struct TrainingSettings: Sendable {
     package var tasks: [TrainingFile] = []
     /// What the loss of each task is multiplied by.
     package var taskWeights: [Double] = []
+    /// Whether they are learned instead, as ``LearnedTaskWeights`` says.
+    package var learnsTaskWeights = false
     package var evaluations: [TrainingFile] = []
 
     package var learningRate = 5e-5
@@ -81,7 +83,12 @@ package struct TrainingSettings: Sendable {
     package var accumulationSteps = 1
     package var adam = AdamW()
     package var maxGradientNorm = 1.0
+    /// Of values of embeddings and of each layer's two results.
     package var dropout = 0.0
+    /// Of attention weights.
+    package var attentionDropout = 0.0
+    /// Of values in the heads of labels; nil: as `dropout`.
+    package var classifierDropout: Double?
     package var seed: UInt64 = 42
     /// What is not trained: `embeddings`, and layers by their numbers from 0.
     package var frozenEmbeddings = false

@@ -52,8 +52,10 @@ struct StepDocuments {
 struct StepResult {
     /// By task, the mean loss; nil where the step has nothing of it.
     var losses: [Double?]
-    /// The sum by the tasks' weights.
+    /// The sum by the tasks' weights; of learned ones with half their logarithms of variances.
     var loss: Double
+    /// By task, what its loss was multiplied by.
+    var weights: [Double]
     /// The norm of all gradients, before clipping.
     var norm: Double
     var tokens: Int
@@ -91,6 +93,7 @@ final class StepRunner {
             slots: slots, model.blocks, tiles: numbering.tileCount, over: transport, threads: session.threads)
         var sums = StepSums(count: model.tasks.count, tiles: numbering.tileCount)
         let counts = documents.counts(model.tasks)
+        let weights = model.weights(session.kernels)
         var pairLosses = [Double](repeating: 0, count: model.tasks.count)
         let batches = microBatches(
             lengths: documents.lengths, groups: documents.groups, count: settings.accumulationSteps)
@@ -98,23 +101,23 @@ final class StepRunner {
             let firstTile = numbering.firstTile[batch.lowerBound]
             let work = try MicroBatch(
                 documents, batch, StepTiles(first: firstTile, count: numbering.tileCount), model, encoder, heads,
-                settings, step: number, counts: counts, session, memory)
+                settings, step: number, counts: counts, weights: weights, session, memory)
             try work.run()
             for (tile, losses) in work.losses { sums.add(losses, tile: tile) }
             for task in pairLosses.indices { pairLosses[task] += work.pairLosses[task] }
             try reduction.add(work.takeParts(), nodes: work.nodes)
         }
         reduction.finish(into: gradient)
-        let norm = try GradientNorm.norm(gradient, model.blocks, over: transport, threads: session.threads)
         let totals = try sums.total(over: transport)
         let losses = model.tasks.indices.map { task -> Double? in
             guard counts[task] > 0 else { return nil }
             return model.tasks[task].kind == .similarity
                 ? pairLosses[task] : totals[task] / Double(counts[task])
         }
-        var loss = 0.0
-        for (task, value) in zip(model.tasks, losses) { loss += task.weight * (value ?? 0) }
-        let result = StepResult(losses: losses, loss: loss, norm: norm, tokens: documents.tokenCount)
+        let loss = finish(losses, weights)
+        let norm = try GradientNorm.norm(gradient, model.blocks, over: transport, threads: session.threads)
+        let result = StepResult(
+            losses: losses, loss: loss, weights: weights, norm: norm, tokens: documents.tokenCount)
         guard norm.isFinite, loss.isFinite else { return result }
         shard.update(
             model.masters, gradient: gradient,
@@ -122,6 +125,19 @@ final class StepRunner {
             threads: session.threads)
         try model.masters.share(over: transport)
         return result
+    }
+
+    /// Makes the tasks' losses one. Where their weights are learned, every rank knows all that the gradients of these are
+    /// made of; they go to where this rank owns them.
+    private func finish(_ losses: [Double?], _ weights: [Double]) -> Double {
+        guard let learned = model.learnedWeights, let logVariances = model.logVariances else {
+            return zip(weights, losses).reduce(0) { $0 + $1.0 * ($1.1 ?? 0) }
+        }
+        for (place, value) in zip(logVariances.range, learned.gradients(losses, weights: weights))
+        where shard.floats.contains(place) {
+            gradient.pointer[place - shard.floats.lowerBound] = value
+        }
+        return learned.loss(losses, logVariances: logVariances.values, weights: weights)
     }
 }
 
@@ -133,6 +149,8 @@ private final class MicroBatch {
     private let model: TrainedModel
     private let heads: [TaskHead?]
     private let counts: [Int]
+    /// By task, what its loss is multiplied by in this step.
+    private let weights: [Double]
     private let settings: TrainingSettings
     private let session: Session
     private let encoderRun: EncoderRun
@@ -148,8 +166,8 @@ private final class MicroBatch {
 
     init(
         _ all: StepDocuments, _ batch: Range<Int>, _ step: StepTiles, _ model: TrainedModel, _ encoder: Encoder,
-        _ heads: [TaskHead?], _ settings: TrainingSettings, step number: Int, counts: [Int], _ session: Session,
-        _ memory: BufferPool
+        _ heads: [TaskHead?], _ settings: TrainingSettings, step number: Int, counts: [Int], weights: [Double],
+        _ session: Session, _ memory: BufferPool
     ) throws {
         documents = Array(all.sequences[batch])
         targets = all.targets
@@ -157,6 +175,7 @@ private final class MicroBatch {
         self.model = model
         self.heads = heads
         self.counts = counts
+        self.weights = weights
         self.settings = settings
         self.session = session
         let lengths = documents.map(\.ids.count)
@@ -167,16 +186,16 @@ private final class MicroBatch {
         nodes = (0..<ranks).map { rank in
             TreeNode.maximal(in: sharding.tiles(of: Rank(rank)).shifted(by: step.first), of: Runs(0..<step.count))
         }
-        let dropout =
-            settings.dropout > 0
-            ? Dropout(
-                probability: settings.dropout, seed: settings.seed, step: number, documents: documents.map(\.number))
-            : nil
+        let dropout = Dropout(
+            probability: settings.dropout, attention: settings.attentionDropout,
+            head: settings.classifierDropout ?? settings.dropout, seed: settings.seed, step: number,
+            documents: documents.map(\.number))
+        let dropsAny = dropout.probability > 0 || dropout.attention > 0 || dropout.head > 0
         let monitor = session.monitor
         encoderRun = try EncoderRun(
             encoder: encoder, sharding: sharding, strategy: session.settings.strategy ?? .passKeyValue,
             topology: session.topology, wire: session.settings.wire, transport: session.transport,
-            threads: session.threads, memory: memory, training: TrainingPass(dropout: dropout),
+            threads: session.threads, memory: memory, training: TrainingPass(dropout: dropsAny ? dropout : nil),
             progressed: { monitor.progress() })
         session.warn(encoderRun.shortages)
         encoderGradients = Gradients(encoder.gradientSlots, frozen: model.frozen)
@@ -211,9 +230,7 @@ private final class MicroBatch {
     }
 
     /// What the gradient of a task's sum of losses is multiplied by.
-    private func factor(_ number: Int, _ task: TrainedTask) -> Float {
-        Float(task.weight / Double(max(1, counts[number])))
-    }
+    private func factor(_ number: Int) -> Float { Float(weights[number] / Double(max(1, counts[number]))) }
 
     /// A loss for some tokens of each document.
     private func learnTokens(_ number: Int, _ task: TrainedTask, _ byTile: inout [[Double]]) {
@@ -227,7 +244,7 @@ private final class MicroBatch {
         }
         let places = Dictionary(uniqueKeysWithValues: encoderRun.tiles.enumerated().map { ($1.number, $0) })
         let losses = RowLosses(encoderRun.tiles.map { $0.tokens.count })
-        let (loss, factor, kernels) = (task.loss, factor(number, task), session.kernels)
+        let (loss, factor, kernels) = (task.loss, factor(number), session.kernels)
         encoderRun.backward(
             head, wanted: { tile in wanted[places[tile.number] ?? 0].map(\.row) }, into: gradients, step: step
         ) { tile, row, logits in
@@ -247,7 +264,7 @@ private final class MicroBatch {
         let (spans, sequences) = spans(number)
         let vectors = try encoderRun.pool(spans, mode: head.pooling, transport: session.transport)
         let losses = RowLosses([spans.count])
-        let (loss, factor, kernels) = (task.loss, factor(number, task), session.kernels)
+        let (loss, factor, kernels) = (task.loss, factor(number), session.kernels)
         let targets = sequences.map { self.targets[number][documents[$0].example].row }
         let changes = encoderRun.backward(head, vectors: vectors, of: spans, into: gradients, step: step) {
             span, logits in
@@ -270,11 +287,12 @@ private final class MicroBatch {
         let (spans, sequences) = spans(number)
         if spans.isEmpty { return }
         let mine = try encoderRun.pool(spans, mode: task.pooling, transport: session.transport)
-        let width = encoderRun.encoder.configuration.hiddenSize
+        let head = heads[number]
+        let width = head?.outputs ?? encoderRun.encoder.configuration.hiddenSize
         var message = Message()
         for (span, vector) in mine {
             message.write(span)
-            message.write(vector)
+            message.write(head?.logits(rows: 1, vector) ?? vector)
         }
         let pairs = targets[number].count
         var vectors = PairVectors(
@@ -301,12 +319,18 @@ private final class MicroBatch {
             ? .scores(scores)
             : .negatives(temperature: Float(settings.temperature), isSymmetric: settings.isSymmetric)
         let (mean, gradients) = loss.differentiate(
-            vectors, weight: task.weight, threads: session.threads, kernels: session.kernels)
+            vectors, weight: weights[number], threads: session.threads, kernels: session.kernels)
         pairLosses[number] = mean
-        let changes = mine.map { span, _ -> (span: Int, gradient: [Float]) in
+        func change(_ span: Int) -> [Float] {
             let sequence = documents[sequences[span]]
             let place = sequence.example * width..<(sequence.example + 1) * width
-            return (span, Array((sequence.text == 0 ? gradients.first : gradients.second)[place]))
+            return Array((sequence.text == 0 ? gradients.first : gradients.second)[place])
+        }
+        var changes = mine.map { span, _ in (span: span, gradient: change(span)) }
+        if let head, let ofHead = headGradients[number] {
+            changes = encoderRun.backward(head, vectors: mine, of: spans, into: ofHead, step: step) { span, vector in
+                vector.update(from: change(span), count: width)
+            }
         }
         try encoderRun.backward(
             throughPooling: spans, mode: task.pooling, gradients: changes, transport: session.transport)

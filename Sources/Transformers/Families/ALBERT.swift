@@ -46,7 +46,8 @@ extension ModelFamily {
             return names
         },
         heads: TaskHeads(
-            sequence: { _ throws(FileError) in HeadNames([.dense("pooler"), .activation(.tanh), .labels("classifier")])
+            sequence: { _ throws(FileError) in
+                HeadNames([.dense("pooler"), .activation(.tanh), .dropout(0), .labels("classifier")])
             },
             language: { (source) throws(FileError) in
                 HeadNames([

@@ -81,7 +81,7 @@ extension TaskHeads {
     ) -> TaskHeads {
         TaskHeads(
             sequence: { _ throws(FileError) in
-                HeadNames([.dense("pooler.dense"), .activation(.tanh), .labels("classifier")])
+                HeadNames([.dense("pooler.dense"), .activation(.tanh), .dropout(0), .labels("classifier")])
             },
             language: { (source) throws(FileError) in
                 let path = "cls.predictions.transform"

@@ -67,7 +67,7 @@ extension ModelFamily {
             sequence: { (source) throws(FileError) in
                 HeadNames([
                     .dense("pooler.dense"), .activation(try source.reader.activation("pooler_hidden_act")),
-                    .labels("classifier"),
+                    .dropout(0), .labels("classifier"),
                 ])
             },
             language: { (source) throws(FileError) in

@@ -31,7 +31,7 @@ extension ModelFamily {
         },
         heads: TaskHeads(
             sequence: { _ throws(FileError) in
-                HeadNames([.dense("pre_classifier"), .activation(.relu), .labels("classifier")])
+                HeadNames([.dense("pre_classifier"), .activation(.relu), .dropout(0), .labels("classifier")])
             },
             language: { (source) throws(FileError) in
                 HeadNames([

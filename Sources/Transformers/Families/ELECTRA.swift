@@ -13,7 +13,10 @@ extension ModelFamily {
         },
         heads: TaskHeads(
             sequence: { _ throws(FileError) in
-                HeadNames([.dense("classifier.dense"), .activation(.gelu), .labels("classifier.out_proj")])
+                HeadNames([
+                    .dropout(1), .dense("classifier.dense"), .activation(.gelu), .dropout(0),
+                    .labels("classifier.out_proj"),
+                ])
             },
             language: { (source) throws(FileError) in
                 HeadNames([

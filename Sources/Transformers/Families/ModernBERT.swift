@@ -59,9 +59,11 @@ extension ModelFamily {
                 case let other:
                     throw source.reader.refuse("classifier_pooling '\(other)' is not supported; supported: cls, mean")
                 }
-                return HeadNames(try transform(source) + [.labels("classifier")], pooling: pooling)
+                return HeadNames(try transform(source) + [.dropout(0), .labels("classifier")], pooling: pooling)
             },
-            tokens: { (source) throws(FileError) in HeadNames(try transform(source) + [.labels("classifier")]) },
+            tokens: { (source) throws(FileError) in
+                HeadNames(try transform(source) + [.dropout(0), .labels("classifier")])
+            },
             answers: { (source) throws(FileError) in HeadNames(try transform(source) + [.labels("classifier")]) },
             language: { (source) throws(FileError) in
                 let bias = try source.reader.flag("decoder_bias", default: true) ? "decoder.bias" : nil

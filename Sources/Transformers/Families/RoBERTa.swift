@@ -59,7 +59,10 @@ extension TaskHeads {
     /// The heads of RoBERTa.
     static let ofRoBERTa = TaskHeads(
         sequence: { _ throws(FileError) in
-            HeadNames([.dense("classifier.dense"), .activation(.tanh), .labels("classifier.out_proj")])
+            HeadNames([
+                .dropout(1), .dense("classifier.dense"), .activation(.tanh), .dropout(0),
+                .labels("classifier.out_proj"),
+            ])
         },
         language: { (source) throws(FileError) in
             HeadNames([

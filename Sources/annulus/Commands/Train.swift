@@ -44,7 +44,12 @@ struct Train: ParsableCommand {
             """)
     var task: [String]
 
-    @Option(help: "What the loss of each task is multiplied by, separated by commas. Default: 1 each.")
+    @Option(
+        help: """
+            What the loss of each task is multiplied by, separated by commas; or learned: a trained number s a task, for the \
+            logarithm of its variance, weighs the loss by e^-s, by half of it for squared errors, and s/2 is added (Kendall, Gal & \
+            Cipolla 2018). Default: 1 each.
+            """)
     var taskWeights: String?
 
     @OptionGroup var input: InputOptions
@@ -116,8 +121,21 @@ struct Train: ParsableCommand {
     @Flag(help: "Mask all tokens of a word, or none.")
     var wholeWordMask = false
 
-    @Option(help: "The probability with which values of embeddings and of each layer's two results are dropped.")
+    @Option(
+        help: """
+            The probability with which values of embeddings and of each layer's two results are dropped, whatever the model's \
+            configuration says.
+            """)
     var dropout = 0.0
+
+    @Option(help: "That of attention weights, dropped behind the softmax.")
+    var attentionDropout = 0.0
+
+    @Option(
+        help:
+            "That of what the last layer of a head of labels reads, and where transformers has it of what such a head begins with. Default: --dropout."
+    )
+    var classifierDropout: Double?
 
     @Option(
         help: "For similarity without scores, what cosines are divided by: one over sentence-transformers' `scale`.")
@@ -205,6 +223,7 @@ struct Train: ParsableCommand {
         }
         for (name, value) in [
             ("--adam-beta1", adamBeta1), ("--adam-beta2", adamBeta2), ("--dropout", dropout),
+            ("--attention-dropout", attentionDropout), ("--classifier-dropout", classifierDropout ?? 0),
             ("--mlm-probability", mlmProbability),
         ] {
             if !(0..<1).contains(value) { throw ValidationError("\(name) takes 0 up to below 1, not \(value)") }
@@ -226,7 +245,7 @@ struct Train: ParsableCommand {
             model.map { .model($0) } ?? .shape(shape ?? "", tokenizer: tokenizer ?? "", positions: positions)
         let identity = ResumeRequest(
             facts: AskedOptions(self).facts,
-            inputs: settings.tasks.map { ("the input", $0.paths) } + settings.evaluations.map { ("--eval", $0.paths) },
+            inputs: Self.named("the input of --task", settings.tasks) + Self.named("--eval", settings.evaluations),
             saveSeconds: 0)
         var job = TrainingJob(
             start: start, settings: settings, input: input.documents, output: output, identity: identity)
@@ -234,6 +253,11 @@ struct Train: ParsableCommand {
         job.resumes = resume
         Interruption.keep()
         try Session.run(self, runOptions, needs: []) { [job] in try job.run($0) }
+    }
+
+    /// Files by names of their own, by which snapshots tell what has changed.
+    private static func named(_ name: String, _ files: [TrainingFile]) -> [(name: String, paths: [String])] {
+        files.enumerated().map { (files.count == 1 ? name : "\(name) \($0 + 1)", $1.paths) }
     }
 
     /// What the options say, but for what is frozen.
@@ -245,11 +269,17 @@ struct Train: ParsableCommand {
             throw ValidationError(
                 "--eval \(file.kind.rawValue): no --task is of that kind, so there is no head to evaluate")
         }
-        if let taskWeights {
+        if taskWeights == "learned" {
+            guard task.count > 1 else {
+                throw ValidationError(
+                    "--task-weights learned weighs several tasks against each other, and there is one")
+            }
+            settings.learnsTaskWeights = true
+        } else if let taskWeights {
             let weights = taskWeights.split(separator: ",").map { Double($0) }
             guard weights.count == task.count, weights.allSatisfy({ $0.map { $0 >= 0 && $0.isFinite } ?? false }) else {
                 throw ValidationError(
-                    "--task-weights '\(taskWeights)' needs a number for each of \(task.count) tasks, separated by commas"
+                    "--task-weights '\(taskWeights)' needs a number for each of \(task.count) tasks, separated by commas, or is learned"
                 )
             }
             settings.taskWeights = weights.compactMap { $0 }
@@ -260,6 +290,7 @@ struct Train: ParsableCommand {
         settings.accumulationSteps = gradientAccumulationSteps
         settings.adam = AdamW(beta1: adamBeta1, beta2: adamBeta2, epsilon: adamEpsilon, weightDecay: weightDecay)
         (settings.maxGradientNorm, settings.dropout, settings.seed) = (maxGradNorm, dropout, seed)
+        (settings.attentionDropout, settings.classifierDropout) = (attentionDropout, classifierDropout)
         (settings.maskProbability, settings.masksWholeWords) = (mlmProbability, wholeWordMask)
         (settings.temperature, settings.isSymmetric) = (temperature, symmetric)
         (settings.loggingSteps, settings.evaluationSteps, settings.loggingFolder) = (
