@@ -67,15 +67,18 @@ class Hosts:
             raise
         self.hostfile = folder / "hostfile"
         self.hostfile.write_text("".join(f"host{number} slots={slots}\n" for number in range(count)))
+        self.on = folder / "on"
         self.agent = folder / "agent"
         cases = "".join(
             f"host{number}|{self.address(number)}) host={identifier} TMPDIR={self.temporary(number)} ;;\n"
             for number, identifier in enumerate(self.identifiers))
         # The working folder is that of the caller, which a mount namespace would forget.
-        self.agent.write_text(
-            f'#!/bin/sh\n# agent HOST COMMAND…, in the place of ssh\ncase $1 in\n{cases}*) echo "agent: no host $1" >&2; exit 64 ;;\nesac\n'
-            f'shift\nexport TMPDIR\nexec nsenter --target "$host" {" ".join(NAMESPACES)} --wd="$PWD" sh -c "$*"\n')
-        self.agent.chmod(0o755)
+        self.on.write_text(
+            f'#!/bin/sh\n# on HOST COMMAND ARGUMENT…\ncase $1 in\n{cases}*) echo "on: no host $1" >&2; exit 64 ;;\nesac\n'
+            f'shift\nexport TMPDIR\nexec nsenter --target "$host" {" ".join(NAMESPACES)} --wd="$PWD" "$@"\n')
+        self.agent.write_text(f'#!/bin/sh\n# agent HOST WORD…, in the place of ssh, which joins words\nhost=$1\nshift\nexec {self.on} "$host" sh -c "$*"\n')
+        for program in (self.on, self.agent):
+            program.chmod(0o755)
 
     def close(self) -> None:
         for holder in self.holders:
