@@ -23,6 +23,10 @@ let package = Package(
         .target(name: "CLibrary"),
         .target(name: "CKernels"),
         .target(name: "CFiles"),
+        // What a build knows of itself: `--version` tells it.
+        .target(
+            name: "CRelease",
+            cSettings: Context.environment["ANNULUS_COMMIT"].map { [.define("ANNULUS_COMMIT", to: "\"\($0)\"")] }),
         .target(name: "MPI", dependencies: ["CLibrary", "CMPI"]),
         .target(name: "Matrices", dependencies: ["CKernels", "CLibrary"]),
         .target(name: "Tiles"),
@@ -49,7 +53,7 @@ let package = Package(
         .target(
             name: "Pipelines",
             dependencies: [
-                "Attention", "Checkpoints", "Files", "MPI", "Matrices", "Plans", "RingAttention", "Tiles",
+                "Attention", "CRelease", "Checkpoints", "Files", "MPI", "Matrices", "Plans", "RingAttention", "Tiles",
                 "Tokenization", "Training", "Transformers",
                 .product(name: "Logging", package: "swift-log"),
                 .product(name: "Crypto", package: "swift-crypto"),

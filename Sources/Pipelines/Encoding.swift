@@ -179,6 +179,8 @@ extension Session {
             monitor.progress(.pooling)
             try body(run, items)
             done += batch
+            self.done.tokens += ids.reduce(0) { $0 + $1.count }
+            self.done.flop += batch
             try job?.finish(corpus, upTo: items.upperBound)
         }
         line.finish(done: Int(total * 1e-9))

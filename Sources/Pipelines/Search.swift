@@ -47,7 +47,7 @@ package struct Search: Sendable {
         }
         let shape = VectorShape(head, saved: folder.dimensions)
         let (asking, reading) = try session.agree { try prompts(folder, head, pipeline.tokenizer) }
-        session.logHeader("search \(model)", encodes: true)
+        try session.logHeader("search \(model)", encodes: true)
         tell(asking, reading, session)
         var corpus = try pipeline.corpus(
             try pipeline.stream.rest(), pipeline.preparation(prompt: reading, passageTokens: passageTokens))

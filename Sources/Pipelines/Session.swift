@@ -29,6 +29,10 @@ public final class Session {
     package internal(set) var readings: [(name: String, digest: UInt64)] = []
     /// What the batches of a job have been planned with so far.
     var plannedSoFar = BatchPlanning()
+    /// What the job has done so far.
+    package var done = Done()
+    /// What is wrong with where its threads may run, once its header has been said; nil: nothing.
+    private(set) var crowding: String?
 
     package var transport: any Transport { group.transport }
     package var monitor: any Monitor { group.monitor }
@@ -148,9 +152,11 @@ public final class Session {
         }
     }
 
-    /// One line on how the job runs.
+    /// Says how the job runs, and where its ranks may run. Collective.
     /// - Parameter encodes: whether it encodes documents, whose batches may be laid out each in its way.
-    package func logHeader(_ what: String, encodes: Bool = false) {
+    package func logHeader(_ what: String, encodes: Bool = false) throws {
+        let mine = Binding.current(threads: self.threads.threads)
+        let bindings = try transport.allGather(mine.message.bytes).compactMap { Binding($0) }
         let ranks =
             transport.size == 1
             ? "1 rank"
@@ -163,6 +169,9 @@ public final class Session {
             \(what): \(ranks) of \(threads), kernel \(kernels.name), \(settings.element.rawValue), strategy \(settings.strategyName), \
             layout \(settings.askedLayout?.rawValue ?? (encodes ? "by batch" : settings.layout.rawValue))
             """)
+        log.notice("binding: \(Binding.text(bindings))")
+        crowding = Binding.crowding(bindings)
+        if let crowding { log.notice("binding: \(crowding)") }
         if settings.element == .float32, settings.wire == .bfloat16 {
             log.notice(
                 """

@@ -58,7 +58,7 @@ package final class Verification {
 
     /// - Throws: `AgreedFailure` with status 65 where a check fails.
     package func run() throws {
-        session.logHeader("verify \(options.model)")
+        try session.logHeader("verify \(options.model)")
         try checkTensors()
         if failed.isEmpty {
             let documents = try self.documents()

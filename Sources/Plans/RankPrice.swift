@@ -35,6 +35,21 @@ struct RankPrice: Sendable, Hashable {
 /// neighbours keep up with it. Where one does not, the neighbour's own price is the job's, which is that of its slowest
 /// rank.
 struct RankWalk {
+    /// What a step takes: computing, and each message of either direction.
+    struct Costs {
+        var computing = 0.0
+        var sends: [Message] = []
+        var receives: [Message] = []
+
+        /// One message: its peer, its bytes, and the seconds in which it fills its link.
+        struct Message {
+            let peer: Rank
+            let isInside: Bool
+            let seconds: Double
+            let bytes: Double
+        }
+    }
+
     private let dependencies: TileDependencies
     private let table: TileTable
     private let cluster: Cluster
@@ -174,6 +189,25 @@ struct RankWalk {
         }
         flow.seconds = max(inside, between)
         return flow
+    }
+
+    /// What each step of a rank's plan takes, all rounds of it.
+    static func costs(
+        _ planner: Planner, rank: Rank, _ dependencies: TileDependencies, _ table: TileTable, _ cluster: Cluster
+    ) -> [Costs] {
+        let walk = RankWalk(dependencies, table, cluster, rank: rank, weighsMemory: false)
+        return planner.plan(rank).steps.map { step in
+            Costs(
+                computing: step.attend.reduce(0) { $0 + walk.flop(of: $1) } / cluster.ranks[rank.index].flops,
+                sends: step.sends.map { walk.cost(of: $0) }, receives: step.receives.map { walk.cost(of: $0) })
+        }
+    }
+
+    private func cost(of transfer: Transfer) -> Costs.Message {
+        let bytes = transfer.payloads.reduce(0) { $0 + self.bytes(of: $1).bytes }
+        let route = cluster.route(from: rank, to: transfer.peer)
+        return Costs.Message(
+            peer: transfer.peer, isInside: route.isInside, seconds: route.latency + bytes * route.perByte, bytes: bytes)
     }
 
     private func flop(of units: Units) -> Double {

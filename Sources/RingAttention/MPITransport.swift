@@ -1,6 +1,7 @@
 // The transport between the processes of an MPI job.
 
 import MPI
+import Plans
 import Tiles
 
 /// A rank's connection over MPI.
@@ -14,6 +15,8 @@ public final class MPITransport: Transport {
     public let size: Int
     /// What this rank sent so far.
     public private(set) var traffic = Traffic()
+    /// What is told when this rank did what; nil: nobody asks.
+    public var timeline: Timeline?
 
     // The lengths that the receives of an exchange expect, at their tokens.
     private var expected: [Int] = []

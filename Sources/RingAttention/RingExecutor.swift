@@ -153,25 +153,30 @@ public final class RingExecutor {
         keyValues.begin()
         try node?.begin()
         for (number, step) in plan.steps.enumerated() {
+            var times = StepTimes()
             try node?.waitForRoom(number)
             let readings = node?.readings(number) ?? []
             // What is sent from a mate's memory must be there before the message starts.
             if !step.sends.isEmpty {
                 exposed += try node?.wait(for: readings, of: keyValues, sending: step.sends) ?? .zero
             }
+            times.begun = .now
             let borrowed = work.borrow(readings)
             let (arriving, leaving) = (work.room(for: step, number), work.messages(for: step.sends))
-            var computed = ContinuousClock.now
             try transport.exchange(receive: arriving.messages, send: leaving.messages) { poll in
+                times.posted = .now
                 exposed += try node?.wait(for: readings, of: keyValues, poll: poll) ?? .zero
+                times.ready = .now
                 work.compute(step.attend, poll: poll)
-                computed = .now
+                times.computed = .now
             }
-            exposed += .now - computed
+            times.arrived = .now
+            exposed += times.arrived - times.computed
             work.giveBack(borrowed)
             work.release(step.release, and: leaving)
             work.take(arriving)
             node?.finish(number)
+            transport.timeline?.add(times, number, step, plan)
         }
         keyValues.end()
     }

@@ -1,5 +1,6 @@
 // How ranks exchange bytes, whatever carries them: what the executor runs on.
 
+import Plans
 import Tiles
 
 /// A message to be sent: its pieces are gathered in order into one message.
@@ -96,6 +97,9 @@ public protocol Transport: AnyObject {
 
     /// What this rank sent so far.
     var traffic: Traffic { get }
+
+    /// What is told when this rank did what; nil: nobody asks.
+    var timeline: Timeline? { get set }
 
     /// Memory in which the ranks of a node see what each other writes: so many floats of this rank's. Collective over
     /// all ranks, each naming the ranks of its own node.

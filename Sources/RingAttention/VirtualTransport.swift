@@ -3,6 +3,7 @@
 import Dispatch
 import Foundation
 import Matrices
+import Plans
 import Synchronization
 import Tiles
 
@@ -17,6 +18,8 @@ public final class VirtualTransport: Transport {
     public let size: Int
     /// What this rank sent so far.
     public private(set) var traffic = Traffic()
+    /// What is told when this rank did what; nil: nobody asks.
+    public var timeline: Timeline?
 
     private let mailboxes: Mailboxes
     private var random: SplitMix64

@@ -42,14 +42,16 @@ extension EncoderRun {
 
     /// Calls `body` for each block of whole tiles, on all threads.
     private func forEachBackwardBlock(_ tape: RunTape, layer: Int?, _ body: (BackwardBlock) -> Void) {
-        threads.forEach(tape.blocks.count) { index, worker in
-            let rows = tape.blocks[index]
-            // Disjoint: each index has its own rows and tiles, each worker its own scratch.
-            body(
-                BackwardBlock(
-                    rows: rows, memory: tape.memory, scratch: tape.memory.scratch[worker],
-                    dropout: layer.flatMap { tape.dropout($0, rows) }, kernels: encoder.kernels))
-            progressed()
+        transport.timeline.span(.dense, "backward", number: layer.map { $0 + 1 } ?? -1) {
+            threads.forEach(tape.blocks.count) { index, worker in
+                let rows = tape.blocks[index]
+                // Disjoint: each index has its own rows and tiles, each worker its own scratch.
+                body(
+                    BackwardBlock(
+                        rows: rows, memory: tape.memory, scratch: tape.memory.scratch[worker],
+                        dropout: layer.flatMap { tape.dropout($0, rows) }, kernels: encoder.kernels))
+                progressed()
+            }
         }
     }
 

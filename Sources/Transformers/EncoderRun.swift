@@ -29,7 +29,7 @@ public final class EncoderRun {
     private let isLocal: Bool
     private let strategy: Strategy
     private let wire: ElementKind?
-    private let transport: any Transport
+    let transport: any Transport
     let memory: BufferPool
     /// None where a group makes its own.
     let attention: LayerAttention?
@@ -194,7 +194,7 @@ public final class EncoderRun {
         tape?.begin(tokens)
         for (number, group) in layout.groups.enumerated() {
             let attention = try attention(of: group)
-            if first == 0 { embed(group, tokens) }
+            if first == 0 { transport.timeline.span(.dense, "embeddings") { embed(group, tokens) } }
             for (index, block) in encoder.layers.enumerated().dropFirst(first) {
                 try forward(
                     block, number: index + 1, encoder.configuration.attention[index], group, attention, observed)
@@ -319,7 +319,9 @@ public final class EncoderRun {
         let (queryWidth, attendedWidth) = (
             heads.queryHeads * heads.headDimension, heads.queryHeads * heads.valueDimension
         )
-        project(block, pattern, group, attention, from: hidden)
+        transport.timeline.span(.dense, "project", number: number) {
+            project(block, pattern, group, attention, from: hidden)
+        }
         let (executor, keyValues) = attention.layer(pattern.kind)
         let (from, to) = (
             HeadRows(queries, tokenStride: queryWidth, headStride: heads.headDimension),
@@ -342,13 +344,15 @@ public final class EncoderRun {
                 queries: from, to: keyValues, scale: block.attention.scale, output: to,
                 contents: block.attention.contents)
         }
-        forEachBlock(of: group) { part, rows, memory in
-            let first = part.firstRow - group.rows.lowerBound
-            block.finish(
-                rows: part.count, attended: attended.pointer + first * attendedWidth, rows, memory,
-                dropout: tape?.dropout(number - 1, part), kernels: kernels)
-            lookForNotFinite(part, layer: number)
-            progressed()
+        transport.timeline.span(.dense, "finish", number: number) {
+            forEachBlock(of: group) { part, rows, memory in
+                let first = part.firstRow - group.rows.lowerBound
+                block.finish(
+                    rows: part.count, attended: attended.pointer + first * attendedWidth, rows, memory,
+                    dropout: tape?.dropout(number - 1, part), kernels: kernels)
+                lookForNotFinite(part, layer: number)
+                progressed()
+            }
         }
     }
 

@@ -18,7 +18,7 @@ struct Annulus: ParsableCommand {
             73 and 74 cannot write, 75 interrupted, 78 environment. Every error is one line that begins `annulus:`. A crash \
             keeps its signal's status, behind such a line and the call stack.
             """,
-        version: Release.version,
+        version: Release.description,
         subcommands: [
             Embed.self, Search.self, Classify.self, NER.self, FillMask.self, Answer.self, Train.self, Tokenize.self,
             Attend.self, Observe.self, Init.self,

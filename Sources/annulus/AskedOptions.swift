@@ -11,6 +11,7 @@ struct AskedOptions: Sendable {
     /// What may differ: it changes no bit and no plan. What files hold is compared, not where they are.
     private static let free: Set<String> = [
         "threads", "watchdog", "progress", "quiet", "force", "output", "input", "model", "labels", "cluster",
+        "trace", "summary", "log-dir",
     ]
 
     /// What changes no bit of the output, and may be another when a job is continued.

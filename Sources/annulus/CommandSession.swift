@@ -32,13 +32,25 @@ extension Session {
             let group = context.group
             try group.compareStart(asked)
             try group.agree { if group.isRoot { for stream in streams { try stream.check() } } }
-            var log = Logger(label: "annulus") { _ in StandardErrorLog() }
-            log.logLevel = options.quiet || !group.isRoot ? .error : .notice
-            let session = try Session(group, settings: options.settings, threads: context.threads, log: log) {
-                ProgressLine(
-                    $0, total: $1, unit: $2, mode: options.quiet ? .never : options.progress, isVisible: group.isRoot)
+            let report = try RunReport(
+                group, options.report.options(quiet: options.quiet), isTerminal: StandardError.isTerminal)
+            let shown = options.quiet || !group.isRoot ? Logger.Level.error : .notice
+            var log = Logger(label: "annulus") { _ in StandardErrorLog(shown: shown, ofRank: report.log) }
+            log.logLevel = report.log == nil ? shown : .notice
+            do {
+                let session = try Session(
+                    report.group, settings: options.settings, threads: context.threads, log: log
+                ) {
+                    ProgressLine(
+                        $0, total: $1, unit: $2, mode: options.quiet ? .never : options.progress,
+                        isVisible: group.isRoot)
+                }
+                try body(session)
+                try report.finish(session)
+            } catch {
+                report.log?.write("error: \(JobError(error).message)")
+                throw error
             }
-            try body(session)
         }
         if status != 0 { throw EndedJob(status: status) }
     }
@@ -57,6 +69,10 @@ struct EndedJob: Error {
 
 /// Log lines on standard error, above a progress line.
 private struct StandardErrorLog: LogHandler {
+    /// From which level on lines are shown.
+    let shown: Logger.Level
+    /// Where all of them are kept, if anywhere.
+    let ofRank: RankLog?
     var logLevel = Logger.Level.notice
     var metadata = Logger.Metadata()
 
@@ -78,6 +94,8 @@ private struct StandardErrorLog: LogHandler {
     #endif
 
     private func write(_ level: Logger.Level, _ message: Logger.Message) {
-        StandardError.writeLine(level >= .warning ? "\(level): \(message)" : "\(message)")
+        let line = level >= .warning ? "\(level): \(message)" : "\(message)"
+        ofRank?.write(line)
+        if level >= shown { StandardError.writeLine(line) }
     }
 }

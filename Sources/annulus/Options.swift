@@ -61,6 +61,8 @@ struct RunOptions: ParsableArguments {
     @Flag(help: "Print nothing on standard error but errors.")
     var quiet = false
 
+    @OptionGroup var report: ReportOptionGroup
+
     mutating func validate() throws {
         if let threads, !(1...1024).contains(threads) {
             throw ValidationError("--threads takes 1 to 1024, not \(threads)")
@@ -78,6 +80,9 @@ struct RunOptions: ParsableArguments {
         if !(0...1e9).contains(watchdog) {
             throw ValidationError("--watchdog takes seconds, 0 for never, not \(watchdog)")
         }
+        if quiet, report.summary == true {
+            throw ValidationError("--quiet prints nothing on standard error but errors, and --summary does: choose one")
+        }
     }
 
     /// How the job runs.
@@ -92,6 +97,42 @@ struct RunOptions: ParsableArguments {
         settings.askedLayout = askedLayout
         settings.ranksPerNode = ranksPerNode
         return settings
+    }
+}
+
+/// What is kept of a job beside its results.
+struct ReportOptionGroup: ParsableArguments {
+    @Option(
+        help: ArgumentHelp(
+            """
+            Write a trace: what each rank computed, exchanged, merged and waited for, on one clock, in the JSON of Chrome's trace events, \
+            for ui.perfetto.dev or chrome://tracing. It is written when the job is done, and replaces a file of that name.
+            """, valueName: "file"))
+    var trace: String?
+
+    @Flag(
+        inversion: .prefixedNo,
+        help: """
+            Sum the job up at its end: tokens a second, share of the peak, time by phase, bytes sent, peak memory of the largest rank, \
+            and what would help. Default: where standard error is a terminal, of jobs of a second or longer.
+            """)
+    var summary: Bool?
+
+    @Option(
+        help: ArgumentHelp(
+            "Keep a log of each rank in this folder, rank-N.log: what it was busy with when, notes, warnings and errors.",
+            valueName: "folder"))
+    var logDir: String?
+
+    mutating func validate() throws {
+        if trace == "" { throw ValidationError("--trace takes a file, and its name is empty") }
+        if logDir == "" { throw ValidationError("--log-dir takes a folder, and its name is empty") }
+    }
+
+    /// As a session takes them.
+    /// - Parameter quiet: whether nothing is to be said.
+    func options(quiet: Bool) -> ReportOptions {
+        ReportOptions(trace: trace, sums: summary ?? (quiet ? false : nil), logFolder: logDir)
     }
 }
 

@@ -28,12 +28,11 @@ import time
 
 import jobs
 from jobs import Run
+sys.path.insert(0, str(jobs.ROOT / "scripts/cluster"))
+import network_hosts
+from network_hosts import KEEPALIVE_SECONDS
 from trials import LIMIT, WATCHDOG, Series, send, wait_for
 
-# What makes mpirun notice a host that does not answer: after so many seconds of silence it asks, every so many seconds, so
-# often. Unless told it waits for 300 s and asks nine times, every 20 s.
-KEEPALIVE = {"time": 5, "intvl": 2, "probes": 3}
-KEEPALIVE_SECONDS = KEEPALIVE["time"] + KEEPALIVE["intvl"] * KEEPALIVE["probes"]
 # How much later than the watchdog's limit every rank must have ended.
 MARGIN = LIMIT - WATCHDOG
 # How much longer a case is watched.
@@ -41,85 +40,13 @@ PATIENCE = 20
 COUNT = 3
 
 
-class Hosts:
-    """Three hosts on a bridge. Each is held by a process that ends when this one does: it waits for the end of its input."""
-
-    def __init__(self, folder: pathlib.Path):
-        self.folder = folder
-        self.holders: list[subprocess.Popen] = []
-        self.switch = self.make_host("switch")
-        self.identifiers = [self.make_host(f"host{number}") for number in range(COUNT)]
-        self.enter(self.switch, "ip link add bridge0 type bridge && ip link set bridge0 up")
-        for number, identifier in enumerate(self.identifiers):
-            self.enter(
-                self.switch, f"ip link add port{number} type veth peer name eth0 netns {identifier} && "
-                f"ip link set port{number} master bridge0 up")
-            self.enter(
-                identifier, f"ip link set lo up && ip address add {self.address(number)}/24 dev eth0 && ip link set eth0 up")
-        self.hostfile = folder / "hostfile"
-        self.hostfile.write_text("".join(f"{self.address(number)} slots=2\n" for number in range(COUNT)))
-        self.agent = folder / "agent"
-        cases = "".join(
-            f"{self.address(number)}) host={identifier} TMPDIR={self.temporary(number)} ;;\n"
-            for number, identifier in enumerate(self.identifiers))
-        self.agent.write_text(
-            f'#!/bin/sh\n# agent ADDRESS COMMAND…, in the place of ssh\ncase $1 in\n{cases}*) exit 64 ;;\nesac\n'
-            'shift\nexport TMPDIR\nexec nsenter --target "$host" --net --uts --mount sh -c "$*"\n')
-        self.agent.chmod(0o755)
-
-    def close(self) -> None:
-        for holder in self.holders:
-            holder.stdin.close()
-            holder.wait(10)
-
-    def make_host(self, name: str) -> int:
-        """Makes a host; returns the process by which its namespaces are entered."""
-        (self.folder / name).mkdir()
-        begin = f"hostname {name} && mount -t tmpfs -o mode=1777 tmpfs /dev/shm && echo ready && exec cat"
-        holder = subprocess.Popen(
-            ["unshare", "--net", "--uts", "--mount", "sh", "-c", begin],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self.holders.append(holder)
-        if holder.stdout.readline() != "ready\n":
-            raise OSError(f"the namespaces of {name} cannot be made")
-        return holder.pid
-
-    def enter(self, identifier: int, command: str) -> None:
-        subprocess.run(["nsenter", "--target", str(identifier), "--net", "sh", "-c", command], check=True)
-
-    def set_link(self, number: int, state: str) -> None:
-        self.enter(self.switch, f"ip link set port{number} {state}")
-
-    @staticmethod
-    def address(number: int) -> str:
-        return f"10.77.0.{number + 1}"
-
-    def temporary(self, number: int) -> pathlib.Path:
-        return self.folder / f"host{number}"
-
-    def shared_memory(self, number: int) -> pathlib.Path:
-        return pathlib.Path(f"/proc/{self.identifiers[number]}/root/dev/shm")
-
-    def left(self) -> list[str]:
-        """What lies in shared memory and in the folders for temporary files, host by host."""
-        return [
-            f"host{number}:{path.name}" for number in range(COUNT)
-            for folder in (self.shared_memory(number), self.temporary(number)) for path in sorted(folder.iterdir())]
-
-    def clear(self) -> None:
-        for number in range(COUNT):
-            for folder in (self.shared_memory(number), self.temporary(number)):
-                for path in folder.iterdir():
-                    subprocess.run(["rm", "-rf", str(path)], check=True)
+class Hosts(network_hosts.Hosts):
+    """Three hosts."""
 
     def launcher(self, ranks: int) -> list[str]:
         """mpirun on host 0, with as many ranks on each host."""
-        options = {
-            "btl": "tcp,vader,self", "btl_tcp_if_include": "eth0", "oob_tcp_if_include": "eth0", "plm_rsh_agent": str(self.agent),
-        } | {f"oob_tcp_keepalive_{name}": str(value) for name, value in KEEPALIVE.items()}
         return [
-            str(self.agent), self.address(0), *jobs.MPIRUN, "--hostfile", str(self.hostfile), "-np", str(ranks),
-            "--map-by", f"ppr:{ranks // COUNT}:node", *(word for name, value in options.items() for word in ("--mca", name, value)),
+            str(self.agent), "host0", *jobs.MPIRUN, *self.mpirun_options, "-np", str(ranks), "--map-by", f"ppr:{ranks // self.count}:node",
         ]
 
 

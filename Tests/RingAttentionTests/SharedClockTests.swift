@@ -54,6 +54,10 @@ private final class HaltingTransport: Transport {
     var rank: Rank { carrier.rank }
     var size: Int { carrier.size }
     var traffic: Traffic { carrier.traffic }
+    var timeline: Timeline? {
+        get { carrier.timeline }
+        set { carrier.timeline = newValue }
+    }
     var freeSharedMemory: Int? { carrier.freeSharedMemory }
     func allGather(_ bytes: [UInt8]) throws -> [[UInt8]] { try carrier.allGather(bytes) }
     func hosts() throws -> [Int] { carrier.hosts() }

@@ -33,7 +33,7 @@ package struct Observation: Sendable {
         let probing = try options.probe.map {
             try Probing($0, options, layers: layers, heads: heads, pipeline)
         }
-        session.logHeader("observe \(name)", encodes: true)
+        try session.logHeader("observe \(name)", encodes: true)
         func writer(_ documents: [ObservedDocument]) throws -> ObservationWriter {
             let writer = try ObservationWriter(options, documents, layers: layers, heads: heads, pipeline)
             writer.tellCost()

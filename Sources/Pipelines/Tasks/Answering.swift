@@ -89,7 +89,7 @@ package struct Answering: Sendable {
     package func run(model: String, input: DocumentInput, output: LineDestination, _ session: Session) throws {
         let task = try TaskPipeline(.questionAnswering, model: model, input: input, output: output, session)
         let tokenizer = try task.tokenizer()
-        session.logHeader("answer \(model)", encodes: true)
+        try session.logHeader("answer \(model)", encodes: true)
         try task.forEachPortion { portion in
             let windows = try session.agree { try split(portion.documents, task, tokenizer) }
             // What was found so far of a document whose windows span two batches, or two runs of the job.

@@ -27,7 +27,7 @@ package struct Classification: Sendable {
             }
             return task.labels
         }
-        session.logHeader("classify \(model)", encodes: true)
+        try session.logHeader("classify \(model)", encodes: true)
         let listed = try session.agree { session.isRoot ? try listedLabels(labels) : nil }
         var misfits = Misfits()
         var count = task.documentsBefore

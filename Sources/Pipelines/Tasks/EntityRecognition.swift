@@ -24,7 +24,7 @@ package struct EntityRecognition: Sendable {
                     "unk_token", tokenizer, usual: ["[UNK]", "<unk>"])
             )
         }
-        session.logHeader("ner \(model)", encodes: true)
+        try session.logHeader("ner \(model)", encodes: true)
         try task.forEachPortion { portion in
             try session.agree { try portion.documents.forEach { try $0.refusePair("entities are of one text") } }
             let encodings = try task.encodings(portion.documents)

@@ -32,7 +32,7 @@ package struct MaskFilling: Sendable {
             )
         }
         let allowed = try session.agree { try ids(of: targets, tokenizer, folder, session) }
-        session.logHeader("fill-mask \(model)", encodes: true)
+        try session.logHeader("fill-mask \(model)", encodes: true)
         try task.forEachPortion { portion in
             let encodings = try task.encodings(portion.documents)
             try session.agree {

@@ -163,7 +163,7 @@ private final class Trainer {
 
     func run() throws {
         guard try begin() else { return }
-        session.logHeader("train \(settings.tasks.map(\.kind.rawValue).joined(separator: ", "))")
+        try session.logHeader("train \(settings.tasks.map(\.kind.rawValue).joined(separator: ", "))")
         let trained = model.blocks.count
         let frozen = model.frozen.isEmpty ? "" : ", \(model.frozen.count) tensors are not"
         session.log.notice(
@@ -201,6 +201,7 @@ private final class Trainer {
                 state.lossSum += result.loss
                 state.lossCount += 1
                 tokens += result.tokens
+                session.done.tokens += result.tokens
                 line.advance(to: state.step)
                 session.monitor.progress()
                 let seconds = (ContinuousClock.now - clock).inSeconds

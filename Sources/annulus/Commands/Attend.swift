@@ -76,7 +76,7 @@ struct Attend: ParsableCommand {
         }
         let layout = layout(heads, shape, modifiers)
         let file = try ParallelFile.create(output, force: force, transport: transport, size: layout.totalBytes)
-        session.logHeader("attend \(input)")
+        try session.logHeader("attend \(input)")
         let (pieces, maskWithin) = mask.pieces(of: shape)
         let problem = try session.problem(pieces, maskWithin, heads)
         var footprint = Footprint()
@@ -85,6 +85,7 @@ struct Attend: ParsableCommand {
         if backward {
             footprint.bytesPerToken += Double(4 * (heads.queryHeads * (width + 4) + heads.keyValueHeads * width))
         }
+        session.monitor.progress(.planning)
         let decision = try session.decide(
             backward ? problem.differentiated(modifiers) : problem, footprint, session.settings.strategy)
         let monitor = session.monitor
@@ -104,6 +105,7 @@ struct Attend: ParsableCommand {
         let result = AlignedBuffer(count: heads.queryHeads * rows * heads.valueDimension)
         let sums = AlignedBuffer(count: heads.queryHeads * rows)
         let outputGradients = AlignedBuffer(count: backward ? result.count : 0)
+        session.monitor.progress(.reading)
         let wireError = try session.agree {
             if backward {
                 try readRows(
@@ -159,6 +161,8 @@ struct Attend: ParsableCommand {
         } else {
             try attention.attend(queries: queryRows, scale: scale, output: outputRows, logSumExp: sumRows)
         }
+        session.done.tokens += shape.queries
+        session.done.flop += problem.visibleFlop + (backward ? problem.differentiated(modifiers).visibleFlop : 0)
         session.monitor.progress(.writing)
         try write(tensors, wholes, to: file, layout, session, problem)
         try session.correct(heads, by: modifiers == ScoreModifiers() ? attention.pace : Pace())

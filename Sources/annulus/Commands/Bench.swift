@@ -121,6 +121,10 @@ struct Measurement {
     let bytesSent: Int
     /// What all ranks' threads together reach around each counted repetition with nothing but fused multiply-adds, in GFLOP/s.
     let peaks: [Double]
+    /// Seconds of a counted repetition in each lane of work, in the mean of the ranks.
+    var lanes: [(lane: Timeline.Lane, seconds: Double)] = []
+    /// The most bytes of memory that a rank's process had, what it shares included; nil: nobody asked.
+    var peakMemory: Int?
 
     var median: Double { Pipelines.median(seconds) }
 
@@ -132,7 +136,9 @@ struct Measurement {
             ("kernel", .text(session.kernels.name)), ("seconds", .number(median)), ("seconds_all", .numbers(seconds)),
             ("gflops", .number(flop / median * 1e-9)), ("peak_gflops", .number(Pipelines.median(peaks))),
             ("fraction_of_peak", .number(Pipelines.median(fractions))),
-            ("bytes_sent", .integer(bytesSent)), ("exposed_seconds", .number(exposed)), ("sha256", .text(sha256)),
+            ("bytes_sent", .integer(bytesSent)), ("exposed_seconds", .number(exposed)),
+        ] + lanes.map { ("\($0.lane.name)_seconds", .number($0.seconds)) } + [
+            ("peak_memory", peakMemory.map { .integer($0) } ?? .absent), ("sha256", .text(sha256)),
         ]
     }
 }
@@ -140,20 +146,11 @@ struct Measurement {
 extension Session {
     /// The fused multiply-add peak, for the job's dtype, of all threads of all ranks while all of them run, in GFLOP/s.
     /// Collective.
-    func peakGFLOPs() throws -> Double {
-        try transport.barrier()
-        return try sum(peak(kernels: kernels, element: settings.element, seconds: 0.3, pool: threads).reduce(0, +))
-    }
+    func peakGFLOPs() throws -> Double { try measuredPeak(seconds: 0.3) }
 
     /// What the same threads reach just now, in GFLOP/s, at the clock that their cores have: a benchmark asks between its repetitions,
     /// for it changes from second to second. Collective.
-    func presentPeak() throws -> Double {
-        try transport.barrier()
-        return try sum(
-            peak(kernels: kernels, element: settings.element, seconds: 0.1, pool: threads, statistic: .median).reduce(
-                0, +)
-        )
-    }
+    func presentPeak() throws -> Double { try measuredPeak(seconds: 0.1, statistic: .median) }
 
     /// Runs `work` on all ranks at once, once uncounted and then `repetitions` times. Collective.
     /// - Parameter work: returns the time in which this rank waited for messages.
@@ -162,7 +159,16 @@ extension Session {
         var seconds: [Double] = []
         var exposed: [Double] = []
         var bytes = 0
+        // Where the time goes is told by a timeline: one that is asked for, or else one of totals alone.
+        let asked = transport.timeline
+        let timeline = asked ?? Timeline(capacity: 2)
+        transport.timeline = timeline
+        defer { transport.timeline = asked }
+        func busy(_ lane: Timeline.Lane) -> Int { timeline.totals(lane).values.reduce(0) { $0 + $1.busy } }
+        let lanes: [Timeline.Lane] = [.dense, .compute, .merge, .wait]
+        var uncounted = lanes.map { _ in 0 }
         for repetition in 0...repetitions {
+            if repetition == 1 { uncounted = lanes.map(busy) }
             try transport.barrier()
             let before = transport.traffic.bytes
             let start = ContinuousClock.now
@@ -178,9 +184,13 @@ extension Session {
                 exposed.append(longestWait)
             }
         }
+        let ranks = Double(transport.size)
+        let shares = try zip(lanes, uncounted).map { lane, before in
+            (lane, try sum(Double(busy(lane) - before) * 1e-9) / ranks / Double(repetitions))
+        }
         return Measurement(
             seconds: seconds, exposed: Pipelines.median(exposed), bytesSent: Int(try sum(Double(bytes))),
-            peaks: means(peaks))
+            peaks: means(peaks), lanes: shares, peakMemory: Int(try maximum(Double(RankFigures.peakMemory))))
     }
 }
 

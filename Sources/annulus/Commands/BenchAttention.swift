@@ -53,8 +53,10 @@ struct BenchAttention: ParsableCommand {
     }
 
     private func run(_ session: Session) throws {
+        try session.logHeader("bench attention")
         let problem = try attention.problem(session)
         let measured = attention.backward ? problem.differentiated(modifiers) : problem
+        session.monitor.progress(.planning)
         let decision = try session.decide(measured, attention.footprint, session.settings.strategy, predicts: true)
         let run = try AttentionRun(
             problem, decision.strategy, modifiers: modifiers, topKeys: topK, backward: attention.backward,

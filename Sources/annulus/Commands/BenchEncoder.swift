@@ -42,13 +42,16 @@ struct BenchEncoder: ParsableCommand {
     }
 
     private func run(_ session: Session) throws {
+        try session.logHeader("bench encoder")
         session.monitor.progress(.reading)
         let configuration = try session.agreeReading { try self.configuration() }
         let footprint = try configuration.footprint(session.settings.element, threads: session.threads.threads)
         let problem = session.problem(
             lengths: [length], configuration, element: session.settings.element, layout: session.settings.layout,
             speeds: try session.relativeSpeeds())
+        session.monitor.progress(.planning)
         let decision = try session.decide(problem, footprint, session.settings.strategy, predicts: true)
+        session.monitor.progress(.reading)
         let encoder = try session.loadWeights {
             try load(configuration, into: $0, session.settings.element, session.kernels)
         }

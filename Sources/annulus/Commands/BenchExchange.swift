@@ -73,7 +73,7 @@ struct BenchExchange: ParsableCommand {
     /// One attention under each strategy.
     private func exposedTimes(_ session: Session) throws -> [BenchRow] {
         let problem = try attention.problem(session)
-        session.logHeader("bench exchange")
+        try session.logHeader("bench exchange")
         return try (session.settings.strategy.map { [$0] } ?? Strategy.allCases).map { strategy in
             let decision = try session.decide(problem, attention.footprint, strategy, predicts: true)
             let run = try AttentionRun(problem, strategy, seed: bench.seed, session)

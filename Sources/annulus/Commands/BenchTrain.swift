@@ -40,6 +40,7 @@ struct BenchTrain: ParsableCommand {
     }
 
     private func run(_ session: Session) throws {
+        try session.logHeader("bench train")
         let training = try session.agree { () -> TrainingBenchmark in
             guard let shape = PublishedShape.named(shape) else {
                 throw JobError(.usage, "--shape '\(shape)' is unknown")

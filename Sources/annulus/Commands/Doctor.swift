@@ -21,7 +21,10 @@ struct Doctor: ParsableCommand {
 
     func run() throws {
         let command = self
-        try Session.run(self, runOptions) { try command.run($0) }
+        // What it prints is a summary already.
+        var options = runOptions
+        options.report.summary = options.report.summary ?? false
+        try Session.run(self, options) { try command.run($0) }
     }
 
     private func run(_ session: Session) throws {
@@ -41,7 +44,7 @@ struct Doctor: ParsableCommand {
     /// What is one for the whole job.
     private func common(_ session: Session, peak: Double, _ measured: Measurements) -> String {
         var rows = Rows()
-        rows.add("annulus", Release.version)
+        rows.add("annulus", Release.version + (Release.commit.map { " of commit \($0)" } ?? ""))
         let environment = ProcessInfo.processInfo.environment
         rows.add(
             "started as",

@@ -84,7 +84,7 @@ struct Embed: ParsableCommand {
             if let path = command.output.output, resume == nil {
                 try ParallelFile.checkWritable(path, force: command.output.force, transport: session.transport)
             }
-            session.logHeader("embed \(command.model.model)", encodes: true)
+            try session.logHeader("embed \(command.model.model)", encodes: true)
             let file = command.output.output.map {
                 OutputFile(path: $0, mayReplace: command.output.force, resume: resume)
             }

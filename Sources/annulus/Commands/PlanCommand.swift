@@ -8,6 +8,7 @@ import Foundation
 import Matrices
 import Pipelines
 import Plans
+import RingAttention
 import Tiles
 import Transformers
 
@@ -62,7 +63,20 @@ struct PlanCommand: ParsableCommand {
     @Option(help: "table, json (one object a line) or csv.")
     var format: BenchFormat = .table
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            Write what each rank would do when, late ranks making others wait, as a run with --trace does: of the strategy and layout that are \
+            chosen, one layer of each kind, on up to \(Simulation.mostRanks) ranks.
+            """, valueName: "file"))
+    var trace: String?
+
     mutating func validate() throws {
+        if trace != nil, let gbitPerS, gbitPerS.values.count > 1 {
+            throw ValidationError(
+                "--trace is of one cluster: give --gbit-per-s one number, not \(gbitPerS.values.count)")
+        }
+        if trace == "" { throw ValidationError("--trace takes a file, and its name is empty") }
         let isEncoder = model != nil || shape != nil
         let defaults = (heads: 12, headDim: 64, mask: "full")
         if isEncoder,
@@ -88,12 +102,14 @@ struct PlanCommand: ParsableCommand {
                 throw JobError(.usage, "plan runs nothing; start it without mpirun")
             }
             try StandardStream.output.check()
-            try StandardStream.write(command.priced(ThreadPool(threads: context.threads)))
+            let transport = context.group.transport
+            if let trace = command.trace { try ParallelFile.checkWritable(trace, force: true, transport: transport) }
+            try StandardStream.write(command.priced(ThreadPool(threads: context.threads), transport))
         }
         if status != 0 { throw EndedJob(status: status) }
     }
 
-    private func priced(_ threads: ThreadPool) throws -> String {
+    private func priced(_ threads: ThreadPool, _ transport: any Transport) throws -> String {
         let described = try ClusterFile.read(path: cluster)
         let problem = try plannedJob()
         var footprint = problem.footprint
@@ -112,6 +128,14 @@ struct PlanCommand: ParsableCommand {
             let prices = pricing.prices(
                 strategy.map { [$0] } ?? Strategy.allCases, layout.map { [$0] } ?? Layout.allCases, threads: threads)
             let choice = Choice(of: prices)
+            if let trace {
+                guard let price = choice?.price ?? (prices.count == 1 ? prices[0] : nil) else {
+                    throw JobError(
+                        .memory, "--trace: none fits into the nodes' memory; name one by --strategy and --layout")
+                }
+                let planned = problem.make(price.layout, cluster.rankCount, speeds)
+                try write(trace, planned, topology, footprint, price.strategy, cluster, threads, transport)
+            }
             if format == .table {
                 text += (text.isEmpty ? "" : "\n") + table(prices, choice, cluster, problem, bandwidth)
             } else {
@@ -119,6 +143,36 @@ struct PlanCommand: ParsableCommand {
             }
         }
         return format == .table ? text : BenchRow.text(rows, format)
+    }
+
+    /// Writes what each rank would do when.
+    private func write(
+        _ path: String, _ planned: AttentionProblem, _ topology: Topology, _ footprint: Footprint, _ strategy: Strategy,
+        _ cluster: Cluster, _ threads: ThreadPool, _ transport: any Transport
+    ) throws {
+        guard cluster.rankCount <= Simulation.mostRanks else {
+            throw JobError(
+                .usage,
+                "--trace simulates up to \(Simulation.mostRanks) ranks, and the cluster has \(cluster.rankCount): describe a part of it"
+            )
+        }
+        var planned = planned
+        planned.topology = topology
+        let simulation = Simulation(
+            planned, footprint, strategy, on: cluster, capacity: TraceFile.capacity(ranks: cluster.rankCount),
+            threads: threads)
+        let lines = simulation.timelines.enumerated().map { rank, timeline in
+            let node = cluster.ranks[rank].node
+            let name = cluster.nodes[node].name
+            return TraceFile.lines(timeline, rank: rank, place: "node \(node)" + (name.isEmpty ? "" : ", \(name)"))
+        }
+        try TraceFile.write(
+            path, lines: lines.joined(),
+            facts: [
+                ("annulus", JSONText.string(Release.version)), ("ranks", "\(cluster.rankCount)"),
+                ("strategy", JSONText.string(strategy.rawValue)),
+                ("simulated_seconds", JSONText.number(simulation.seconds)),
+            ], over: transport)
     }
 
     /// A job that is not run.
