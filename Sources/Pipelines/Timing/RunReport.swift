@@ -37,21 +37,23 @@ package final class RunReport {
     private let firstReading: ClockReading?
 
     /// Collective.
-    /// - Parameter isTerminal: whether this rank's standard error is one; that of rank 0 counts.
+    /// - Parameters:
+    ///   - options: what is asked for; whether the job is summed up is as rank 0 has it, for others may be quiet or not.
+    ///   - isTerminal: whether this rank's standard error is one.
     /// - Throws: `AgreedFailure` with status 73 where a trace or a log could not be written.
     package init(_ group: RankGroup, _ options: ReportOptions, isTerminal: @autoclosure () -> Bool) throws {
-        var sums = options.sums ?? false
-        if options.sums == nil {
-            let told = try group.transport.allGather(group.isRoot && isTerminal() ? [1] : [0])
-            sums = told[0] == [1]
-        }
+        // 1: where it takes a while; 2: in any case.
+        var mine: UInt8 = 0
+        if group.isRoot { mine = options.sums.map { $0 ? 2 : 0 } ?? (isTerminal() ? 1 : 0) }
+        let told = try group.transport.allGather([mine])[0]
+        let sums = told != [0]
         if let trace = options.trace { try ParallelFile.checkWritable(trace, force: true, transport: group.transport) }
         log = try group.agree {
             try options.logFolder.map { try RankLog(folder: $0, rank: group.rank.index, of: group.size) }
         }
         trace = options.trace
         self.sums = sums
-        sumsShort = options.sums ?? false
+        sumsShort = told == [2]
         start = .now
         origin = ClockReading.now
         timeline =

@@ -68,7 +68,7 @@ package final class TrainingBenchmark {
 
     /// The bytes that a rank is told to take.
     package func predictedBytes(_ session: Session) -> Double {
-        model.trainingBytes(tokens: lengths.reduce(0, +), session)
+        model.trainingBytes(lengths: lengths, session)
     }
 
     /// The weights as they are.

@@ -1,6 +1,7 @@
 // What a training takes of memory, told beforehand.
 
 import Foundation
+import Plans
 import RingAttention
 import Tiles
 import Training
@@ -60,12 +61,21 @@ extension TrainedModel {
 }
 
 extension TrainedModel {
-    /// Bytes that a rank takes for steps whose parts have so many tokens, of all ranks together.
-    func trainingBytes(tokens: Int, _ session: Session) -> Double {
+    /// Bytes that the fullest rank takes for steps whose largest part has documents of these lengths.
+    func trainingBytes(lengths: [Int], _ session: Session) -> Double {
         let ranks = session.transport.size
-        return trainingBytes(
-            rows: min(tokens, tokens / ranks + TileGrid.tileSize), subtrees: ranks == 1 ? 1 : 3, ranks: ranks,
-            threads: session.threads.threads)
+        let sharding = Sharding.ofStep(
+            lengths: lengths, costs: EncoderRun.costs(lengths: lengths, configuration: start.configuration),
+            firstTile: 0, ranks: ranks)
+        let all = Runs(0..<TileNumbering(lengths: lengths).tileCount)
+        return (0..<ranks).map { rank in
+            let own = TreeNode.maximalCount(in: sharding.tiles(of: Rank(rank)), of: all)
+            return trainingBytes(
+                rows: sharding.tokenCount(of: Rank(rank)),
+                // Where documents differ, a rank's run of tiles begins and ends as it comes.
+                subtrees: ranks > 1 && lengths.count > 1 ? max(own, 3) : own,
+                ranks: ranks, threads: session.threads.threads)
+        }.max() ?? 0
     }
 }
 
@@ -74,9 +84,9 @@ extension Session {
     /// - Returns: the bytes that a rank will take.
     /// - Throws: `AgreedFailure` with status 71.
     func refuseTraining(_ model: TrainedModel, _ order: StepOrder, _ settings: TrainingSettings) throws -> Double {
-        let longest = order.lengths.flatMap { $0 }.max() ?? 0
-        let bytes = model.trainingBytes(
-            tokens: max(longest, settings.batchTokens / settings.accumulationSteps), self)
+        let longest = max(1, order.lengths.flatMap { $0 }.max() ?? 1)
+        let documents = max(1, settings.batchTokens / settings.accumulationSteps / longest)
+        let bytes = model.trainingBytes(lengths: Array(repeating: longest, count: documents), self)
         try refuse(
             bytesPerRank: bytes, "the training", "lower --batch-tokens, or raise --gradient-accumulation-steps")
         return bytes
