@@ -71,7 +71,9 @@ const annulus_bfloat16_kernels *annulus_bfloat16_kernels_available(int index) {
   const annulus_kernels *set = annulus_kernels_available(index);
   if (!set) return NULL;
 #if defined(__x86_64__)
-  if (set == &annulus_kernels_avx512 && __builtin_cpu_supports("avx512bf16")) return &annulus_bfloat16_kernels_avx512;
+  // Intel's cores do half as many products with the instruction as on widened operands (docs/ladder.md), which give its bits.
+  if (set == &annulus_kernels_avx512 && __builtin_cpu_supports("avx512bf16") && !__builtin_cpu_is("intel"))
+    return &annulus_bfloat16_kernels_avx512;
 #endif
   const annulus_bfloat16_kernels *widened = annulus_bfloat16_kernels_widened(index);
   if (widened) return widened;
