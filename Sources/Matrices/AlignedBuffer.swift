@@ -15,8 +15,6 @@ public final class AlignedBuffer {
     /// Whose memory it is, where it is not the buffer's own.
     private let lender: AnyObject?
 
-    private static let largePageThreshold = 4 << 20
-
     /// Makes a buffer of `count` floats; `count` may be 0.
     ///
     /// Where the system refuses the memory the process ends as `MemoryRefusal` says: callers price a job before they
@@ -27,14 +25,7 @@ public final class AlignedBuffer {
         lender = nil
         let bytes = max(count, 1) * MemoryLayout<Float>.stride
         if bytes >= SystemMemory.threshold {
-            let memory = SystemMemory.map(bytes)
-            #if canImport(Glibc) || canImport(Musl)
-            // Rows of a few lines each, far from each other: with small pages most of them cost a walk of the page
-            // tables (docs/kernels.md). A wish, not a need; it costs memory only where 2 MiB are touched
-            // in part.
-            if bytes >= Self.largePageThreshold { madvise(memory, SystemMemory.rounded(bytes), MADV_HUGEPAGE) }
-            #endif
-            pointer = memory.bindMemory(to: Float.self, capacity: count)
+            pointer = SystemMemory.map(bytes).bindMemory(to: Float.self, capacity: count)
             mappedBytes = bytes
         } else {
             let memory = UnsafeMutableRawPointer.allocate(byteCount: bytes, alignment: 64)

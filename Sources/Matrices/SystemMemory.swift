@@ -24,10 +24,31 @@ enum SystemMemory {
 
     static func rounded(_ byteCount: Int) -> Int { (byteCount + 4095) & ~4095 }
 
+    /// A large page. Blocks of that size and more begin at such a boundary and ask for large pages: rows of a few lines each,
+    /// far from each other, and weights of which each block of rows meets all, cost a walk of the page tables for most small
+    /// pages (docs/kernels.md). A wish, not a need; it costs memory only where a large page is touched in part.
+    private static let largePage = 2 << 20
+
     /// The corresponding C function is `mmap`.
     static func map(_ byteCount: Int) -> UnsafeMutableRawPointer {
-        let memory = mmap(nil, rounded(byteCount), PROT_READ | PROT_WRITE, MAP_PRIVATE | anonymous, -1, 0)
-        guard let memory, memory != UnsafeMutableRawPointer(bitPattern: -1) else { MemoryRefusal.refuse(byteCount) }
+        let bytes = rounded(byteCount)
+        #if canImport(Glibc) || canImport(Musl)
+        guard bytes >= largePage else { return reserve(bytes) }
+        let reserved = reserve(bytes + largePage)
+        let before = -Int(bitPattern: reserved) & (largePage - 1)
+        let memory = reserved + before
+        if before > 0 { munmap(reserved, before) }
+        if before < largePage { munmap(memory + bytes, largePage - before) }
+        madvise(memory, bytes, MADV_HUGEPAGE)
+        return memory
+        #else
+        return reserve(bytes)
+        #endif
+    }
+
+    private static func reserve(_ bytes: Int) -> UnsafeMutableRawPointer {
+        let memory = mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | anonymous, -1, 0)
+        guard let memory, memory != UnsafeMutableRawPointer(bitPattern: -1) else { MemoryRefusal.refuse(bytes) }
         return memory
     }
 
