@@ -101,15 +101,17 @@ final class AttendWorker: TileWorker {
     func weigh(_ strip: TileScores.Strip, _ pair: TilePair, keys: Int, into partial: PartialAttention) {
         let (layout, arithmetic) = (scores.layout, scores.arithmetic)
         let values = pair.columns + layout.keyFloats(capacity: pair.capacity)
-        for column in stride(from: 0, to: layout.valueDimension, by: PackedTile.panelWidth) {
+        let panelStride = layout.valuePanelStride(capacity: pair.capacity)
+        for column in stride(from: 0, to: layout.valueDimension, by: PackedTile.productColumns) {
             let width = layout.width(at: column, of: layout.valueDimension)
             let output = partial.output + strip.row * partial.outputStride + column
-            let panel = values + column * layout.element.slots(pair.capacity)
+            let panels = values + column * layout.element.slots(pair.capacity)
             var accumulate = false
             func product(_ keys: Range<Int>, _ bits: UnsafePointer<UInt64>?) {
                 arithmetic.product(
                     scores.buffer.pointer + layout.element.slots(keys.lowerBound), TileScores.stride, strip.rows,
-                    panel + layout.element.slots(keys.lowerBound) * width, keys.count, width, output,
+                    panels + layout.element.slots(keys.lowerBound) * PackedTile.panelWidth, keys.count, panelStride,
+                    width, output,
                     partial.outputStride,
                     accumulate: accumulate, bits: bits, words: TileMask.wordsPerRow)
                 accumulate = true

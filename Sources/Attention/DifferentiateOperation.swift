@@ -122,10 +122,10 @@ private final class DifferentiateWorker: TileWorker {
     private let scores: TileScores
     private let layout: PackedTile
 
-    // Of the loaded rows: m; D/ℓ; panels of Q, and of dO/ℓ.
+    // Of the loaded rows: m; D/ℓ; dO/ℓ; panels of Q, and of dO/ℓ.
     private let rowMax = AlignedBuffer(count: TileGrid.tileSize)
     private let dots = AlignedBuffer(count: TileGrid.tileSize)
-    private let factors = AlignedBuffer(count: TileGrid.tileSize)
+    private let gradientRows: AlignedBuffer
     private let queryPanels: AlignedBuffer
     private let gradientPanels: AlignedBuffer
     /// Rows above which nothing stands, whatever they see: all their scores are −∞.
@@ -139,8 +139,8 @@ private final class DifferentiateWorker: TileWorker {
     private let keyRows: AlignedBuffer
 
     // Of the rows and a panel of keys: scores, then weights; dO·Vᵀ, then dS; scores as a softcap leaves them.
-    private let weights = AlignedBuffer(count: TileGrid.tileSize * PackedTile.panelWidth)
-    private let gradients = AlignedBuffer(count: TileGrid.tileSize * PackedTile.panelWidth)
+    private let weights = AlignedBuffer(count: TileGrid.tileSize * PackedTile.productColumns)
+    private let gradients = AlignedBuffer(count: TileGrid.tileSize * PackedTile.productColumns)
     private let capped: AlignedBuffer?
     /// What each row sees of a panel.
     private let words = UnsafeMutablePointer<UInt64>.allocate(capacity: TileGrid.tileSize)
@@ -162,14 +162,15 @@ private final class DifferentiateWorker: TileWorker {
         gradientKernels = kernels.gradientFunctions
         scores = TileScores(heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
         layout = scores.layout
-        capped = modifiers.softcap.map { _ in AlignedBuffer(count: TileGrid.tileSize * PackedTile.panelWidth) }
+        capped = modifiers.softcap.map { _ in AlignedBuffer(count: TileGrid.tileSize * PackedTile.productColumns) }
         let (keyWidth, valueWidth) = (heads.paddedHeadDimension, heads.paddedValueDimension)
+        gradientRows = AlignedBuffer(count: TileGrid.tileSize * valueWidth)
         queryPanels = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
         gradientPanels = AlignedBuffer(count: TileGrid.tileSize * valueWidth)
         widened = AlignedBuffer(count: element == .float32 ? 0 : TileGrid.tileSize * (keyWidth + valueWidth))
         valueColumns = AlignedBuffer(count: TileGrid.tileSize * valueWidth)
         keyRows = AlignedBuffer(count: TileGrid.tileSize * keyWidth)
-        share = AlignedBuffer(count: PackedTile.panelWidth * max(keyWidth, valueWidth))
+        share = AlignedBuffer(count: PackedTile.productColumns * max(keyWidth, valueWidth))
     }
 
     deinit { words.deallocate() }
@@ -186,50 +187,57 @@ private final class DifferentiateWorker: TileWorker {
             if maximum == -.infinity { blindRows.append(row) }
             let factor = maximum == -.infinity ? 0 : 1 / sums.rows[row * sums.stride]
             rowMax[row] = maximum
-            factors[row] = factor
+            kernels.scale_rows(
+                gradients.rows + row * gradients.stride, gradients.stride, 1, heads.valueDimension, factor,
+                gradientRows.pointer + row * heads.valueDimension, heads.valueDimension)
             dots[row] = products.rows[row * products.stride] * factor
         }
-        kernels.pack_columns(queries.rows, queries.stride, rows.count, heads.headDimension, queryPanels.pointer)
-        gradientKernels.pack_scaled(
-            gradients.rows, gradients.stride, rows.count, heads.valueDimension, factors.pointer,
-            gradientPanels.pointer)
+        packColumns(queries.rows, stride: queries.stride, rows: rows.count, heads.headDimension, into: queryPanels)
+        packColumns(
+            gradientRows.pointer, stride: heads.valueDimension, rows: rows.count, heads.valueDimension,
+            into: gradientPanels)
+    }
+
+    private func packColumns(
+        _ source: UnsafePointer<Float>, stride: Int, rows: Int, _ columns: Int, into panels: AlignedBuffer
+    ) {
+        kernels.pack_columns(source, stride, rows, columns, panels.pointer, PackedTile.panelWidth * rows)
     }
 
     override func load(columns: UnsafePointer<Float>, keys: Int, capacity: Int) {
+        let panel = PackedTile.panelWidth
         var (keyPanels, valuePanels) = (columns, columns + layout.keyFloats(capacity: capacity))
         /// From a panel of values to the next, in keys.
         var valueDepth = capacity
         if layout.element == .bfloat16 {
             let values = widened.pointer + TileGrid.tileSize * heads.paddedHeadDimension
-            for key in stride(from: 0, to: keys, by: PackedTile.panelWidth) {
-                let width = layout.width(at: key, of: capacity)
-                gradientKernels.widen_panel(
-                    keyPanels + key * layout.queryStride, heads.headDimension, width,
-                    widened.pointer + key * heads.headDimension)
-            }
-            forEachPanel(heads.valueDimension) { channel, _, width in
-                gradientKernels.widen_panel(
-                    valuePanels + channel * layout.element.slots(capacity), keys, width, values + channel * keys)
+            gradientKernels.widen_panels(keyPanels, heads.headDimension, layout.padded(keys), widened.pointer)
+            for channel in stride(from: 0, to: heads.valueDimension, by: panel) {
+                gradientKernels.widen_panels(
+                    valuePanels + channel * layout.element.slots(capacity), keys, panel, values + channel * keys)
             }
             (keyPanels, valuePanels, valueDepth) = (UnsafePointer(widened.pointer), UnsafePointer(values), keys)
         }
-        forEachPanel(keys) { key, count, width in
-            let packedWidth = layout.width(at: key, of: capacity)
-            kernels.pack_transposed(
-                keyPanels + key * heads.headDimension, packedWidth, heads.headDimension, count,
-                keyRows.pointer + key * heads.paddedHeadDimension)
-            forEachPanel(heads.valueDimension) { channel, channels, valueWidth in
+        for first in stride(from: 0, to: keys, by: PackedTile.productColumns) {
+            let count = min(PackedTile.productColumns, keys - first)
+            for key in stride(from: first, to: first + count, by: panel) {
                 kernels.pack_transposed(
-                    valuePanels + channel * valueDepth + key * valueWidth, valueWidth, count, channels,
-                    valueColumns.pointer + key * heads.valueDimension + channel * width)
+                    keyPanels + key * heads.headDimension, panel, heads.headDimension, min(panel, first + count - key),
+                    keyRows.pointer + first * heads.paddedHeadDimension + (key - first) * panel, panel * count)
+            }
+            for channel in stride(from: 0, to: heads.valueDimension, by: panel) {
+                kernels.pack_transposed(
+                    valuePanels + channel * valueDepth + first * panel, panel, count,
+                    min(panel, heads.valueDimension - channel),
+                    valueColumns.pointer + first * heads.valueDimension + channel * panel, panel * heads.valueDimension)
             }
         }
     }
 
     /// Calls `body` with the first column of each panel, its columns, and its width.
-    private func forEachPanel(_ columns: Int, _ body: (_ column: Int, _ count: Int, _ width: Int) -> Void) {
-        for column in stride(from: 0, to: columns, by: PackedTile.panelWidth) {
-            body(column, min(PackedTile.panelWidth, columns - column), layout.width(at: column, of: columns))
+    private func forEachProduct(_ columns: Int, _ body: (_ column: Int, _ count: Int, _ width: Int) -> Void) {
+        for column in stride(from: 0, to: columns, by: PackedTile.productColumns) {
+            body(column, min(PackedTile.productColumns, columns - column), layout.width(at: column, of: columns))
         }
     }
 
@@ -239,8 +247,8 @@ private final class DifferentiateWorker: TileWorker {
         rows.plane(0).update(repeating: 0, count: rows.rows * heads.paddedHeadDimension)
         rows.ofTile.update(repeating: 0, count: rows.pool.tileFloats)
         withExtendedLifetime(visible) {
-            for key in stride(from: 0, to: columns.rows, by: PackedTile.panelWidth) {
-                let keys = min(PackedTile.panelWidth, columns.rows - key)
+            for key in stride(from: 0, to: columns.rows, by: PackedTile.productColumns) {
+                let keys = min(PackedTile.productColumns, columns.rows - key)
                 let bits = see(visible, rows: rows.rows, key: key, keys: keys)
                 for run in runs {
                     differentiate(run, pair, key: key, keys: keys, bits: run.isWhole ? nil : bits, biases: rows.ofTile)
@@ -292,18 +300,15 @@ private final class DifferentiateWorker: TileWorker {
         _ run: RowRun, _ pair: TilePair, key: Int, keys: Int, bits: UnsafePointer<UInt64>?,
         biases: UnsafeMutablePointer<Float>
     ) {
-        let (width, first, rows) = (PackedTile.panelWidth, run.rows.lowerBound, run.rows.count)
+        let (width, first, rows) = (PackedTile.productColumns, run.rows.lowerBound, run.rows.count)
         let (scored, products) = (weights.pointer + first * width, gradients.pointer + first * width)
         let cappedRows = capped.map { $0.pointer + first * width }
         let rowBits = bits.map { $0 + first }
-        scores.score(run.rows, panel: key, of: pair, into: scored, capped: cappedRows)
-        let columns = layout.padded(keys)
-        forEachPanel(heads.valueDimension) { channel, channels, valueWidth in
-            kernels.panel_product(
-                gradientPanels.pointer + channel * pair.rows.count + first * valueWidth, valueWidth, rows,
-                valueColumns.pointer + key * heads.valueDimension + channel * columns, channels, columns, columns,
-                products, width, Int32(channel > 0 ? ANNULUS_CONTINUE : ANNULUS_START))
-        }
+        scores.score(run.rows, from: key, of: pair, into: scored, capped: cappedRows)
+        kernels.panel_product(
+            gradientRows.pointer + first * heads.valueDimension, heads.valueDimension, rows,
+            valueColumns.pointer + key * heads.valueDimension, heads.valueDimension,
+            PackedTile.panelWidth * heads.valueDimension, layout.padded(keys), products, width, Int32(ANNULUS_START))
         dropout?.apply(pair, rows: run.rows, keys: key..<key + keys, products, stride: width)
         gradientKernels.differentiate_rows(
             scored, width, products, width, rows, keys, rowBits, 1, scores.arithmetic.steps(scale: scores.scale),
@@ -335,21 +340,23 @@ private final class DifferentiateWorker: TileWorker {
             return
         }
         let sums = adds ? share.pointer : target
-        forEachPanel(dimension) { channel, _, width in
+        let panelStride = PackedTile.panelWidth * rows
+        forEachProduct(dimension) { channel, _, width in
             var more = Int32(ANNULUS_START)
             for run in runs {
                 let first = run.rows.lowerBound
                 let (a, panel) = (
-                    factors.pointer + first * PackedTile.panelWidth, panels.pointer + channel * rows + first * width
+                    factors.pointer + first * PackedTile.productColumns,
+                    panels.pointer + channel * rows + first * PackedTile.panelWidth
                 )
                 if let bits, !run.isWhole {
                     gradientKernels.masked_transposed_panel_product(
-                        a, PackedTile.panelWidth, keys, panel, run.rows.count, width, sums + channel, stride, more,
-                        bits + first, 1)
+                        a, PackedTile.productColumns, keys, panel, run.rows.count, panelStride, width, sums + channel,
+                        stride, more, bits + first, 1)
                 } else {
                     gradientKernels.transposed_panel_product(
-                        a, PackedTile.panelWidth, keys, panel, run.rows.count, width, width, sums + channel, stride,
-                        more)
+                        a, PackedTile.productColumns, keys, panel, run.rows.count, panelStride, width, sums + channel,
+                        stride, more)
                 }
                 more = Int32(ANNULUS_CONTINUE)
             }
@@ -360,20 +367,21 @@ private final class DifferentiateWorker: TileWorker {
     /// Adds to each row's dQ what a panel of keys has for it.
     private func addQueries(key: Int, keys: Int, bits: UnsafePointer<UInt64>?, into rows: PartialResult) {
         let stride = heads.paddedHeadDimension
-        forEachPanel(heads.headDimension) { channel, _, width in
+        let panelStride = PackedTile.panelWidth * keys
+        forEachProduct(heads.headDimension) { channel, _, width in
             let panel = keyRows.pointer + key * stride + channel * keys
             for run in runs {
                 let first = run.rows.lowerBound
                 let (a, target) = (
-                    gradients.pointer + first * PackedTile.panelWidth, rows.plane(0) + first * stride + channel
+                    gradients.pointer + first * PackedTile.productColumns, rows.plane(0) + first * stride + channel
                 )
                 if let bits, !run.isWhole {
                     kernels.masked_panel_product(
-                        a, PackedTile.panelWidth, run.rows.count, panel, keys, width, target, stride,
+                        a, PackedTile.productColumns, run.rows.count, panel, keys, panelStride, width, target, stride,
                         Int32(ANNULUS_CONTINUE), bits + first, 1)
                 } else {
                     kernels.panel_product(
-                        a, PackedTile.panelWidth, run.rows.count, panel, keys, width, width, target, stride,
+                        a, PackedTile.productColumns, run.rows.count, panel, keys, panelStride, width, target, stride,
                         Int32(ANNULUS_CONTINUE))
                 }
             }

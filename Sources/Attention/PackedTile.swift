@@ -11,10 +11,10 @@ import Tiles
 /// length is known that is its length, so that short documents take no more memory and no more bytes; a tile that grows
 /// has room for `TileGrid.tileSize`, and what is appended later moves nothing.
 public struct PackedTile: Sendable, Hashable {
-    /// The columns of a full panel.
+    /// The columns of a panel.
     public static let panelWidth = Int(ANNULUS_PANEL_WIDTH)
-    /// Panels are as wide as their columns, rounded up to this.
-    private static let granule = Int(ANNULUS_PANEL_GRANULE)
+    /// The columns of several panels that one product takes at most, and the keys of a word of a mask.
+    public static let productColumns = Int(ANNULUS_PRODUCT_COLUMNS)
 
     /// The width of a key, in elements.
     public let headDimension: Int
@@ -31,11 +31,17 @@ public struct PackedTile: Sendable, Hashable {
         self.element = element
     }
 
-    /// A number of columns rounded up to whole granules.
-    func padded(_ columns: Int) -> Int { (columns + Self.granule - 1) / Self.granule * Self.granule }
+    /// A number of columns rounded up to whole panels.
+    func padded(_ columns: Int) -> Int { (columns + Self.panelWidth - 1) / Self.panelWidth * Self.panelWidth }
 
-    /// The width of the panel that begins with a key, or a channel, of so many.
-    func width(at column: Int, of columns: Int) -> Int { padded(min(Self.panelWidth, columns - column)) }
+    /// The columns of the product that begins with a key, or a channel, of so many.
+    func width(at column: Int, of columns: Int) -> Int { padded(min(Self.productColumns, columns - column)) }
+
+    /// From one panel of K to the next, in floats.
+    var keyPanelStride: Int { Self.panelWidth * element.slots(headDimension) }
+
+    /// From one panel of V to the next, in floats, in a tile with room for `capacity` keys.
+    func valuePanelStride(capacity: Int) -> Int { Self.panelWidth * element.slots(capacity) }
 
     /// From one row of query operands to the next, in floats.
     var queryStride: Int { element.slots(headDimension) }
@@ -75,35 +81,18 @@ public struct PackedTile: Sendable, Hashable {
     ) {
         precondition(
             rows.lowerBound % Self.panelWidth == 0 && rows.upperBound <= capacity, "a tile is packed panel by panel")
-        // The last panel has the width that the tile's capacity gives it.
-        let last = rows.upperBound / Self.panelWidth * Self.panelWidth
-        let isNarrow = last < rows.upperBound && padded(rows.upperBound - last) < width(at: last, of: capacity)
-        let whole = isNarrow ? max(0, last - rows.lowerBound) : rows.count
-        let panels = tile + rows.lowerBound * element.slots(headDimension)
-        packKeys(rows: whole, keys, stride: keyStride, into: panels, kernels: kernels)
-        if isNarrow {
-            let wide = width(at: last, of: capacity)
-            withUnsafeTemporaryAllocation(of: Float.self, capacity: wide * headDimension) { copy in
-                guard let copy = copy.baseAddress else { return }
-                copy.initialize(repeating: 0, count: wide * headDimension)
-                for row in 0..<rows.count - whole {
-                    (copy + row * headDimension).update(from: keys + (whole + row) * keyStride, count: headDimension)
-                }
-                packKeys(
-                    rows: wide, copy, stride: headDimension, into: panels + whole * element.slots(headDimension),
-                    kernels: kernels)
-            }
-        }
-        let packedValues = tile + keyFloats(capacity: capacity)
-        for column in stride(from: 0, to: valueDimension, by: Self.panelWidth) {
-            let columns = min(Self.panelWidth, valueDimension - column)
-            let panel =
-                packedValues + column * element.slots(capacity) + element.slots(rows.lowerBound) * padded(columns)
-            switch element {
-            case .float32: kernels.functions.pack_columns(values + column, valueStride, rows.count, columns, panel)
-            case .bfloat16:
-                kernels.bfloat16Functions.pack_columns(values + column, valueStride, rows.count, columns, panel)
-            }
+        packKeys(
+            rows: rows.count, keys, stride: keyStride, into: tile + rows.lowerBound * element.slots(headDimension),
+            kernels: kernels)
+        let panels =
+            tile + keyFloats(capacity: capacity) + element.slots(rows.lowerBound) * Self.panelWidth
+        let panelStride = valuePanelStride(capacity: capacity)
+        switch element {
+        case .float32:
+            kernels.functions.pack_columns(values, valueStride, rows.count, valueDimension, panels, panelStride)
+        case .bfloat16:
+            kernels.bfloat16Functions.pack_columns(
+                values, valueStride, rows.count, valueDimension, panels, panelStride)
         }
     }
 
@@ -113,8 +102,9 @@ public struct PackedTile: Sendable, Hashable {
         kernels: KernelSet
     ) {
         switch element {
-        case .float32: kernels.functions.pack_transposed(keys, stride, rows, headDimension, panels)
-        case .bfloat16: kernels.bfloat16Functions.pack_transposed(keys, stride, rows, headDimension, panels)
+        case .float32: kernels.functions.pack_transposed(keys, stride, rows, headDimension, panels, keyPanelStride)
+        case .bfloat16:
+            kernels.bfloat16Functions.pack_transposed(keys, stride, rows, headDimension, panels, keyPanelStride)
         }
     }
 }

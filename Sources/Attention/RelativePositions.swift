@@ -109,7 +109,7 @@ final class PositionScores {
         self.positions = positions
         self.layout = layout
         self.arithmetic = arithmetic
-        stride = (positions.count + PackedTile.panelWidth - 1) / PackedTile.panelWidth * PackedTile.panelWidth
+        stride = layout.padded(positions.count)
         ofQueries = AlignedBuffer(count: rows * stride)
         ofKeys = AlignedBuffer(count: positions.count * TileGrid.tileSize)
     }
@@ -126,10 +126,9 @@ final class PositionScores {
         places = Swift.stride(from: largest, through: smallest, by: -1).map { Int32(positions.position($0)) }
         guard let operands = contents.queryOperands else { return }
         let first = operands.pointer + head * contents.queryFloats + used.lowerBound * layout.queryStride
-        for key in Swift.stride(from: 0, to: keys, by: PackedTile.panelWidth) {
+        for key in Swift.stride(from: 0, to: keys, by: PackedTile.productColumns) {
             arithmetic.scores(
-                first, rows: used.count, panel: tile + key * layout.queryStride,
-                width: layout.width(at: key, of: capacity),
+                first, rows: used.count, panels: tile + key * layout.queryStride,
                 columns: layout.width(at: key, of: keys),
                 into: ofKeys.pointer + used.lowerBound * TileGrid.tileSize + key, stride: TileGrid.tileSize)
         }
@@ -139,12 +138,11 @@ final class PositionScores {
     func load(_ contents: PositionContents, head: Int, queries: UnsafePointer<Float>, rows: Int) {
         guard let panels = contents.keyPanels else { return }
         let first = panels.pointer + head * contents.keyFloats
-        let width = PackedTile.panelWidth
+        let width = PackedTile.productColumns
         for column in Swift.stride(from: used.lowerBound / width * width, to: used.upperBound, by: width) {
-            let width = layout.width(at: column, of: contents.count)
             arithmetic.scores(
-                queries, rows: rows, panel: first + column * layout.queryStride, width: width, columns: width,
-                into: ofQueries.pointer + column, stride: stride)
+                queries, rows: rows, panels: first + column * layout.queryStride,
+                columns: layout.width(at: column, of: contents.count), into: ofQueries.pointer + column, stride: stride)
         }
     }
 

@@ -50,18 +50,20 @@ struct TileArithmetic {
     /// there are any, have been at them.
     func steps(scale: Float) -> Float { modified ? 1 : scale }
 
-    /// The unscaled scores of some rows against the first `columns` keys of a panel of `width`, from a granule on.
+    /// The unscaled scores of some rows against so many keys, from the start of a panel on.
     func scores(
-        _ queries: UnsafePointer<Float>, rows: Int, panel: UnsafePointer<Float>, width: Int, columns: Int,
+        _ queries: UnsafePointer<Float>, rows: Int, panels: UnsafePointer<Float>, columns: Int,
         into scores: UnsafeMutablePointer<Float>, stride: Int
     ) {
         switch element {
         case .float32:
             float32.panel_product(
-                queries, layout.queryStride, rows, panel, layout.headDimension, width, columns, scores, stride, 0)
+                queries, layout.queryStride, rows, panels, layout.headDimension, layout.keyPanelStride, columns, scores,
+                stride, 0)
         case .bfloat16:
             bfloat16.panel_product(
-                queries, layout.queryStride, rows, panel, layout.headDimension, width, columns, scores, stride, 0)
+                queries, layout.queryStride, rows, panels, layout.headDimension, layout.keyPanelStride, columns, scores,
+                stride, 0)
         }
     }
 
@@ -112,20 +114,24 @@ struct TileArithmetic {
         float32.receive_rows(scores, stride, rows, keys, bits, words, modified ? 1 : scale, rowMax, factors, mass)
     }
 
-    /// C = (accumulate ? C : 0) + A · panel, of the terms that `bits` leaves visible, if there are any bits.
+    /// C = (accumulate ? C : 0) + A · panels, of the terms that `bits` leaves visible, if there are any bits.
     func product(
-        _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int, _ panel: UnsafePointer<Float>, _ terms: Int,
-        _ width: Int,
-        _ c: UnsafeMutablePointer<Float>, _ cStride: Int, accumulate: Bool, bits: UnsafePointer<UInt64>?, words: Int
+        _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int, _ panels: UnsafePointer<Float>, _ terms: Int,
+        _ panelStride: Int, _ columns: Int, _ c: UnsafeMutablePointer<Float>, _ cStride: Int, accumulate: Bool,
+        bits: UnsafePointer<UInt64>?, words: Int
     ) {
         let more = Int32(accumulate ? ANNULUS_CONTINUE : ANNULUS_START)
         switch (element, bits) {
-        case (.float32, nil): float32.panel_product(a, aStride, rows, panel, terms, width, width, c, cStride, more)
-        case (.bfloat16, nil): bfloat16.panel_product(a, aStride, rows, panel, terms, width, width, c, cStride, more)
+        case (.float32, nil):
+            float32.panel_product(a, aStride, rows, panels, terms, panelStride, columns, c, cStride, more)
+        case (.bfloat16, nil):
+            bfloat16.panel_product(a, aStride, rows, panels, terms, panelStride, columns, c, cStride, more)
         case (.float32, let bits?):
-            float32.masked_panel_product(a, aStride, rows, panel, terms, width, c, cStride, more, bits, words)
+            float32.masked_panel_product(
+                a, aStride, rows, panels, terms, panelStride, columns, c, cStride, more, bits, words)
         case (.bfloat16, let bits?):
-            bfloat16.masked_panel_product(a, aStride, rows, panel, terms, width, c, cStride, more, bits, words)
+            bfloat16.masked_panel_product(
+                a, aStride, rows, panels, terms, panelStride, columns, c, cStride, more, bits, words)
         }
     }
 

@@ -63,7 +63,7 @@ final class TileScores {
     }
 
     /// Makes the scores of every strip of a pair, one after another, and calls `body` with each: row r of the strip is
-    /// at `buffer.pointer + r · stride`. Of keys that no row of the strip sees, in whole granules, there are none.
+    /// at `buffer.pointer + r · stride`. Of keys that no row of the strip sees, in whole panels, there are none.
     func forEachStrip(of pair: TilePair, _ body: (Strip) -> Void) {
         let (keys, rows, distance) = (pair.keys.count, pair.rows.count, pair.distance)
         let visible = visible(of: pair)
@@ -87,16 +87,14 @@ final class TileScores {
     private func score(_ strip: Strip, _ pair: TilePair, keys: Int, distance: Int) {
         let operands = queries.pointer + strip.row * layout.queryStride
         if let positions, let contents { positions.load(contents, head: head, queries: operands, rows: strip.rows) }
-        for key in Swift.stride(from: 0, to: keys, by: PackedTile.panelWidth) {
-            let width = layout.width(at: key, of: pair.capacity)
-            let any = strip.seen(key..<min(key + PackedTile.panelWidth, keys)).any
+        for key in Swift.stride(from: 0, to: keys, by: PackedTile.productColumns) {
+            let any = strip.seen(key..<min(key + PackedTile.productColumns, keys)).any
             if any == 0 { continue }
-            // From the first granule that is seen to the last.
+            // From the first panel that is seen to the last.
             let first = key + any.trailingZeroBitCount & ~15
-            let last = key + min(width, (64 - any.leadingZeroBitCount + 15) & ~15)
+            let last = key + layout.padded(64 - any.leadingZeroBitCount)
             arithmetic.scores(
-                operands, rows: strip.rows, panel: pair.columns + key * layout.queryStride + (first - key),
-                width: width,
+                operands, rows: strip.rows, panels: pair.columns + first * layout.queryStride,
                 columns: last - first, into: buffer.pointer + first, stride: Self.stride)
             let there = first..<min(last, keys)
             if let positions, let contents {
@@ -114,21 +112,20 @@ final class TileScores {
         pair.isWhole ? nil : masks.mask(mask, queryTile: pair.queryTile, keyTile: pair.keyTile, in: pair.sequence)
     }
 
-    /// Makes the scores of some of the loaded rows against the keys of one panel, seen or not; without relative positions.
+    /// Makes the scores of some of the loaded rows against the keys of one product, seen or not; without relative positions.
     /// - Parameters:
-    ///   - key: the panel's first key.
-    ///   - target: row r of them goes to `target + r · panelWidth`.
+    ///   - key: the first of them.
+    ///   - target: row r of them goes to `target + r · productColumns`.
     ///   - capped: takes the scores as the softcap leaves them, in natural units, before biases; nil where nobody asks.
     func score(
-        _ rows: Range<Int>, panel key: Int, of pair: TilePair, into target: UnsafeMutablePointer<Float>,
+        _ rows: Range<Int>, from key: Int, of pair: TilePair, into target: UnsafeMutablePointer<Float>,
         capped: UnsafeMutablePointer<Float>? = nil
     ) {
         precondition(positions == nil, "relative positions are added strip by strip")
-        let (keys, stride) = (min(PackedTile.panelWidth, pair.keys.count - key), PackedTile.panelWidth)
-        let width = layout.width(at: key, of: pair.capacity)
+        let (keys, stride) = (min(PackedTile.productColumns, pair.keys.count - key), PackedTile.productColumns)
         arithmetic.scores(
             queries.pointer + rows.lowerBound * layout.queryStride, rows: rows.count,
-            panel: pair.columns + key * layout.queryStride, width: width, columns: layout.padded(keys), into: target,
+            panels: pair.columns + key * layout.queryStride, columns: layout.padded(keys), into: target,
             stride: stride)
         modify(
             target, stride: stride, rows: rows.count, keys: keys, distance: pair.distance + key - rows.lowerBound,

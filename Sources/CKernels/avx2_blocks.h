@@ -20,23 +20,20 @@
 // so on with the factors that an address may have.
 typedef struct {
   const char *x, *b;
-  ptrdiff_t one, three, five, width, widths;  // from row to row, three and five rows; from term to term of the panel, three terms
+  ptrdiff_t one, three, five;  // from row to row, three and five rows
 } operands;
 
-INLINE operands operands_at(const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width) {
-  operands o = {(const char *)a, (const char *)panel, 4 * a_stride, 12 * a_stride, 20 * a_stride, 4 * width, 12 * width};
+INLINE operands operands_at(const float *a, ptrdiff_t a_stride, const void *panel) {
+  operands o = {(const char *)a, panel, 4 * a_stride, 12 * a_stride, 20 * a_stride};
   WHOLE(o.three);
   WHOLE(o.five);
-  WHOLE(o.widths);
   return o;
 }
 
 INLINE const float *row_of(const operands *o, const int r) {
   return (const float *)(r == 3 ? o->x + o->three : r == 5 ? o->x + o->five : o->x + r * o->one);
 }
-INLINE const float *term_of(const operands *o, const int term) {
-  return (const float *)(term == 3 ? o->b + o->widths : o->b + term * o->width);
-}
+INLINE const float *term_of(const operands *o, const int term) { return (const float *)(o->b + 64 * term); }
 
 // sum[r] += a[r][term] · panel[term][0..16).
 INLINE void add_term(const int rows, __m256 *sum, const operands *o, const int term) {
@@ -50,20 +47,20 @@ INLINE void add_term(const int rows, __m256 *sum, const operands *o, const int t
 
 // So many terms, four at a time, which fetch a line of `ahead`.
 INLINE void add_all_terms(const int rows, __m256 *sum, operands *o, ptrdiff_t terms, const float *ahead) {
-  for (; terms >= 4; terms -= 4, o->x += 16, o->b += 4 * o->width, ahead += 16) {
+  for (; terms >= 4; terms -= 4, o->x += 16, o->b += 256, ahead += 16) {
     __builtin_prefetch(ahead, 0, 2);
     UNROLL for (int term = 0; term < 4; term++) add_term(rows, sum, o, term);
   }
-  for (; terms > 0; terms--, o->x += 4, o->b += o->width) add_term(rows, sum, o, 0);
+  for (; terms > 0; terms--, o->x += 4, o->b += 64) add_term(rows, sum, o, 0);
 }
 
 // add_terms of kernels_generic.h.
-INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width,
+INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t stride,
                       ptrdiff_t depth, const float *ahead, v16 *sum) {
-  (void)vectors;
+  (void)vectors, (void)stride;
   __m256 s[12];
   UNROLL for (int i = 0; i < 2 * rows; i++) s[i] = _mm256_loadu_ps(EIGHT(sum + i / 2, i % 2));
-  operands o = operands_at(a, a_stride, panel, width);
+  operands o = operands_at(a, a_stride, panel);
   add_all_terms(rows, s, &o, depth, ahead);
   UNROLL for (int i = 0; i < 2 * rows; i++) _mm256_storeu_ps(EIGHT(sum + i / 2, i % 2), s[i]);
 }
@@ -72,7 +69,7 @@ INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff
 // all at once, the multiply-adds would wait for the stores.
 typedef struct {
   __m256 sum[12];
-  float *c;  // where the sums go; NULL: there are none
+  float *c;  // where the sums go
   ptrdiff_t stride;
 } block;
 
@@ -86,39 +83,44 @@ INLINE void store_row(block *k, const int r, const int accumulate) {
   }
 }
 
-// All terms of the block whose sums go to c.
-INLINE void next_block(block *k, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t depth, ptrdiff_t width, float *c,
-                       const int accumulate, const float *ahead) {
-  operands o = operands_at(a, a_stride, panel, width);
-  if (k->c && depth > 0) {
-    const __m256 b[2] = {_mm256_loadu_ps(term_of(&o, 0)), _mm256_loadu_ps(term_of(&o, 0) + 8)};
-    UNROLL for (int r = 0; r < 6; r++) {
-      store_row(k, r, accumulate);
-      const __m256 x = _mm256_broadcast_ss(row_of(&o, r));
-      UNROLL for (int i = 0; i < 2; i++) {
-        const __m256 before = accumulate == ANNULUS_CONTINUE ? _mm256_loadu_ps(c + r * k->stride + 8 * i) : _mm256_setzero_ps();
-        k->sum[2 * r + i] = _mm256_fmadd_ps(x, b[i], before);
-      }
-      FINISH_ROW(k->sum + 2 * r);
-    }
-    if (depth >= 4) {
-      UNROLL for (int term = 1; term < 4; term++) add_term(6, k->sum, &o, term);
-      o.x += 16, o.b += 4 * o.width;
-      depth -= 4;
-    } else {
-      o.x += 4, o.b += o.width;
-      depth--;
-    }
-  } else {
-    UNROLL for (int i = 0; i < 12; i++)
-      k->sum[i] = accumulate == ANNULUS_CONTINUE ? _mm256_loadu_ps(c + i / 2 * k->stride + 8 * (i % 2)) : _mm256_setzero_ps();
-  }
+// The first of several blocks.
+INLINE void first_block(block *k, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t depth, float *c,
+                        const int accumulate, const float *ahead) {
+  operands o = operands_at(a, a_stride, panel);
+  UNROLL for (int i = 0; i < 12; i++)
+    k->sum[i] = accumulate == ANNULUS_CONTINUE ? _mm256_loadu_ps(c + i / 2 * k->stride + 8 * (i % 2)) : _mm256_setzero_ps();
   k->c = c;
   add_all_terms(6, k->sum, &o, depth, ahead);
 }
 
+// The block whose sums go to c, with at least one term, after another.
+INLINE void next_block(block *k, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t depth, float *c,
+                       const int accumulate, const float *ahead) {
+  operands o = operands_at(a, a_stride, panel);
+  const __m256 b[2] = {_mm256_loadu_ps(term_of(&o, 0)), _mm256_loadu_ps(term_of(&o, 0) + 8)};
+  UNROLL for (int r = 0; r < 6; r++) {
+    store_row(k, r, accumulate);
+    const __m256 x = _mm256_broadcast_ss(row_of(&o, r));
+    UNROLL for (int i = 0; i < 2; i++) {
+      const __m256 before = accumulate == ANNULUS_CONTINUE ? _mm256_loadu_ps(c + r * k->stride + 8 * i) : _mm256_setzero_ps();
+      k->sum[2 * r + i] = _mm256_fmadd_ps(x, b[i], before);
+    }
+    FINISH_ROW(k->sum + 2 * r);
+  }
+  k->c = c;
+  if (depth >= 4) {
+    UNROLL for (int term = 1; term < 4; term++) add_term(6, k->sum, &o, term);
+    o.x += 16, o.b += 256;
+    depth -= 4;
+  } else {
+    o.x += 4, o.b += 64;
+    depth--;
+  }
+  add_all_terms(6, k->sum, &o, depth, ahead);
+}
+
 INLINE void last_block(block *k, const int accumulate) {
-  if (k->c) UNROLL for (int r = 0; r < 6; r++) store_row(k, r, accumulate);
+  UNROLL for (int r = 0; r < 6; r++) store_row(k, r, accumulate);
 }
 
 // widened_block of bfloat16_generic.h for six rows: of each pair of terms the odd one first.
@@ -136,23 +138,22 @@ INLINE void widened_pair(__m256 *sum, const operands *o, const int term) {
     }
   }
 }
-INLINE void widened_six_rows(const float *a, ptrdiff_t a_stride, const void *panel, ptrdiff_t pairs, ptrdiff_t width, float *c,
-                             ptrdiff_t c_stride, const int goes_on) {
+INLINE void widened_six_rows(const float *a, ptrdiff_t a_stride, const void *panel, ptrdiff_t pairs, float *c, ptrdiff_t c_stride,
+                             const int goes_on) {
   __m256 sum[12];
   UNROLL for (int i = 0; i < 12; i++)
     sum[i] = goes_on ? _mm256_loadu_ps(c + i / 2 * c_stride + 8 * (i % 2)) : _mm256_setzero_ps();
-  operands o = operands_at(a, a_stride, panel, width);
-  for (; pairs >= 4; pairs -= 4, o.x += 32, o.b += 4 * o.width) UNROLL for (int term = 0; term < 4; term++) widened_pair(sum, &o, term);
-  for (; pairs > 0; pairs--, o.x += 8, o.b += o.width) widened_pair(sum, &o, 0);
+  operands o = operands_at(a, a_stride, panel);
+  for (; pairs >= 4; pairs -= 4, o.x += 32, o.b += 256) UNROLL for (int term = 0; term < 4; term++) widened_pair(sum, &o, term);
+  for (; pairs > 0; pairs--, o.x += 8, o.b += 64) widened_pair(sum, &o, 0);
   UNROLL for (int i = 0; i < 12; i++) _mm256_storeu_ps(c + i / 2 * c_stride + 8 * (i % 2), sum[i]);
 }
 
 // So many terms of six rows of a transpose, whose rows lie side by side, `a_stride` floats from term to term.
-INLINE void add_transposed_terms(__m256 *sum, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t depth, ptrdiff_t width) {
+INLINE void add_transposed_terms(__m256 *sum, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t depth) {
   const char *x = (const char *)a, *b = (const char *)panel;
-  ptrdiff_t next_x = 4 * a_stride, three_x = 3 * next_x, next_b = 4 * width, three_b = 3 * next_b;
+  ptrdiff_t next_x = 4 * a_stride, three_x = 3 * next_x;
   WHOLE(three_x);
-  WHOLE(three_b);
 #define TRANSPOSED_TERM(at_x, at_b)                                                                           \
   {                                                                                                           \
     const float *const of_x = (const float *)(at_x), *const of_b = (const float *)(at_b);                     \
@@ -163,13 +164,13 @@ INLINE void add_transposed_terms(__m256 *sum, const float *a, ptrdiff_t a_stride
       FINISH_ROW(sum + 2 * r);                                                                                \
     }                                                                                                         \
   }
-  for (; depth >= 4; depth -= 4, x += 4 * next_x, b += 4 * next_b) {
+  for (; depth >= 4; depth -= 4, x += 4 * next_x, b += 256) {
     TRANSPOSED_TERM(x, b)
-    TRANSPOSED_TERM(x + next_x, b + next_b)
-    TRANSPOSED_TERM(x + 2 * next_x, b + 2 * next_b)
-    TRANSPOSED_TERM(x + three_x, b + three_b)
+    TRANSPOSED_TERM(x + next_x, b + 64)
+    TRANSPOSED_TERM(x + 2 * next_x, b + 128)
+    TRANSPOSED_TERM(x + three_x, b + 192)
   }
-  for (; depth > 0; depth--, x += next_x, b += next_b) TRANSPOSED_TERM(x, b)
+  for (; depth > 0; depth--, x += next_x, b += 64) TRANSPOSED_TERM(x, b)
 #undef TRANSPOSED_TERM
 }
 

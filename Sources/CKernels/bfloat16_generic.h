@@ -20,7 +20,7 @@
 //
 // and any may define
 //
-//   TWELVE_ROWS     (a, a_stride, panel, pairs, width, c, c_stride, goes_on): a register block of twelve rows and 8 columns
+//   TWELVE_ROWS     (a, a_stride, panel, pairs, c, c_stride, goes_on): a register block of twelve rows and 8 columns
 //
 // In the reference all that is to be flushed is found by comparing.
 //
@@ -137,15 +137,15 @@ static void bfloat16_round_rows(const float *source, ptrdiff_t source_stride, pt
 // A register block whose rows were widened to floats: their broadcasts cost nothing beside multiply-adds, and of a panel's pairs
 // each half is one operation for all rows.
 INLINE void widened_block(const int rows, const int vectors, const float *a, ptrdiff_t a_stride,
-                          const pair *panel, ptrdiff_t pairs, ptrdiff_t width, float *c, ptrdiff_t c_stride, int goes_on) {
+                          const pair *panels, ptrdiff_t pairs, ptrdiff_t stride, float *c, ptrdiff_t c_stride, int goes_on) {
   v16 sum[ACCUMULATORS];
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = goes_on ? load(c + r * c_stride + 16 * v) : splat(0.0f);
-  for (ptrdiff_t k = 0; k < pairs; k++, panel += width)
+  for (ptrdiff_t k = 0; k < pairs; k++, panels += 16)
     UNROLL for (int half = 1; half >= 0; half--) {
       v16 b[4];
       UNROLL for (int v = 0; v < vectors; v++)
-        b[v] = half ? odd_terms(load_pairs(panel + 16 * v)) : even_terms(load_pairs(panel + 16 * v));
+        b[v] = half ? odd_terms(load_pairs(panels + v * stride)) : even_terms(load_pairs(panels + v * stride));
       UNROLL for (int r = 0; r < rows; r++) {
         const v16 x = splat(a[r * a_stride + 2 * k + half]);
         UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = fused(x, b[v], sum[r * vectors + v]);
@@ -157,11 +157,11 @@ INLINE void widened_block(const int rows, const int vectors, const float *a, ptr
 
 // A · B or C + A · B of rows that were widened. Not inlined, so that no arithmetic leaves the stretch in which numbers are flushed.
 static __attribute__((noinline)) void widened_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                                                      const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
+                                                      const pair *panels, ptrdiff_t pairs, ptrdiff_t stride, ptrdiff_t columns,
                                                       float *c, ptrdiff_t c_stride, int goes_on) {
 #ifdef TWELVE_ROWS
   for (ptrdiff_t column = 0; rows == 12 && column < columns; column += 8)
-    TWELVE_ROWS(a, a_stride, panel + column, pairs, width, c + column, c_stride, goes_on);
+    TWELVE_ROWS(a, a_stride, panels + column / 16 * stride + column % 16, pairs, c + column, c_stride, goes_on);
   if (rows == 12) return;
 #endif
 #ifdef OWN_BLOCKS
@@ -169,13 +169,13 @@ static __attribute__((noinline)) void widened_product(const float *a, ptrdiff_t 
   const ptrdiff_t sixes = rows / 6 * 6;
   for (ptrdiff_t column = 0; column < columns; column += 16)
     for (ptrdiff_t r = 0; r < sixes; r += 6)
-      widened_six_rows(a + r * a_stride, a_stride, panel + column, pairs, width, c + r * c_stride + column, c_stride, goes_on);
+      widened_six_rows(a + r * a_stride, a_stride, panels + column / 16 * stride, pairs, c + r * c_stride + column, c_stride, goes_on);
   rows -= sixes, a += sixes * a_stride, c += sixes * c_stride;
 #endif
   for (ptrdiff_t n; rows > 0; rows -= n, a += n * a_stride, c += n * c_stride) {
     n = rows >= 6 ? 6 : rows >= 4 ? 4 : rows >= 2 ? 2 : 1;  // Six are what both sets have registers for.
 #define WIDENED(rows, vectors, column) \
-  widened_block(rows, vectors, a, a_stride, panel + column, pairs, width, c + column, c_stride, goes_on)
+  widened_block(rows, vectors, a, a_stride, panels + column / 16 * stride, pairs, stride, c + column, c_stride, goes_on)
 #define WIDENED_ROWS(vectors, column)            \
   switch (n) {                                   \
     case 6: WIDENED(6, vectors, column); break;  \
@@ -201,13 +201,13 @@ static __attribute__((noinline)) void widened_product(const float *a, ptrdiff_t 
 #if WATCHES
 // The same, and right whatever is to be flushed: for products in which something was.
 static __attribute__((noinline)) void compared_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                                                       const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
+                                                       const pair *panels, ptrdiff_t pairs, ptrdiff_t stride, ptrdiff_t columns,
                                                        float *c, ptrdiff_t c_stride, int goes_on) {
   for (; rows > 0; rows--, a += a_stride, c += c_stride)
     for (ptrdiff_t column = 0; column < columns; column += 16) {
       v16 sum = goes_on ? load(c + column) : splat(0.0f);
       for (ptrdiff_t k = 0; k < pairs; k++) {
-        const i16 b = load_pairs(panel + k * width + column);
+        const i16 b = load_pairs(panels + column / 16 * stride + 16 * k);
         sum = flushed_fused(flush(splat(a[2 * k + 1])), flush(odd_terms(b)), flush(sum));
         sum = flushed_fused(flush(splat(a[2 * k])), flush(even_terms(b)), sum);
       }
@@ -242,17 +242,17 @@ INLINE void widen_rows(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, ptrdif
 
 // C = A·B or C + A·B as if its chains had not been interrupted, while denormal numbers are flushed; or by comparing, while they are not.
 static void flushing_product(int compares, const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                             const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
+                             const pair *panels, ptrdiff_t pairs, ptrdiff_t stride, ptrdiff_t columns,
                              float *c, ptrdiff_t c_stride, int goes_on) {
   _Alignas(64) float wide[WIDENED_ROWS_AT_ONCE * 2 * WIDENED_PAIRS];
   (void)compares;
-  if (pairs == 0) widened_product(wide, 0, rows, panel, 0, width, columns, c, c_stride, goes_on);
+  if (pairs == 0) widened_product(wide, 0, rows, panels, 0, stride, columns, c, c_stride, goes_on);
   for (ptrdiff_t n; rows > 0; rows -= n, a += n * a_stride, c += n * c_stride) {
     n = rows < WIDENED_ROWS_AT_ONCE ? rows : WIDENED_ROWS_AT_ONCE;
     for (ptrdiff_t k = 0, some; k < pairs; k += some) {
       some = pairs - k < WIDENED_PAIRS ? pairs - k : WIDENED_PAIRS;
       widen_rows(a + k, a_stride, n, some, wide, 2 * some);
-      PRODUCT_OF_WIDENED(compares)(wide, 2 * some, n, panel + k * width, some, width, columns, c, c_stride, goes_on || k > 0);
+      PRODUCT_OF_WIDENED(compares)(wide, 2 * some, n, panels + 16 * k, some, stride, columns, c, c_stride, goes_on || k > 0);
     }
   }
 }
@@ -266,14 +266,14 @@ INLINE void copy_rows(float *target, ptrdiff_t target_stride, const float *sourc
 // The same in every mode. Sums that are added are added by themselves, for what they are added to may be denormal; and so are chains
 // that go on, where they may have to do so once more.
 static void pair_panel_product(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                               const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
+                               const pair *panels, ptrdiff_t pairs, ptrdiff_t stride, ptrdiff_t columns,
                                float *c, ptrdiff_t c_stride, int accumulate) {
   const int goes_on = accumulate == ANNULUS_CONTINUE;
   if (accumulate == ANNULUS_START || (goes_on && !WATCHES)) {
     const uint32_t before = FLUSHING;
-    flushing_product(0, a, a_stride, rows, panel, pairs, width, columns, c, c_stride, goes_on);
+    flushing_product(0, a, a_stride, rows, panels, pairs, stride, columns, c, c_stride, goes_on);
     NOT_FLUSHING(before);
-    if (FLUSHED) flushing_product(1, a, a_stride, rows, panel, pairs, width, columns, c, c_stride, goes_on);
+    if (FLUSHED) flushing_product(1, a, a_stride, rows, panels, pairs, stride, columns, c, c_stride, goes_on);
     return;
   }
   for (ptrdiff_t n; rows > 0; rows -= n, a += n * a_stride, c += n * c_stride) {
@@ -281,11 +281,11 @@ static void pair_panel_product(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows
     n = rows < WIDENED_ROWS_AT_ONCE ? rows : WIDENED_ROWS_AT_ONCE;
     if (goes_on) copy_rows(own, columns, c, c_stride, n, columns);
     const uint32_t before = FLUSHING;
-    flushing_product(0, a, a_stride, n, panel, pairs, width, columns, own, columns, goes_on);
+    flushing_product(0, a, a_stride, n, panels, pairs, stride, columns, own, columns, goes_on);
     NOT_FLUSHING(before);
     if (FLUSHED) {
       if (goes_on) copy_rows(own, columns, c, c_stride, n, columns);
-      flushing_product(1, a, a_stride, n, panel, pairs, width, columns, own, columns, goes_on);
+      flushing_product(1, a, a_stride, n, panels, pairs, stride, columns, own, columns, goes_on);
     }
     for (ptrdiff_t r = 0; r < n; r++)
       for (ptrdiff_t j = 0; j < columns; j += 16) {
@@ -295,14 +295,14 @@ static void pair_panel_product(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows
   }
 }
 // Whole pairs of rows amid others, where denormal numbers are flushed already.
-INLINE void run_of_pairs(int compares, const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, const pair *panel, ptrdiff_t pairs,
-                         ptrdiff_t width, float *c, ptrdiff_t c_stride) {
-  flushing_product(compares, a, a_stride, rows, panel, pairs, width, width, c, c_stride, 1);
+INLINE void run_of_pairs(int compares, const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, const pair *panels, ptrdiff_t pairs,
+                         ptrdiff_t stride, ptrdiff_t columns, float *c, ptrdiff_t c_stride) {
+  flushing_product(compares, a, a_stride, rows, panels, pairs, stride, columns, c, c_stride, 1);
 }
 #else
 // One register block: `rows` × 16·`vectors` elements of C, each one chain of pair products.
 INLINE void pair_block(const int rows, const int vectors, const pair *a, ptrdiff_t a_stride,
-                       const pair *panel, ptrdiff_t pairs, ptrdiff_t width,
+                       const pair *panels, ptrdiff_t pairs, ptrdiff_t stride,
                        float *c, ptrdiff_t c_stride, int accumulate, const pair *ahead) {
   v16 sum[ACCUMULATORS];
   UNROLL for (int r = 0; r < rows; r++)
@@ -310,13 +310,13 @@ INLINE void pair_block(const int rows, const int vectors, const pair *a, ptrdiff
       sum[r * vectors + v] = accumulate == ANNULUS_CONTINUE ? load(c + r * c_stride + 16 * v) : splat(0.0f);
   for (ptrdiff_t k = 0; k < pairs; k++) {
     i16 b[4];
-    UNROLL for (int v = 0; v < vectors; v++) b[v] = load_pairs(panel + 16 * v);
+    UNROLL for (int v = 0; v < vectors; v++) b[v] = load_pairs(panels + v * stride);
     __builtin_prefetch(ahead + 16 * k, 0, 2);
     UNROLL for (int r = 0; r < rows; r++) {
       const i16 x = (i16)(a[r * a_stride + k]);
       UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = PAIR_PRODUCT(sum[r * vectors + v], x, b[v]);
     }
-    panel += width;
+    panels += 16;
   }
   if (accumulate == ANNULUS_ADD)
     UNROLL for (int r = 0; r < rows; r++)
@@ -327,14 +327,14 @@ INLINE void pair_block(const int rows, const int vectors, const pair *a, ptrdiff
 
 #define PAIR_ROW_BLOCKS(count, vectors)                                                              \
   for (; rows >= count; rows -= count, a += count * a_stride, c += count * c_stride) {               \
-    pair_block(count, vectors, a, a_stride, panel, pairs, width, c, c_stride, accumulate, ahead);    \
+    pair_block(count, vectors, a, a_stride, panels, pairs, stride, c, c_stride, accumulate, ahead);  \
     if (ahead < end) ahead += 16 * pairs;                                                            \
   }
 #define PAIR_COLUMN_GROUP(vectors, full)                                                             \
   static void pair_column_group_##vectors(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,         \
-                                          const pair *panel, ptrdiff_t pairs, ptrdiff_t width,       \
+                                          const pair *panels, ptrdiff_t pairs, ptrdiff_t stride,     \
                                           float *c, ptrdiff_t c_stride, int accumulate) {            \
-    const pair *ahead = panel + pairs * width, *end = ahead + 3 * 16 * pairs;                        \
+    const pair *ahead = panels + vectors * stride, *end = ahead + 3 * 16 * pairs;                    \
     PAIR_ROW_BLOCKS(full, vectors)                                                                   \
     if (full > 6) PAIR_ROW_BLOCKS(6, vectors)                                                        \
     if (full > 4) PAIR_ROW_BLOCKS(4, vectors)                                                        \
@@ -349,30 +349,30 @@ PAIR_COLUMN_GROUP(4, ROWS_4)
 #endif
 
 static void pair_panel_product(const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                               const pair *panel, ptrdiff_t pairs, ptrdiff_t width, ptrdiff_t columns,
+                               const pair *panels, ptrdiff_t pairs, ptrdiff_t stride, ptrdiff_t columns,
                                float *c, ptrdiff_t c_stride, int accumulate) {
 #if PANEL_VECTORS >= 4
   switch (columns) {
-    case 64: pair_column_group_4(a, a_stride, rows, panel, pairs, width, c, c_stride, accumulate); return;
-    case 48: pair_column_group_3(a, a_stride, rows, panel, pairs, width, c, c_stride, accumulate); return;
-    case 32: pair_column_group_2(a, a_stride, rows, panel, pairs, width, c, c_stride, accumulate); return;
+    case 64: pair_column_group_4(a, a_stride, rows, panels, pairs, stride, c, c_stride, accumulate); return;
+    case 48: pair_column_group_3(a, a_stride, rows, panels, pairs, stride, c, c_stride, accumulate); return;
+    case 32: pair_column_group_2(a, a_stride, rows, panels, pairs, stride, c, c_stride, accumulate); return;
   }
 #endif
   for (ptrdiff_t column = 0; column < columns; column += 16)
-    pair_column_group_1(a, a_stride, rows, panel + column, pairs, width, c + column, c_stride, accumulate);
+    pair_column_group_1(a, a_stride, rows, panels + column / 16 * stride, pairs, stride, c + column, c_stride, accumulate);
 }
 
-INLINE void run_of_pairs(int compares, const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, const pair *panel, ptrdiff_t pairs,
-                         ptrdiff_t width, float *c, ptrdiff_t c_stride) {
+INLINE void run_of_pairs(int compares, const pair *a, ptrdiff_t a_stride, ptrdiff_t rows, const pair *panels, ptrdiff_t pairs,
+                         ptrdiff_t stride, ptrdiff_t columns, float *c, ptrdiff_t c_stride) {
   (void)compares;
-  pair_panel_product(a, a_stride, rows, panel, pairs, width, width, c, c_stride, ANNULUS_CONTINUE);
+  pair_panel_product(a, a_stride, rows, panels, pairs, stride, columns, c, c_stride, ANNULUS_CONTINUE);
 }
 #endif
 
 static void bfloat16_panel_product(const void *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                                   const void *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
+                                   const void *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns,
                                    float *c, ptrdiff_t c_stride, int accumulate) {
-  pair_panel_product(a, a_stride, rows, panel, pairs_of(depth), width, columns, c, c_stride, accumulate);
+  pair_panel_product(a, a_stride, rows, panels, pairs_of(depth), stride, columns, c, c_stride, accumulate);
 }
 
 // Word w of a row's mask without the bits beyond `depth`.
@@ -382,11 +382,12 @@ INLINE uint64_t pair_mask_word(const uint64_t *mask, ptrdiff_t w, ptrdiff_t dept
 }
 
 // One pair of one row, of which only the bits of `keep` take part.
-static __attribute__((noinline)) void half_pair(int compares, pair a, const pair *panel, ptrdiff_t width, float *c, pair keep) {
+static __attribute__((noinline)) void half_pair(int compares, pair a, const pair *panels, ptrdiff_t stride, ptrdiff_t columns, float *c,
+                                                pair keep) {
   (void)compares;
-  for (ptrdiff_t column = 0; column < width; column += 16) {
+  for (ptrdiff_t column = 0; column < columns; column += 16, panels += stride) {
     const v16 sum = load(c + column);
-    const i16 x = (i16)(a & keep), b = load_pairs(panel + column) & keep;
+    const i16 x = (i16)(a & keep), b = load_pairs(panels) & keep;
 #if WATCHES
     store(c + column, compares ? compared_pair_product(sum, x, b) : PAIR_PRODUCT(sum, x, b));
 #else
@@ -399,7 +400,7 @@ static __attribute__((noinline)) void half_pair(int compares, pair a, const pair
 // its own runs of whole pairs, and its half pairs one by one. What a row does with a pair depends on
 // its own mask alone, and every element sees its pairs in ascending order.
 static void masked_block(int compares, const pair *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                         const pair *panel, ptrdiff_t depth, ptrdiff_t width, float *c, ptrdiff_t c_stride,
+                         const pair *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns, float *c, ptrdiff_t c_stride,
                          const uint64_t *mask, ptrdiff_t mask_stride) {
   const uint64_t lower = 0x5555555555555555;
   for (ptrdiff_t w = 0; 64 * w < depth; w++) {
@@ -428,10 +429,10 @@ static void masked_block(int compares, const pair *a, ptrdiff_t a_stride, ptrdif
           const unsigned halves = own >> (2 * i) & 3;
           if (halves == 3) {
             while (stop < end && (own >> (2 * stop) & 3) == 3) stop++;
-            run_of_pairs(compares, row + i, a_stride, dense ? rows : 1, panel + (32 * w + i) * width, stop - i, width,
-                         sums, c_stride);
+            run_of_pairs(compares, row + i, a_stride, dense ? rows : 1, panels + 16 * (32 * w + i), stop - i, stride,
+                         columns, sums, c_stride);
           } else if (halves) {
-            half_pair(compares, row[i], panel + (32 * w + i) * width, width, sums, halves == 1 ? 0xffff : (pair)0xffff0000);
+            half_pair(compares, row[i], panels + 16 * (32 * w + i), stride, columns, sums, halves == 1 ? 0xffff : (pair)0xffff0000);
           }
         }
       }
@@ -441,25 +442,25 @@ static void masked_block(int compares, const pair *a, ptrdiff_t a_stride, ptrdif
 }
 
 static void bfloat16_masked_panel_product(const void *a_pairs, ptrdiff_t a_stride, ptrdiff_t rows,
-                                          const void *panel, ptrdiff_t depth, ptrdiff_t width,
+                                          const void *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns,
                                           float *c, ptrdiff_t c_stride, int accumulate,
                                           const uint64_t *mask, ptrdiff_t mask_stride) {
   const pair *a = a_pairs;
   if (!accumulate)
-    for (ptrdiff_t r = 0; r < rows; r++) memset(c + r * c_stride, 0, (size_t)width * sizeof(float));
+    for (ptrdiff_t r = 0; r < rows; r++) memset(c + r * c_stride, 0, (size_t)columns * sizeof(float));
   for (ptrdiff_t n; rows > 0; rows -= n, a += n * a_stride, c += n * c_stride, mask += n * mask_stride) {
     n = rows < MASK_ROWS ? rows : MASK_ROWS;
 #if WATCHES
     _Alignas(64) float kept[MASK_ROWS * 64];
-    copy_rows(kept, width, c, c_stride, n, width);
+    copy_rows(kept, columns, c, c_stride, n, columns);
 #endif
     const uint32_t before = FLUSHING;
-    masked_block(0, a, a_stride, n, panel, depth, width, c, c_stride, mask, mask_stride);
+    masked_block(0, a, a_stride, n, panels, depth, stride, columns, c, c_stride, mask, mask_stride);
     NOT_FLUSHING(before);
 #if WATCHES
     if (FLUSHED) {
-      copy_rows(c, c_stride, kept, width, n, width);
-      masked_block(1, a, a_stride, n, panel, depth, width, c, c_stride, mask, mask_stride);
+      copy_rows(c, c_stride, kept, columns, n, columns);
+      masked_block(1, a, a_stride, n, panels, depth, stride, columns, c, c_stride, mask, mask_stride);
     }
 #endif
   }
@@ -583,9 +584,9 @@ static void bfloat16_observe_rows(float *s, ptrdiff_t s_stride, ptrdiff_t rows, 
 #if PANEL_VECTORS >= 4 && !WIDENS
 enum { PAIR_STRIP = ROWS_4 };
 
-// Scores of one strip against one full panel of 64 keys, with their lane maxima; meanwhile the scores of
+// Scores of one strip against the panels of 64 keys, with their lane maxima; meanwhile the scores of
 // the strip before it, against 64 keys, become weights, 32 after each 12th of the depth.
-INLINE void weave_pair_scores_with(const pair *q, ptrdiff_t q_stride, const pair *panel, ptrdiff_t pairs,
+INLINE void weave_pair_scores_with(const pair *q, ptrdiff_t q_stride, const pair *panels, ptrdiff_t pairs,
                                    float *scores, ptrdiff_t stride, v16 *maxima,
                                    float *before, ptrdiff_t key, float scale, const float *base, v16 *sums,
                                    observing *rows, const int observes) {
@@ -595,7 +596,7 @@ INLINE void weave_pair_scores_with(const pair *q, ptrdiff_t q_stride, const pair
   for (int part = 0; part < 2 * PAIR_STRIP; part++) {
     for (const ptrdiff_t stop = pairs * (part + 1) / (2 * PAIR_STRIP); k < stop; k++) {
       i16 b[4];
-      UNROLL for (int v = 0; v < 4; v++) b[v] = load_pairs(panel + 64 * k + 16 * v);
+      UNROLL for (int v = 0; v < 4; v++) b[v] = load_pairs(panels + 16 * (v * pairs + k));
       UNROLL for (int r = 0; r < PAIR_STRIP; r++) {
         const i16 x = (i16)(q[r * q_stride + k]);
         UNROLL for (int v = 0; v < 4; v++) sum[4 * r + v] = PAIR_PRODUCT(sum[4 * r + v], x, b[v]);
@@ -622,31 +623,31 @@ INLINE void weave_pair_scores_with(const pair *q, ptrdiff_t q_stride, const pair
     maxima[r] = m;
   }
 }
-static void weave_pair_scores(const pair *q, ptrdiff_t q_stride, const pair *panel, ptrdiff_t pairs,
+static void weave_pair_scores(const pair *q, ptrdiff_t q_stride, const pair *panels, ptrdiff_t pairs,
                               float *scores, ptrdiff_t stride, v16 *maxima,
                               float *before, ptrdiff_t key, float scale, const float *base, v16 *sums) {
-  weave_pair_scores_with(q, q_stride, panel, pairs, scores, stride, maxima, before, key, scale, base, sums, NULL, 0);
+  weave_pair_scores_with(q, q_stride, panels, pairs, scores, stride, maxima, before, key, scale, base, sums, NULL, 0);
 }
-static void weave_pair_scores_observing(const pair *q, ptrdiff_t q_stride, const pair *panel, ptrdiff_t pairs,
+static void weave_pair_scores_observing(const pair *q, ptrdiff_t q_stride, const pair *panels, ptrdiff_t pairs,
                                         float *scores, ptrdiff_t stride, v16 *maxima,
                                         float *before, ptrdiff_t key, float scale, const float *base, v16 *sums,
                                         observing *rows) {
-  weave_pair_scores_with(q, q_stride, panel, pairs, scores, stride, maxima, before, key, scale, base, sums, rows, 1);
+  weave_pair_scores_with(q, q_stride, panels, pairs, scores, stride, maxima, before, key, scale, base, sums, rows, 1);
 }
 #endif
 
 INLINE void pair_scores(const pair *q, ptrdiff_t q_stride, ptrdiff_t rows,
                         const pair *k_panels, ptrdiff_t pairs, ptrdiff_t keys, float *scores, ptrdiff_t stride) {
   for (ptrdiff_t key = 0; key < keys; key += 64)
-    pair_panel_product(q, q_stride, rows, k_panels + key * pairs, pairs, panel_width(stride - key),
-                       panel_width(stride - key), scores + key, stride, 0);
+    pair_panel_product(q, q_stride, rows, k_panels + key * pairs, pairs, 16 * pairs, product_columns(stride - key),
+                       scores + key, stride, 0);
 }
 INLINE void pair_values(const float *weights, ptrdiff_t stride, ptrdiff_t rows,
                         const pair *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float *o, ptrdiff_t o_stride) {
   const ptrdiff_t width = (value_columns + 15) / 16 * 16, pairs = pairs_of(keys);
   for (ptrdiff_t column = 0; column < width; column += 64)
-    pair_panel_product((const pair *)weights, stride, rows, v_panels + column * pairs, pairs,
-                       panel_width(width - column), panel_width(width - column), o + column, o_stride, 0);
+    pair_panel_product((const pair *)weights, stride, rows, v_panels + column * pairs, pairs, 16 * pairs,
+                       product_columns(width - column), o + column, o_stride, 0);
 }
 
 #if WIDENS
@@ -655,8 +656,8 @@ INLINE void product_of_panels(int compares, const float *a, ptrdiff_t a_stride, 
                               const pair *panels, ptrdiff_t pairs, ptrdiff_t width, float *c, ptrdiff_t c_stride) {
   (void)compares;
   for (ptrdiff_t column = 0; column < width; column += 64)
-    PRODUCT_OF_WIDENED(compares)(a, a_stride, rows, panels + column * pairs, pairs, panel_width(width - column),
-                                 panel_width(width - column), c + column, c_stride, 0);
+    PRODUCT_OF_WIDENED(compares)(a, a_stride, rows, panels + column * pairs, pairs, 16 * pairs,
+                                 product_columns(width - column), c + column, c_stride, 0);
 }
 
 // At most twelve rows: queries are widened once for all keys, and weights stay floats.
@@ -717,10 +718,10 @@ INLINE void attend_pairs(const pair *q, ptrdiff_t q_stride, ptrdiff_t rows, cons
           sums[r] = pair_weights(before + r * stride, keys, NULL, scale, row_max[r], observed + r, observes);
       } else {
         for (ptrdiff_t key = 0; key < keys; key += 64) {
-          const pair *panel = k_panels + key * pairs;
+          const pair *panels = k_panels + key * pairs;
           if (observes)
-            weave_pair_scores_observing(q, q_stride, panel, pairs, scores + key, stride, maxima, before, key, scale, base, sums, observed);
-          else weave_pair_scores(q, q_stride, panel, pairs, scores + key, stride, maxima, before, key, scale, base, sums);
+            weave_pair_scores_observing(q, q_stride, panels, pairs, scores + key, stride, maxima, before, key, scale, base, sums, observed);
+          else weave_pair_scores(q, q_stride, panels, pairs, scores + key, stride, maxima, before, key, scale, base, sums);
         }
       }
       if (observes)
@@ -772,48 +773,45 @@ static void bfloat16_observe_tile(const void *queries, ptrdiff_t q_stride, ptrdi
 
 // ---- packing ------------------------------------------------------------------------------------
 
-static void bfloat16_pack_transposed(const float *source, ptrdiff_t source_stride, ptrdiff_t n, ptrdiff_t depth, void *panels) {
+static void bfloat16_pack_transposed(const float *source, ptrdiff_t source_stride, ptrdiff_t n, ptrdiff_t depth, void *panels,
+                                     ptrdiff_t stride) {
   const ptrdiff_t pairs = pairs_of(depth);
-  for (ptrdiff_t column = 0; column < n; column += 64) {
-    const ptrdiff_t count = n - column < 64 ? n - column : 64, width = (count + 15) / 16 * 16;
-    pair *panel = (pair *)panels + column * pairs;
+  pair *panel = panels;
+  for (ptrdiff_t column = 0; column < n; column += 16, panel += stride) {
+    const ptrdiff_t count = n - column < 16 ? n - column : 16;
     for (ptrdiff_t k0 = 0; k0 < pairs; k0 += 16) {
       const ptrdiff_t some = pairs - k0 < 16 ? pairs - k0 : 16, terms = depth - 2 * k0 < 32 ? depth - 2 * k0 : 32;
-      for (ptrdiff_t c0 = 0; c0 < width; c0 += 16) {
-        const float *block = source + (column + c0) * source_stride + 2 * k0;
-        if (terms == 32 && count - c0 >= 16) {
-          v16 x[16];
-          UNROLL for (int i = 0; i < 16; i++) {
-            pair row[16];
-            store_two(row, load(block + i * source_stride), load(block + i * source_stride + 16));
-            x[i] = from_bits(load_pairs(row));
-          }
-          transpose(x);
-          UNROLL for (int i = 0; i < 16; i++) store_pairs(panel + (k0 + i) * width + c0, bits(x[i]));
-          continue;
+      const float *block = source + column * source_stride + 2 * k0;
+      if (terms == 32 && count == 16) {
+        v16 x[16];
+        UNROLL for (int i = 0; i < 16; i++) {
+          pair row[16];
+          store_two(row, load(block + i * source_stride), load(block + i * source_stride + 16));
+          x[i] = from_bits(load_pairs(row));
         }
-        for (ptrdiff_t c = 0; c < 16; c++) {
-          pair row[16] = {0};
-          if (c0 + c < count) bfloat16_round_rows(block + c * source_stride, 0, 1, terms, 1.0f, row, 0);
-          for (ptrdiff_t k = 0; k < some; k++) panel[(k0 + k) * width + c0 + c] = row[k];
-        }
+        transpose(x);
+        UNROLL for (int i = 0; i < 16; i++) store_pairs(panel + 16 * (k0 + i), bits(x[i]));
+        continue;
+      }
+      for (ptrdiff_t c = 0; c < 16; c++) {
+        pair row[16] = {0};
+        if (c < count) bfloat16_round_rows(block + c * source_stride, 0, 1, terms, 1.0f, row, 0);
+        for (ptrdiff_t k = 0; k < some; k++) panel[16 * (k0 + k) + c] = row[k];
       }
     }
   }
 }
 
-static void bfloat16_pack_columns(const float *source, ptrdiff_t source_stride, ptrdiff_t depth, ptrdiff_t n, void *panels) {
-  for (ptrdiff_t column = 0; column < n; column += 64) {
-    const ptrdiff_t count = n - column < 64 ? n - column : 64, width = (count + 15) / 16 * 16;
-    pair *panel = (pair *)panels + column * pairs_of(depth);
-    for (ptrdiff_t k = 0; k < depth; k += 2, panel += width) {
+static void bfloat16_pack_columns(const float *source, ptrdiff_t source_stride, ptrdiff_t depth, ptrdiff_t n, void *panels,
+                                  ptrdiff_t stride) {
+  pair *panel = panels;
+  for (ptrdiff_t column = 0; column < n; column += 16, panel += stride) {
+    const ptrdiff_t count = n - column < 16 ? n - column : 16;
+    for (ptrdiff_t k = 0; k < depth; k += 2) {
       const float *even = source + k * source_stride + column, *odd = even + source_stride;
-      for (ptrdiff_t c = 0; c < width; c += 16) {
-        const ptrdiff_t left = count - c < 16 ? count - c : 16;
-        const v16 x = load_some(even + c, left), y = k + 1 < depth ? load_some(odd + c, left) : splat(0.0f);
-        const u16 low = __builtin_convertvector(ROUND_SIXTEEN(x), u16), high = __builtin_convertvector(ROUND_SIXTEEN(y), u16);
-        store_pairs(panel + c, __builtin_bit_cast(i16, low | high << 16));
-      }
+      const v16 x = load_up_to(even, count), y = k + 1 < depth ? load_up_to(odd, count) : splat(0.0f);
+      const u16 low = __builtin_convertvector(ROUND_SIXTEEN(x), u16), high = __builtin_convertvector(ROUND_SIXTEEN(y), u16);
+      store_pairs(panel + 8 * k, __builtin_bit_cast(i16, low | high << 16));
     }
   }
 }

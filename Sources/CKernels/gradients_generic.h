@@ -6,7 +6,7 @@
 
 // One register block of Aᵀ · panel: a term's factors lie side by side.
 INLINE void transposed_block(const int rows, const int vectors, const float *a, ptrdiff_t a_stride,
-                             const float *panel, ptrdiff_t depth, ptrdiff_t width, float *c, ptrdiff_t c_stride, int accumulate) {
+                             const float *panels, ptrdiff_t depth, ptrdiff_t stride, float *c, ptrdiff_t c_stride, int accumulate) {
   v16 sum[ACCUMULATORS];
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++)
@@ -15,14 +15,14 @@ INLINE void transposed_block(const int rows, const int vectors, const float *a, 
   if (rows == 6) {
     __m256 of_six[12];
     UNROLL for (int i = 0; i < 12; i++) of_six[i] = _mm256_loadu_ps(EIGHT(sum + i / 2, i % 2));
-    add_transposed_terms(of_six, a, a_stride, panel, depth, width);
+    add_transposed_terms(of_six, a, a_stride, panels, depth);
     UNROLL for (int i = 0; i < 12; i++) _mm256_storeu_ps(EIGHT(sum + i / 2, i % 2), of_six[i]);
     depth = 0;
   }
 #endif
-  for (ptrdiff_t k = 0; k < depth; k++, a += a_stride, panel += width) {
+  for (ptrdiff_t k = 0; k < depth; k++, a += a_stride, panels += 16) {
     v16 b[4];
-    UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panel + 16 * v);
+    UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panels + v * stride);
     UNROLL for (int r = 0; r < rows; r++) {
       const v16 x = splat(a[r]);
       UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = fused(x, b[v], sum[r * vectors + v]);
@@ -38,10 +38,10 @@ INLINE void transposed_block(const int rows, const int vectors, const float *a, 
 // All rows of a column group `vectors` wide: blocks of `full` rows, then of 6, 4, 2 and 1.
 #define TRANSPOSED_ROW_BLOCKS(count, vectors)                               \
   for (; rows >= count; rows -= count, a += count, c += count * c_stride)   \
-    transposed_block(count, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate);
+    transposed_block(count, vectors, a, a_stride, panels, depth, stride, c, c_stride, accumulate);
 #define TRANSPOSED_COLUMN_GROUP(vectors, full)                                                               \
   static void transposed_column_group_##vectors(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,          \
-                                                const float *panel, ptrdiff_t depth, ptrdiff_t width,        \
+                                                const float *panels, ptrdiff_t depth, ptrdiff_t stride,      \
                                                 float *c, ptrdiff_t c_stride, int accumulate) {              \
     TRANSPOSED_ROW_BLOCKS(full, vectors)                                                                     \
     if (full > 6) TRANSPOSED_ROW_BLOCKS(6, vectors)                                                          \
@@ -59,25 +59,25 @@ TRANSPOSED_COLUMN_GROUP(4, ROWS_4)
 #endif
 
 static void transposed_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                                     const float *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
+                                     const float *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns,
                                      float *c, ptrdiff_t c_stride, int accumulate) {
   ptrdiff_t column = 0;
 #if PANEL_VECTORS >= 4
   if (columns == 64) {
-    transposed_column_group_4(a, a_stride, rows, panel, depth, width, c, c_stride, accumulate);
+    transposed_column_group_4(a, a_stride, rows, panels, depth, stride, c, c_stride, accumulate);
     return;
   }
   if (columns == 48) {
-    transposed_column_group_3(a, a_stride, rows, panel, depth, width, c, c_stride, accumulate);
+    transposed_column_group_3(a, a_stride, rows, panels, depth, stride, c, c_stride, accumulate);
     return;
   }
 #endif
 #if PANEL_VECTORS >= 2
   for (; column + 32 <= columns; column += 32)
-    transposed_column_group_2(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate);
+    transposed_column_group_2(a, a_stride, rows, panels + column / 16 * stride, depth, stride, c + column, c_stride, accumulate);
 #endif
   for (; column < columns; column += 16)
-    transposed_column_group_1(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate);
+    transposed_column_group_1(a, a_stride, rows, panels + column / 16 * stride, depth, stride, c + column, c_stride, accumulate);
 }
 
 // ---- rows ---------------------------------------------------------------------------------------
@@ -88,12 +88,11 @@ static void transposed_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff
 
 // A register block of which terms are left out row by row: bit `first` + r of a term's mask is row r's.
 INLINE void masked_transposed_block(const int rows, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t depth,
-                                    ptrdiff_t width, float *c, ptrdiff_t c_stride, const uint64_t *mask, ptrdiff_t mask_stride,
-                                    ptrdiff_t first) {
+                                    float *c, ptrdiff_t c_stride, const uint64_t *mask, ptrdiff_t mask_stride, ptrdiff_t first) {
   const uint32_t all = (1u << rows) - 1;
   v16 sum[ACCUMULATORS];
   UNROLL for (int r = 0; r < rows; r++) sum[r] = load(c + r * c_stride);
-  for (ptrdiff_t k = 0; k < depth; k++, a += a_stride, panel += width, mask += mask_stride) {
+  for (ptrdiff_t k = 0; k < depth; k++, a += a_stride, panel += 16, mask += mask_stride) {
     const uint32_t seen = (uint32_t)(*mask >> first) & all;
     if (!seen) continue;
     const v16 b = load(panel);
@@ -108,17 +107,17 @@ INLINE void masked_transposed_block(const int rows, const float *a, ptrdiff_t a_
 }
 
 static void masked_transposed_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                                            const float *panel, ptrdiff_t depth, ptrdiff_t width,
-                                            float *c, ptrdiff_t c_stride, int accumulate,
+                                            const float *panels, ptrdiff_t depth, ptrdiff_t stride,
+                                            ptrdiff_t columns, float *c, ptrdiff_t c_stride, int accumulate,
                                             const uint64_t *mask, ptrdiff_t mask_stride) {
   enum { BLOCK = 4 };  // What every set has registers for.
   if (!accumulate)
-    for (ptrdiff_t r = 0; r < rows; r++) memset(c + r * c_stride, 0, (size_t)width * sizeof(float));
-  for (ptrdiff_t column = 0; column < width; column += 16) {
+    for (ptrdiff_t r = 0; r < rows; r++) memset(c + r * c_stride, 0, (size_t)columns * sizeof(float));
+  for (ptrdiff_t column = 0; column < columns; column += 16, panels += stride) {
     ptrdiff_t r = 0;
 #define MASKED_ROWS(count)            \
   for (; r + count <= rows; r += count) \
-    masked_transposed_block(count, a + r, a_stride, panel + column, depth, width, c + r * c_stride + column, c_stride, mask, mask_stride, r);
+    masked_transposed_block(count, a + r, a_stride, panels, depth, c + r * c_stride + column, c_stride, mask, mask_stride, r);
     MASKED_ROWS(BLOCK)
     MASKED_ROWS(1)
 #undef MASKED_ROWS
@@ -196,24 +195,12 @@ static void dot_rows(ptrdiff_t rows, ptrdiff_t columns, const float *a, ptrdiff_
   }
 }
 
-static void pack_scaled(const float *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns, const float *factor,
-                        float *panels) {
-  for (ptrdiff_t column = 0; column < columns; column += 64, panels += 64 * rows) {
-    const ptrdiff_t width = (panel_width(columns - column) + 15) / 16 * 16;
-    for (ptrdiff_t r = 0; r < rows; r++)
-      for (ptrdiff_t j = 0; j < width; j += 16) {
-        const ptrdiff_t left = columns - column - j, n = left < 16 ? left : 16;
-        store(panels + r * width + j, load_up_to(source + r * source_stride + column + j, n) * splat(factor[r]));
-      }
-  }
-}
-
-static void widen_panel(const void *panel, ptrdiff_t depth, ptrdiff_t width, float *target) {
-  const uint32_t *pairs = panel;
-  for (ptrdiff_t k = 0; k < depth; k++, target += width)
-    for (ptrdiff_t j = 0; j < width; j += 16) {
-      const u16 pair = __builtin_bit_cast(u16, load((const float *)(pairs + k / 2 * width + j)));
-      store(target + j, __builtin_bit_cast(v16, k % 2 ? pair & 0xffff0000u : pair << 16));
+static void widen_panels(const void *panels, ptrdiff_t depth, ptrdiff_t columns, float *target) {
+  const uint32_t *pairs = panels;
+  for (ptrdiff_t column = 0; column < columns; column += 16, pairs += (depth + 1) / 2 * 16)
+    for (ptrdiff_t k = 0; k < depth; k++, target += 16) {
+      const u16 pair = __builtin_bit_cast(u16, load((const float *)(pairs + k / 2 * 16)));
+      store(target, __builtin_bit_cast(v16, k % 2 ? pair & 0xffff0000u : pair << 16));
     }
 }
 
@@ -236,6 +223,5 @@ const annulus_gradient_kernels GRADIENT_TABLE_OF(ANNULUS_SET) = {
   .uncap_rows = uncap_rows,
   .add_diagonals = add_diagonals,
   .dot_rows = dot_rows,
-  .pack_scaled = pack_scaled,
-  .widen_panel = widen_panel,
+  .widen_panels = widen_panels,
 };

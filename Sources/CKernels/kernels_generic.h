@@ -6,7 +6,7 @@
 //   ROWS_1 … ROWS_4 rows of a register block that is 1 … 4 vectors wide
 //   ACCUMULATORS    vectors of the largest register block
 //   TABLE_LOOKUP, TABLED_WEIGHTS  optionally, as vectors.h says
-//   FOUR_TERMS      optionally, (rows, sum, a, a_stride, panel, width): four terms of a register block one vector wide
+//   FOUR_TERMS      optionally, (rows, sum, a, a_stride, panel): four terms of a register block one vector wide
 //   OWN_BLOCKS      optionally, the name of a file with register blocks in the set's own words and with the same bits
 //
 // A vector of 16 lanes is one AVX-512 register, two of AVX2, four of NEON. Because the arithmetic is written once, in fused
@@ -159,18 +159,18 @@ INLINE v16 relu_lanes(v16 x) { return x < splat(0.0f) ? splat(0.0f) : x; }
 #else
 // All terms of a register block: a chain of fused multiply-adds for each of its `rows` × 16·`vectors` sums. Meanwhile a line of
 // `ahead` for each four terms is fetched into the second-level cache.
-INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width,
+INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff_t a_stride, const float *panels, ptrdiff_t stride,
                       ptrdiff_t depth, const float *ahead, v16 *sum) {
   ptrdiff_t k = 0;
 #ifdef FOUR_TERMS
-  for (; k + 4 <= depth; k += 4, panel += 4 * width) {
+  for (; k + 4 <= depth; k += 4, panels += 64) {
     __builtin_prefetch(ahead + 4 * k, 0, 2);
-    FOUR_TERMS(rows, sum, a + k, a_stride, panel, width);
+    FOUR_TERMS(rows, sum, a + k, a_stride, panels);
   }
 #endif
-  for (; k < depth; k++, panel += width) {
+  for (; k < depth; k++, panels += 16) {
     v16 b[4];
-    UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panel + 16 * v);
+    UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panels + v * stride);
     __builtin_prefetch(ahead + 4 * k, 0, 2);
     UNROLL for (int r = 0; r < rows; r++) {
       const v16 x = splat(a[r * a_stride + k]);
@@ -180,15 +180,22 @@ INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff
 }
 #endif
 
+// Whether a block's place in C is fetched while its terms are added: what has not been written yet may be anywhere, and a store that
+// waits for its line makes those behind it wait. A block of few terms has no time for it.
+INLINE int far(ptrdiff_t depth, int accumulate) { return accumulate == ANNULUS_START && depth >= 128; }
+
 // One register block of C.
 INLINE void register_block(const int rows, const int vectors, const float *a, ptrdiff_t a_stride,
-                           const float *panel, ptrdiff_t depth, ptrdiff_t width,
+                           const float *panels, ptrdiff_t depth, ptrdiff_t stride,
                            float *c, ptrdiff_t c_stride, int accumulate, const float *ahead) {
   v16 sum[ACCUMULATORS];
+  if (far(depth, accumulate))
+    UNROLL for (int r = 0; r < rows; r++)
+      UNROLL for (int v = 0; v < vectors; v++) __builtin_prefetch(c + r * c_stride + 16 * v, 1, 3);
   UNROLL for (int r = 0; r < rows; r++)
     UNROLL for (int v = 0; v < vectors; v++)
       sum[r * vectors + v] = accumulate == ANNULUS_CONTINUE ? load(c + r * c_stride + 16 * v) : splat(0.0f);
-  add_terms(rows, vectors, a, a_stride, panel, width, depth, ahead, sum);
+  add_terms(rows, vectors, a, a_stride, panels, stride, depth, ahead, sum);
   if (accumulate == ANNULUS_ADD)
     UNROLL for (int r = 0; r < rows; r++)
       UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] += load(c + r * c_stride + 16 * v);
@@ -199,11 +206,11 @@ INLINE void register_block(const int rows, const int vectors, const float *a, pt
 // All rows of a column group `vectors` wide: blocks of `full` rows, then of 6, 4, 2 and 1. Each fetches its part of what comes next,
 // from `ahead` to `end`.
 #define GROUP_OPERANDS                                                                                        \
-  const float *a, ptrdiff_t a_stride, ptrdiff_t rows, const float *panel, ptrdiff_t depth, ptrdiff_t width,   \
+  const float *a, ptrdiff_t a_stride, ptrdiff_t rows, const float *panels, ptrdiff_t depth, ptrdiff_t stride, \
       float *c, ptrdiff_t c_stride
 #define ROW_BLOCKS(count, vectors)                                                                       \
   for (; rows >= count; rows -= count, a += count * a_stride, c += count * c_stride) {                   \
-    register_block(count, vectors, a, a_stride, panel, depth, width, c, c_stride, accumulate, ahead);    \
+    register_block(count, vectors, a, a_stride, panels, depth, stride, c, c_stride, accumulate, ahead);  \
     if (ahead < end) ahead += depth / 4 * 16;                                                            \
   }
 #define COLUMN_GROUP(vectors, full)                                                                           \
@@ -216,17 +223,24 @@ INLINE void register_block(const int rows, const int vectors, const float *a, pt
   }
 #ifdef OWN_BLOCKS
 INLINE void column_group_with(GROUP_OPERANDS, const int accumulate, const float *ahead, const float *end) {
-  block k = {.c = NULL, .stride = c_stride};
-  for (; rows >= 6; rows -= 6, a += 6 * a_stride, c += 6 * c_stride) {
-    next_block(&k, a, a_stride, panel, depth, width, c, accumulate, ahead);
-    if (ahead < end) ahead += depth / 4 * 16;
+  if (rows >= 6 && depth > 0) {
+    block k = {.stride = c_stride};
+    first_block(&k, a, a_stride, panels, depth, c, accumulate, ahead);
+    for (;;) {
+      if (ahead < end) ahead += depth / 4 * 16;
+      rows -= 6, a += 6 * a_stride, c += 6 * c_stride;
+      if (rows < 6) break;
+      if (far(depth, accumulate)) UNROLL for (int r = 0; r < 6; r++) __builtin_prefetch(c + r * c_stride, 1, 3);
+      next_block(&k, a, a_stride, panels, depth, c, accumulate, ahead);
+    }
+    last_block(&k, accumulate);
   }
-  last_block(&k, accumulate);
+  ROW_BLOCKS(6, 1)
   ROW_BLOCKS(2, 1)
   ROW_BLOCKS(1, 1)
 }
 INLINE void column_group_1(GROUP_OPERANDS, int accumulate, const float *ahead, const float *end) {
-#define WITH(how) column_group_with(a, a_stride, rows, panel, depth, width, c, c_stride, how, ahead, end)
+#define WITH(how) column_group_with(a, a_stride, rows, panels, depth, stride, c, c_stride, how, ahead, end)
   switch (accumulate) {
     case ANNULUS_START: WITH(ANNULUS_START); break;
     case ANNULUS_CONTINUE: WITH(ANNULUS_CONTINUE); break;
@@ -248,16 +262,16 @@ COLUMN_GROUP(4, ROWS_4)
 // panel_product, which meanwhile fetches so many floats from `ahead` on, or as many as it has time for. Not a function that
 // panel_product calls: handing on what lies on the stack waits for stores as long as a tenth of a small block takes.
 INLINE void product_fetching(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                             const float *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
+                             const float *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns,
                              float *c, ptrdiff_t c_stride, int accumulate, const float *ahead, ptrdiff_t fetched) {
   ptrdiff_t column = 0;
 #if PANEL_VECTORS >= 4
   if (columns == 64) {
-    column_group_4(a, a_stride, rows, panel, depth, width, c, c_stride, accumulate, ahead, ahead + fetched);
+    column_group_4(a, a_stride, rows, panels, depth, stride, c, c_stride, accumulate, ahead, ahead + fetched);
     return;
   }
   if (columns == 48) {
-    column_group_3(a, a_stride, rows, panel, depth, width, c, c_stride, accumulate, ahead, ahead + fetched);
+    column_group_3(a, a_stride, rows, panels, depth, stride, c, c_stride, accumulate, ahead, ahead + fetched);
     return;
   }
 #endif
@@ -265,31 +279,33 @@ INLINE void product_fetching(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
   const ptrdiff_t part = fetched / columns;
 #if PANEL_VECTORS >= 2
   for (; column + 32 <= columns; column += 32, ahead += 32 * part)
-    column_group_2(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate, ahead, ahead + 32 * part);
+    column_group_2(a, a_stride, rows, panels + column / 16 * stride, depth, stride, c + column, c_stride, accumulate, ahead,
+                   ahead + 32 * part);
 #endif
   for (; column < columns; column += 16, ahead += 16 * part)
-    column_group_1(a, a_stride, rows, panel + column, depth, width, c + column, c_stride, accumulate, ahead, ahead + 16 * part);
+    column_group_1(a, a_stride, rows, panels + column / 16 * stride, depth, stride, c + column, c_stride, accumulate, ahead,
+                   ahead + 16 * part);
 }
 
-// In a dense layer what follows a panel is the next one of weights.
+// In a dense layer what follows these panels are the next ones of weights.
 static void panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                          const float *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
+                          const float *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns,
                           float *c, ptrdiff_t c_stride, int accumulate) {
-  product_fetching(a, a_stride, rows, panel, depth, width, columns, c, c_stride, accumulate, panel + depth * width, 48 * depth);
+  product_fetching(a, a_stride, rows, panels, depth, stride, columns, c, c_stride, accumulate, panels + columns / 16 * stride, 48 * depth);
 }
 
 #if PANEL_VECTORS >= 4
 // A few terms, each seen by some rows of a strip: all rows run through them, and a term that a row does not see leaves
 // its sums as they are.
-INLINE void select_block(const int vectors, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t first,
-                         ptrdiff_t end, ptrdiff_t width, float *c, ptrdiff_t c_stride,
+INLINE void select_block(const int vectors, const float *a, ptrdiff_t a_stride, const float *panels, ptrdiff_t first,
+                         ptrdiff_t end, ptrdiff_t stride, float *c, ptrdiff_t c_stride,
                          const uint64_t *mask, ptrdiff_t mask_stride) {
   v16 sum[ACCUMULATORS];
   UNROLL for (int r = 0; r < ROWS_4; r++)
     UNROLL for (int v = 0; v < vectors; v++) sum[r * vectors + v] = load(c + r * c_stride + 16 * v);
   for (ptrdiff_t k = first; k < end; k++) {
     v16 b[4];
-    UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panel + k * width + 16 * v);
+    UNROLL for (int v = 0; v < vectors; v++) b[v] = load(panels + v * stride + 16 * k);
     UNROLL for (int r = 0; r < ROWS_4; r++) {
       const v16 x = splat(a[r * a_stride + k]);
       const i16 seen = (i16)(-(int32_t)(mask[r * mask_stride + k / 64] >> (k % 64) & 1));
@@ -303,12 +319,12 @@ INLINE void select_block(const int vectors, const float *a, ptrdiff_t a_stride, 
 
 // Whether a strip of `rows` rows took the terms first ..< end, in which its rows differ, together: worth it where they are
 // few, as at the edge of a causal mask, for there each row's own runs are shorter than a multiply-add's latency.
-static int select_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows, const float *panel, ptrdiff_t first,
-                          ptrdiff_t end, ptrdiff_t width, float *c, ptrdiff_t c_stride,
+static int select_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows, const float *panels, ptrdiff_t first,
+                          ptrdiff_t end, ptrdiff_t stride, ptrdiff_t columns, float *c, ptrdiff_t c_stride,
                           const uint64_t *mask, ptrdiff_t mask_stride) {
   if (rows != ROWS_4 || end - first > 16) return 0;
-#define SELECT(vectors) select_block(vectors, a, a_stride, panel, first, end, width, c, c_stride, mask, mask_stride)
-  switch (width) {
+#define SELECT(vectors) select_block(vectors, a, a_stride, panels, first, end, stride, c, c_stride, mask, mask_stride)
+  switch (columns) {
     case 64: SELECT(4); return 1;
     case 48: SELECT(3); return 1;
     case 32: SELECT(2); return 1;
@@ -323,11 +339,11 @@ static int select_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows, co
 // Blocks of rows: a stretch of terms that all rows see is one dense product; where the rows differ over more than a few
 // terms, each row takes its own runs. Every element still sees its terms in ascending order.
 static void masked_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                                 const float *panel, ptrdiff_t depth, ptrdiff_t width,
+                                 const float *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns,
                                  float *c, ptrdiff_t c_stride, int accumulate,
                                  const uint64_t *mask, ptrdiff_t mask_stride) {
   if (!accumulate)
-    for (ptrdiff_t r = 0; r < rows; r++) memset(c + r * c_stride, 0, (size_t)width * sizeof(float));
+    for (ptrdiff_t r = 0; r < rows; r++) memset(c + r * c_stride, 0, (size_t)columns * sizeof(float));
   for (ptrdiff_t r0 = 0; r0 < rows; r0 += MASK_ROWS) {
     const ptrdiff_t n = rows - r0 < MASK_ROWS ? rows - r0 : MASK_ROWS;
     for (ptrdiff_t k0 = 0; k0 < depth; k0 += MASK_CHUNK) {
@@ -343,7 +359,7 @@ static void masked_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t r
       for (ptrdiff_t k = 0; k < terms;) {
         const int agree = (int)(same[k / 64] >> (k % 64)) & 1;
         const ptrdiff_t end = run_end(same, k, terms);
-        const int taken = !agree && select_product(a + r0 * a_stride + k0, a_stride, n, panel + k0 * width, k, end, width,
+        const int taken = !agree && select_product(a + r0 * a_stride + k0, a_stride, n, panels + 16 * k0, k, end, stride, columns,
                                                           c + r0 * c_stride, c_stride, first, mask_stride);
         for (ptrdiff_t r = 0; r < (taken ? 0 : agree ? 1 : n); r++) {
           const uint64_t *own = first + r * mask_stride;
@@ -351,8 +367,8 @@ static void masked_panel_product(const float *a, ptrdiff_t a_stride, ptrdiff_t r
           for (ptrdiff_t i = k; i < end;) {
             const ptrdiff_t stop = run_end(own, i, end);
             if ((own[i / 64] >> (i % 64)) & 1)
-              panel_product(a + (r0 + r) * a_stride + k0 + i, a_stride, together, panel + (k0 + i) * width,
-                            stop - i, width, width, c + (r0 + r) * c_stride, c_stride, 1);
+              panel_product(a + (r0 + r) * a_stride + k0 + i, a_stride, together, panels + 16 * (k0 + i),
+                            stop - i, stride, columns, c + (r0 + r) * c_stride, c_stride, 1);
             i = stop;
           }
         }
@@ -525,15 +541,14 @@ static void attend_rows(const float *q, ptrdiff_t q_stride, ptrdiff_t rows, cons
                         ptrdiff_t fetched, const annulus_statistics *statistics) {
   const ptrdiff_t stride = (keys + 15) / 16 * 16, columns = (value_columns + 15) / 16 * 16;
   for (ptrdiff_t key = 0; key < keys; key += 64) {
-    const ptrdiff_t width = panel_width(stride - key);
-    panel_product(q, q_stride, rows, k_panels + key * depth, depth, width, width, scores + key, stride, 0);
+    panel_product(q, q_stride, rows, k_panels + key * depth, depth, 16 * depth, product_columns(stride - key), scores + key, stride, 0);
   }
   if (statistics) observe_rows(scores, stride, rows, keys, NULL, 0, row_max, row_sum, statistics);
   else softmax_rows(scores, stride, rows, keys, NULL, 0, row_max, row_sum);
   const ptrdiff_t part = fetched / columns;
   for (ptrdiff_t column = 0; column < columns; column += 64) {
-    const ptrdiff_t width = panel_width(columns - column);
-    product_fetching(scores, stride, rows, v_panels + column * keys, keys, width, width, o + column, o_stride, 0, ahead + column * part,
+    const ptrdiff_t width = product_columns(columns - column);
+    product_fetching(scores, stride, rows, v_panels + column * keys, keys, 16 * keys, width, o + column, o_stride, 0, ahead + column * part,
                      width * part);
   }
 }
@@ -570,38 +585,30 @@ static void observe_tile(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
 
 // ---- packing ------------------------------------------------------------------------------------
 
-static void pack_transposed(const float *source, ptrdiff_t source_stride, ptrdiff_t n, ptrdiff_t depth, float *panels) {
-  for (ptrdiff_t column = 0; column < n; column += 64) {
-    const ptrdiff_t count = n - column < 64 ? n - column : 64, width = (count + 15) / 16 * 16;
-    float *panel = panels + column * depth;
+static void pack_transposed(const float *source, ptrdiff_t source_stride, ptrdiff_t n, ptrdiff_t depth, float *panels,
+                            ptrdiff_t stride) {
+  for (ptrdiff_t column = 0; column < n; column += 16, panels += stride) {
+    const ptrdiff_t count = n - column < 16 ? n - column : 16;
+    const float *block = source + column * source_stride;
     for (ptrdiff_t k0 = 0; k0 < depth; k0 += 16) {
       const ptrdiff_t stop = depth - k0 < 16 ? depth : k0 + 16;
-      for (ptrdiff_t c0 = 0; c0 < width; c0 += 16) {
-        const float *block = source + (column + c0) * source_stride;
-        if (stop - k0 == 16 && count - c0 >= 16) {
-          v16 x[16];
-          UNROLL for (int i = 0; i < 16; i++) x[i] = load(block + i * source_stride + k0);
-          transpose(x);
-          UNROLL for (int i = 0; i < 16; i++) store(panel + (k0 + i) * width + c0, x[i]);
-          continue;
-        }
-        for (ptrdiff_t c = 0; c < 16; c++)
-          for (ptrdiff_t k = k0; k < stop; k++) panel[k * width + c0 + c] = c0 + c < count ? block[c * source_stride + k] : 0.0f;
+      if (stop - k0 == 16 && count == 16) {
+        v16 x[16];
+        UNROLL for (int i = 0; i < 16; i++) x[i] = load(block + i * source_stride + k0);
+        transpose(x);
+        UNROLL for (int i = 0; i < 16; i++) store(panels + 16 * (k0 + i), x[i]);
+        continue;
       }
+      for (ptrdiff_t c = 0; c < 16; c++)
+        for (ptrdiff_t k = k0; k < stop; k++) panels[16 * k + c] = c < count ? block[c * source_stride + k] : 0.0f;
     }
   }
 }
 
-static void pack_columns(const float *source, ptrdiff_t source_stride, ptrdiff_t depth, ptrdiff_t n, float *panels) {
-  for (ptrdiff_t column = 0; column < n; column += 64) {
-    const ptrdiff_t count = n - column < 64 ? n - column : 64, width = (count + 15) / 16 * 16;
-    float *panel = panels + column * depth;
-    for (ptrdiff_t k = 0; k < depth; k++) {
-      const float *row = source + k * source_stride + column;
-      ptrdiff_t c = 0;
-      for (; c + 16 <= count; c += 16) store(panel + k * width + c, load(row + c));
-      if (c < count) store(panel + k * width + c, load_some(row + c, count - c));
-    }
+static void pack_columns(const float *source, ptrdiff_t source_stride, ptrdiff_t depth, ptrdiff_t n, float *panels, ptrdiff_t stride) {
+  for (ptrdiff_t column = 0; column < n; column += 16, panels += stride) {
+    const ptrdiff_t count = n - column < 16 ? n - column : 16;
+    for (ptrdiff_t k = 0; k < depth; k++) store(panels + 16 * k, load_up_to(source + k * source_stride + column, count));
   }
 }
 

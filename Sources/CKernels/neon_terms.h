@@ -17,12 +17,12 @@ typedef int32_t pair_of_terms __attribute__((may_alias));
 #define FINISH(x) __asm__ volatile("" : "+w"(x) : : "memory")
 
 // sum[r] += a[r][term] · panel[term][0..16) for the terms 0, 1, 2, 3. 24 sums and 6 rows leave two registers, for 8 columns of the panel.
-INLINE void four_terms(const int rows, v16 *sum, const float *a, ptrdiff_t a_stride, const float *panel, ptrdiff_t width) {
+INLINE void four_terms(const int rows, v16 *sum, const float *a, ptrdiff_t a_stride, const float *panel) {
   float32x4_t x[6];
   UNROLL for (int r = 0; r < rows; r++) x[r] = vld1q_f32(a + r * a_stride);
 #define TERM(term)                                                                                            \
   UNROLL for (int p = 0; p < 4; p += 2) {                                                                     \
-    const float *at = panel + term * width + 4 * p;                                                           \
+    const float *at = panel + term * 16 + 4 * p;                                                              \
     const float32x4_t b[2] = {vld1q_f32(at), vld1q_f32(at + 4)};                                              \
     UNROLL for (int r = 0; r < rows; r++)                                                                     \
       UNROLL for (int i = 0; i < 2; i++)                                                                      \
@@ -38,7 +38,7 @@ INLINE void four_terms(const int rows, v16 *sum, const float *a, ptrdiff_t a_str
 
 // C = A·B or C + A·B for twelve rows, widened to floats, and 8 columns of pairs: 24 sums as well, with half of the work of widening
 // a column that 6 rows × 16 columns have.
-INLINE void twelve_rows(const float *a, ptrdiff_t a_stride, const pair_of_terms *panel, ptrdiff_t pairs, ptrdiff_t width,
+INLINE void twelve_rows(const float *a, ptrdiff_t a_stride, const pair_of_terms *panel, ptrdiff_t pairs,
                         float *c, ptrdiff_t c_stride, int goes_on) {
   float32x4_t sum[12][2];
   const float *row[12];
@@ -47,7 +47,7 @@ INLINE void twelve_rows(const float *a, ptrdiff_t a_stride, const pair_of_terms 
     UNROLL for (int i = 0; i < 2; i++) sum[r][i] = goes_on ? vld1q_f32(c + r * c_stride + 4 * i) : vdupq_n_f32(0.0f);
   }
   const int32x4_t upper = vdupq_n_s32((int32_t)0xffff0000);
-  for (ptrdiff_t at = 0; at < 8 * pairs; at += 8, panel += width) {
+  for (ptrdiff_t at = 0; at < 8 * pairs; at += 8, panel += 16) {
     const int32x4_t b[2] = {vld1q_s32(panel), vld1q_s32(panel + 4)};
     float32x4_t odd[2], even[2];
     UNROLL for (int i = 0; i < 2; i++) {

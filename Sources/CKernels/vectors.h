@@ -147,8 +147,8 @@ INLINE v16 exact_weight(v16 x) {
   return x < splat(-4000.0f) ? splat(0.0f) : power_of_step(power, f);
 }
 
-// The width of the panel that starts where `left` columns, a multiple of 16, are left.
-INLINE ptrdiff_t panel_width(ptrdiff_t left) { return left < 64 ? left : 64; }
+// The columns of the product that starts where `left` columns, a multiple of 16, are left.
+INLINE ptrdiff_t product_columns(ptrdiff_t left) { return left < 64 ? left : 64; }
 
 // ---- masks and rows of scores -------------------------------------------------------------------
 

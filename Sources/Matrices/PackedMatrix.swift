@@ -2,7 +2,8 @@
 
 import CKernels
 
-/// A weight matrix W of `outputs` × `inputs`, stored as the panels of its transpose that `annulus_kernels.h` defines.
+/// A weight matrix W of `outputs` × `inputs`, stored as the panels of its transpose that `annulus_kernels.h` defines: block
+/// after block of the terms of a chain and 64 columns, in the order in which a product goes through them.
 ///
 /// An element of a product is a sum of chains of fused multiply-adds, each over `depthBlockBytes` of inputs in
 /// ascending order (in bfloat16, by pairs), and the chains are added in that order. So a row's bits depend on that row
@@ -21,10 +22,10 @@ public struct PackedMatrix: Sendable {
     /// The panels, aligned to 64 bytes.
     private let panels: WeightBlock
 
-    /// Bytes of a panel's column in one pass, which is one chain: 64 columns of them are 96 KiB, which stays in the
-    /// second-level cache while the rows of a block run past it.
+    /// Bytes of a column in one pass, which is one chain: 64 columns of them are 96 KiB, which stay in the second-level
+    /// cache while the rows of a block run past them.
     static let depthBlockBytes = 1536
-    /// Rows that run past a panel before the next one, a multiple of every register block's rows: few enough that
+    /// Rows that run past a block of weights before the next one, a multiple of every register block's rows: few enough that
     /// they stay in the second-level cache, enough to make streaming the weights cheap.
     static let rowBlock = 96
 
@@ -62,9 +63,15 @@ public struct PackedMatrix: Sendable {
         precondition(
             weights.count >= inputs * outputs, "a matrix of \(outputs) × \(inputs) has \(weights.count) weights")
         guard let source = weights.baseAddress else { return }
-        switch element {
-        case .float32: kernels.functions.pack_transposed(source, inputs, outputs, inputs, panels)
-        case .bfloat16: kernels.bfloat16Functions.pack_transposed(source, inputs, outputs, inputs, panels)
+        forEachBlock(inputs: inputs, outputs: outputs, element: element) { block in
+            let (first, target) = (source + block.column * inputs + block.term, panels + block.place)
+            let stride = 16 * element.slots(block.terms)
+            switch element {
+            case .float32:
+                kernels.functions.pack_transposed(first, inputs, block.columns, block.terms, target, stride)
+            case .bfloat16:
+                kernels.bfloat16Functions.pack_transposed(first, inputs, block.columns, block.terms, target, stride)
+            }
         }
     }
 
@@ -77,7 +84,37 @@ public struct PackedMatrix: Sendable {
         precondition(
             weights.count >= inputs * outputs, "a matrix of \(outputs) × \(inputs) has \(weights.count) weights")
         guard let source = weights.baseAddress else { return }
-        kernels.functions.pack_columns(source, inputs, outputs, inputs, panels)
+        forEachBlock(inputs: outputs, outputs: inputs, element: .float32) { block in
+            kernels.functions.pack_columns(
+                source + block.term * inputs + block.column, inputs, block.terms, block.columns, panels + block.place,
+                16 * block.terms)
+        }
+    }
+
+    /// What one product multiplies: some terms of at most 64 columns.
+    private struct Block {
+        let column: Int, columns: Int
+        let term: Int, terms: Int
+        /// Where its panels lie, in slots.
+        let place: Int
+        /// Its columns, rounded up to whole panels.
+        var width: Int { (columns + 15) & ~15 }
+    }
+
+    /// The terms are the inner loop: a block of y is finished while it is in the cache.
+    @inline(__always)
+    private static func forEachBlock(inputs: Int, outputs: Int, element: ElementKind, _ body: (Block) -> Void) {
+        let depth = depthBlockBytes / element.bytes
+        var place = 0
+        for column in stride(from: 0, to: outputs, by: 64) {
+            for term in stride(from: 0, to: inputs, by: depth) {
+                let block = Block(
+                    column: column, columns: min(64, outputs - column), term: term, terms: min(depth, inputs - term),
+                    place: place)
+                body(block)
+                place += block.width * element.slots(block.terms)
+            }
+        }
     }
 
     /// y[rows][outputs] = x[rows][inputs] · Wᵀ on the calling thread; callers hand row blocks to threads.
@@ -120,30 +157,22 @@ public struct PackedMatrix: Sendable {
         _ product: PanelProduct, rows: Int, a: UnsafePointer<Float>, aStride: Int, panels: UnsafePointer<Float>,
         y: UnsafeMutablePointer<Float>, _ yStride: Int
     ) {
-        let depthBlock = Self.depthBlockBytes / element.bytes
-        // The terms are the inner loop: a block of y is finished while it is in the cache.
-        for column in stride(from: 0, to: outputs, by: 64) {
-            let columns = min(64, outputs - column)
-            let width = (columns + 15) & ~15
-            let c = y + column
-            for firstTerm in stride(from: 0, to: inputs, by: depthBlock) {
-                let terms = min(depthBlock, inputs - firstTerm)
-                let block = a + element.slots(firstTerm)
-                let panel = panels + column * element.slots(inputs) + element.slots(firstTerm) * width
-                if width == columns {
-                    product(block, aStride, rows, panel, terms, width, c, yStride, adds: firstTerm > 0)
-                } else {
-                    // The padding columns of the last panel have no place in y.
-                    Self.multiplyPadded(
-                        product, block, aStride, rows, panel, terms, width, c, yStride, columns, firstTerm > 0)
-                }
+        Self.forEachBlock(inputs: inputs, outputs: outputs, element: element) { block in
+            let first = a + element.slots(block.term)
+            let (weights, c, adds) = (panels + block.place, y + block.column, block.term > 0)
+            if block.width == block.columns {
+                product(first, aStride, rows, weights, block.terms, block.width, c, yStride, adds: adds)
+            } else {
+                // The padding columns of the last panel have no place in y.
+                Self.multiplyPadded(
+                    product, first, aStride, rows, weights, block.terms, block.width, c, yStride, block.columns, adds)
             }
         }
     }
 
     private static func multiplyPadded(
         _ product: PanelProduct, _ a: UnsafePointer<Float>, _ aStride: Int, _ rows: Int,
-        _ panel: UnsafePointer<Float>, _ terms: Int, _ width: Int,
+        _ panels: UnsafePointer<Float>, _ terms: Int, _ width: Int,
         _ c: UnsafeMutablePointer<Float>, _ cStride: Int, _ columns: Int, _ adds: Bool
     ) {
         withUnsafeTemporaryAllocation(byteCount: rows * width * 4, alignment: 64) { scratch in
@@ -153,7 +182,7 @@ public struct PackedMatrix: Sendable {
             if adds {
                 for row in 0..<rows { (base + row * width).update(from: c + row * cStride, count: columns) }
             }
-            product(a, aStride, rows, panel, terms, width, base, width, adds: adds)
+            product(a, aStride, rows, panels, terms, width, base, width, adds: adds)
             for row in 0..<rows { (c + row * cStride).update(from: base + row * width, count: columns) }
         }
     }

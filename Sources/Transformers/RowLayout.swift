@@ -81,7 +81,7 @@ struct RowLayout {
 
     /// Rows a block: enough blocks for all threads, whole panels, at most a tile.
     static func blockRows(rows: Int, threads: Int) -> Int {
-        let panel = PackedTile.panelWidth
+        let panel = PackedTile.productColumns
         let share = rows / (threads * 4)
         return min(TileGrid.tileSize, max(panel, share / panel * panel))
     }
@@ -112,7 +112,7 @@ struct RowLayout {
                 let left = tile.tokens.count - next
                 let room = blocks.last.map { limit - $0.count } ?? 0
                 // Within a tile, cuts fall where panels begin.
-                let fitting = left <= room ? left : room / PackedTile.panelWidth * PackedTile.panelWidth
+                let fitting = left <= room ? left : room / PackedTile.productColumns * PackedTile.productColumns
                 if fitting > 0 {
                     blocks[blocks.count - 1].parts.append((tile, next..<next + fitting))
                     blocks[blocks.count - 1].count += fitting

@@ -18,10 +18,10 @@ struct TileSums {
     /// Each thread's places.
     private let scratch: [AlignedBuffer]
 
-    /// Rows of a block of a weight, a multiple of every register block's; it has the columns of a panel.
+    /// Rows of a block of a weight, a multiple of every register block's; it has the columns of a product.
     private static let blockRows = 96
     /// Floats of a block.
-    private static let blockFloats = blockRows * Int(ANNULUS_PANEL_WIDTH)
+    private static let blockFloats = blockRows * Int(ANNULUS_PRODUCT_COLUMNS)
 
     /// - Parameters:
     ///   - rows: those of each tile that contributes, ascending.
@@ -64,7 +64,8 @@ struct TileSums {
             let rows = rows[tile]
             // Disjoint: each tile has its own rows.
             kernels.functions.pack_columns(
-                x + rows.lowerBound * stride, stride, rows.count, width, panels.pointer + rows.lowerBound * padded)
+                x + rows.lowerBound * stride, stride, rows.count, width, panels.pointer + rows.lowerBound * padded,
+                16 * rows.count)
         }
         return panels
     }
@@ -78,22 +79,22 @@ struct TileSums {
     ) -> [GradientPart] {
         let parts = newParts(floats: outputs * width)
         let padded = (width + 15) & ~15
-        let panelCount = (width + 63) / 64
+        let blocksAcross = (width + 63) / 64
         let product = kernels.gradientFunctions.transposed_panel_product
-        threads.forEach((outputs + Self.blockRows - 1) / Self.blockRows * panelCount) { index, worker in
-            let (first, column) = (index / panelCount * Self.blockRows, index % panelCount * 64)
+        threads.forEach((outputs + Self.blockRows - 1) / Self.blockRows * blocksAcross) { index, worker in
+            let (first, column) = (index / blocksAcross * Self.blockRows, index % blocksAcross * 64)
             let (count, columns) = (min(Self.blockRows, outputs - first), min(64, width - column))
-            let panelWidth = min(64, padded - column)
+            let blockWidth = min(64, padded - column)
             // Disjoint: each index has its own block of every part, each worker its own places.
-            sum(floats: count * panelWidth, places: scratch[worker].pointer) { rows, _, target, adds in
+            sum(floats: count * blockWidth, places: scratch[worker].pointer) { rows, _, target, adds in
                 product?(
                     a + rows.lowerBound * stride + first, stride, count,
-                    panels.pointer + rows.lowerBound * padded + column * rows.count, rows.count, panelWidth, panelWidth,
-                    target, panelWidth, Int32(adds ? ANNULUS_ADD : ANNULUS_START))
+                    panels.pointer + rows.lowerBound * padded + column * rows.count, rows.count, 16 * rows.count,
+                    blockWidth, target, blockWidth, Int32(adds ? ANNULUS_ADD : ANNULUS_START))
             } finish: { part, values in
                 let target = parts[part].values.pointer + first * width + column
                 for row in 0..<count {
-                    (target + row * width).update(from: values + row * panelWidth, count: columns)
+                    (target + row * width).update(from: values + row * blockWidth, count: columns)
                 }
             }
         }

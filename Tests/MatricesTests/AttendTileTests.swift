@@ -20,8 +20,8 @@ struct AttendTileTests {
                 let functions = set.functions
                 var kPanels = [Float](repeating: 0, count: padded(keys) * depth),
                     vPanels = [Float](repeating: 0, count: width * keys)
-                functions.pack_transposed(k, depth, keys, depth, &kPanels)
-                functions.pack_columns(v, columns, keys, columns, &vPanels)
+                functions.pack_transposed(k, depth, keys, depth, &kPanels, 16 * depth)
+                functions.pack_columns(v, columns, keys, columns, &vPanels, 16 * keys)
 
                 var scores = [Float](repeating: 0, count: rows * stride + 1)
                 var rowMax = [Float](repeating: guardValue, count: rows + 1), rowSum = rowMax
@@ -31,8 +31,8 @@ struct AttendTileTests {
                         guard let panels = panels.baseAddress, let scores = scores.baseAddress else { return }
                         for key in Swift.stride(from: 0, to: keys, by: 64) {
                             functions.panel_product(
-                                q, depth, rows, panels + key * depth, depth, min(64, stride - key),
-                                min(64, stride - key), scores + key, stride, 0)
+                                q, depth, rows, panels + key * depth, depth, 16 * depth, min(64, stride - key),
+                                scores + key, stride, 0)
                         }
                     }
                 }
@@ -42,8 +42,7 @@ struct AttendTileTests {
                         guard let panels = panels.baseAddress, let output = output.baseAddress else { return }
                         for column in Swift.stride(from: 0, to: width, by: 64) {
                             functions.panel_product(
-                                scores, stride, rows, panels + column * keys, keys, min(64, width - column),
-                                min(64, width - column),
+                                scores, stride, rows, panels + column * keys, keys, 16 * keys, min(64, width - column),
                                 output + column, width, 0)
                         }
                     }
@@ -78,8 +77,8 @@ struct AttendTileTests {
             for term in 0..<depth { q[9 * depth + term] = -.infinity }
             let ones = [Float](repeating: 1, count: keys * depth)
             var kPanels = [Float](repeating: 0, count: keys * depth), vPanels = kPanels
-            functions.pack_transposed(ones, depth, keys, depth, &kPanels)
-            functions.pack_columns(ones, depth, keys, depth, &vPanels)
+            functions.pack_transposed(ones, depth, keys, depth, &kPanels, 16 * depth)
+            functions.pack_columns(ones, depth, keys, depth, &vPanels, 16 * keys)
             var rowMax = [Float](repeating: 0, count: rows), rowSum = rowMax
             var output = [Float](repeating: 0, count: rows * depth)
             let scratch = AlignedBuffer(count: 12 * keys)

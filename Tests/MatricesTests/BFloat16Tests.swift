@@ -93,13 +93,14 @@ struct BFloat16Tests {
                 let adds = round % 3 == 2
                 var c = start
                 set.bfloat16Functions.panel_product(
-                    a, pairs, rows, panel, 2 * pairs, width, width, &c, width,
+                    a, pairs, rows, panel, 2 * pairs, 16 * pairs, width, &c, width,
                     Int32(adds ? ANNULUS_ADD : ANNULUS_CONTINUE))
                 for row in 0..<rows {
                     for column in 0..<width {
                         var sum = adds ? 0 : start[row * width + column]
                         for k in 0..<pairs {
-                            sum = PairModel.product(sum, a[row * pairs + k], panel[k * width + column])
+                            sum = PairModel.product(
+                                sum, a[row * pairs + k], panel[panelPlace(k, column, stride: 16 * pairs)])
                         }
                         if adds { sum += start[row * width + column] }
                         let value = c[row * width + column]
@@ -165,20 +166,17 @@ struct BFloat16Tests {
             for transposed in [true, false] {
                 var panels = [UInt32](repeating: 0xffff_ffff, count: pairs * padded(n) + 1)
                 if transposed {
-                    functions.pack_transposed(columns, depth, n, depth, &panels)
+                    functions.pack_transposed(columns, depth, n, depth, &panels, 16 * pairs)
                 } else {
-                    functions.pack_columns(columns, n, depth, n, &panels)
+                    functions.pack_columns(columns, n, depth, n, &panels, 16 * pairs)
                 }
-                for first in stride(from: 0, to: n, by: 64) {
-                    let width = min(64, padded(n) - first)
+                for c in 0..<padded(n) {
                     for k in 0..<pairs {
-                        for c in 0..<width {
-                            let expected =
-                                UInt32(element(2 * k, first + c, transposed: transposed))
-                                | UInt32(element(2 * k + 1, first + c, transposed: transposed)) << 16
-                            if panels[first * pairs + k * width + c] != expected {
-                                Issue.record("\(set.name): pair \(k), column \(first + c)")
-                            }
+                        let expected =
+                            UInt32(element(2 * k, c, transposed: transposed))
+                            | UInt32(element(2 * k + 1, c, transposed: transposed)) << 16
+                        if panels[panelPlace(k, c, stride: 16 * pairs)] != expected {
+                            Issue.record("\(set.name): pair \(k), column \(c)")
                         }
                     }
                 }
@@ -229,10 +227,10 @@ struct BFloat16Tests {
                 for set in softmaxSets {
                     let functions = set.bfloat16Functions
                     var panels = [UInt32](repeating: 0, count: pairs * width)
-                    functions.pack_columns(panel, width, depth, width, &panels)
+                    functions.pack_columns(panel, width, depth, width, &panels, 16 * pairs)
                     var c = [Float](repeating: guardValue, count: rows * width + 16)
                     functions.masked_panel_product(
-                        aPairs, pairs, rows, panels, depth, width, &c, width, 0, mask.words, mask.stride)
+                        aPairs, pairs, rows, panels, depth, 16 * pairs, width, &c, width, 0, mask.words, mask.stride)
                     for row in 0..<rows {
                         for column in 0..<width {
                             var sum: Float = 0
@@ -240,7 +238,8 @@ struct BFloat16Tests {
                                 let low = visible(row, 2 * k), high = 2 * k + 1 < depth && visible(row, 2 * k + 1)
                                 let keep: UInt32 = (low ? 0xffff : 0) | (high ? 0xffff_0000 : 0)
                                 sum = PairModel.product(
-                                    sum, aPairs[row * pairs + k] & keep, panels[k * width + column] & keep)
+                                    sum, aPairs[row * pairs + k] & keep,
+                                    panels[panelPlace(k, column, stride: 16 * pairs)] & keep)
                             }
                             if c[row * width + column].bitPattern != sum.bitPattern {
                                 Issue.record(
@@ -251,8 +250,8 @@ struct BFloat16Tests {
                         }
                         var alone = [Float](repeating: 0, count: width)
                         functions.masked_panel_product(
-                            Array(aPairs[row * pairs..<(row + 1) * pairs]), pairs, 1, panels, depth, width, &alone,
-                            width, 0,
+                            Array(aPairs[row * pairs..<(row + 1) * pairs]), pairs, 1, panels, depth, 16 * pairs, width,
+                            &alone, width, 0,
                             Array(mask.words[row * mask.stride..<(row + 1) * mask.stride]), mask.stride)
                         #expect(
                             alone.bitPatterns == c[row * width..<(row + 1) * width].map(\.bitPattern),
@@ -260,7 +259,8 @@ struct BFloat16Tests {
                     }
                     if kind == 4 {
                         var whole = [Float](repeating: 0, count: rows * width)
-                        functions.panel_product(aPairs, pairs, rows, panels, depth, width, width, &whole, width, 0)
+                        functions.panel_product(
+                            aPairs, pairs, rows, panels, depth, 16 * pairs, width, &whole, width, 0)
                         #expect(
                             whole.bitPatterns == c[..<(rows * width)].map(\.bitPattern), "\(set.name): an open mask")
                     }
@@ -353,8 +353,8 @@ struct BFloat16Tests {
                 let functions = set.bfloat16Functions
                 var kPanels = [UInt32](repeating: 0, count: scoreStride * pairs),
                     vPanels = [UInt32](repeating: 0, count: width * keyPairs)
-                functions.pack_transposed(k, depth, keys, depth, &kPanels)
-                functions.pack_columns(v, columns, keys, columns, &vPanels)
+                functions.pack_transposed(k, depth, keys, depth, &kPanels, 16 * pairs)
+                functions.pack_columns(v, columns, keys, columns, &vPanels, 16 * keyPairs)
                 var scores = [Float](repeating: 0, count: rows * scoreStride)
                 var rowMax = [Float](repeating: guardValue, count: rows + 1), rowSum = rowMax
                 var output = [Float](repeating: guardValue, count: rows * width + 16)
@@ -362,7 +362,7 @@ struct BFloat16Tests {
                     guard let scores = scores.baseAddress else { return }
                     for key in Swift.stride(from: 0, to: keys, by: 64) {
                         functions.panel_product(
-                            q, pairs, rows, Array(kPanels[(key * pairs)...]), depth, min(64, scoreStride - key),
+                            q, pairs, rows, Array(kPanels[(key * pairs)...]), depth, 16 * pairs,
                             min(64, scoreStride - key), scores + key, scoreStride, 0)
                     }
                     functions.softmax_rows(scores, scoreStride, rows, keys, nil, 0, scale, &rowMax, &rowSum)
@@ -371,7 +371,7 @@ struct BFloat16Tests {
                         for column in Swift.stride(from: 0, to: width, by: 64) {
                             functions.panel_product(
                                 scores, scoreStride, rows, Array(vPanels[(column * keyPairs)...]), keys,
-                                min(64, width - column), min(64, width - column),
+                                16 * keyPairs, min(64, width - column),
                                 output + column, width, 0)
                         }
                     }
@@ -405,8 +405,8 @@ struct BFloat16Tests {
             for term in 0..<depth { q[9 * depth + term] = -.infinity }
             let ones = [Float](repeating: 1, count: keys * depth)
             var kPanels = [UInt32](repeating: 0, count: keys * depth / 2), vPanels = kPanels
-            functions.pack_transposed(ones, depth, keys, depth, &kPanels)
-            functions.pack_columns(ones, depth, keys, depth, &vPanels)
+            functions.pack_transposed(ones, depth, keys, depth, &kPanels, depth / 2 * 16)
+            functions.pack_columns(ones, depth, keys, depth, &vPanels, keys / 2 * 16)
             var rowMax = [Float](repeating: 0, count: rows), rowSum = rowMax
             var output = [Float](repeating: 0, count: rows * depth)
             let scratch = AlignedBuffer(count: 12 * keys)
@@ -492,12 +492,13 @@ struct BFloat16Tests {
                 for mode in [ANNULUS_START, ANNULUS_CONTINUE, ANNULUS_ADD] {
                     var c = [Float](repeating: 0x1p-149, count: rows * width)
                     set.bfloat16Functions.panel_product(
-                        a, pairs, rows, panel, 2 * pairs, width, width, &c, width, Int32(mode))
+                        a, pairs, rows, panel, 2 * pairs, 16 * pairs, width, &c, width, Int32(mode))
                     for row in [0, rows - 1] {
                         for column in [0, 15, 63] {
                             var sum: Float = 0
                             for k in 0..<pairs {
-                                sum = PairModel.product(sum, a[row * pairs + k], panel[k * width + column])
+                                sum = PairModel.product(
+                                    sum, a[row * pairs + k], panel[panelPlace(k, column, stride: 16 * pairs)])
                             }
                             #expect(
                                 c[row * width + column] == (mode == ANNULUS_ADD ? sum + 0x1p-149 : sum),

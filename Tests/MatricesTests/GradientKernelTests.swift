@@ -18,7 +18,8 @@ struct GradientKernelTests {
                 var mask = (0..<depth).map { _ in random.bits() & random.bits() | random.bits() << 40 }
                 // Whoever multiplies what is not seen, shows it.
                 mask[depth / 2] = 0
-                for column in 0..<width { panel[depth / 2 * width + column] = .nan }
+                let stride = 16 * depth
+                for column in 0..<width { panel[panelPlace(depth / 2, column, stride: stride)] = .nan }
                 a[depth / 2 * 64] = .infinity
                 for accumulate in [ANNULUS_START, ANNULUS_CONTINUE].map({ Int32($0) }) {
                     var expected = c
@@ -26,7 +27,8 @@ struct GradientKernelTests {
                         for column in 0..<width {
                             var sum = accumulate == ANNULUS_CONTINUE ? c[row * 70 + column] : 0
                             for term in 0..<depth where mask[term] >> UInt64(row) & 1 == 1 {
-                                sum = sum.addingProduct(a[term * 64 + row], panel[term * width + column])
+                                sum = sum.addingProduct(
+                                    a[term * 64 + row], panel[panelPlace(term, column, stride: stride)])
                             }
                             expected[row * 70 + column] = sum
                         }
@@ -34,7 +36,7 @@ struct GradientKernelTests {
                     for set in kernelSets {
                         var result = c
                         set.gradientFunctions.masked_transposed_panel_product(
-                            a, 64, rows, panel, depth, width, &result, 70, accumulate, mask, 1)
+                            a, 64, rows, panel, depth, stride, width, &result, 70, accumulate, mask, 1)
                         #expect(
                             result.bitPatterns == expected.bitPatterns,
                             "\(set.name), \(rows) × \(depth) × \(width), \(accumulate), seed \(random.seed)")
@@ -177,14 +179,13 @@ struct GradientKernelTests {
         }
     }
 
-    @Test("products of rows, scaled panels, and panels of bfloat16 as floats")
+    @Test("products of rows, and panels of bfloat16 as floats")
     func rowsAndPanels() {
         var random = RandomNumbers()
         print("seed \(random.seed)")
         for columns in [1, 15, 16, 17, 64, 65, 130] {
             let a = random.floats(7 * 140)
             let b = random.floats(7 * 133)
-            let factors = random.floats(7)
             var dots: [UInt32]?
             for set in kernelSets {
                 var result = [Float](repeating: guardValue, count: 7 * 3)
@@ -198,17 +199,6 @@ struct GradientKernelTests {
                 }
                 dots = dots ?? result.bitPatterns
                 #expect(result.bitPatterns == dots, "\(set.name)")
-
-                var panels = [Float](repeating: guardValue, count: 7 * padded(columns) + 1)
-                set.gradientFunctions.pack_scaled(a, 140, 7, columns, factors, &panels)
-                for row in 0..<7 {
-                    for column in 0..<padded(columns) {
-                        let (first, width) = (column / 64 * 64, min(64, padded(columns) - column / 64 * 64))
-                        let expected = column < columns ? a[row * 140 + column] * factors[row] : 0
-                        #expect(panels[first * 7 + row * width + column - first] == expected, "\(set.name)")
-                    }
-                }
-                #expect(panels[7 * padded(columns)] == guardValue)
             }
         }
         for (depth, width) in [(1, 16), (6, 48), (7, 64)] {
@@ -216,14 +206,16 @@ struct GradientKernelTests {
             for set in kernelSets {
                 var packed = [Float](repeating: 0, count: (depth + 1) / 2 * width)
                 packed.withUnsafeMutableBytes {
-                    set.bfloat16Functions.pack_transposed(source, depth, width, depth, $0.baseAddress!)
+                    set.bfloat16Functions.pack_transposed(
+                        source, depth, width, depth, $0.baseAddress!, (depth + 1) / 2 * 16)
                 }
                 var floats = [Float](repeating: guardValue, count: depth * width + 1)
                 packed.withUnsafeBytes {
-                    set.gradientFunctions.widen_panel($0.baseAddress!, depth, width, &floats)
+                    set.gradientFunctions.widen_panels($0.baseAddress!, depth, width, &floats)
                 }
                 for (place, value) in floats.dropLast().enumerated() {
-                    let original = source[place % width * depth + place / width]
+                    // (panel, term, column)
+                    let original = source[(place / (16 * depth) * 16 + place % 16) * depth + place / 16 % depth]
                     #expect(
                         value.bitPattern & 0xffff == 0 && abs(value - original) <= abs(original) * 0x1p-8,
                         "\(set.name)")

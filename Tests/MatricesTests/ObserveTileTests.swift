@@ -66,8 +66,8 @@ struct ObserveTileTests {
                 let functions = set.functions
                 var kPanels = [Float](repeating: 0, count: stride * depth),
                     vPanels = [Float](repeating: 0, count: width * keys)
-                functions.pack_transposed(k, depth, keys, depth, &kPanels)
-                functions.pack_columns(v, depth, keys, depth, &vPanels)
+                functions.pack_transposed(k, depth, keys, depth, &kPanels, 16 * depth)
+                functions.pack_columns(v, depth, keys, depth, &vPanels, 16 * keys)
                 let scratch = AlignedBuffer(count: 12 * stride)
                 var rowMax = [Float](repeating: guardValue, count: rows + 1), rowSum = rowMax
                 var output = [Float](repeating: guardValue, count: rows * width + 16)
@@ -93,8 +93,8 @@ struct ObserveTileTests {
                         guard let panels = panels.baseAddress, let scores = scores.baseAddress else { return }
                         for key in Swift.stride(from: 0, to: keys, by: 64) {
                             functions.panel_product(
-                                q, depth, rows, panels + key * depth, depth, min(64, stride - key),
-                                min(64, stride - key), scores + key, stride, 0)
+                                q, depth, rows, panels + key * depth, depth, 16 * depth, min(64, stride - key),
+                                scores + key, stride, 0)
                         }
                     }
                 }
@@ -127,8 +127,8 @@ struct ObserveTileTests {
                 let functions = set.bfloat16Functions
                 var kPanels = [UInt32](repeating: 0, count: stride * pairs),
                     vPanels = [UInt32](repeating: 0, count: width * ((keys + 1) / 2))
-                functions.pack_transposed(k, depth, keys, depth, &kPanels)
-                functions.pack_columns(v, depth, keys, depth, &vPanels)
+                functions.pack_transposed(k, depth, keys, depth, &kPanels, 16 * pairs)
+                functions.pack_columns(v, depth, keys, depth, &vPanels, (keys + 1) / 2 * 16)
                 let scratch = AlignedBuffer(count: 12 * stride)
                 var rowMax = [Float](repeating: guardValue, count: rows + 1), rowSum = rowMax
                 var output = [Float](repeating: guardValue, count: rows * width + 16)
@@ -153,7 +153,7 @@ struct ObserveTileTests {
                     guard let scores = scores.baseAddress else { return }
                     for key in Swift.stride(from: 0, to: keys, by: 64) {
                         functions.panel_product(
-                            q, pairs, rows, Array(kPanels[(key * pairs)...]), depth, min(64, stride - key),
+                            q, pairs, rows, Array(kPanels[(key * pairs)...]), depth, 16 * pairs,
                             min(64, stride - key), scores + key, stride, 0)
                     }
                 }

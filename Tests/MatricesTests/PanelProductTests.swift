@@ -8,6 +8,7 @@ struct PanelProductTests {
     struct Product {
         var a: [Float], panel: [Float], c: [Float]
         let rows: Int, depth: Int, width: Int, aStride: Int, cStride: Int
+        var panelStride: Int
 
         init(_ random: inout RandomNumbers, rows: Int, depth: Int, width: Int) {
             self.rows = rows
@@ -16,7 +17,8 @@ struct PanelProductTests {
             aStride = depth + random.below(5)
             cStride = width + random.below(9)
             a = random.floats(rows * aStride)
-            panel = random.floats(depth * width)
+            panelStride = 16 * (depth + random.below(3))
+            panel = random.floats(width / 16 * panelStride)
             c = random.floats(rows * cStride + 16)
         }
 
@@ -34,11 +36,11 @@ struct PanelProductTests {
                         let a = a.baseAddress ?? panel
                         if let mask {
                             functions.masked_panel_product(
-                                a, aStride, rows, panel, depth, width, c, cStride, accumulate ? 1 : 0,
+                                a, aStride, rows, panel, depth, panelStride, width, c, cStride, accumulate ? 1 : 0,
                                 mask.words, mask.stride)
                         } else {
                             functions.panel_product(
-                                a, aStride, rows, panel, depth, width, columns ?? width, c, cStride,
+                                a, aStride, rows, panel, depth, panelStride, columns ?? width, c, cStride,
                                 Int32(adds ? ANNULUS_ADD : accumulate ? ANNULUS_CONTINUE : ANNULUS_START))
                         }
                     }
@@ -57,7 +59,8 @@ struct PanelProductTests {
                     var exact = accumulate ? Double(c[at]) : 0, magnitude = abs(exact)
                     var terms = 0
                     for k in 0..<depth where visible(row, k) {
-                        let product = Double(a[row * aStride + k]) * Double(panel[k * width + column])
+                        let product =
+                            Double(a[row * aStride + k]) * Double(panel[panelPlace(k, column, stride: panelStride)])
                         exact += product
                         magnitude += abs(product)
                         terms += 1
@@ -161,7 +164,9 @@ struct PanelProductTests {
                 // Poison what no row may see in B, and what a row may not see in its own A.
                 for k in 0..<depth {
                     if !(0..<rows).contains(where: { visible($0, k) }) {
-                        for column in 0..<width { product.panel[k * width + column] = .nan }
+                        for column in 0..<width {
+                            product.panel[panelPlace(k, column, stride: product.panelStride)] = .nan
+                        }
                     }
                     for row in 0..<rows where !visible(row, k) { product.a[row * product.aStride + k] = .infinity }
                 }
@@ -179,7 +184,7 @@ struct PanelProductTests {
     }
 
     @Test(
-        "the first columns of a panel have the bits they have among all, and nothing is written beside them",
+        "the first of several panels have the bits they have among all, and nothing is written beside them",
         arguments: [32, 48, 64])
     func someColumns(width: Int) {
         var random = RandomNumbers()
@@ -240,6 +245,7 @@ extension PanelProductTests.Product {
         var random = RandomNumbers(seed: 0)
         var one = Self(&random, rows: 1, depth: depth, width: width)
         one.a = Array(a[row * aStride..<row * aStride + depth]) + [Float](repeating: .nan, count: 8)
+        one.panelStride = panelStride
         one.panel = panel
         one.c = Array(c[row * cStride..<row * cStride + width]) + [Float](repeating: guardValue, count: 24)
         return one

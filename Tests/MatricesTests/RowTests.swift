@@ -133,23 +133,24 @@ struct RowTests {
         var random = RandomNumbers()
         print("seed \(random.seed)")
         for depth in [1, 7, 16, 40] {
-            let size = padded(columns) * depth
+            let panelStride = 16 * (depth + random.below(2)), size = padded(columns) / 16 * panelStride
             let stride = max(columns, depth) + 2
             let rowsOfColumns = random.floats(columns * stride), rowsOfTerms = random.floats(depth * stride)
             for set in kernelSets {
                 var transposed = [Float](repeating: guardValue, count: size + 8), straight = transposed
-                set.functions.pack_transposed(rowsOfColumns, stride, columns, depth, &transposed)
-                set.functions.pack_columns(rowsOfTerms, stride, depth, columns, &straight)
-                for panel in 0..<(columns + 63) / 64 {
-                    let width = min(64, padded(columns) - 64 * panel)
-                    for k in 0..<depth {
-                        for c in 0..<width {
-                            let column = 64 * panel + c, at = 64 * panel * depth + k * width + c
-                            let inside = column < columns
-                            let context = "\(set.name), term \(k), column \(column), seed \(random.seed)"
-                            #expect(transposed[at] == (inside ? rowsOfColumns[column * stride + k] : 0), "\(context)")
-                            #expect(straight[at] == (inside ? rowsOfTerms[k * stride + column] : 0), "\(context)")
+                set.functions.pack_transposed(rowsOfColumns, stride, columns, depth, &transposed, panelStride)
+                set.functions.pack_columns(rowsOfTerms, stride, depth, columns, &straight, panelStride)
+                for column in 0..<padded(columns) {
+                    for k in 0..<panelStride / 16 {
+                        let at = panelPlace(k, column, stride: panelStride)
+                        let context = "\(set.name), term \(k), column \(column), seed \(random.seed)"
+                        guard k < depth else {
+                            #expect(transposed[at] == guardValue && straight[at] == guardValue, "\(context)")
+                            continue
                         }
+                        let inside = column < columns
+                        #expect(transposed[at] == (inside ? rowsOfColumns[column * stride + k] : 0), "\(context)")
+                        #expect(straight[at] == (inside ? rowsOfTerms[k * stride + column] : 0), "\(context)")
                     }
                 }
                 #expect(

@@ -51,6 +51,9 @@ func ulps(_ value: Float, _ exact: Double) -> Double {
 /// Columns of a packed matrix with its padding.
 func padded(_ columns: Int) -> Int { (columns + 15) / 16 * 16 }
 
+/// Where a term of a column stands in panels that are so far from each other.
+func panelPlace(_ term: Int, _ column: Int, stride: Int) -> Int { column / 16 * stride + 16 * term + column % 16 }
+
 /// What a write outside of a result's bounds would destroy.
 let guardValue: Float = -12345.678
 

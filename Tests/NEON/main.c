@@ -83,7 +83,7 @@ static void check_panel_product(const annulus_kernels *set, Run *run) {
     FOR_EACH(ptrdiff_t, depth, depths)
       for (ptrdiff_t width = 16; width <= 64; width += 16) {
         fill(run, a, *rows * (*depth + 3), 2), fill(run, b, *depth * width, 2), fill(run, c, *rows * width, 1);
-        set->panel_product(a, *depth + 3, *rows, b, *depth, width, width, c, width, (int)(*rows % 3));
+        set->panel_product(a, *depth + 3, *rows, b, *depth, 16 * *depth, width, c, width, (int)(*rows % 3));
         keep(run, c, *rows * width);
       }
 }
@@ -94,7 +94,7 @@ static void check_masked_panel_product(const annulus_kernels *set, Run *run) {
       fill_masks(run, masks, COUNT(masks));
       fill(run, c, 40 * width, 1);
       fill(run, b, 250 * width, 2)[3] = NAN;  // Not to be seen through a mask.
-      set->masked_panel_product(fill(run, a, 40 * 256, 2), 256, 40, b, 250, width, c, width, accumulate, masks, 4);
+      set->masked_panel_product(fill(run, a, 40 * 256, 2), 256, 40, b, 250, 16 * 250, width, c, width, accumulate, masks, 4);
       keep(run, c, 40 * width);
     }
 }
@@ -146,10 +146,10 @@ static void check_packing(const annulus_kernels *set, Run *run) {
     for (ptrdiff_t n = 1; n <= 200; n += 33) {
       fill(run, a, n * (*depth + 1), 1);
       memset(c, 0, sizeof c);
-      set->pack_transposed(a, *depth + 1, n, *depth, c);
+      set->pack_transposed(a, *depth + 1, n, *depth, c, 16 * *depth);
       keep(run, c, (n + 15) / 16 * 16 * *depth);
       memset(c, 0, sizeof c);
-      set->pack_columns(a, n, *depth, n, c);
+      set->pack_columns(a, n, *depth, n, c, 16 * *depth);
       keep(run, c, (n + 15) / 16 * 16 * *depth);
     }
 }
@@ -240,8 +240,8 @@ static void check_attend_tile(const annulus_kernels *set, Run *run) {
     FOR_EACH(ptrdiff_t, depth, depths)
       FOR_EACH(ptrdiff_t, keys, key_counts) {
         const ptrdiff_t width = (*depth + 15) / 16 * 16;
-        set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c);
-        set->pack_columns(a, *depth, *keys, *depth, d);
+        set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c, 16 * *depth);
+        set->pack_columns(a, *depth, *keys, *depth, d, 16 * *keys);
         set->attend_tile(fill(run, b, *rows * *depth, 3), *depth, *rows, c, *depth, d, *depth, *keys, row_max, row_sum,
                          a, width, scratch, c);
         keep(run, a, *rows * width);
@@ -274,8 +274,8 @@ static void check_observe_tile(const annulus_kernels *set, Run *run) {
       FOR_EACH(ptrdiff_t, keys, key_counts) {
         const ptrdiff_t width = (*depth + 15) / 16 * 16;
         const annulus_statistics statistics = statistics_of(*rows);
-        set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c);
-        set->pack_columns(a, *depth, *keys, *depth, d);
+        set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c, 16 * *depth);
+        set->pack_columns(a, *depth, *keys, *depth, d, 16 * *keys);
         set->observe_tile(fill(run, b, *rows * *depth, 3), *depth, *rows, c, *depth, d, *depth, *keys, row_max, row_sum,
                           a, width, scratch, c, &statistics);
         keep(run, a, *rows * width);
@@ -367,7 +367,7 @@ static void check_transposed_products(const annulus_gradient_kernels *set, Run *
     FOR_EACH(ptrdiff_t, depth, depths)
       for (ptrdiff_t width = 16; width <= 64; width += 16) {
         fill(run, a, *depth * (*rows + 3), 2), fill(run, b, *depth * width, 2), fill(run, c, *rows * width, 1);
-        set->transposed_panel_product(a, *rows + 3, *rows, b, *depth, width, width, c, width, (int)(*rows % 3));
+        set->transposed_panel_product(a, *rows + 3, *rows, b, *depth, 16 * *depth, width, c, width, (int)(*rows % 3));
         keep(run, c, *rows * width);
       }
 }
@@ -378,7 +378,7 @@ static void check_masked_transposed_products(const annulus_gradient_kernels *set
       fill_masks(run, masks, COUNT(masks));
       fill(run, a, 250 * 64, 2)[0] = NAN;  // Not to be seen through a mask.
       fill(run, b, 250 * width, 2), fill(run, c, 64 * width, 1);
-      set->masked_transposed_panel_product(a, 64, rows, b, 250, width, c, width, (int)(rows % 2), masks, 1);
+      set->masked_transposed_panel_product(a, 64, rows, b, 250, 16 * 250, width, c, width, (int)(rows % 2), masks, 1);
       keep(run, c, 64 * width);
     }
 }
@@ -410,12 +410,10 @@ static void check_diagonals(const annulus_gradient_kernels *set, Run *run) {
 
 static void check_gradient_rows(const annulus_gradient_kernels *set, Run *run) {
   FOR_EACH(ptrdiff_t, columns, depths) {
-    fill(run, a, 40 * *columns, 2), fill(run, b, 40 * *columns, 2), fill(run, row_sum, 40, 1);
+    fill(run, a, 40 * *columns, 2), fill(run, b, 40 * *columns, 2);
     set->dot_rows(40, *columns, a, *columns, b, *columns, c, 2);
     keep_rows(run, c, 40, 1, 2);
-    set->pack_scaled(a, *columns, 40, *columns, row_sum, c);
-    keep(run, c, 40 * ((*columns + 15) / 16 * 16));
-    set->widen_panel(a, *columns, 48, d);
+    set->widen_panels(a, *columns, 48, d);
     keep(run, d, *columns * 48);
   }
 }
@@ -458,9 +456,9 @@ static void check_bfloat16_products(const annulus_bfloat16_kernels *set, Run *ru
       for (ptrdiff_t width = 16; width <= 64; width += 16) {
         const ptrdiff_t pairs = (*depth + 1) / 2;
         set->round_rows(fill(run, a, *rows * *depth, 2), *depth, *rows, *depth, 1, c, pairs);
-        set->pack_columns(fill(run, a, *depth * width, 2), width, *depth, width, d);
+        set->pack_columns(fill(run, a, *depth * width, 2), width, *depth, width, d, 16 * pairs);
         fill(run, b, *rows * width, 1);
-        set->panel_product(c, pairs, *rows, d, *depth, width, width, b, width, *rows & 1);
+        set->panel_product(c, pairs, *rows, d, *depth, 16 * pairs, width, b, width, *rows & 1);
         keep(run, b, *rows * width);
       }
 }
@@ -469,8 +467,8 @@ static void check_bfloat16_masked_products(const annulus_bfloat16_kernels *set, 
   for (ptrdiff_t width = 16; width <= 64; width += 16) {
     fill_masks(run, masks, COUNT(masks));
     set->round_rows(fill(run, a, 40 * 250, 2), 250, 40, 250, 1, c, 125);
-    set->pack_columns(fill(run, a, 250 * width, 2), width, 250, width, d);
-    set->masked_panel_product(c, 125, 40, d, 250, width, fill(run, b, 40 * width, 1), width, 1, masks, 4);
+    set->pack_columns(fill(run, a, 250 * width, 2), width, 250, width, d, 16 * 125);
+    set->masked_panel_product(c, 125, 40, d, 250, 16 * 125, width, fill(run, b, 40 * width, 1), width, 1, masks, 4);
     keep(run, b, 40 * width);
   }
 }
@@ -493,8 +491,8 @@ static void check_bfloat16_tiles(const annulus_bfloat16_kernels *set, Run *run) 
     FOR_EACH(ptrdiff_t, depth, depths)
       FOR_EACH(ptrdiff_t, keys, key_counts) {
         const ptrdiff_t width = (*depth + 15) / 16 * 16, pairs = (*depth + 1) / 2;
-        set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c);
-        set->pack_columns(a, *depth, *keys, *depth, d);
+        set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c, 16 * pairs);
+        set->pack_columns(a, *depth, *keys, *depth, d, (*keys + 1) / 2 * 16);
         set->round_rows(fill(run, a, *rows * *depth, 3), *depth, *rows, *depth, 1, b, pairs);
         set->attend_tile(b, pairs, *rows, c, *depth, d, *depth, *keys, 0.25f, row_max, row_sum, a, width, scratch);
         keep(run, a, *rows * width);
@@ -518,8 +516,8 @@ static void check_bfloat16_statistics(const annulus_bfloat16_kernels *set, Run *
       FOR_EACH(ptrdiff_t, depth, depths) {
         const ptrdiff_t width = (*depth + 15) / 16 * 16, pairs = (*depth + 1) / 2;
         const annulus_statistics statistics = statistics_of(*rows);
-        set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c);
-        set->pack_columns(a, *depth, *keys, *depth, d);
+        set->pack_transposed(fill(run, a, *keys * *depth, 1), *depth, *keys, *depth, c, 16 * pairs);
+        set->pack_columns(a, *depth, *keys, *depth, d, (*keys + 1) / 2 * 16);
         set->round_rows(fill(run, a, *rows * *depth, 3), *depth, *rows, *depth, 1, b, pairs);
         set->observe_tile(b, pairs, *rows, c, *depth, d, *depth, *keys, 0.25f, row_max, row_sum, a, width, scratch, &statistics);
         keep(run, a, *rows * width);
@@ -574,7 +572,7 @@ static void check_bfloat16_flushing(const annulus_bfloat16_kernels *set, Run *ru
           fill_pairs(run, a, *rows * pairs, exponent, exponent != -64);
           fill_pairs(run, d, pairs * width, exponent, exponent != -64);
           fill_edge(run, b, *rows * width);
-          set->panel_product(a, pairs, *rows, d, *depth, width, width, b, width, accumulate);
+          set->panel_product(a, pairs, *rows, d, *depth, 16 * pairs, width, b, width, accumulate);
           keep(run, b, *rows * width);
           keep_mode(run);
         }
@@ -594,8 +592,8 @@ static void check_bfloat16_smallest(const annulus_bfloat16_kernels *set, Run *ru
       for (int masked = 0; masked < 2; masked++) {
         fill_words(b, *rows * 64, signs & 2 ? 0x80800000 : 0x00800000);
         for (ptrdiff_t r = 0; r < *rows; r++) masks[r] = (uint64_t)(15 - r % 4);
-        if (masked) set->masked_panel_product(a, 2, *rows, d, 4, 64, b, 64, ANNULUS_CONTINUE, masks, 1);
-        else set->panel_product(a, 2, *rows, d, 4, 64, 64, b, 64, ANNULUS_CONTINUE);
+        if (masked) set->masked_panel_product(a, 2, *rows, d, 4, 32, 64, b, 64, ANNULUS_CONTINUE, masks, 1);
+        else set->panel_product(a, 2, *rows, d, 4, 32, 64, b, 64, ANNULUS_CONTINUE);
         keep(run, b, *rows * 64);
         keep_mode(run);
       }
@@ -604,7 +602,7 @@ static void check_bfloat16_smallest(const annulus_bfloat16_kernels *set, Run *ru
   FOR_EACH(ptrdiff_t, rows, row_counts)
     for (int accumulate = ANNULUS_START; accumulate <= ANNULUS_ADD; accumulate += ANNULUS_ADD - ANNULUS_START) {
       fill_words(a, *rows, 0x20009780), fill_words(d, 64, 0x20001780), fill_words(b, *rows * 64, 0);
-      set->panel_product(a, 1, *rows, d, 2, 64, 64, b, 64, accumulate);
+      set->panel_product(a, 1, *rows, d, 2, 16, 64, b, 64, accumulate);
       keep(run, b, *rows * 64);
       keep_mode(run);
     }
@@ -631,7 +629,7 @@ static void check_bfloat16_masked_flushing(const annulus_bfloat16_kernels *set, 
         fill_masks(run, masks, COUNT(masks));
         fill_edge(run, b, 40 * width);
         set->masked_panel_product(fill_pairs(run, a, 40 * 125, exponent, exponent != -64), 125, 40,
-                                  fill_pairs(run, d, 125 * width, exponent, exponent != -64), 250, width, b, width, accumulate,
+                                  fill_pairs(run, d, 125 * width, exponent, exponent != -64), 250, 16 * 125, width, b, width, accumulate,
                                   masks, 4);
         keep(run, b, 40 * width);
         keep_mode(run);

@@ -45,9 +45,9 @@ int main(int count, char **arguments) {
   else if (!strcmp(work, "bfloat16-attention"))
     narrow->attend_tile(rows, depth / 2, ROWS, panels, depth, values, depth, KEYS, 0.125f, row_max, row_sum, results, depth, scratch);
   else if (!strcmp(work, "dense"))
-    set->panel_product(rows, depth, ROWS, panels, depth, COLUMNS, COLUMNS, results, COLUMNS, ANNULUS_ADD);
+    set->panel_product(rows, depth, ROWS, panels, depth, 16 * depth, COLUMNS, results, COLUMNS, ANNULUS_ADD);
   else if (!strcmp(work, "bfloat16-dense"))
-    narrow->panel_product(rows, depth / 2, ROWS, panels, depth, COLUMNS, COLUMNS, results, COLUMNS, ANNULUS_ADD);
+    narrow->panel_product(rows, depth / 2, ROWS, panels, depth, 8 * depth, COLUMNS, results, COLUMNS, ANNULUS_ADD);
   else
     return 64;
   return 0;

@@ -3,8 +3,7 @@
 // Pairs. Two bfloat16 that follow each other along the depth of a product form a pair of four bytes, the
 // first one in the lower half. A row of depth terms is (depth + 1) / 2 pairs, the last of an odd row
 // filled up with zero, and strides of such rows count pairs. So a pair takes the place that a float has in
-// the float32 kernels: a panel is [(depth + 1) / 2][width] pairs, panel p starts 64·p·((depth + 1) / 2)
-// pairs after the first one, and widths follow the rules of annulus_kernels.h.
+// the float32 kernels: a panel is [(depth + 1) / 2][16] pairs, and strides count pairs.
 //
 // Arithmetic. A product of a pair is what the instruction VDPBF16PS does (Intel 64 and IA-32 Architectures
 // Software Developer's Manual, volume 2): c ← c + a₁·b₁, then c ← c + a₀·b₀, each a fused multiply-add that
@@ -35,16 +34,16 @@ typedef struct annulus_bfloat16_kernels {
   void (*round_rows)(const float *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns, float scale,
                      void *pairs, ptrdiff_t stride);
 
-  // C[rows][columns] = (accumulate ? C : 0) + A[rows][depth] · the first columns of panel[depth][width]: one chain of
-  // pair products an element, depth ascending; `accumulate` as in annulus_kernels.h. columns ≤ width, both ∈ {16, 32, 48, 64}.
+  // C[rows][columns] = (accumulate ? C : 0) + A[rows][depth] · so many columns of panels: one chain of
+  // pair products an element, depth ascending; `accumulate` and columns as in annulus_kernels.h.
   void (*panel_product)(const void *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                        const void *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
+                        const void *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns,
                         float *c, ptrdiff_t c_stride, int accumulate);
 
-  // The same with all columns, but term k of row r is left out where bit k of mask[r · mask_stride + k / 64] is clear: a
+  // The same, but term k of row r is left out where bit k of mask[r · mask_stride + k / 64] is clear: a
   // pair of two masked terms is skipped, and a masked half counts as 0·0 whatever A and the panel hold. It cannot add.
   void (*masked_panel_product)(const void *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                               const void *panel, ptrdiff_t depth, ptrdiff_t width,
+                               const void *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns,
                                float *c, ptrdiff_t c_stride, int accumulate,
                                const uint64_t *mask, ptrdiff_t mask_stride);
 
@@ -64,8 +63,10 @@ typedef struct annulus_bfloat16_kernels {
                        float *row_max, float *row_sum, const annulus_statistics *statistics);
 
   // Panels of the transpose of source[n][depth], and of source[depth][n] itself, rounded.
-  void (*pack_transposed)(const float *source, ptrdiff_t source_stride, ptrdiff_t n, ptrdiff_t depth, void *panels);
-  void (*pack_columns)(const float *source, ptrdiff_t source_stride, ptrdiff_t depth, ptrdiff_t n, void *panels);
+  void (*pack_transposed)(const float *source, ptrdiff_t source_stride, ptrdiff_t n, ptrdiff_t depth, void *panels,
+                          ptrdiff_t stride);
+  void (*pack_columns)(const float *source, ptrdiff_t source_stride, ptrdiff_t depth, ptrdiff_t n, void *panels,
+                       ptrdiff_t stride);
 
   // Attention of `rows` queries over one tile of keys that all of them see, unnormalised: the bits of
   // panel_product over the K panels, softmax_rows, and panel_product over the V panels, the exponentials of

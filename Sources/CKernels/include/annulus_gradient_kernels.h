@@ -10,11 +10,11 @@ extern "C" {
 #endif
 
 typedef struct annulus_gradient_kernels {
-  // C[rows][columns] = (accumulate ? C : 0) + Aᵀ · the first columns of panel[depth][width], where A is [depth][rows]: element r of
+  // C[rows][columns] = (accumulate ? C : 0) + Aᵀ · so many columns of panels, where A is [depth][rows]: element r of
   // term k is a[k · a_stride + r]. Otherwise as panel_product: one fused multiply-add chain per element, depth ascending, and an
-  // element's bits depend on its column of A alone. columns ≤ width, both ∈ {16, 32, 48, 64}.
+  // element's bits depend on its column of A alone.
   void (*transposed_panel_product)(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                                   const float *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
+                                   const float *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns,
                                    float *c, ptrdiff_t c_stride, int accumulate);
 
   // Row-wise backwards. dx may be the memory of dy or of x; a row's bits depend on that row alone.
@@ -48,10 +48,10 @@ typedef struct annulus_gradient_kernels {
   // Dropout of a row in place: 0 where a channel's 32 bits are below threshold, else x·factor. Channels 2n and 2n + 1 have the low and
   // the high half of the number that SplitMix64 gives as its (n + 1)-th from `state`.
   void (*drop_row)(ptrdiff_t columns, float *x, uint64_t state, uint32_t threshold, float factor);
-  // The same with all columns and at most 64 rows, but term k of row r is left out (not multiplied by zero) where bit r of
+  // The same with at most 64 rows, but term k of row r is left out (not multiplied by zero) where bit r of
   // mask[k · mask_stride] is clear. It cannot add.
   void (*masked_transposed_panel_product)(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                                          const float *panel, ptrdiff_t depth, ptrdiff_t width,
+                                          const float *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns,
                                           float *c, ptrdiff_t c_stride, int accumulate,
                                           const uint64_t *mask, ptrdiff_t mask_stride);
 
@@ -76,11 +76,9 @@ typedef struct annulus_gradient_kernels {
   // dots[r · dots_stride] = Σ a[r][j]·b[r][j]: 16 chains, then a fixed tree.
   void (*dot_rows)(ptrdiff_t rows, ptrdiff_t columns, const float *a, ptrdiff_t a_stride, const float *b, ptrdiff_t b_stride,
                    float *dots, ptrdiff_t dots_stride);
-  // Panels of source[rows][columns], row r times factor[r].
-  void (*pack_scaled)(const float *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns, const float *factor,
-                      float *panels);
-  // target[depth][width] as floats of a panel of bfloat16 pairs (annulus_bfloat16_kernels.h).
-  void (*widen_panel)(const void *panel, ptrdiff_t depth, ptrdiff_t width, float *target);
+  // As floats the panels of so many columns, a multiple of 16, that hold pairs of bfloat16 (annulus_bfloat16_kernels.h); one right
+  // after the other in both.
+  void (*widen_panels)(const void *panels, ptrdiff_t depth, ptrdiff_t columns, float *target);
 } annulus_gradient_kernels;
 
 // The gradient kernels that go with annulus_kernels_available(index); NULL past the end.

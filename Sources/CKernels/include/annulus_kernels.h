@@ -2,11 +2,11 @@
 // row-independent: the bits of row r of a result depend on row r of the operands (and on the
 // shared panel) only, never on how many rows travel in one call.
 //
-// Panels. A matrix B of depth × n columns is stored as panels of 64 columns; panel p is a dense
-// row-major block [depth][width], width = 64 except for the last panel, whose width is the
-// remaining column count rounded up to 16 (padding columns are zero). Panel p starts at
-// B + 64·p·depth. K tiles are packed transposed (columns are keys, depth is the head dimension),
-// V tiles as they are (columns are value channels, depth is keys), and weights [out][in] of a
+// Panels. A matrix B of depth × n columns is stored as panels of 16 columns; panel p is a dense
+// row-major block [depth][16], the last one's padding columns are zero. `stride` floats lie between the starts
+// of two panels: 16·depth, or more where only some terms of all are meant. Sixteen columns of a product's terms
+// are one piece of memory, of which the first-level cache loses nothing. K tiles are packed transposed (columns are keys,
+// depth is the head dimension), V tiles as they are (columns are value channels, depth is keys), and weights [out][in] of a
 // dense layer transposed (columns are output features, depth is input features).
 //
 // Steps. Scores that become weights count steps of ln2/32, in which 32 steps double a weight: the exponential then needs no
@@ -30,7 +30,8 @@
 extern "C" {
 #endif
 
-enum { ANNULUS_PANEL_WIDTH = 64, ANNULUS_PANEL_GRANULE = 16 };
+// The columns of a panel, and of those that one product takes at most.
+enum { ANNULUS_PANEL_WIDTH = 16, ANNULUS_PRODUCT_COLUMNS = 64 };
 
 // What a product does with what C holds: it starts anew; it goes on with C's chains as if they had not been interrupted;
 // or it adds its own chains, each rounded once more, which keeps chains short.
@@ -56,17 +57,16 @@ typedef struct annulus_kernels {
   const char *name;    // "reference", "avx2", "avx512", "neon"
   int tabled_weights;  // whether softmax weights come out of a table
 
-  // C[rows][columns] = (accumulate ? C : 0) + A[rows][depth] · the first columns of panel[depth][width].
+  // C[rows][columns] = (accumulate ? C : 0) + A[rows][depth] · so many columns of panels, which are one, two, three or four.
   // One fused multiply-add chain per element, depth ascending; `accumulate` is one of the three above.
-  // columns ≤ width, both ∈ {16, 32, 48, 64}.
   void (*panel_product)(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                        const float *panel, ptrdiff_t depth, ptrdiff_t width, ptrdiff_t columns,
+                        const float *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns,
                         float *c, ptrdiff_t c_stride, int accumulate);
 
-  // The same with all columns, but term k of row r is left out (not multiplied by zero) where bit k of
+  // The same, but term k of row r is left out (not multiplied by zero) where bit k of
   // mask[r · mask_stride + k / 64] is clear. It cannot add.
   void (*masked_panel_product)(const float *a, ptrdiff_t a_stride, ptrdiff_t rows,
-                               const float *panel, ptrdiff_t depth, ptrdiff_t width,
+                               const float *panels, ptrdiff_t depth, ptrdiff_t stride, ptrdiff_t columns,
                                float *c, ptrdiff_t c_stride, int accumulate,
                                const uint64_t *mask, ptrdiff_t mask_stride);
 
@@ -97,9 +97,10 @@ typedef struct annulus_kernels {
                          float *output, ptrdiff_t output_stride, float *log_sum_exp, ptrdiff_t log_sum_exp_stride);
 
   // Panels of the transpose of source[n][depth]: columns of the packed matrix are the rows of source.
-  void (*pack_transposed)(const float *source, ptrdiff_t source_stride, ptrdiff_t n, ptrdiff_t depth, float *panels);
+  void (*pack_transposed)(const float *source, ptrdiff_t source_stride, ptrdiff_t n, ptrdiff_t depth, float *panels,
+                          ptrdiff_t stride);
   // Panels of source[depth][n] itself.
-  void (*pack_columns)(const float *source, ptrdiff_t source_stride, ptrdiff_t depth, ptrdiff_t n, float *panels);
+  void (*pack_columns)(const float *source, ptrdiff_t source_stride, ptrdiff_t depth, ptrdiff_t n, float *panels, ptrdiff_t stride);
 
   // Element-wise, rows × columns; x and y may be the same buffer. bias may be NULL.
   void (*add_bias)(ptrdiff_t rows, ptrdiff_t columns, float *x, ptrdiff_t stride, const float *bias);
