@@ -180,9 +180,9 @@ INLINE void add_terms(const int rows, const int vectors, const float *a, ptrdiff
 }
 #endif
 
-// Whether a block's place in C is fetched while its terms are added: what has not been written yet may be anywhere, and a store that
-// waits for its line makes those behind it wait. A block of few terms has no time for it.
-INLINE int far(ptrdiff_t depth, int accumulate) { return accumulate == ANNULUS_START && depth >= 128; }
+// Whether a block's place in C is fetched while its terms are added: it may be anywhere, and a store that waits for its line makes
+// those behind it wait. A block of few terms has no time for it, and one that goes on reads it first.
+INLINE int far(ptrdiff_t depth, int accumulate) { return accumulate != ANNULUS_CONTINUE && depth >= 128; }
 
 // One register block of C.
 INLINE void register_block(const int rows, const int vectors, const float *a, ptrdiff_t a_stride,
