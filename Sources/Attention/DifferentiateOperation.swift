@@ -125,6 +125,7 @@ private final class DifferentiateWorker: TileWorker {
     // Of the loaded rows: m; D/ℓ; dO/ℓ; panels of Q, and of dO/ℓ.
     private let rowMax = AlignedBuffer(count: TileGrid.tileSize)
     private let dots = AlignedBuffer(count: TileGrid.tileSize)
+    private let factors = AlignedBuffer(count: TileGrid.tileSize)
     private let gradientRows: AlignedBuffer
     private let queryPanels: AlignedBuffer
     private let gradientPanels: AlignedBuffer
@@ -187,21 +188,15 @@ private final class DifferentiateWorker: TileWorker {
             if maximum == -.infinity { blindRows.append(row) }
             let factor = maximum == -.infinity ? 0 : 1 / sums.rows[row * sums.stride]
             rowMax[row] = maximum
-            kernels.scale_rows(
-                gradients.rows + row * gradients.stride, gradients.stride, 1, heads.valueDimension, factor,
-                gradientRows.pointer + row * heads.valueDimension, heads.valueDimension)
+            factors[row] = factor
             dots[row] = products.rows[row * products.stride] * factor
         }
-        packColumns(queries.rows, stride: queries.stride, rows: rows.count, heads.headDimension, into: queryPanels)
-        packColumns(
-            gradientRows.pointer, stride: heads.valueDimension, rows: rows.count, heads.valueDimension,
-            into: gradientPanels)
-    }
-
-    private func packColumns(
-        _ source: UnsafePointer<Float>, stride: Int, rows: Int, _ columns: Int, into panels: AlignedBuffer
-    ) {
-        kernels.pack_columns(source, stride, rows, columns, panels.pointer, PackedTile.panelWidth * rows)
+        kernels.pack_columns(
+            queries.rows, queries.stride, rows.count, heads.headDimension, queryPanels.pointer,
+            PackedTile.panelWidth * rows.count)
+        gradientKernels.scale_and_pack(
+            gradients.rows, gradients.stride, rows.count, heads.valueDimension, factors.pointer, gradientRows.pointer,
+            gradientPanels.pointer)
     }
 
     override func load(columns: UnsafePointer<Float>, keys: Int, capacity: Int) {
@@ -244,7 +239,6 @@ private final class DifferentiateWorker: TileWorker {
     override func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
         guard let rows, let columns else { return }
         let visible = scores.visible(of: pair)
-        rows.plane(0).update(repeating: 0, count: rows.rows * heads.paddedHeadDimension)
         rows.ofTile.update(repeating: 0, count: rows.pool.tileFloats)
         withExtendedLifetime(visible) {
             for key in stride(from: 0, to: columns.rows, by: PackedTile.productColumns) {
@@ -339,10 +333,12 @@ private final class DifferentiateWorker: TileWorker {
             if !adds { target.update(repeating: 0, count: keys * stride) }
             return
         }
-        let sums = adds ? share.pointer : target
+        // One product adds its own chains; several, of which each goes on with those of the one before, are added when all are done.
+        let isOneProduct = runs.count == 1 && runs[0].isWhole
+        let sums = adds && !isOneProduct ? share.pointer : target
         let panelStride = PackedTile.panelWidth * rows
         forEachProduct(dimension) { channel, _, width in
-            var more = Int32(ANNULUS_START)
+            var more = Int32(adds && isOneProduct ? ANNULUS_ADD : ANNULUS_START)
             for run in runs {
                 let first = run.rows.lowerBound
                 let (a, panel) = (
@@ -361,13 +357,15 @@ private final class DifferentiateWorker: TileWorker {
                 more = Int32(ANNULUS_CONTINUE)
             }
         }
-        if adds { kernels.add_bias(1, keys * stride, target, keys * stride, sums) }
+        if sums != target { kernels.add_bias(1, keys * stride, target, keys * stride, sums) }
     }
 
-    /// Adds to each row's dQ what a panel of keys has for it.
+    /// Adds to each row's dQ what some keys have for it; the first ones begin it.
     private func addQueries(key: Int, keys: Int, bits: UnsafePointer<UInt64>?, into rows: PartialResult) {
         let stride = heads.paddedHeadDimension
         let panelStride = PackedTile.panelWidth * keys
+        let begins = key == 0 && runs.count == 1 && runs[0].isWhole && runs[0].rows == 0..<rows.rows
+        if key == 0, !begins { rows.plane(0).update(repeating: 0, count: rows.rows * stride) }
         forEachProduct(heads.headDimension) { channel, _, width in
             let panel = keyRows.pointer + key * stride + channel * keys
             for run in runs {
@@ -382,7 +380,7 @@ private final class DifferentiateWorker: TileWorker {
                 } else {
                     kernels.panel_product(
                         a, PackedTile.productColumns, run.rows.count, panel, keys, panelStride, width, target, stride,
-                        Int32(ANNULUS_CONTINUE))
+                        Int32(begins ? ANNULUS_START : ANNULUS_CONTINUE))
                 }
             }
         }

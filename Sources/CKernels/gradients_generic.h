@@ -195,6 +195,19 @@ static void dot_rows(ptrdiff_t rows, ptrdiff_t columns, const float *a, ptrdiff_
   }
 }
 
+static void scale_and_pack(const float *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns, const float *factor,
+                           float *scaled, float *panels) {
+  for (ptrdiff_t r = 0; r < rows; r++, source += source_stride, scaled += columns, panels += 16) {
+    const v16 x = splat(factor[r]);
+    for (ptrdiff_t j = 0; j < columns; j += 16) {
+      const ptrdiff_t n = columns - j < 16 ? columns - j : 16;
+      const v16 y = load_up_to(source + j, n) * x;
+      store_up_to(scaled + j, y, n);
+      store(panels + j * rows, y);
+    }
+  }
+}
+
 static void widen_panels(const void *panels, ptrdiff_t depth, ptrdiff_t columns, float *target) {
   const uint32_t *pairs = panels;
   for (ptrdiff_t column = 0; column < columns; column += 16, pairs += (depth + 1) / 2 * 16)
@@ -223,5 +236,6 @@ const annulus_gradient_kernels GRADIENT_TABLE_OF(ANNULUS_SET) = {
   .uncap_rows = uncap_rows,
   .add_diagonals = add_diagonals,
   .dot_rows = dot_rows,
+  .scale_and_pack = scale_and_pack,
   .widen_panels = widen_panels,
 };

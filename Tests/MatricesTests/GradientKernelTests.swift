@@ -179,7 +179,7 @@ struct GradientKernelTests {
         }
     }
 
-    @Test("products of rows, and panels of bfloat16 as floats")
+    @Test("products of rows, scaled rows and their panels, and panels of bfloat16 as floats")
     func rowsAndPanels() {
         var random = RandomNumbers()
         print("seed \(random.seed)")
@@ -199,6 +199,19 @@ struct GradientKernelTests {
                 }
                 dots = dots ?? result.bitPatterns
                 #expect(result.bitPatterns == dots, "\(set.name)")
+
+                let factors = (0..<7).map { Float($0) - 2.5 }
+                var panels = [Float](repeating: guardValue, count: 7 * padded(columns) + 1)
+                var scaled = [Float](repeating: guardValue, count: 7 * columns + 1)
+                set.gradientFunctions.scale_and_pack(a, 140, 7, columns, factors, &scaled, &panels)
+                for row in 0..<7 {
+                    for column in 0..<padded(columns) {
+                        let expected = column < columns ? a[row * 140 + column] * factors[row] : 0
+                        #expect(panels[panelPlace(row, column, stride: 16 * 7)] == expected, "\(set.name)")
+                        if column < columns { #expect(scaled[row * columns + column] == expected, "\(set.name)") }
+                    }
+                }
+                #expect(panels[7 * padded(columns)] == guardValue && scaled[7 * columns] == guardValue)
             }
         }
         for (depth, width) in [(1, 16), (6, 48), (7, 64)] {

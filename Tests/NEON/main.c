@@ -410,9 +410,11 @@ static void check_diagonals(const annulus_gradient_kernels *set, Run *run) {
 
 static void check_gradient_rows(const annulus_gradient_kernels *set, Run *run) {
   FOR_EACH(ptrdiff_t, columns, depths) {
-    fill(run, a, 40 * *columns, 2), fill(run, b, 40 * *columns, 2);
+    fill(run, a, 40 * *columns, 2), fill(run, b, 40 * *columns, 2), fill(run, row_sum, 40, 1);
     set->dot_rows(40, *columns, a, *columns, b, *columns, c, 2);
     keep_rows(run, c, 40, 1, 2);
+    set->scale_and_pack(a, *columns, 40, *columns, row_sum, d, c);
+    keep(run, c, 40 * ((*columns + 15) / 16 * 16)), keep(run, d, 40 * *columns);
     set->widen_panels(a, *columns, 48, d);
     keep(run, d, *columns * 48);
   }

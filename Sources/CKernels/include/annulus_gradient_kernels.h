@@ -76,6 +76,9 @@ typedef struct annulus_gradient_kernels {
   // dots[r · dots_stride] = Σ a[r][j]·b[r][j]: 16 chains, then a fixed tree.
   void (*dot_rows)(ptrdiff_t rows, ptrdiff_t columns, const float *a, ptrdiff_t a_stride, const float *b, ptrdiff_t b_stride,
                    float *dots, ptrdiff_t dots_stride);
+  // scaled[rows][columns] = source[r] · factor[r], and the panels of that, one right after the other.
+  void (*scale_and_pack)(const float *source, ptrdiff_t source_stride, ptrdiff_t rows, ptrdiff_t columns, const float *factor,
+                         float *scaled, float *panels);
   // As floats the panels of so many columns, a multiple of 16, that hold pairs of bfloat16 (annulus_bfloat16_kernels.h); one right
   // after the other in both.
   void (*widen_panels)(const void *panels, ptrdiff_t depth, ptrdiff_t columns, float *target);
