@@ -61,7 +61,30 @@ def sentence_transformers(threads, folder, texts, batch_size, vectors):
     return run
 
 
-PEERS = {"transformers-checkpoint": transformers_checkpoint, "sentence-transformers": sentence_transformers, **documents.PEERS}
+def torch_training(threads, folder, length, documents):
+    """A step of masked-language-model training in transformers and PyTorch: documents of equal length, so that nothing is padded, 15%
+    of the tokens masked, no dropout, scaled_dot_product_attention, clipping by the global norm and fused AdamW."""
+    import torch
+    from transformers import AutoModelForMaskedLM
+
+    torch.set_num_threads(threads)
+    model = AutoModelForMaskedLM.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="sdpa", hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    ids = torch.randint(1000, model.config.vocab_size, (documents, length))
+    labels = torch.where(torch.rand(documents, length) < 0.15, ids, torch.full_like(ids, -100))
+    mask = torch.ones_like(ids)
+
+    def step():
+        optimizer.zero_grad(set_to_none=True)
+        model(input_ids=ids, attention_mask=mask, labels=labels).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+    return timed(step)
+
+
+PEERS = {"transformers-checkpoint": transformers_checkpoint, "torch-training": torch_training, "sentence-transformers": sentence_transformers, **documents.PEERS}
 
 # ---------------------------------------------------------------------------------------------------------------
 # What the sides work on.
@@ -297,6 +320,14 @@ def all_rows(quick):
         documents.write(in_work("one.jsonl"), 1, [8])
         return documents.write(ids, ids_count, lengths)
 
+    def training(name, length, documents, target):
+        make, folder = checkpoint("minilm", max(512, length))
+        return Row("train-" + name, "a training step of MiniLM's shape, %d documents of %d tokens, two ranks of one thread against PyTorch on two "
+                   "threads" % (documents, length), "ratio", target,
+                   [Ours(["train", "--shape", "minilm", "--length", str(length), "--documents", str(documents)], ranks=2, prepare=make),
+                    Peer("torch-training", threads=2, folder=folder, length=length, documents=documents)],
+                   note="masked language model, 15% of the tokens; forward, backward, clipping and AdamW")
+
     def minilm_documents(name, peer, packages, target, kernel):
         return Row("%s-documents-%s" % (name, kernel),
                    "MiniLM's shape, %d documents of %d to %d tokens, two threads, against %s in float32 on two, %s" % (
@@ -310,6 +341,8 @@ def all_rows(quick):
     rows = [minilm_documents(*peer, target, kernel) for kernel, target in [("avx2", 1.15), ("avx512", 1.4)]
             for peer in [("onnx", "ONNX Runtime", "peers"), ("openvino", "OpenVINO", "openvino")]]
     return rows + [
+        training("long", length, 1, 2),
+        training("short", 210, 8 if quick else 40, 1.5),
         modernbert("modernbert-base", "float32"),
         modernbert("modernbert-base-bfloat16", "bfloat16"),
         MemoryRow("long-document", "MiniLM's shape, a document of %d tokens, two ranks: peak memory of the fuller rank, of what plan predicts" % long,
