@@ -18,6 +18,7 @@ public struct TrainingPass: Sendable, Hashable {
 /// again on the way back.
 final class RunTape {
     let pass: TrainingPass
+    private let dropoutPlaces: DropoutPlaces
     /// (rows, hiddenSize): the input of each layer, and behind the last one that of the final norm, if there is one.
     let states: [AlignedBuffer]
     /// By layer: (rows, query heads, value width).
@@ -39,6 +40,7 @@ final class RunTape {
         memory: BufferPool
     ) {
         self.pass = pass
+        dropoutPlaces = configuration.dropoutPlaces
         rows = layout.rowCount
         let rows = rows
         func each(_ width: Int) -> AlignedBuffer { memory.buffer(count: rows * width) }
@@ -76,7 +78,7 @@ final class RunTape {
 
     /// What is dropped of a block's rows in a layer.
     func dropout(_ layer: Int, _ block: RowBlock) -> LayerDropout? {
-        pass.dropout.map { LayerDropout(dropout: $0, layer: layer, rows: block) }
+        pass.dropout.map { LayerDropout(dropout: $0, places: dropoutPlaces, layer: layer, rows: block) }
     }
 }
 
