@@ -61,7 +61,7 @@ import Transformers
     ///   - wanted: which tokens of a document the head goes over, unless it is one of whole documents.
     ///   - loss: given a document and, of one of its tokens, the place, exchanges the logits for their gradients.
     /// - Returns: the gradients of all parameters of encoder and head.
-    private func gradients(
+    private func headGradients(
         _ parameters: any ParameterSource, _ task: Task, _ checkpoint: Checkpoint, _ dropout: Dropout?,
         of ids: [[Int32]],
         wanted: @escaping @Sendable (Int) -> Bool,
@@ -97,7 +97,7 @@ import Transformers
         throws -> (loss: Double, gradients: [String: [Float]])
     {
         let loss = Mutex(0.0)
-        let found = try gradients(parameters, task, checkpoint, dropout, of: ids, wanted: { $0 % 3 != 1 }) {
+        let found = try headGradients(parameters, task, checkpoint, dropout, of: ids, wanted: { $0 % 3 != 1 }) {
             document, row, logits in
             let weights = splitmixFloats(seed: UInt64(100 * document + row), count: logits.count)
             let sum = zip(logits, weights).reduce(0.0) { $0 + Double($1.0) * Double($1.1) }
@@ -112,7 +112,8 @@ import Transformers
     /// in another place, they are off by about as much as they are large.
     private func expectTransformers(_ found: [[Float]], _ file: TensorFile, _ key: String, _ name: String) throws {
         func number(_ what: String) throws -> Float {
-            try #require(Float(try #require(file.metadata["\(key).\(what)"])))
+            let text = try #require(file.metadata["\(key).\(what)"])
+            return try #require(Float(text))
         }
         let allowed = max(2 * (try number("float32_error")), 1e-5 * (try number("scale")))
         #expect(try number("dropped") > 1e3 * allowed)
@@ -151,7 +152,7 @@ import Transformers
         let ids = try documents(file)
         for task in [Task.sequenceClassification, .tokenClassification] {
             let found = Mutex([[Int: [Float]]](repeating: [:], count: ids.count))
-            _ = try gradients(checkpoint, task, checkpoint, dropout, of: ids, wanted: { _ in true }) {
+            _ = try headGradients(checkpoint, task, checkpoint, dropout, of: ids, wanted: { _ in true }) {
                 document, row, logits in
                 found.withLock { $0[document][row] = Array(logits) }
             }

@@ -123,12 +123,12 @@ struct Train: ParsableCommand {
 
     @Option(
         help: """
-            The probability with which values of embeddings and of each layer's two results are dropped, whatever the model's \
-            configuration says.
+            The probability with which values of hidden rows are dropped, in the places where transformers has the family drop \
+            them, whatever the model's configuration says.
             """)
     var dropout = 0.0
 
-    @Option(help: "That of attention weights, dropped behind the softmax.")
+    @Option(help: "That of attention weights, dropped behind the softmax; of ModernBERT also of what attention gives.")
     var attentionDropout = 0.0
 
     @Option(
