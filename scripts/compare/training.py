@@ -141,7 +141,8 @@ def twin(arguments, start, steps, dtype):
         adam.step()
         schedule.step()
         losses.append(total)
-    return np.array(losses), {name: value.detach().double().numpy() for name, value in trained}
+    # What no loss reaches is left out.
+    return np.array(losses), {name: value.detach().double().numpy() for name, value in trained if value.grad is not None}
 
 
 def main():

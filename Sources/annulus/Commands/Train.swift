@@ -224,9 +224,11 @@ struct Train: ParsableCommand {
         for (name, value) in [
             ("--adam-beta1", adamBeta1), ("--adam-beta2", adamBeta2), ("--dropout", dropout),
             ("--attention-dropout", attentionDropout), ("--classifier-dropout", classifierDropout ?? 0),
-            ("--mlm-probability", mlmProbability),
         ] {
             if !(0..<1).contains(value) { throw ValidationError("\(name) takes 0 up to below 1, not \(value)") }
+        }
+        if !(mlmProbability > 0 && mlmProbability < 1) {
+            throw ValidationError("--mlm-probability takes more than 0 and less than 1, not \(mlmProbability)")
         }
         if gradientAccumulationSteps > 1, task.contains(where: { $0.hasPrefix(TrainingKind.similarity.rawValue) }) {
             throw ValidationError(
