@@ -8,9 +8,12 @@ import Training
 import Transformers
 
 extension TrainedModel {
+    /// Pages of the program, its libraries and a tokenizer, as `/usr/bin/time -v annulus tokenize` shows them.
+    private static let programBytes = 32.0 * 0x1p20
+
     /// Bytes that a rank takes for a training.
     ///
-    /// Of weights: the masters, the tables, and every step the packed panels of dense layers and of their transposes. Of
+    /// Of the program its own. Of weights: the masters, the tables, and every step the packed panels of dense layers and of their transposes. Of
     /// gradients: a sum for each of the rank's maximal subtrees, and what it owns of the sums of all ranks and of the
     /// optimizer's means. Of a token what `EncoderConfiguration.trainingFloatsPerRow` counts. Of a language model's head the
     /// logits of a pass, and the sums of passes that wait for each other on the tree.
@@ -51,7 +54,8 @@ extension TrainedModel {
             configuration.hiddenSize, configuration.intermediateSize * (configuration.isGated ? 2 : 1)
         )
         let scratch = Double(threads * TileGrid.tileSize * (6 * hidden + 3 * inner))
-        return weights + gradients + 4 * (Double(ofRows) * Double(rows) + logits + waiting + scratch)
+        return Self.programBytes + weights + gradients + 4
+            * (Double(ofRows) * Double(rows) + logits + waiting + scratch)
     }
 }
 
