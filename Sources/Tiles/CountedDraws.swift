@@ -16,6 +16,8 @@ public enum DrawSite: UInt64, Sendable {
     case shuffling = 5
     /// Dropout of what goes into the last layer of a task's head.
     case head = 6
+    /// Dropout inside the feed-forward network, of what its second layer reads.
+    case feedForwardInner = 7
 }
 
 /// Random bits by a counter of seed, step, site, layer, head, document, row and channel: whoever computes a row, in

@@ -158,7 +158,7 @@ struct Block: Sendable {
     /// - Parameters:
     ///   - attended: (rows, query heads, value width), attention's result.
     ///   - x: (rows, hiddenSize), the block's input; overwritten.
-    ///   - dropout: what is dropped of the two ways' results, if anything.
+    ///   - dropout: what is dropped of these rows, if anything.
     func finish(
         rows: Int, attended: UnsafePointer<Float>, _ x: UnsafeMutablePointer<Float>, _ memory: Memory,
         dropout: LayerDropout? = nil, kernels: KernelSet
@@ -175,7 +175,8 @@ struct Block: Sendable {
         case .afterResidual:
             let bias = dropped(attention.output, .attentionOutput)
             attentionNorm?.forward(rows: rows, result, bias: bias, residual: x, into: x, kernels: kernels)
-            feedForward.forward(rows: rows, x, into: result, memory: memory.inner.pointer, kernels: kernels)
+            feedForward.forward(
+                rows: rows, x, into: result, memory: memory.inner.pointer, dropout: dropout, kernels: kernels)
             let outputBias = dropped(feedForward.output, .feedForwardOutput)
             outputNorm.forward(rows: rows, result, bias: outputBias, residual: x, into: x, kernels: kernels)
         case .beforeSublayer:
@@ -183,7 +184,8 @@ struct Block: Sendable {
             for index in 0..<rows * attention.output.weight.outputs { x[index] += result[index] }
             outputNorm.forward(rows: rows, x, into: memory.normed.pointer, kernels: kernels)
             feedForward.forward(
-                rows: rows, memory.normed.pointer, into: result, memory: memory.inner.pointer, kernels: kernels)
+                rows: rows, memory.normed.pointer, into: result, memory: memory.inner.pointer, dropout: dropout,
+                kernels: kernels)
             feedForward.output.finish(result, rows: rows, dropout, .feedForwardOutput, kernels: kernels)
             for index in 0..<rows * feedForward.output.weight.outputs { x[index] += result[index] }
         }

@@ -157,7 +157,7 @@ extension Block {
         case .beforeSublayer: outputNorm.forward(rows: rows, u, into: networkInput, kernels: kernels)
         }
         feedForward.recompute(
-            rows: rows, networkInput, z: z, activated: activated, memory: wide, kernels: kernels)
+            rows: rows, networkInput, z: z, activated: activated, memory: wide, dropout: at.dropout, kernels: kernels)
 
         // Back through the network.
         if norms == .afterResidual {
@@ -169,7 +169,8 @@ extension Block {
         networkGradient.update(from: gradient, count: rows * hidden)
         at.dropout?.apply(.feedForwardOutput, networkGradient, width: hidden, kernels: kernels)
         feedForward.backward(
-            rows: rows, networkGradient, z: z, activations: wide, memory: wider, kernels: kernels)
+            rows: rows, networkGradient, z: z, activations: wide, memory: wider, dropout: at.dropout,
+            kernels: kernels)
         feedForward.inner.backward(rows: rows, z, into: moved, kernels: kernels)
         switch norms {
         case .afterResidual:

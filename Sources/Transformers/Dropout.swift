@@ -1,4 +1,5 @@
-// Dropout: channels of rows, and attention weights, set to zero at random, by a counter, while a model is trained.
+// Dropout: channels of rows, and attention weights, set to zero at random, by a counter, while a model is trained; and in
+// which places a family has it.
 
 import Attention
 import Matrices
@@ -9,13 +10,13 @@ import Tiles
 /// A value is zero where the 32 bits of its channel are below probability·2³², else it is multiplied by
 /// 1 / (1 − probability), rounded to float32 (Srivastava et al. 2014). Dropped are
 ///
-/// - with `probability`: embeddings, behind their norm where that stands before the projection, and what each of a block's
-///   two dense ways gives, bias included, before it meets the residual;
-/// - with `attention`: attention weights, behind the softmax (`WeightDropout`);
+/// - with `probability`: hidden rows, in the places of the family (`DropoutPlaces`);
+/// - with `attention`: attention weights, behind the softmax (`WeightDropout`), and hidden rows where a family has that
+///   probability for them;
 /// - with `head`: what the last layer of a head of labels reads, and where transformers has it also the states that such a
 ///   head begins with. A language model's head drops nothing.
 public struct Dropout: Sendable, Hashable {
-    /// That of each value of embeddings and of the two ways of a block.
+    /// That of each value of hidden rows.
     public let probability: Double
     /// That of each attention weight.
     public let attention: Double
@@ -29,7 +30,7 @@ public struct Dropout: Sendable, Hashable {
     public let documents: [Int]
 
     /// - Parameters:
-    ///   - probability: that of each value of embeddings and of the two ways of a block.
+    ///   - probability: that of each value of hidden rows.
     ///   - attention: that of each attention weight.
     ///   - head: that of each value in the heads of labels.
     ///   - seed: the whole training's.
@@ -76,12 +77,18 @@ public struct Dropout: Sendable, Hashable {
 
     /// Drops values of some rows, in place; so too of their gradients.
     /// - Parameters:
+    ///   - rate: with which probability.
     ///   - block: which rows of the batch they are.
-    ///   - x: (rows of the block, width)
+    ///   - x: (rows of the block, width), `stride` floats from row to row.
     func apply(
-        _ site: DrawSite, layer: Int, _ block: RowBlock, _ x: UnsafeMutablePointer<Float>, width: Int,
-        kernels: KernelSet
+        _ site: DrawSite, _ rate: DropoutPlaces.Rate, layer: Int, _ block: RowBlock, _ x: UnsafeMutablePointer<Float>,
+        width: Int, stride: Int, kernels: KernelSet
     ) {
+        let probability =
+            switch rate {
+            case .values: self.probability
+            case .weights: attention
+            }
         if probability == 0 { return }
         let draws = CountedDraws(seed: seed, step: step, site: site, layer: layer)
         let (threshold, factor) = (CountedDraws.threshold(probability), Float(1 / (1 - probability)))
@@ -92,8 +99,40 @@ public struct Dropout: Sendable, Hashable {
                 kernels.gradientFunctions.drop_row(
                     width, row, draws.state(document: document, row: part.tile.tokens.lowerBound + place), threshold,
                     factor)
-                row += width
+                row += stride
             }
+        }
+    }
+}
+
+/// In which places a family drops values of hidden rows while it is trained, as transformers has it; as it is made, where
+/// BERT does. nil where nothing is dropped.
+public struct DropoutPlaces: Sendable, Hashable {
+    /// Which of a training's probabilities counts.
+    public enum Rate: Sendable, Hashable {
+        /// That of hidden rows, ``Dropout/probability``.
+        case values
+        /// That of attention weights, ``Dropout/attention``.
+        case weights
+    }
+
+    /// Embeddings, behind their norm where that stands before the projection.
+    public var embeddings: Rate? = .values
+    /// What attention's dense layer gives, bias included, before it meets the residual.
+    public var attentionOutput: Rate? = .values
+    /// What the second layer of the feed-forward network reads.
+    public var feedForwardInner: Rate?
+    /// What that layer gives, bias included, before it meets the residual.
+    public var feedForwardOutput: Rate? = .values
+
+    /// That of a place in a layer.
+    func rate(_ site: DrawSite) -> Rate? {
+        switch site {
+        case .embeddings: embeddings
+        case .attentionOutput: attentionOutput
+        case .feedForwardInner: feedForwardInner
+        case .feedForwardOutput: feedForwardOutput
+        case .attentionWeights, .maskedTokens, .shuffling, .head: nil
         }
     }
 }
@@ -101,12 +140,19 @@ public struct Dropout: Sendable, Hashable {
 /// What is dropped of a block of rows in one layer.
 struct LayerDropout {
     let dropout: Dropout
+    let places: DropoutPlaces
     /// The layer's number, from 0.
     let layer: Int
     let rows: RowBlock
 
-    /// - Parameter x: (rows, width), changed in place: values, or their gradients.
-    func apply(_ site: DrawSite, _ x: UnsafeMutablePointer<Float>, width: Int, kernels: KernelSet) {
-        dropout.apply(site, layer: layer, rows, x, width: width, kernels: kernels)
+    /// Drops values in a place, if the family has it.
+    /// - Parameters:
+    ///   - x: (rows, width), changed in place: values, or their gradients.
+    ///   - stride: floats from row to row; nil: as many as are dropped from.
+    func apply(
+        _ site: DrawSite, _ x: UnsafeMutablePointer<Float>, width: Int, stride: Int? = nil, kernels: KernelSet
+    ) {
+        guard let rate = places.rate(site) else { return }
+        dropout.apply(site, rate, layer: layer, rows, x, width: width, stride: stride ?? width, kernels: kernels)
     }
 }

@@ -56,6 +56,8 @@ public struct EncoderConfiguration: Sendable, Hashable {
     public var activation = Activation.gelu
     /// Whether the inner layer has two halves, of which the second multiplies the activated first (Shazeer 2020).
     public var isGated = false
+    /// Where values of hidden rows are dropped while the model is trained.
+    public var dropoutPlaces = DropoutPlaces()
 
     /// Which parameters each layer uses: 0, 1, 2, … unless layers share them.
     public var layerSources: [Int]

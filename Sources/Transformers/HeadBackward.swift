@@ -141,8 +141,8 @@ private struct DensePart: Mergeable {
 }
 
 extension EncoderRun {
-    /// Logits of a pass at a time: 64 MiB.
-    private static var mostLogits: Int { 1 << 24 }
+    /// Logits of a language model's head that are there at a time, on a rank: 64 MiB.
+    public static var mostLogits: Int { 1 << 24 }
 
     /// Goes through a head and back, over some rows of each of this rank's tiles: adds the gradients of their states to
     /// `hiddenGradient`, and puts those of the head's parameters into `gradients`.

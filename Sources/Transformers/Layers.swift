@@ -248,9 +248,10 @@ struct FeedForward: Sendable {
     ///   - x: (rows, hiddenSize)
     ///   - y: (rows, hiddenSize)
     ///   - memory: (rows, outputs of the inner layer), overwritten.
+    ///   - dropout: what is dropped of these rows, if anything; of what the second layer gives, whoever adds its bias drops.
     func forward(
         rows: Int, _ x: UnsafePointer<Float>, into y: UnsafeMutablePointer<Float>, memory: UnsafeMutablePointer<Float>,
-        kernels: KernelSet
+        dropout: LayerDropout? = nil, kernels: KernelSet
     ) {
         let (width, stride) = (output.weight.inputs, inner.weight.outputs)
         inner.product(rows: rows, x, into: memory, kernels: kernels)
@@ -260,6 +261,7 @@ struct FeedForward: Sendable {
             if let bias { kernels.functions.add_bias(rows, width, memory + width, stride, bias + width) }
             kernels.functions.gate_rows(rows, width, memory, memory + width, stride, memory, stride)
         }
+        dropout?.apply(.feedForwardInner, memory, width: width, stride: stride, kernels: kernels)
         output.weight.multiply(
             rows: rows, x: memory, xStride: stride, y: y, yStride: output.weight.outputs, kernels: kernels)
     }

@@ -112,18 +112,22 @@ extension FeedForward {
     ///   - z: (rows, outputs of the inner layer)
     ///   - activated: (rows, inputs of the output layer)
     ///   - memory: (rows, outputs of the inner layer): f(z) where the layer is gated.
+    ///   - dropout: what the forward dropped.
     func recompute(
         rows: Int, _ x: UnsafePointer<Float>, z: UnsafeMutablePointer<Float>,
-        activated: UnsafeMutablePointer<Float>, memory: UnsafeMutablePointer<Float>, kernels: KernelSet
+        activated: UnsafeMutablePointer<Float>, memory: UnsafeMutablePointer<Float>, dropout: LayerDropout?,
+        kernels: KernelSet
     ) {
         let (width, stride) = (output.weight.inputs, inner.weight.outputs)
         inner.forward(rows: rows, x, into: z, kernels: kernels)
         let target = isGated ? memory : activated
         target.update(from: z, count: rows * stride)
         activation.forward(rows: rows, columns: width, target, stride: stride, bias: nil, kernels: kernels)
-        guard isGated else { return }
-        // The gate lies beside what it multiplies in rows as wide.
-        kernels.functions.gate_rows(rows, width, memory, memory + width, stride, activated, width)
+        if isGated {
+            // The gate lies beside what it multiplies in rows as wide.
+            kernels.functions.gate_rows(rows, width, memory, memory + width, stride, activated, width)
+        }
+        dropout?.apply(.feedForwardInner, activated, width: width, kernels: kernels)
     }
 
     /// dz from the gradient of the second layer's output: dg = dy·W₂, and dz = dg·f'(z), or with a gate
@@ -133,12 +137,15 @@ extension FeedForward {
     ///   - z: (rows, outputs of the inner layer); becomes dz.
     ///   - activations: f(z), as `recompute` left it in its memory; overwritten. Only where gated.
     ///   - memory: (rows, outputs of the inner layer), overwritten.
+    ///   - dropout: what the forward dropped.
     func backward(
         rows: Int, _ dy: UnsafePointer<Float>, z: UnsafeMutablePointer<Float>,
-        activations: UnsafeMutablePointer<Float>, memory: UnsafeMutablePointer<Float>, kernels: KernelSet
+        activations: UnsafeMutablePointer<Float>, memory: UnsafeMutablePointer<Float>, dropout: LayerDropout?,
+        kernels: KernelSet
     ) {
         let (width, stride) = (output.weight.inputs, inner.weight.outputs)
         output.backward(rows: rows, dy, into: memory, stride: stride, kernels: kernels)
+        dropout?.apply(.feedForwardInner, memory, width: width, stride: stride, kernels: kernels)
         guard isGated else {
             activation.backward(
                 rows: rows, columns: width, z, memory, into: z, stride: stride, kernels: kernels)

@@ -18,6 +18,7 @@ public struct TrainingPass: Sendable, Hashable {
 /// again on the way back.
 final class RunTape {
     let pass: TrainingPass
+    private let dropoutPlaces: DropoutPlaces
     /// (rows, hiddenSize): the input of each layer, and behind the last one that of the final norm, if there is one.
     let states: [AlignedBuffer]
     /// By layer: (rows, query heads, value width).
@@ -39,6 +40,7 @@ final class RunTape {
         memory: BufferPool
     ) {
         self.pass = pass
+        dropoutPlaces = configuration.dropoutPlaces
         rows = layout.rowCount
         let rows = rows
         func each(_ width: Int) -> AlignedBuffer { memory.buffer(count: rows * width) }
@@ -76,7 +78,7 @@ final class RunTape {
 
     /// What is dropped of a block's rows in a layer.
     func dropout(_ layer: Int, _ block: RowBlock) -> LayerDropout? {
-        pass.dropout.map { LayerDropout(dropout: $0, layer: layer, rows: block) }
+        pass.dropout.map { LayerDropout(dropout: $0, places: dropoutPlaces, layer: layer, rows: block) }
     }
 }
 
@@ -99,12 +101,21 @@ extension RowLayout {
 }
 
 extension EncoderConfiguration {
-    /// Floats for each of a rank's rows that a training's run holds beside those of any run: what it keeps of the way
-    /// forward, and what the way back is written into. Gradients themselves, weights, and what each thread needs for a
-    /// block of rows, are counted apart.
-    public var trainingFloatsPerRow: Int {
+    /// Floats for each of a rank's rows that a training's run holds: what any run does, what is kept of the way forward, and
+    /// what the way back is written into. Gradients of weights, weights, and what each thread needs for a block of rows are
+    /// counted apart.
+    /// - Parameters:
+    ///   - ranks: how many go through the layers together.
+    ///   - levels: of the tree over the tiles of the longest document.
+    ///   - subtrees: maximal ones that a rank's tiles fill.
+    public func trainingFloatsPerRow(ranks: Int, levels: Int, subtrees: Int) -> Int {
         let heads = attention.map(\.heads)
         func most(_ width: (HeadShape) -> Int) -> Int { heads.map(width).max() ?? 0 }
+        let keyValues = Set(heads).reduce(0) { $0 + $1.keyValueHeads * ($1.headDimension + $1.valueDimension) }
+        let areAsWide = heads.allSatisfy { $0.headDimension == $0.valueDimension }
+        let run =
+            hiddenSize + widestQueries + (areAsWide ? 0 : widestAttended) + keyValues
+            + rotaryDimension * Set(attention.compactMap(\.rotaryBase)).count
         let kept = heads.reduce(hiddenSize * (layerCount + (hasFinalNorm ? 1 : 0) + 1)) {
             $0 + $1.queryHeads * ($1.valueDimension + 2)
         }
@@ -112,8 +123,17 @@ extension EncoderConfiguration {
             (norms == .beforeSublayer ? 4 : 3) * hiddenSize + innerWidth + intermediateSize + widestAttended
             + widestQueries + most { $0.queryHeads }
             + most { $0.keyValueHeads * ($0.headDimension + $0.valueDimension) }
-        // The operand of a weight's gradient in panels.
-        let panels = max(hiddenSize, intermediateSize, widestAttended)
-        return kept + back + panels
+        // The operand of a weight's gradient in panels; of the embeddings what is read and its gradient, in its place.
+        let panels = max(
+            hiddenSize, intermediateSize, widestAttended, (hasEmbeddingProjection ? 2 : 1) * embeddingSize)
+        // The rows of the large tables that the tokens of each tile have read, which merge, and what becomes of them.
+        let tables = (3 + (positions == .none ? 1 : 2)) * embeddingSize
+        // Results on their way up the trees: of one rank those of one head at a time; of several those of all heads, a part
+        // for each subtree of the keys that have been met, both ways; and of keys what leaves, what comes and what is made.
+        let oneHead = most { $0.queryHeads / $0.keyValueHeads * $0.headDimension } * (levels + 1)
+        let met = (ranks - 1).bitWidth - (ranks - 1).leadingZeroBitCount
+        let allHeads = (widestQueries + widestAttended + most { 2 * $0.queryHeads }) * met
+        let results = ranks == 1 ? oneHead : oneHead + allHeads + 3 * subtrees * keyValues
+        return run + kept + back + panels + tables + results
     }
 }

@@ -351,6 +351,48 @@ import Transformers
         #expect(much.status == 71 && much.errors.contains("--batch-tokens"), "\(much.errors)")
     }
 
+    /// Examples that would teach nothing, or something else than they say, are refused by the line; those of an evaluation
+    /// too, and those of a model that knows its labels.
+    @Test func examplesThatDoNotFitAreRefused() throws {
+        let good = #"{"text": "Ada met Bo", "entities": [{"start": 0, "end": 3, "label": "P"}]}"#
+        for (kind, lines, words) in [
+            ("classify", [#"{"text": "a", "label": "x"}"#, #"{"text": "b", "label": "x"}"#], "nothing to tell apart"),
+            ("classify", [#"{"text": "a", "label": 0}"#, #"{"text": "b", "label": 4000000000}"#], "4000000000"),
+            ("classify", [#"{"text": "a", "label": "x"}"#, #"{"text": "b"}"#], ":2: has no label"),
+            (
+                "classify",
+                [#"{"text": "a", "label": "x"}"#, #"{"text": "b", "label": "y", "text_pair": 5}"#], ":2: has"
+            ),
+            ("ner", [good, good.replacing("3", with: "30")], ":2: has an entity that ends at 30"),
+            (
+                "ner",
+                [
+                    #"{"text": "Ada met Bo", "entities": [{"start": 2, "end": 9, "label": "P"}, {"start": 0, "end": 3, "label": "Q"}]}"#
+                ], "overlap"
+            ),
+            ("ner", [#"{"tokens": ["a", "b"], "labels": ["O"]}"#], "for every label"),
+        ] {
+            try write("unfit.jsonl", lines)
+            let run = try train(["--task", "\(kind):\(file("unfit.jsonl"))"], to: "unfit")
+            #expect(run.status == 65 && run.errorLines.count == 1, "\(lines): \(run.errors)")
+            #expect(run.errors.contains("unfit.jsonl") && run.errors.contains(words), "\(lines): \(run.errors)")
+        }
+        try write("fit.jsonl", [good])
+        for (line, words) in [
+            (good.replacing("\"P\"", with: "\"Q\""), "'B-Q' is none"),
+            (good.replacing("3", with: "-3"), "without start"),
+            (#"{"tokens": ["a", "b"], "labels": ["O"]}"#, "for every label"),
+        ] {
+            try write("unfit.jsonl", [line])
+            let run = try train(
+                ["--task", "ner:\(file("fit.jsonl"))", "--eval", "ner:\(file("unfit.jsonl"))"], to: "unfit")
+            #expect(run.status == 65 && run.errors.contains("unfit.jsonl:1"), "\(line): \(run.errors)")
+            #expect(run.errors.contains(words), "\(line): \(run.errors)")
+        }
+        let nothing = try train(["--task", "mlm:\(file("texts.txt"))", "--mlm-probability", "0"], to: "unfit")
+        #expect(nothing.status == 64 && nothing.errors.contains("--mlm-probability"), "\(nothing.errors)")
+    }
+
     /// A folder of sentence-transformers.
     private func golden(_ name: String) -> String {
         URL(fileURLWithPath: #filePath).deletingLastPathComponent()

@@ -94,14 +94,19 @@ import Training
         }
     }
 
+    /// 130 tiles of the same cost in two halves: a cut may stand at 64, 65 or 66.
     @Test func cutsStandWhereSubtreesAreFew() {
-        // 64 tiles of one document in two halves: the cut at 32, though 33 would be as even.
-        let even = Sharding.ofStep(lengths: [65 * 256], costs: Array(repeating: 1, count: 65), firstTile: 0, ranks: 2)
-        #expect(even.tiles(of: Rank(0)) == Runs(0..<32))
-        // Between two documents, though the tile's number is odd.
-        let documents = Sharding.ofStep(
-            lengths: [31 * 256, 34 * 256], costs: Array(repeating: 1, count: 65), firstTile: 0, ranks: 2)
-        #expect(documents.tiles(of: Rank(0)) == Runs(0..<32) || documents.keepsSequencesWhole)
+        func cut(_ lengths: [Int], firstTile: Int = 0) -> Runs {
+            Sharding.ofStep(
+                lengths: lengths, costs: Array(repeating: 1, count: 130), firstTile: firstTile, ranks: 2
+            ).tiles(of: Rank(0))
+        }
+        // Of one document at 64, which divides by most, and where tiles are counted from another one on where that does.
+        #expect(cut([130 * 256]) == Runs(0..<64))
+        #expect(cut([130 * 256], firstTile: 3) == Runs(0..<65))
+        // Between two documents, if that is near.
+        #expect(cut([66 * 256, 64 * 256]) == Runs(0..<66))
+        #expect(cut([67 * 256, 63 * 256]) == Runs(0..<64))
     }
 
     @Test func masksAreDrawnAsTheyAreDefined() {

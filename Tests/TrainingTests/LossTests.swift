@@ -1,6 +1,7 @@
 // Losses and their gradients against PyTorch in float64, and the same bits in every kernel set.
 
 import Files
+import Foundation
 import Matrices
 import RingAttention
 import Testing
@@ -90,6 +91,43 @@ import Training
         #expect(row == [0, 0])
         let result = Self.run(.crossEntropy, [1, .nan, 0], outputs: 3, [.index(0)], .best)
         #expect(result.loss.isNaN && result.gradient.allSatisfy(\.isNaN))
+    }
+
+    /// More pairs than a thread multiplies at a time: the loss is its definition's in double precision, and the gradient what that
+    /// changes by.
+    @Test func manyPairsAreTheDefinition() {
+        let (count, width) = (37, 5)
+        let floats = (0..<2 * count * width).map { Float(($0 * 7919 + 13) % 1009) / 504.5 - 1 }
+        let second = count * width
+        func loss(_ x: [Double]) -> Double {
+            func row(_ first: Int) -> [Double] {
+                let row = x[first..<first + width]
+                let norm = row.reduce(0) { $0 + $1 * $1 }.squareRoot()
+                return row.map { $0 / norm }
+            }
+            return (0..<count).reduce(0.0) { sum, pair in
+                let own = row(pair * width)
+                let scores = (0..<count).map {
+                    zip(own, row(second + $0 * width)).reduce(0) { $0 + $1.0 * $1.1 } / 0.05
+                }
+                let largest = scores.max() ?? 0
+                let total = scores.reduce(0) { $0 + exp($1 - largest) }
+                return sum + (largest + log(total) - scores[pair]) / Double(count)
+            }
+        }
+        let exact = floats.map(Double.init)
+        let result = PairLoss.negatives(temperature: 0.05, isSymmetric: false).differentiate(
+            PairVectors(pairs: count, width: width, first: Array(floats[..<second]), second: Array(floats[second...])),
+            weight: 1, threads: ThreadPool(threads: 2), kernels: .best)
+        #expect(abs(result.loss - loss(exact)) < 1e-5)
+        let gradient = result.gradients.first + result.gradients.second
+        for place in stride(from: 0, to: exact.count, by: 7) {
+            var moved = exact
+            moved[place] += 1e-5
+            let up = loss(moved)
+            moved[place] -= 2e-5
+            #expect(abs((up - loss(moved)) / 2e-5 - Double(gradient[place])) < 1e-5, "\(place)")
+        }
     }
 
     @Test(arguments: [1, 3]) func pairsAreTorchs(threads: Int) throws {

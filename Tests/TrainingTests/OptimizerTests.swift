@@ -9,6 +9,15 @@ import Training
 import Transformers
 
 @Suite struct OptimizerTests {
+    /// Where nothing is said of it, the rate falls in the last tenth of all steps.
+    @Test func theDecayIsATenth() {
+        for (steps, decay) in [(50, 5), (57, 5), (3, 1)] {
+            let schedule = Schedule(kind: .warmupStableDecay, warmupSteps: 0, steps: steps)
+            #expect(schedule.decaySteps == decay)
+            #expect((0..<steps).count { schedule.factor($0) == 1 } == steps - decay + 1)
+        }
+    }
+
     @Test func schedulesAreTransformers() throws {
         let cases = try Goldens.cases("schedules")
         #expect(cases.count == 15)

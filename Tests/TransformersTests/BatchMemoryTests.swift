@@ -23,7 +23,8 @@ import Transformers
         let states = try VirtualRanks.run(count: 1, seed: 1) { transport in
             let memory = BufferPool()
             // Earlier work, the worst possible: every buffer that a run takes is full of NaN.
-            for buffer in (0..<12).map({ _ in memory.buffer(count: 3000 * 4 * width) }) {
+            let sizes = [10, 80, 600, 3000].flatMap { Array(repeating: $0 * 4 * width, count: 12) }
+            for buffer in sizes.map({ memory.buffer(count: $0) }) {
                 buffer.pointer.update(repeating: .nan, count: buffer.count)
             }
             return try batches.map { ids in
@@ -52,7 +53,13 @@ import Transformers
         weak var free = held[0]
         held.removeFirst()
         #expect(free != nil)
-        let larger = pool.buffer(count: 1000)
-        #expect(larger.count >= 1000 && free == nil, "the free buffer made way")
+        var larger: AlignedBuffer? = pool.buffer(count: 1000)
+        #expect(larger.map { $0.count >= 1000 } == true && free == nil, "the free buffer made way")
+        // What is small beside a buffer does not hold it, what is half as large does.
+        let place = larger?.pointer
+        larger = nil
+        let small = pool.buffer(count: 20)
+        #expect(small.pointer != place)
+        #expect(pool.buffer(count: 500).pointer == place)
     }
 }

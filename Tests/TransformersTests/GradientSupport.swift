@@ -6,6 +6,7 @@ import Foundation
 import Matrices
 import Plans
 import RingAttention
+import Testing
 import Tiles
 
 import Transformers
@@ -151,4 +152,47 @@ let weightedStates: LossOfRun = { run, first, _, _, _ in
 func gradients(_ encoder: Encoder, _ ids: [[Int32]], _ spread: Spread = Spread()) throws -> [String: [Float]] {
     let (slots, parts) = try gradientParts(encoder, ids, spread, loss: weightedStates)
     return parameterGradients(slots, parts)
+}
+
+/// Parameters of which one is moved.
+private struct ShiftedParameters: ParameterSource {
+    let checkpoint: any ParameterSource
+    let moved: String
+    let movement: [Float]
+
+    func has(_ name: String) -> Bool { checkpoint.has(name) }
+    func check(_ name: String, shape: [Int]) throws(FileError) { try checkpoint.check(name, shape: shape) }
+
+    func read(_ name: String, shape: [Int], range: Range<Int>, into floats: UnsafeMutablePointer<Float>)
+        throws(FileError)
+    {
+        try checkpoint.read(name, shape: shape, range: range, into: floats)
+        if name == moved { for (place, index) in range.enumerated() { floats[place] += movement[index] } }
+    }
+}
+
+/// Expects that each parameter, moved along its gradient, changes the loss by the gradient's norm, but for a hundredth that
+/// the curve and float32 take: central differences. Gradients that are nearly 0 are roundings, and left out.
+/// - Parameters:
+///   - least: how many parameters are to have a gradient at least.
+///   - loss: that of a model with these parameters.
+func expectChanges(
+    alongGradients gradients: [String: [Float]], of checkpoint: any ParameterSource, atLeast least: Int, _ name: String,
+    loss: (any ParameterSource) throws -> Double
+) throws {
+    var checked = 0
+    for (parameter, gradient) in gradients {
+        let norm = gradient.reduce(0.0) { $0 + Double($1) * Double($1) }.squareRoot()
+        guard norm > 1e-2 else { continue }
+        let step = Float(2e-3 / norm)
+        func moved(_ sign: Float) throws -> Double {
+            try loss(
+                ShiftedParameters(
+                    checkpoint: checkpoint, moved: parameter, movement: gradient.map { sign * step * $0 }))
+        }
+        let change = try (moved(1) - moved(-1)) / 4e-3
+        #expect(abs(change - norm) <= 1e-2 * norm + 1e-2, "\(name): \(parameter) by \(change), gradient \(norm)")
+        checked += 1
+    }
+    #expect(checked >= least, "\(name)")
 }

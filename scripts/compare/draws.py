@@ -10,6 +10,7 @@ import numpy as np
 
 SITES = {
     "embeddings": 0, "attentionOutput": 1, "feedForwardOutput": 2, "attentionWeights": 3, "maskedTokens": 4, "shuffling": 5, "head": 6,
+    "feedForwardInner": 7,
 }
 STEP = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1

@@ -4,7 +4,7 @@
     scripts/compare/training.py ANNULUS MODEL FILE [--kind mlm|classify] [--steps 100] [--dropout P] [--attention-dropout P]
                                 [--classifier-dropout P] [--launch "mpirun -np 2"] [--batch-tokens N] [--max-length N]
 
-MODEL is the folder of a BERT (or of a model whose modules are called as BERT's) that transformers loads, with a tokenizer.json;
+MODEL is a folder that transformers loads, of any family whose dropout scripts/compare/dropout_twin.py knows, with a tokenizer.json;
 FILE holds texts, one a line, for mlm, or JSON lines of text and label for classify. Both train from the same weights for so many
 steps with AdamW, warm-up and clipping; PyTorch does it in float64 and in float32, a document at a time. The order of examples, the
 masks and what is dropped are made here again from their definitions (Sources/Tiles/CountedDraws.swift, Sources/Training/Data).
@@ -15,7 +15,6 @@ tokenizers, torch and transformers; scripts/goldens/make.py has them in an envir
 """
 
 import argparse
-import functools
 import json
 import shlex
 import subprocess
@@ -31,6 +30,7 @@ from safetensors.numpy import load_file
 
 sys.path.insert(0, str(Path(__file__).parent))
 import draws
+import dropout_twin
 
 WARMUP, RATE, DECAY, CLIP = 5, 5e-4, 0.01, 1.0
 
@@ -98,57 +98,6 @@ def masked(example, number, step, arguments, mask, vocabulary):
     return seen, labels
 
 
-class Dropped(torch.nn.Module):
-    """Dropout by the counter, in the place of a module's own."""
-
-    place = {}
-
-    def __init__(self, site, layer, probability, seed):
-        super().__init__()
-        self.site, self.layer, self.probability, self.seed = site, layer, probability, seed
-
-    def forward(self, x):
-        if not self.training or self.probability == 0:
-            return x
-        # A pooled vector is that of the first token.
-        rows = x.reshape(-1, x.shape[-1])
-        factors = np.stack([
-            draws.kept(self.site, rows.shape[1], self.probability, seed=self.seed, layer=self.layer, row=row, **self.place)
-            for row in range(rows.shape[0])
-        ])
-        return x * torch.tensor(factors, dtype=x.dtype).reshape(x.shape)
-
-
-class InTurn(torch.nn.Module):
-    """The first of some modules when it is called first, then the second, and so on."""
-
-    def __init__(self, *modules):
-        super().__init__()
-        self.modules_in_turn, self.turn = torch.nn.ModuleList(modules), 0
-
-    def forward(self, x):
-        module = self.modules_in_turn[self.turn]
-        self.turn = (self.turn + 1) % len(self.modules_in_turn)
-        return module(x)
-
-
-def attend(arguments, module, query, key, value, attention_mask, scaling=None, **_):
-    """Attention as transformers' eager_attention_forward has it, with weights dropped by the counter."""
-    scores = torch.matmul(query, key.transpose(2, 3)) * (query.size(-1) ** -0.5 if scaling is None else scaling)
-    weights = torch.nn.functional.softmax(scores if attention_mask is None else scores + attention_mask, dim=-1)
-    if arguments.attention_dropout > 0:
-        _, heads, rows, keys = weights.shape
-        factors = np.stack([
-            np.stack([
-                draws.kept("attentionWeights", keys, arguments.attention_dropout, seed=arguments.seed, layer=module.number, head=head,
-                           row=row, **Dropped.place)
-                for row in range(rows)
-            ]) for head in range(heads)
-        ])
-        weights = weights * torch.tensor(factors, dtype=weights.dtype)
-    return torch.matmul(weights, value).transpose(1, 2).contiguous(), weights
-
-
 def prepared(arguments, examples, steps, mask, vocabulary):
     """The documents of every step: what the model sees, what it is to give, and the text's number."""
     result = []
@@ -166,22 +115,8 @@ def prepared(arguments, examples, steps, mask, vocabulary):
 def twin(arguments, start, steps, dtype):
     kind = transformers.AutoModelForMaskedLM if arguments.kind == "mlm" else transformers.AutoModelForSequenceClassification
     model = kind.from_pretrained(start, dtype=torch.float32, attn_implementation="eager").to(dtype)
-    for module in model.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
-    base = model.base_model
-    base.embeddings.dropout = Dropped("embeddings", 0, arguments.dropout, arguments.seed)
-    for number, layer in enumerate(base.encoder.layer):
-        layer.attention.output.dropout = Dropped("attentionOutput", number, arguments.dropout, arguments.seed)
-        layer.output.dropout = Dropped("feedForwardOutput", number, arguments.dropout, arguments.seed)
-        own = layer.attention.self
-        own.number = number
-        sys.modules[type(own).__module__].eager_attention_forward = functools.partial(attend, arguments)
-    if arguments.kind == "classify":
-        head = model if isinstance(model.classifier, torch.nn.Linear) else model.classifier
-        # RoBERTa's and ELECTRA's heads drop twice, with one module: first what they begin with, then what the last layer reads.
-        last = Dropped("head", 0, arguments.classifier_dropout, arguments.seed)
-        head.dropout = last if head is model else InTurn(Dropped("head", 1, arguments.classifier_dropout, arguments.seed), last)
+    dropout_twin.place(
+        model, seed=arguments.seed, values=arguments.dropout, weights=arguments.attention_dropout, head=arguments.classifier_dropout)
     model.train()
     trained = [(name, value) for name, value in model.named_parameters()]
     groups = [
@@ -196,7 +131,7 @@ def twin(arguments, start, steps, dtype):
         total = 0.0
         adam.zero_grad()
         for ids, label, number in documents:
-            Dropped.place = {"step": step, "document": number}
+            dropout_twin.Dropped.place = {"step": step, "document": number}
             logits = model(input_ids=torch.tensor([ids]), attention_mask=torch.ones(1, len(ids), dtype=torch.long)).logits
             loss = torch.nn.functional.cross_entropy(
                 logits.reshape(-1, logits.shape[-1]), torch.tensor(label).reshape(-1), reduction="sum", ignore_index=-100) / count
@@ -206,7 +141,8 @@ def twin(arguments, start, steps, dtype):
         adam.step()
         schedule.step()
         losses.append(total)
-    return np.array(losses), {name: value.detach().double().numpy() for name, value in trained}
+    # What no loss reaches is left out.
+    return np.array(losses), {name: value.detach().double().numpy() for name, value in trained if value.grad is not None}
 
 
 def main():
@@ -232,7 +168,7 @@ def main():
     tokenizer.no_padding()
     examples = read(arguments, tokenizer)
     steps = order([len(ids) for ids, _, _ in examples], arguments)
-    mask = tokenizer.token_to_id("[MASK]")
+    mask = next(found for found in map(tokenizer.token_to_id, ["[MASK]", "<mask>"]) if found is not None)
     with tempfile.TemporaryDirectory() as folder:
         def train(output, count, rate):
             command = shlex.split(arguments.launch) + [
@@ -254,7 +190,8 @@ def main():
         weights = load_file(folder + "/end/model.safetensors")
         vocabulary = json.loads(Path(folder + "/start/config.json").read_text())["vocab_size"]
         documents = prepared(arguments, examples, steps, mask, vocabulary)
-        exact, exact_weights = twin(arguments, folder + "/start", documents, torch.float64)
+        with dropout_twin.lifted():
+            exact, exact_weights = twin(arguments, folder + "/start", documents, torch.float64)
         single, single_weights = twin(arguments, folder + "/start", documents, torch.float32)
 
     def distance(found):

@@ -10,7 +10,6 @@ Jina BERT v2 has no class in transformers: `JinaReference` below is written from
 arXiv 2310.19923; Press et al. 2022; Shazeer 2020) and the names of its published parameters.
 """
 
-import contextlib
 import copy
 import json
 import math
@@ -23,6 +22,10 @@ import numpy as np
 import torch
 import transformers
 from safetensors.numpy import load_file, save_file
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "compare"))
+import dropout_twin
+from dropout_twin import lifted
 
 # One thread, so that every run rounds alike.
 torch.set_num_threads(1)
@@ -207,17 +210,6 @@ def randomize(model, seed, dtype):
                 value = normal(parameter, 1.0)
             parameter.copy_(value.to(dtype).to(torch.float32))
     return model.eval()
-
-
-@contextlib.contextmanager
-def lifted():
-    """Tensor.float() gives float64, so that no part of a float64 model is computed in float32."""
-    narrow = torch.Tensor.float
-    torch.Tensor.float = torch.Tensor.double
-    try:
-        yield
-    finally:
-        torch.Tensor.float = narrow
 
 
 def in_double(model):

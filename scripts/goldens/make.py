@@ -12,6 +12,7 @@
     scripts/goldens/make.py attention       Tests/TransformersTests/Goldens/attention, weights of every head of those models
     scripts/goldens/make.py tasks           Tests/TransformersTests/Goldens/heads-* and tasks-*, task heads: logits, losses, pipelines
     scripts/goldens/make.py gradients       Tests/TransformersTests/Goldens/*/gradients.safetensors, gradients of all parameters of those models
+    scripts/goldens/make.py dropout         Tests/TransformersTests/Goldens/*/dropout.safetensors, hidden states and logits of those models with dropout
     scripts/goldens/make.py folders         Tests/CommandTests/Goldens/folders, model folders as people have them, with what they give
     scripts/goldens/make.py training        Tests/TrainingTests/Goldens, losses, schedules and the optimizer by PyTorch in float64
     scripts/goldens/make.py minilm          Tests/TransformersTests/Goldens/minilm, hidden states of all-MiniLM-L6-v2
@@ -1554,6 +1555,12 @@ def make_gradients():
     gradient_goldens.make_gradients(ENCODER_GOLDENS)
 
 
+def make_dropout():
+    import dropout_goldens
+
+    dropout_goldens.make_dropout(ENCODER_GOLDENS)
+
+
 def make_training():
     import training_goldens
 
@@ -1569,6 +1576,7 @@ def make_folders():
 def main():
     steps = {
         "tables": make_tables, "tokenizers": make_tokenizers, "tokenizer-folders": make_tokenizer_folder_sample, "formats": make_formats, "tiny": make_tiny, "families": make_families, "attention": make_attention, "tasks": make_tasks, "gradients": make_gradients,
+        "dropout": make_dropout,
         "folders": make_folders, "training": make_training, "minilm": make_minilm,
         "bfloat16": make_bfloat16,
     }

@@ -84,7 +84,10 @@ package struct TrainingJob: Sendable {
     private func tellOfDropout(_ config: JSON, _ session: Session) {
         let classifier = settings.tasks.contains { $0.kind.task?.hasLabels == true }
         for (option, probability, keys) in [
-            ("--dropout", settings.dropout, ["hidden_dropout_prob", "dropout", "embedding_dropout", "resid_pdrop"]),
+            (
+                "--dropout", settings.dropout,
+                ["hidden_dropout_prob", "dropout", "embedding_dropout", "mlp_dropout", "resid_pdrop"]
+            ),
             (
                 "--attention-dropout", settings.attentionDropout,
                 ["attention_probs_dropout_prob", "attention_dropout", "attn_pdrop"]

@@ -16,6 +16,9 @@ package final class TrainingBenchmark {
     private let seed: UInt64
     private var step = 0
 
+    /// The share of tokens that are to be guessed.
+    private static let maskProbability = 0.15
+
     /// - Parameters:
     ///   - config: the model's `config.json`.
     ///   - lengths: the tokens of the documents of every step.
@@ -41,7 +44,7 @@ package final class TrainingBenchmark {
         let configuration = model.start.configuration
         let head = Double(2 * configuration.hiddenSize * (configuration.hiddenSize + configuration.vocabularySize))
         return 3 * EncoderRun.flop(lengths: lengths, configuration: configuration)
-            + 3 * 0.15 * Double(lengths.reduce(0, +)) * head
+            + 3 * Self.maskProbability * Double(lengths.reduce(0, +)) * head
     }
 
     /// One step.
@@ -49,7 +52,8 @@ package final class TrainingBenchmark {
         let vocabulary = UInt64(model.start.configuration.vocabularySize)
         let draws = CountedDraws(seed: seed, step: 0, site: .shuffling)
         let masking = TokenMasking(
-            probability: 0.15, wholeWords: false, maskId: 0, vocabularySize: Int(vocabulary), seed: seed)
+            probability: Self.maskProbability, wholeWords: false, maskId: 0, vocabularySize: Int(vocabulary), seed: seed
+        )
         let examples = lengths.enumerated().map { number, length in
             let ids = (0..<length).map { Int32(draws.state(document: number, row: $0) % vocabulary) }
             return (
@@ -68,7 +72,7 @@ package final class TrainingBenchmark {
 
     /// The bytes that a rank is told to take.
     package func predictedBytes(_ session: Session) -> Double {
-        model.trainingBytes(lengths: lengths, session)
+        model.trainingBytes(lengths: lengths, maskProbability: Self.maskProbability, session)
     }
 
     /// The weights as they are.

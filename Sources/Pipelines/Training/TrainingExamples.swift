@@ -46,7 +46,9 @@ struct TrainingSet: Sendable {
     var labels: [String]
 
     /// Whether these are pairs that have scores.
-    var isScored: Bool { examples.contains { if case .pair(.some) = $0.target { true } else { false } } }
+    var isScored: Bool {
+        examples.contains { if case .pair(.some) = $0.target { true } else { false } }
+    }
 }
 
 /// Reads examples. All its functions are collective.
@@ -66,21 +68,26 @@ struct ExampleReader {
         if file.kind == .maskedLanguage { return try texts(file) }
         let lines = try lines(file.paths)
         let parsed = try session.agree {
-            try lines.map { line in (source: line.source, json: try JSON.parse(line.bytes, path: line.source)) }
+            try lines.map { line in
+                (source: line.source, json: try JSON.parse(line.bytes, path: line.source))
+            }
         }
         let labels = try session.agree {
             names.isEmpty ? try LabelNames.found(in: parsed, file.kind, textField) : names
         }
         let numbers = Dictionary(uniqueKeysWithValues: labels.enumerated().map { ($1, $0) })
         let targets = try session.agree {
-            try parsed.map { try LabelNames.target(of: $0.json, file.kind, numbers, source: $0.source) }
+            try parsed.map {
+                try LabelNames.target(of: $0.json, file.kind, numbers, textField, source: $0.source)
+            }
         }
         let texts = try tokenized(parsed.count) { number throws(FileError) in
             try self.texts(of: parsed[number].json, file.kind, numbers, source: parsed[number].source)
         }
         let named = labels.isEmpty ? "" : ", labels \(labels.joined(separator: ", "))"
         session.log.notice(
-            "\(file.kind.rawValue): \(parsed.count) examples of \(file.paths.joined(separator: ", "))\(named)")
+            "\(file.kind.rawValue): \(parsed.count) examples of \(file.paths.joined(separator: ", "))\(named)"
+        )
         return TrainingSet(
             kind: file.kind,
             examples: parsed.indices.map {
@@ -109,7 +116,8 @@ struct ExampleReader {
             }
         }
         session.log.notice(
-            "mlm: \(examples.count) windows of up to \(limit) tokens of \(file.paths.joined(separator: ", "))")
+            "mlm: \(examples.count) windows of up to \(limit) tokens of \(file.paths.joined(separator: ", "))"
+        )
         return TrainingSet(kind: .maskedLanguage, examples: examples, labels: [])
     }
 
@@ -163,7 +171,8 @@ struct ExampleReader {
             }
         }
         var told = Message(
-            session.transport.size == 1 ? message.bytes : try session.transport.allGather(message.bytes)[0])
+            session.transport.size == 1
+                ? message.bytes : try session.transport.allGather(message.bytes)[0])
         var lines: [(source: String, bytes: [UInt8])] = []
         while !told.isAtEnd { lines.append((told.readString(), Array(told.readString().utf8))) }
         return lines
@@ -177,15 +186,24 @@ struct ExampleReader {
         guard let text = line[textField]?.string else {
             throw FileError(.malformed, path: source, "has no text in a field '\(textField)'")
         }
-        let pair = line["text_pair"]?.string
+        let second = line["text_pair"].flatMap { $0.isNull ? nil : $0 }
+        let pair = second?.string
+        if let second, pair == nil {
+            throw FileError(
+                .malformed, path: source, "has \(second.kindName) in 'text_pair' where a text is needed")
+        }
         if kind == .similarity {
-            guard let pair else { throw FileError(.malformed, path: source, "has no 'text_pair' to compare with") }
+            guard let pair else {
+                throw FileError(.malformed, path: source, "has no 'text_pair' to compare with")
+            }
             return [try encoded(text, nil, source), try encoded(pair, nil, source)]
         }
         return [try encoded(text, pair, source)]
     }
 
-    private func encoded(_ text: String, _ pair: String?, _ source: String) throws(FileError) -> ExampleText {
+    private func encoded(_ text: String, _ pair: String?, _ source: String) throws(FileError)
+        -> ExampleText
+    {
         var encoding = pair.map { tokenizer.encode(text, pair: $0) } ?? tokenizer.encode(text)
         _ = try truncation.apply(to: &encoding, limit: limit, of: source)
         if encoding.ids.isEmpty { throw FileError(.malformed, path: source, "has no tokens") }
@@ -194,7 +212,9 @@ struct ExampleReader {
 
     /// A text with the labels of its tokens: words as they are given, each word's first token having its label; or spans
     /// of the text, whose tokens are labelled B-… and I-….
-    private func labelled(_ line: JSON, _ numbers: [String: Int], source: String) throws(FileError) -> ExampleText {
+    private func labelled(_ line: JSON, _ numbers: [String: Int], source: String) throws(FileError)
+        -> ExampleText
+    {
         var (text, starts): (String, [Int: Int32]) = ("", [:])
         var spans: [(range: Range<Int>, first: Int32, rest: Int32)] = []
         var other: Int32 = -1
@@ -207,12 +227,22 @@ struct ExampleReader {
         } else {
             text = line[textField]?.string ?? ""
             other = Int32(numbers["O"] ?? -1)
-            for entity in line["entities"]?.array ?? [] {
-                guard let start = entity["start"]?.int, let end = entity["end"]?.int, start < end,
-                    let label = entity["label"]?.string
-                else { continue }
+            let length = text.unicodeScalars.count
+            for (range, label) in try LabelNames.spans(of: line, source).sorted(by: {
+                $0.0.lowerBound < $1.0.lowerBound
+            }) {
+                guard range.upperBound <= length else {
+                    throw FileError(
+                        .malformed, path: source,
+                        "has an entity that ends at \(range.upperBound), and the text has \(length) characters")
+                }
+                if let last = spans.last?.range, last.overlaps(range) {
+                    throw FileError(
+                        .malformed, path: source,
+                        "has entities that overlap, at \(range.lowerBound); a token has one label")
+                }
                 spans.append(
-                    (start..<end, Int32(numbers["B-" + label] ?? -1), Int32(numbers["I-" + label] ?? -1)))
+                    (range, Int32(numbers["B-" + label] ?? -1), Int32(numbers["I-" + label] ?? -1)))
             }
         }
         var encoding = tokenizer.encode(text)
@@ -224,14 +254,17 @@ struct ExampleReader {
             if !starts.isEmpty {
                 // The first token that begins at a word's start: byte-level ones may begin at the space before it.
                 for start in [offsets.lowerBound, offsets.lowerBound + 1] {
-                    guard start < max(offsets.upperBound, offsets.lowerBound + 1), let label = starts[start] else {
+                    guard start < max(offsets.upperBound, offsets.lowerBound + 1), let label = starts[start]
+                    else {
                         continue
                     }
                     return begun.insert(start).inserted ? label : -1
                 }
                 return -1
             }
-            guard let place = spans.firstIndex(where: { $0.range.overlaps(offsets) }) else { return other }
+            guard let place = spans.firstIndex(where: { $0.range.overlaps(offsets) }) else {
+                return other
+            }
             return begun.insert(place).inserted ? spans[place].first : spans[place].rest
         }
         return ExampleText(ids: encoding.ids, typeIds: nil, marks: marks)
@@ -319,50 +352,84 @@ enum LabelNames {
         case .multiLabel:
             for line in lines {
                 guard let labels = line.json["labels"]?.array else {
-                    throw FileError(.malformed, path: line.source, "has no list of labels in the field 'labels'")
+                    throw FileError(
+                        .malformed, path: line.source, "has no list of labels in the field 'labels'")
                 }
                 for label in labels { try add(label, line.source, "labels") }
             }
         case .entities:
             for line in lines {
-                if let tokens = line.json["tokens"]?.array {
-                    guard let labels = line.json["labels"]?.array, labels.count == tokens.count,
-                        tokens.allSatisfy({ $0.string != nil })
-                    else {
-                        throw FileError(
-                            .malformed, path: line.source, "needs a string in 'tokens' for every label in 'labels'")
-                    }
-                    for label in labels { try add(label, line.source, "labels") }
-                } else {
-                    guard line.json[textField]?.string != nil, let entities = line.json["entities"]?.array else {
-                        throw FileError(
-                            .malformed, path: line.source,
-                            "needs 'tokens' and 'labels', or '\(textField)' and 'entities' of start, end and label")
-                    }
-                    try add("O", line.source, "entities")
-                    for entity in entities {
-                        guard let label = entity["label"]?.string, let start = entity["start"]?.int,
-                            let end = entity["end"]?.int, 0 <= start, start < end
-                        else {
-                            throw FileError(
-                                .malformed, path: line.source, "has an entity without start, end and label")
-                        }
-                        try add(.string("B-" + label), line.source, "entities")
-                        try add(.string("I-" + label), line.source, "entities")
-                    }
+                for label in try entityLabels(of: line.json, textField, line.source) {
+                    try add(label, line.source, "labels")
                 }
             }
         }
         guard !names.isEmpty else {
             throw FileError(.malformed, path: lines.first?.source ?? "", "no example has a label")
         }
-        return areNumbers ? (0...largest).map { "LABEL_\($0)" } : names
+        if kind == .classify, names.count == 1, !areNumbers || largest == 0 {
+            throw FileError(
+                .malformed, path: lines.first?.source ?? "",
+                "all examples have the label '\(names[0])', and there is nothing to tell apart; a classifier needs two"
+            )
+        }
+        guard areNumbers else { return names }
+        guard largest < mostNumbers else {
+            throw FileError(
+                .malformed, path: lines.first?.source ?? "",
+                "labels are numbers up to \(largest), and a model would have as many; write names in quotation marks"
+            )
+        }
+        return (0...largest).map { "LABEL_\($0)" }
+    }
+
+    /// Labels that are whole numbers lie below.
+    private static let mostNumbers = 1 << 16
+
+    /// All labels that the tokens of a line may have.
+    /// - Throws: `FileError` where the line has neither words with their labels nor a text with its entities.
+    static func entityLabels(of line: JSON, _ textField: String, _ source: String) throws(FileError)
+        -> [JSON]
+    {
+        if let tokens = line["tokens"]?.array {
+            guard let labels = line["labels"]?.array, labels.count == tokens.count,
+                tokens.allSatisfy({ $0.string != nil })
+            else {
+                throw FileError(
+                    .malformed, path: source, "needs a string in 'tokens' for every label in 'labels'")
+            }
+            return labels
+        }
+        guard line[textField]?.string != nil, line["entities"]?.array != nil else {
+            throw FileError(
+                .malformed, path: source,
+                "needs 'tokens' and 'labels', or '\(textField)' and 'entities' of start, end and label")
+        }
+        return try ["O"]
+            + spans(of: line, source).flatMap { [.string("B-" + $0.label), .string("I-" + $0.label)] }
+    }
+
+    /// The entities of a text.
+    static func spans(of line: JSON, _ source: String) throws(FileError) -> [(
+        range: Range<Int>, label: String
+    )] {
+        var spans: [(range: Range<Int>, label: String)] = []
+        for entity in line["entities"]?.array ?? [] {
+            guard let label = entity["label"]?.string, let start = entity["start"]?.int,
+                let end = entity["end"]?.int, 0 <= start, start < end
+            else {
+                throw FileError(.malformed, path: source, "has an entity without start, end and label")
+            }
+            spans.append((start..<end, label))
+        }
+        return spans
     }
 
     /// What a line teaches.
     /// - Throws: `FileError` naming the line whose label is none of those that are known.
     static func target(
-        of line: JSON, _ kind: TrainingKind, _ numbers: [String: Int], source: String
+        of line: JSON, _ kind: TrainingKind, _ numbers: [String: Int], _ textField: String,
+        source: String
     ) throws(FileError) -> ExampleTarget {
         func number(_ value: JSON?) throws(FileError) -> Int {
             if case .integer(let index)? = value, numbers["LABEL_\(index)"] == index { return index }
@@ -375,12 +442,15 @@ enum LabelNames {
         switch kind {
         case .maskedLanguage: return .tokens
         case .entities:
-            for label in line["labels"]?.array ?? [] { _ = try number(label) }
+            for label in try entityLabels(of: line, textField, source) { _ = try number(label) }
             return .tokens
         case .classify: return .label(try number(line["label"]))
         case .multiLabel:
             var values = [Float](repeating: 0, count: numbers.count)
-            for label in line["labels"]?.array ?? [] { values[try number(label)] = 1 }
+            guard let labels = line["labels"]?.array else {
+                throw FileError(.malformed, path: source, "has no list of labels in the field 'labels'")
+            }
+            for label in labels { values[try number(label)] = 1 }
             return .values(values)
         case .regress:
             guard let value = (line["label"] ?? line["score"])?.double else {
@@ -390,7 +460,8 @@ enum LabelNames {
         case .similarity:
             guard let score = line["score"], !score.isNull else { return .pair(score: nil) }
             guard let value = score.double else {
-                throw FileError(.malformed, path: source, "has \(score.kindName) in 'score' where a number is needed")
+                throw FileError(
+                    .malformed, path: source, "has \(score.kindName) in 'score' where a number is needed")
             }
             return .pair(score: Float(value))
         }

@@ -12,6 +12,7 @@ extension ModelFamily {
             configuration.embeddingSize = try reader.width("embedding_size", default: 128)
             // The layer is there even where the widths are equal.
             configuration.alwaysProjectsEmbeddings = true
+            configuration.dropoutPlaces.feedForwardOutput = nil
             let groups = try reader.layers("num_hidden_groups", default: 1)
             let inner = try reader.layers("inner_group_num", default: 1)
             let rounds = configuration.layerCount

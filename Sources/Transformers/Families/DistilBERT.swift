@@ -16,6 +16,7 @@ extension ModelFamily {
             configuration.activation = try reader.activation("activation")
             // Sinusoidal positions are stored as a table too.
             configuration.positions = .fromZero
+            configuration.dropoutPlaces.attentionOutput = nil
             return configuration
         },
         names: { _ in

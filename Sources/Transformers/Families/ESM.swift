@@ -12,6 +12,7 @@ extension ModelFamily {
             configuration.activation = .gelu
             configuration.norms = .beforeSublayer
             configuration.hasFinalNorm = true
+            configuration.dropoutPlaces.embeddings = nil
             configuration.hasEmbeddingNorm = try reader.flag("emb_layer_norm_before", default: false)
             let padding = try reader.tokenId("pad_token_id") ?? 1
             switch try reader.text("position_embedding_type", default: "absolute") {

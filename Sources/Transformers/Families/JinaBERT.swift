@@ -32,6 +32,9 @@ extension ModelFamily {
             case let other:
                 throw reader.refuse("feed_forward_type '\(other)' is not supported; supported: original, geglu, reglu")
             }
+            if configuration.isGated {
+                configuration.dropoutPlaces = DropoutPlaces(feedForwardInner: .values, feedForwardOutput: nil)
+            }
             return configuration
         },
         names: { configuration in

@@ -21,6 +21,8 @@ extension ModelFamily {
             configuration.norms = .beforeSublayer
             configuration.skipsFirstNorm = true
             configuration.hasFinalNorm = true
+            configuration.dropoutPlaces = DropoutPlaces(
+                attentionOutput: .weights, feedForwardInner: .values, feedForwardOutput: nil)
             let attentionBias = try reader.flag("attention_bias", default: false)
             let denseBias = try reader.flag("mlp_bias", default: false)
             configuration.biases = Biases(

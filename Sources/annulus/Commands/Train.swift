@@ -123,12 +123,12 @@ struct Train: ParsableCommand {
 
     @Option(
         help: """
-            The probability with which values of embeddings and of each layer's two results are dropped, whatever the model's \
-            configuration says.
+            The probability with which values of hidden rows are dropped, in the places where transformers has the family drop \
+            them, whatever the model's configuration says.
             """)
     var dropout = 0.0
 
-    @Option(help: "That of attention weights, dropped behind the softmax.")
+    @Option(help: "That of attention weights, dropped behind the softmax; of ModernBERT also of what attention gives.")
     var attentionDropout = 0.0
 
     @Option(
@@ -224,9 +224,11 @@ struct Train: ParsableCommand {
         for (name, value) in [
             ("--adam-beta1", adamBeta1), ("--adam-beta2", adamBeta2), ("--dropout", dropout),
             ("--attention-dropout", attentionDropout), ("--classifier-dropout", classifierDropout ?? 0),
-            ("--mlm-probability", mlmProbability),
         ] {
             if !(0..<1).contains(value) { throw ValidationError("\(name) takes 0 up to below 1, not \(value)") }
+        }
+        if !(mlmProbability > 0 && mlmProbability < 1) {
+            throw ValidationError("--mlm-probability takes more than 0 and less than 1, not \(mlmProbability)")
         }
         if gradientAccumulationSteps > 1, task.contains(where: { $0.hasPrefix(TrainingKind.similarity.rawValue) }) {
             throw ValidationError(
