@@ -108,7 +108,7 @@ extension HeadRows {
 
 /// One thread's gradients.
 ///
-/// A unit goes over the key tile's panels of 64 keys. For each, scores and dO·Vᵀ become weights and dS where they are, two blocks
+/// A unit goes over the keys of the tile in groups of 64. For each, scores and dO·Vᵀ become weights and dS where they are, two blocks
 /// of (rows, 64) in the second-level cache; each of the five products takes all rows at once. The weights are not yet divided by
 /// ℓ: dO and D are, when rows are loaded.
 private final class DifferentiateWorker: TileWorker {
@@ -134,22 +134,22 @@ private final class DifferentiateWorker: TileWorker {
     /// What was dropped of their weights.
     private var dropout: TileDropout?
 
-    // Of the loaded columns: K and V widened, where they are not float32; for each panel of keys, V transposed and rows of K.
+    // Of the loaded columns: K and V widened, where they are not float32; for each group of keys, V transposed and rows of K.
     private let widened: AlignedBuffer
     private let valueColumns: AlignedBuffer
     private let keyRows: AlignedBuffer
 
-    // Of the rows and a panel of keys: scores, then weights; dO·Vᵀ, then dS; scores as a softcap leaves them.
+    // Of the rows and a group of keys: scores, then weights; dO·Vᵀ, then dS; scores as a softcap leaves them.
     private let weights = AlignedBuffer(count: TileGrid.tileSize * PackedTile.productColumns)
     private let gradients = AlignedBuffer(count: TileGrid.tileSize * PackedTile.productColumns)
     private let capped: AlignedBuffer?
-    /// What each row sees of a panel.
+    /// What each row sees of a group.
     private let words = UnsafeMutablePointer<UInt64>.allocate(capacity: TileGrid.tileSize)
-    /// What a query head adds to the gradients of a panel of keys, where others share them.
+    /// What a query head adds to the gradients of a group of keys, where others share them.
     private let share: AlignedBuffer
     private var runs: [RowRun] = []
 
-    /// Some rows that see something of a panel of keys.
+    /// Some rows that see something of a group of keys.
     private struct RowRun {
         var rows: Range<Int>
         /// Whether all of them see all of it.
@@ -258,7 +258,7 @@ private final class DifferentiateWorker: TileWorker {
         }
     }
 
-    /// Sorts rows by what they see of a panel of keys, into `runs`.
+    /// Sorts rows by what they see of a group of keys, into `runs`.
     /// - Returns: a word for each row where some do not see all.
     private func see(_ visible: TileMask?, rows: Int, key: Int, keys: Int) -> UnsafePointer<UInt64>? {
         runs.removeAll(keepingCapacity: true)
@@ -289,7 +289,7 @@ private final class DifferentiateWorker: TileWorker {
         return UnsafePointer(words)
     }
 
-    /// Makes weights and dS of some rows and a panel of keys, and adds the latter to the gradients of biases.
+    /// Makes weights and dS of some rows and a group of keys, and adds the latter to the gradients of biases.
     private func differentiate(
         _ run: RowRun, _ pair: TilePair, key: Int, keys: Int, bits: UnsafePointer<UInt64>?,
         biases: UnsafeMutablePointer<Float>
@@ -318,7 +318,7 @@ private final class DifferentiateWorker: TileWorker {
         }
     }
 
-    /// Sums rows, each times what a panel of keys has of it: dV of weights and dO, or dK of dS and Q.
+    /// Sums rows, each times what a group of keys has of it: dV of weights and dO, or dK of dS and Q.
     /// - Parameters:
     ///   - factors: weights or dS, (rows, 64).
     ///   - panels: what is summed, in panels of all rows.

@@ -36,7 +36,7 @@ public struct RelativePositions: Sendable, Hashable {
 /// on its query, its key and their distance alone.
 public struct PositionContents: Sendable {
     let count: Int
-    /// For each head, the keys in panels of 64 positions; nil where queries do not meet positions.
+    /// For each head, the keys in panels of positions; nil where queries do not meet positions.
     let keyPanels: WeightBlock?
     /// For each head, the queries as operands, scaled; nil where keys do not meet positions.
     let queryOperands: WeightBlock?

@@ -13,7 +13,8 @@ extension TrainedModel {
 
     /// Bytes that a rank takes for a training.
     ///
-    /// Of the program its own. Of weights: the masters, the tables, and every step the packed panels of dense layers and of their transposes. Of
+    /// Of the program its own. Of weights: the masters, the tables, and every step the packed panels of dense layers and of
+    /// their transposes. Of
     /// gradients: a sum for each of the rank's maximal subtrees, and what it owns of the sums of all ranks and of the
     /// optimizer's means. Of a token what `EncoderConfiguration.trainingFloatsPerRow` counts. Of a language model's head the
     /// logits of a pass, and the sums of passes that wait for each other on the tree.
