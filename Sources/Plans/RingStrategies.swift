@@ -43,14 +43,17 @@ extension Planner {
     }
 
     /// `all-gather`: a unit runs where its queries live, and each key tile goes from its owner straight to every rank
-    /// that needs it, all at once; the heads of the next round arrive while those of the last are attended.
+    /// that needs it, all at once; the heads of the next round arrive while those of the last are attended. There are
+    /// four rounds at least, so that over a slow link little is left to attend when the last has arrived.
     ///
     /// Bytes: those of `pass-kv`. Messages: one a round for each pair of ranks of which one needs what the other has,
     /// and one where column results return.
     public static func allGather(_ dependencies: TileDependencies) -> Planner {
         let problem = dependencies.problem
-        let shares = dependencies.headShares(ranks: 1, tokensArriving: problem.keys.numbering.lengths.reduce(0, +)).map
-        { $0[0] }
+        let shares = dependencies.headShares(
+            ranks: 1, tokensArriving: problem.keys.numbering.lengths.reduce(0, +),
+            rounds: problem.rankCount > 1 ? 4 : 1
+        ).map { $0[0] }
         let entering = problem.topology.entering(owned: dependencies.keys, needed: dependencies.needed)
         let returnsColumns = !problem.operation.columnResults.isEmpty
         let drain = returnsColumns ? 2 : 1

@@ -86,8 +86,11 @@ public struct TileDependencies: Sendable {
     /// A round has as many heads as fit while what is in flight stays below a tenth of a rank's own keys and values, or
     /// below 4 MiB, whichever is more. Rounds also bound what waits for its siblings; heads are independent, so rounds
     /// do not change a bit.
-    /// - Parameter tokens: the most tokens of a head that arrive at a rank at a time.
-    func headShares(ranks: Int, tokensArriving tokens: Int) -> [[Range<Int>]] {
+    /// - Parameters:
+    ///   - ranks: how many ranks share the heads.
+    ///   - tokens: the most tokens of a head that arrive at a rank at a time.
+    ///   - rounds: at least so many, where there are heads for them.
+    func headShares(ranks: Int, tokensArriving tokens: Int, rounds leastRounds: Int = 1) -> [[Range<Int>]] {
         let heads = problem.heads
         let (keyHeads, size) = (heads.keyValueHeads, heads.groupSize)
         let keepsGroups =
@@ -100,7 +103,7 @@ public struct TileDependencies: Sendable {
         }
         let most = shares.map { heads.keyValueHeads(of: $0).count }.max() ?? 1
         let atATime = headsAtATime(tokensArriving: tokens)
-        let rounds = (most + atATime - 1) / atATime
+        let rounds = max((most + atATime - 1) / atATime, min(leastRounds, most))
         return (0..<rounds).map { round in
             shares.map { share in
                 let all = heads.keyValueHeads(of: share)
