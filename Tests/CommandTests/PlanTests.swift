@@ -99,6 +99,52 @@ import Testing
         #expect(lines.count == 19 && lines[0].hasPrefix("plan,length,"))
     }
 
+    /// A row for each number of nodes, each the choice that the whole table of such a cluster has.
+    @Test func theChoiceOfEachNumberOfNodes() throws {
+        func cluster(nodes: Int) -> String {
+            """
+            {"kinds": [{"nodes": \(nodes), "ranks_per_node": 2, "gflops_per_rank": 100, "memory_gib": 1,
+              "inside": {"latency_us": 1, "gbit_per_s": 80}, "between": {"latency_us": 20, "gbit_per_s": 1}}]}
+            """
+        }
+        let run = try plan(cluster(nodes: 7), ["--length", "9000", "--nodes", "1,3,5"])
+        try #require(run.status == 0, "\(run.errors)")
+        let lines = String(decoding: run.output, as: UTF8.self).split(separator: "\n").dropFirst(2)
+            .map { $0.split(separator: " ").map(String.init) }
+        try #require(lines.count == 3)
+        var first: Double?
+        for (line, nodes) in zip(lines, [1, 3, 5]) {
+            let all = try rows(try plan(cluster(nodes: nodes), ["--length", "9000", "--format", "json"]))
+            let chosen = try #require(all.first { $0["chosen"] as? Bool == true })
+            let seconds = try #require(chosen["seconds"] as? Double)
+            #expect(line[0] == chosen["strategy"] as? String && line[1] == chosen["layout"] as? String)
+            #expect(line[2] == "\(nodes)" && line[3] == "\(2 * nodes)")
+            #expect(abs((Double(line[5]) ?? 0) - seconds) <= 1e-3 * seconds)
+            let speedUp = (first ?? seconds) / seconds
+            #expect(abs((Double(line[9]) ?? 0) - speedUp) <= 1e-3 * speedUp)
+            #expect(abs((Double(line[10].dropLast()) ?? 0) - 100 * speedUp / Double(nodes)) <= 0.06)
+            first = first ?? seconds
+        }
+        let json = try rows(
+            try plan(
+                cluster(nodes: 7), ["--length", "9000", "--nodes", "1,3", "--strategy", "tree", "--format", "json"]))
+        #expect(json.map { $0["nodes"] as? Int } == [1, 1, 1, 3, 3, 3])
+    }
+
+    /// Two kinds of nodes cannot be multiplied, and several nodes need a link.
+    @Test func numbersOfNodesThatMakeNoClusterAreRefused() throws {
+        let kinds = try plan(Self.good, ["--nodes", "2"])
+        #expect(
+            kinds.status == 65 && kinds.errors.contains("2 kinds of nodes, and --nodes is for one"), "\(kinds.errors)")
+        let alone = #"{"kinds": [{"nodes": 1, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 1}]}"#
+        let links = try plan(alone, ["--nodes", "1,2"])
+        #expect(links.status == 65 && links.errors.contains("'kinds[0].between'"), "\(links.errors)")
+        for number in ["1.5", "70000"] {
+            let run = try plan(alone, ["--nodes", number])
+            #expect(run.status == 64 && run.errors.contains("--nodes takes whole numbers"), "\(run.errors)")
+        }
+    }
+
     @Test func whatFitsNowhereIsSaid() throws {
         let cluster = #"{"kinds": [{"nodes": 1, "ranks_per_node": 1, "gflops_per_rank": 1, "memory_gib": 0.001}]}"#
         let run = try plan(cluster, ["--length", "100000"])

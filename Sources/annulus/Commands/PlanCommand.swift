@@ -42,6 +42,14 @@ struct PlanCommand: ParsableCommand {
             valueName: "gbit,…"))
     var gbitPerS: NumberList?
 
+    @Option(
+        help: ArgumentHelp(
+            """
+            Price so many nodes of the one kind that the cluster has instead, one number after another, and print the choice of each, with \
+            its speed-up over the first: 1,8,64.
+            """, valueName: "count,…"))
+    var nodes: NumberList?
+
     @OptionGroup var attention: AttentionOptions
 
     @Option(
@@ -75,6 +83,12 @@ struct PlanCommand: ParsableCommand {
         if trace != nil, let gbitPerS, gbitPerS.values.count > 1 {
             throw ValidationError(
                 "--trace is of one cluster: give --gbit-per-s one number, not \(gbitPerS.values.count)")
+        }
+        if trace != nil, let nodes, nodes.values.count > 1 {
+            throw ValidationError("--trace is of one cluster: give --nodes one number, not \(nodes.values.count)")
+        }
+        if let other = nodes?.values.first(where: { $0.rounded() != $0 || Int($0) > ClusterFile.mostRanks }) {
+            throw ValidationError("--nodes takes whole numbers up to \(ClusterFile.mostRanks), not \(other)")
         }
         if trace == "" { throw ValidationError("--trace takes a file, and its name is empty") }
         let isEncoder = model != nil || shape != nil
@@ -110,39 +124,45 @@ struct PlanCommand: ParsableCommand {
     }
 
     private func priced(_ threads: ThreadPool, _ transport: any Transport) throws -> String {
-        let described = try ClusterFile.read(path: cluster)
         let problem = try plannedJob()
         var footprint = problem.footprint
         footprint.bytesPerRank += Self.processBytes
         var rows: [BenchRow] = []
-        var text = ""
-        for bandwidth in gbitPerS?.values.map(Optional.some) ?? [nil] {
-            let cluster = bandwidth.map { described.with(bandwidthBetweenNodes: $0 * 1e9 / 8) } ?? described
-            let speeds = cluster.speeds
-            let topology = cluster.topology
-            let pricing = Pricing(on: cluster, footprint: footprint) { layout in
-                var planned = problem.make(layout, cluster.rankCount, speeds)
-                planned.topology = topology
-                return planned
-            }
-            let prices = pricing.prices(
-                strategy.map { [$0] } ?? Strategy.allCases, layout.map { [$0] } ?? Layout.allCases, threads: threads)
-            let choice = Choice(of: prices)
-            if let trace {
-                guard let price = choice?.price ?? (prices.count == 1 ? prices[0] : nil) else {
-                    throw JobError(
-                        .memory, "--trace: none fits into the nodes' memory; name one by --strategy and --layout")
+        var tables: [String] = []
+        var choices: [(cluster: Cluster, bandwidth: Double?, price: Price?)] = []
+        for nodeCount in nodes?.values.map({ Optional(Int($0)) }) ?? [nil] {
+            let described = try ClusterFile.read(path: cluster, nodeCount: nodeCount)
+            for bandwidth in gbitPerS?.values.map(Optional.some) ?? [nil] {
+                let cluster = bandwidth.map { described.with(bandwidthBetweenNodes: $0 * 1e9 / 8) } ?? described
+                let speeds = cluster.speeds
+                let topology = cluster.topology
+                let pricing = Pricing(on: cluster, footprint: footprint) { layout in
+                    var planned = problem.make(layout, cluster.rankCount, speeds)
+                    planned.topology = topology
+                    return planned
                 }
-                let planned = problem.make(price.layout, cluster.rankCount, speeds)
-                try write(trace, planned, topology, footprint, price.strategy, cluster, threads, transport)
-            }
-            if format == .table {
-                text += (text.isEmpty ? "" : "\n") + table(prices, choice, cluster, problem, bandwidth)
-            } else {
-                rows += prices.map { row($0, choice, cluster, problem, bandwidth) }
+                let prices = pricing.prices(
+                    strategy.map { [$0] } ?? Strategy.allCases, layout.map { [$0] } ?? Layout.allCases, threads: threads
+                )
+                let choice = Choice(of: prices)
+                if let trace {
+                    guard let price = choice?.price ?? (prices.count == 1 ? prices[0] : nil) else {
+                        throw JobError(
+                            .memory, "--trace: none fits into the nodes' memory; name one by --strategy and --layout")
+                    }
+                    let planned = problem.make(price.layout, cluster.rankCount, speeds)
+                    try write(trace, planned, topology, footprint, price.strategy, cluster, threads, transport)
+                }
+                choices.append((cluster, bandwidth, choice?.price))
+                if format != .table {
+                    rows += prices.map { row($0, choice, cluster, problem, bandwidth) }
+                } else if nodes == nil {
+                    tables.append(table(prices, choice, cluster, problem, bandwidth))
+                }
             }
         }
-        return format == .table ? text : BenchRow.text(rows, format)
+        if format != .table { return BenchRow.text(rows, format) }
+        return nodes == nil ? tables.joined(separator: "\n") : table(choices, problem)
     }
 
     /// Writes what each rank would do when.
@@ -256,33 +276,65 @@ struct PlanCommand: ParsableCommand {
             ])
     }
 
+    private static func left(_ text: String, _ width: Int) -> String {
+        text.padding(toLength: max(width, text.count), withPad: " ", startingAt: 0)
+    }
+    private static func right(_ cells: [String]) -> String {
+        cells.map { String(repeating: " ", count: max(0, 11 - $0.count)) + $0 }.joined()
+    }
+    private static func number(_ value: Double) -> String {
+        String(format: value >= 1e6 ? "%.3e" : value >= 100 ? "%.1f" : "%.4g", value)
+    }
+
+    /// The choice of each cluster, beside the first that has one.
+    private func table(
+        _ choices: [(cluster: Cluster, bandwidth: Double?, price: Price?)], _ problem: PlannedJob
+    ) -> String {
+        var text = "# \(problem.description), \(dtype.rawValue)\n" + Self.left("strategy", 15) + Self.left("layout", 12)
+        text += Self.right([
+            "nodes", "ranks", "Gbit/s", "seconds", "exposed s", "GB sent", "GiB/node", "speed-up", "efficiency",
+        ])
+        text += "\n"
+        let first = choices.lazy.compactMap { choice in choice.price.map { ($0.seconds, choice.cluster.rankCount) } }
+            .first
+        for (cluster, bandwidth, price) in choices {
+            let links = (bandwidth ?? (cluster.nodes.map(\.between.bandwidth).min() ?? 0) * 8e-9)
+            let place = ["\(cluster.nodes.count)", "\(cluster.rankCount)", Self.number(links)]
+            guard let price, let first else {
+                text += Self.left("none fits", 27) + Self.right(place) + "\n"
+                continue
+            }
+            let speedUp = first.0 / price.seconds
+            text += Self.left(price.strategy.rawValue, 15) + Self.left(price.layout.rawValue, 12)
+            text += Self.right(
+                place
+                    + [
+                        price.seconds, price.exposedSeconds, price.bytes * 1e-9, price.nodeMemory / 0x1p30, speedUp,
+                    ].map { Self.number($0) }
+                    + [String(format: "%.1f%%", 100 * speedUp * Double(first.1) / Double(cluster.rankCount))])
+            text += "\n"
+        }
+        return text
+    }
+
     private func table(
         _ prices: [Price], _ choice: Choice?, _ cluster: Cluster, _ problem: PlannedJob, _ bandwidth: Double?
     ) -> String {
-        func left(_ text: String, _ width: Int) -> String {
-            text.padding(toLength: max(width, text.count), withPad: " ", startingAt: 0)
-        }
-        func right(_ text: String, _ width: Int) -> String {
-            String(repeating: " ", count: max(0, width - text.count)) + text
-        }
-        func number(_ value: Double) -> String {
-            String(format: value >= 1e6 ? "%.3e" : value >= 100 ? "%.1f" : "%.4g", value)
-        }
         var text =
             "# \(problem.description), \(dtype.rawValue); \(cluster.rankCount) ranks on \(cluster.nodes.count) nodes"
-        text += bandwidth.map { ", \(number($0)) Gbit/s between nodes" } ?? ""
-        text += "\n" + left("strategy", 15) + left("layout", 12)
+        text += bandwidth.map { ", \(Self.number($0)) Gbit/s between nodes" } ?? ""
+        text += "\n" + Self.left("strategy", 15) + Self.left("layout", 12)
         text +=
-            ["seconds", "exposed s", "GB sent", "messages", "GiB/rank", "GiB/node", "of", "balance"].map {
-                right($0, 11)
-            }.joined() + "\n"
+            Self.right(["seconds", "exposed s", "GB sent", "messages", "GiB/rank", "GiB/node", "of", "balance"]) + "\n"
         for price in prices {
-            text += left(price.strategy.rawValue, 15) + left(price.layout.rawValue, 12)
-            text += [
-                number(price.seconds), number(price.exposedSeconds), number(price.bytes * 1e-9), number(price.messages),
-                number(price.memory / 0x1p30), number(price.nodeMemory / 0x1p30), number(price.nodeLimit / 0x1p30),
-                number(price.balance),
-            ].map { right($0, 11) }.joined()
+            text += Self.left(price.strategy.rawValue, 15) + Self.left(price.layout.rawValue, 12)
+            text += Self.right([
+                Self.number(price.seconds), Self.number(price.exposedSeconds), Self.number(price.bytes * 1e-9),
+                Self.number(price.messages),
+                Self.number(price.memory / 0x1p30), Self.number(price.nodeMemory / 0x1p30),
+                Self.number(price.nodeLimit / 0x1p30),
+                Self.number(price.balance),
+            ])
             text += price.fits ? "" : "  does not fit"
             if let choice, choice.price.strategy == price.strategy, choice.price.layout == price.layout {
                 text += "  <- chosen"
@@ -294,7 +346,8 @@ struct PlanCommand: ParsableCommand {
                 "From the plans of \(looked) ranks or more: bytes, messages and balance of all ranks are estimates.\n"
         }
         if let bytes = problem.stateBytes {
-            text += "With --resume, \(number(Double(bytes) / 0x1p30)) GiB of disk are kept free for saved layers.\n"
+            text +=
+                "With --resume, \(Self.number(Double(bytes) / 0x1p30)) GiB of disk are kept free for saved layers.\n"
         }
         guard let choice else { return text + "None fits into the nodes' memory.\n" }
         return text

@@ -23,8 +23,11 @@ enum ClusterFile {
     static let mostRanks = 65_536
 
     /// Reads and checks a file.
+    /// - Parameters:
+    ///   - path: the file.
+    ///   - nodeCount: how many nodes there are instead of those that the file says, which has one kind then.
     /// - Throws: `FileError` naming the file and the key.
-    static func read(path: String) throws(FileError) -> Cluster {
+    static func read(path: String, nodeCount: Int? = nil) throws(FileError) -> Cluster {
         let file = try JSON.load(path: path)
         func refuse(_ message: String) -> FileError { FileError(.malformed, path: path, message) }
         guard case .object(let root) = file else {
@@ -36,6 +39,9 @@ enum ClusterFile {
         guard let kinds = root["kinds"]?.array, !kinds.isEmpty else {
             throw refuse("'kinds' must be a list of kinds of nodes, at least one; see annulus plan --help")
         }
+        guard nodeCount == nil || kinds.count == 1 else {
+            throw refuse("has \(kinds.count) kinds of nodes, and --nodes is for one")
+        }
         var result: [(node: Cluster.Node, count: Int, ranksPerNode: Int, flops: Double)] = []
         var ranks = 0
         for (number, kind) in kinds.enumerated() {
@@ -43,7 +49,8 @@ enum ClusterFile {
             try reader.check(known: [
                 "name", "nodes", "ranks_per_node", "gflops_per_rank", "memory_gib", "inside", "between",
             ])
-            let nodes = try reader.count("nodes")
+            let described = try reader.count("nodes")
+            let nodes = nodeCount ?? described
             let ranksPerNode = try reader.count("ranks_per_node")
             // Both are at most `mostRanks`, so the product is no overflow.
             ranks += nodes * ranksPerNode
