@@ -28,15 +28,30 @@ import Testing
                 try JSONSerialization.jsonObject(with: Data(contentsOf: URL(fileURLWithPath: path))) as? [String: Any])
             facts = try #require(whole["otherData"] as? [String: Any])
             let all = try #require(whole["traceEvents"] as? [[String: Any]])
+            // A process is a rank by its name alone.
+            let names = all.filter { $0["name"] as? String == "process_name" }
+            let numbers = try names.reduce(into: [Int: Int]()) { numbers, event in
+                let name = try #require((event["args"] as? [String: Any])?["name"] as? String)
+                let rank = try #require(Int(name.split(separator: " ")[1]), "\(name)")
+                numbers[try #require(event["pid"] as? Int)] = rank
+            }
+            ranks = Set(numbers.values)
+            #expect(ranks.count == names.count)
+            var lanes: [Int: String] = [:]
             events = try all.filter { $0["ph"] as? String == "X" }.map { event in
+                let (thread, process) = (try #require(event["tid"] as? Int), try #require(event["pid"] as? Int))
+                let lane = try #require(event["cat"] as? String)
+                // A viewer shows a row for each number: 0 is no thread's, and two lanes never share one.
+                #expect(thread > 0 && lanes[thread, default: "\(process) \(lane)"] == "\(process) \(lane)")
+                #expect(thread != process || lane == "phase")
+                lanes[thread] = "\(process) \(lane)"
                 let start = try #require(event["ts"] as? Double)
                 return Event(
-                    rank: try #require(event["pid"] as? Int), lane: try #require(event["cat"] as? String),
+                    rank: try #require(numbers[process]), lane: lane,
                     name: try #require(event["name"] as? String), start: start,
                     end: start + (try #require(event["dur"] as? Double)),
                     bytes: (event["args"] as? [String: Any])?["bytes"] as? Int ?? 0)
             }
-            ranks = Set(all.filter { $0["name"] as? String == "process_name" }.compactMap { $0["pid"] as? Int })
         }
 
         func lane(_ lane: String, of rank: Int) -> [Event] { events.filter { $0.lane == lane && $0.rank == rank } }

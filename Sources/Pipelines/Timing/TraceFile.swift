@@ -13,6 +13,11 @@ package enum TraceFile {
     /// The most events of all ranks together; see ``capacity(ranks:)``.
     private static let mostEvents = 1 << 20
 
+    /// The numbers of a rank's process and of its threads: none is zero or another rank's, since viewers take a thread 0 for an idle
+    /// processor's, and its events for those of the thread that has the process's number.
+    private static func process(_ rank: Int) -> Int { 10 * (rank + 1) }
+    private static func thread(_ lane: Timeline.Lane, _ rank: Int) -> Int { process(rank) + lane.rawValue }
+
     /// How many events each lane of a rank may have, so that a trace of any job stays below some 150 MB.
     package static func capacity(ranks: Int) -> Int {
         min(1 << 14, max(64, mostEvents / max(1, ranks * Timeline.Lane.allCases.count))) & ~1
@@ -24,7 +29,7 @@ package enum TraceFile {
     ///   - time: nanoseconds since the start of the trace, given those of the timeline.
     package static func lines(_ timeline: Timeline, rank: Int, place: String, time: (Int) -> Int = { $0 }) -> String {
         func name(_ kind: String, thread: Int?, _ argument: String) -> String {
-            #"{"ph": "M", "name": "\#(kind)", "pid": \#(rank)\#(thread.map { ", \"tid\": \($0)" } ?? ""), "args": {\#(argument)}},"#
+            #"{"ph": "M", "name": "\#(kind)", "pid": \#(process(rank))\#(thread.map { ", \"tid\": \($0)" } ?? ""), "args": {\#(argument)}},"#
                 + "\n"
         }
         var text = name("process_name", thread: nil, "\"name\": \(JSONText.string("rank \(rank) on \(place)"))")
@@ -33,8 +38,8 @@ package enum TraceFile {
             let (events, fold) = timeline.events(lane)
             if events.isEmpty { continue }
             let title = fold == 1 ? lane.name : "\(lane.name), \(fold) spans an event"
-            text += name("thread_name", thread: lane.rawValue, "\"name\": \(JSONText.string(title))")
-            text += name("thread_sort_index", thread: lane.rawValue, "\"sort_index\": \(lane.rawValue)")
+            text += name("thread_name", thread: thread(lane, rank), "\"name\": \(JSONText.string(title))")
+            text += name("thread_sort_index", thread: thread(lane, rank), "\"sort_index\": \(lane.rawValue)")
             for event in events {
                 var arguments: [String] = []
                 if event.number >= 0 { arguments.append("\"\(lane.numbered)\": \(event.number)") }
@@ -44,7 +49,7 @@ package enum TraceFile {
                 }
                 let start = time(event.start)
                 text +=
-                    #"{"ph": "X", "name": \#(JSONText.string(event.name)), "cat": "\#(lane.name)", "pid": \#(rank), "tid": \#(lane.rawValue), "#
+                    #"{"ph": "X", "name": \#(JSONText.string(event.name)), "cat": "\#(lane.name)", "pid": \#(process(rank)), "tid": \#(thread(lane, rank)), "#
                     + #""ts": \#(microseconds(start)), "dur": \#(microseconds(max(0, time(event.end) - start)))"#
                     + (arguments.isEmpty ? "" : ", \"args\": {\(arguments.joined(separator: ", "))}") + "},\n"
             }
@@ -78,7 +83,7 @@ package enum TraceFile {
         if transport.rank.index == transport.size - 1 {
             // What closes the list is an event too, since the one before it has a comma.
             mine +=
-                "{\"ph\": \"M\", \"name\": \"process_labels\", \"pid\": 0, \"args\": {\"labels\": \"annulus \(Release.version)\"}}\n]}\n"
+                "{\"ph\": \"M\", \"name\": \"process_labels\", \"pid\": \(process(0)), \"args\": {\"labels\": \"annulus \(Release.version)\"}}\n]}\n"
         }
         let sizes = try transport.allGather(withUnsafeBytes(of: mine.utf8.count) { Array($0) }).map { bytes in
             bytes.withUnsafeBytes { $0.loadUnaligned(as: Int.self) }
