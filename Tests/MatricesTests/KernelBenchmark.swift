@@ -71,6 +71,25 @@ struct KernelBenchmark {
         }
     }
 
+    /// A panel's product with rows that are in the first-level cache, as it is: what beginning and ending a register block costs.
+    @Test(arguments: kernelSets.dropFirst().map(\.name))
+    func products(name: String) throws {
+        let set = try #require(KernelSet.named(name))
+        let (rows, columns) = (24, Int(ANNULUS_PANEL_WIDTH))
+        for depth in [32, 64, 128] {
+            var random = RandomNumbers(seed: 1)
+            let x = random.floats(rows * depth), panel = random.floats(depth * columns)
+            let y = AlignedBuffer(count: rows * columns)
+            let ratio = Self.ratio(set, .float32, operations: 2 * Double(100 * rows * depth) * Double(columns)) {
+                for _ in 0..<100 {
+                    set.functions.panel_product(
+                        x, depth, rows, panel, depth, 16 * depth, columns, y.pointer, columns, 0)
+                }
+            }
+            print("\(name) product of \(depth) terms: \(ratio) of peak (median, 90th percentile)")
+        }
+    }
+
     @Test(arguments: kinds)
     func attention(name: String, element: ElementKind) throws {
         let set = try #require(KernelSet.named(name)), functions = set.functions, bfloat16 = set.bfloat16Functions
