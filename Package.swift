@@ -3,6 +3,9 @@
 
 import PackageDescription
 
+// The MPI to build with, as pkg-config names it: ANNULUS_MPI=mpich for MPICH; without it, Open MPI.
+let mpi = Context.environment["ANNULUS_MPI"] ?? "ompi-c"
+
 let package = Package(
     name: "annulus",
     platforms: [.macOS(.v15)],
@@ -19,7 +22,7 @@ let package = Package(
         .package(url: "https://github.com/apple/swift-protobuf", from: "1.36.0"),
     ],
     targets: [
-        .systemLibrary(name: "CMPI", pkgConfig: "ompi-c", providers: [.apt(["libopenmpi-dev"]), .brew(["open-mpi"])]),
+        .systemLibrary(name: "CMPI", pkgConfig: mpi, providers: [.apt(["libopenmpi-dev"]), .brew(["open-mpi"])]),
         .target(name: "CLibrary"),
         .target(name: "CKernels"),
         .target(name: "CFiles"),

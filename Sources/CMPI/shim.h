@@ -4,6 +4,7 @@
 // communicates makes exactly one call of the same name.
 #pragma once
 #include <mpi.h>
+#include <stddef.h>
 #include <stdint.h>
 
 // A communicator's handle: a pointer or an int, either fits. It is a value, free to cross threads.

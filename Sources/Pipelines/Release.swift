@@ -15,7 +15,7 @@ public enum Release {
         annulus \(version)
         commit       \(commit ?? "unknown (ANNULUS_COMMIT was not set when it was built)")
         compiler     \(swift), \(String(cString: annulus_build_compiler()))
-        MPI          \(library) (MPI \(MPIEnvironment.standardVersion.major).\(MPIEnvironment.standardVersion.minor))
+        MPI          \(library()) (MPI \(MPIEnvironment.standardVersion.major).\(MPIEnvironment.standardVersion.minor))
         kernel sets  \(KernelSet.available.map(\.name).joined(separator: ", ")) on this processor
         """
     }
@@ -26,9 +26,10 @@ public enum Release {
         return commit.isEmpty ? nil : commit
     }
 
-    /// The MPI library, without what follows its version.
-    package static var library: String {
-        MPIEnvironment.libraryVersion.split { ",\n".contains($0) }.first.map(String.init) ?? "unknown"
+    /// The MPI library, without what follows its version: `Open MPI v4.1.4`, `MPICH 4.0.2`.
+    package static func library(_ text: String = MPIEnvironment.libraryVersion) -> String {
+        let name = text.split { ",\n".contains($0) }.first ?? "unknown"
+        return name.split(whereSeparator: \.isWhitespace).filter { $0 != "Version:" }.joined(separator: " ")
     }
 
     private static var swift: String {

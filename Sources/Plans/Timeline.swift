@@ -19,6 +19,8 @@ public final class Timeline: Sendable {
         case merge
         /// Nothing is left to compute, and messages or neighbours are waited for.
         case wait
+        /// All ranks meet: agreements, gathers of numbers, barriers. Whoever is early waits here for the others.
+        case meeting
         /// Messages under way, from where they are put together to where the last has arrived.
         case exchange
 
@@ -30,6 +32,7 @@ public final class Timeline: Sendable {
             case .compute: "compute"
             case .merge: "merge"
             case .wait: "wait"
+            case .meeting: "meeting"
             case .exchange: "exchange"
             }
         }

@@ -83,6 +83,8 @@ public final class MPITransport: Transport {
     /// The corresponding C functions are `MPI_Allgather`, of the lengths, and `MPI_Allgatherv` (MPI 3.1 §5.7).
     /// - Throws: `MPIError`.
     public func allGather(_ bytes: [UInt8]) throws -> [[UInt8]] {
+        let start = ContinuousClock.now
+        defer { timeline?.add(.meeting, "all ranks", from: start, to: .now) }
         let count = withUnsafeBytes(of: Int64(bytes.count)) { Array($0) }
         let counts = try communicator.allGather(count).withUnsafeBytes { all in
             (0..<size).map { Int(all.loadUnaligned(fromByteOffset: 8 * $0, as: Int64.self)) }

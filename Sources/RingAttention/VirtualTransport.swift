@@ -80,6 +80,8 @@ public final class VirtualTransport: Transport {
     /// Every rank's bytes in rank order, of any lengths. Collective.
     /// - Throws: ``TransportError`` where a rank has failed or ended, or where all wait for each other.
     public func allGather(_ bytes: [UInt8]) throws -> [[UInt8]] {
+        let start = ContinuousClock.now
+        defer { timeline?.add(.meeting, "all ranks", from: start, to: .now) }
         traffic.controlBytes += bytes.count
         traffic.controlMessages += 1
         gathers += 1

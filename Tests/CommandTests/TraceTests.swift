@@ -88,7 +88,10 @@ import Testing
         let bytes = trace.events.filter { $0.lane == "exchange" }.reduce(0) { $0 + $1.bytes }
         #expect(bytes == 3 * (row["bytes_sent"] as? Int ?? -1))
         for rank in 0..<count {
-            for lane in ["phase", "compute", "merge", "wait", "exchange"] {
+            // Ranks meet as often as each other.
+            #expect(!trace.lane("meeting", of: rank).isEmpty)
+            #expect(trace.lane("meeting", of: rank).count == trace.lane("meeting", of: 0).count)
+            for lane in ["phase", "compute", "merge", "wait", "meeting", "exchange"] {
                 let events = trace.lane(lane, of: rank)
                 #expect(events.allSatisfy { $0.start >= 0 && $0.end >= $0.start })
                 // A nanosecond for what is rounded.

@@ -248,14 +248,29 @@ func registerJobChecks(_ checks: inout Checks) {
     }
 
     checks.register("launchers are told apart by what they leave in the environment") { _ in
-        func kind(_ environment: [String: String], _ virtual: Int? = nil) throws -> Launch.Kind {
-            try Launch.detect(environment: environment, virtualRanks: virtual).kind
+        let openMPI = "Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4"
+        let mpich = "MPICH Version:\t4.0.2\nMPICH Release date:\tThu Apr  7 12:34:45 CDT 2022\n"
+        func kind(_ environment: [String: String], _ virtual: Int? = nil, _ library: String = "") throws -> Launch.Kind
+        {
+            try Launch.detect(
+                environment: environment, virtualRanks: virtual, library: library.isEmpty ? openMPI : library
+            )
+            .kind
+        }
+        func expectRefusal(_ words: [String], of status: ExitStatus = .environment, _ work: () throws -> Void) throws {
+            do {
+                try work()
+            } catch let error as JobError {
+                try expectEqual(error.status, status)
+                for word in words { try expect(error.message.contains(word), error.message) }
+                return
+            }
+            throw CheckFailure("accepted, and \(words) expected")
         }
         try expectEqual(try kind([:]), .single)
         try expectEqual(try kind([:], 4), .virtual(4))
         try expectEqual(try kind(["OMPI_COMM_WORLD_SIZE": "1", "PMIX_RANK": "0"]), .single)
         try expectEqual(try kind(["OMPI_COMM_WORLD_SIZE": "3", "PMIX_RANK": "0"]), .mpi)
-        try expectEqual(try kind(["PMI_SIZE": "2", "PMI_RANK": "1"]), .mpi)
         try expectEqual(try kind(["PMIX_RANK": "1"]), .mpi)
         let step = ["SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "1"]
         try expectEqual(try kind(step.merging(["PMIX_RANK": "1"]) { $1 }), .mpi)
@@ -263,46 +278,32 @@ func registerJobChecks(_ checks: inout Checks) {
         try expectEqual(try kind(["SLURM_NTASKS": "4", "SLURM_PROCID": "0"]), .single)
         // mpirun inside an allocation.
         try expectEqual(try kind(step.merging(["OMPI_COMM_WORLD_SIZE": "2"]) { $1 }), .mpi)
-        do {
-            _ = try kind(step)
-            throw CheckFailure("tasks that cannot meet were accepted")
-        } catch let error as JobError {
-            try expectEqual(error.status, .environment)
-            try expect(error.message.contains("--mpi=pmix"), error.message)
-        }
-        do {
-            _ = try kind(["OMPI_COMM_WORLD_SIZE": "3"], 2)
-            throw CheckFailure("virtual ranks in a job of several processes were accepted")
-        } catch let error as JobError {
-            try expectEqual(error.status, .usage)
-        }
-        // Slurm's PMI is enough for MPICH; Open MPI is told to use PMIx before it starts.
-        let openMPI = "Open MPI v4.1.4, package: Debian OpenMPI, ident: 4.1.4"
+        try expectRefusal(["started 4 tasks", "--mpi=pmix"]) { _ = try kind(step) }
+        try expectRefusal(["started 4 tasks", "--mpi=pmi2"]) { _ = try kind(step, nil, mpich) }
+        try expectRefusal(["--virtual-ranks"], of: .usage) { _ = try kind(["OMPI_COMM_WORLD_SIZE": "3"], 2) }
+        // PMI, of MPICH's launcher and of Slurm, is enough for MPICH; Open MPI is stopped before it starts.
         for meeting in [["PMI_RANK": "1", "PMI_SIZE": "4"], ["PMI_FD": "9", "PMI_JOBID": "7.0"], ["PMI2_FD": "9"]] {
             let tasks = step.merging(meeting) { $1 }
-            try expectEqual(try Launch.detect(environment: tasks, library: "MPICH Version: 4.0.2").kind, .mpi)
-            do {
-                _ = try Launch.detect(environment: tasks, library: openMPI)
-                throw CheckFailure("Open MPI was started without PMIx by \(meeting)")
-            } catch let error as JobError {
-                try expectEqual(error.status, .environment)
-                try expect(error.message.contains("--mpi=pmix") && error.message.contains("PMI,"), error.message)
-            }
-            let both = tasks.merging(["PMIX_RANK": "1"]) { $1 }
-            try expectEqual(try Launch.detect(environment: both, library: openMPI).kind, .mpi)
+            try expectEqual(try kind(tasks, nil, mpich), .mpi)
+            try expectRefusal(["--mpi=pmix", "PMI,"]) { _ = try kind(tasks) }
+            try expectEqual(try kind(tasks.merging(["PMIX_RANK": "1"]) { $1 }), .mpi)
+            try expectEqual(try kind(meeting, nil, mpich), .mpi)
+            try expectRefusal(["MPICH's kind", "runs with Open MPI v4.1.4;"]) { _ = try kind(meeting) }
         }
+        let intel = ["PMI_RANK": "0", "PMI_SIZE": "2", "PMI_FD": "9", "I_MPI_HYDRA_UUID": "d61c"]
+        try expectRefusal(["Intel MPI's launcher started 2 processes"]) { _ = try kind(intel) }
         // One task is no job that has to meet.
-        let one = ["SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "PMI_RANK": "0", "PMI_SIZE": "1", "PMI_FD": "9"]
-        try expectEqual(try Launch.detect(environment: one, library: openMPI).kind, .single)
-        let met = try Launch.detect(
-            environment: step.merging(["PMI_RANK": "1"]) { $1 }, library: "MPICH Version: 4.0.2")
-        do {
-            try met.check(worldSize: 1)
-            throw CheckFailure("a world of one was accepted")
-        } catch let error as JobError {
-            try expect(error.status == .environment && error.message.contains("--mpi=pmix"), error.message)
+        let one = ["PMI_RANK": "0", "PMI_SIZE": "1", "PMI_FD": "9"]
+        try expectEqual(try kind(one), .single)
+        try expectEqual(try kind(one.merging(["SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"]) { $1 }), .single)
+        // What only the size of the world tells.
+        let met = try Launch.detect(environment: step.merging(["PMI_RANK": "1"]) { $1 }, library: mpich)
+        try expectRefusal(["--mpi=pmi2"]) { try met.check(worldSize: 1, library: mpich) }
+        try met.check(worldSize: 4, library: mpich)
+        let other = try Launch.detect(environment: ["OMPI_COMM_WORLD_SIZE": "3", "PMIX_RANK": "0"], library: mpich)
+        try expectRefusal(["Open MPI's launcher started 3 processes", "runs with MPICH 4.0.2;"]) {
+            try other.check(worldSize: 1, library: mpich)
         }
-        try met.check(worldSize: 4)
     }
 
     checks.register("a progress line tells what is done, how fast, and what is left") { _ in

@@ -48,7 +48,8 @@ private struct Compiler {
         var arguments = ["-swift-version", "6", "-I", modules.path]
         arguments += ["-Xcc", "-fmodule-map-file=\(root.path)/Sources/CMPI/module.modulemap"]
         if let pkgConfig = Self.find("pkg-config") {
-            let flags = try Self.run(pkgConfig, ["--cflags", "ompi-c"]).output
+            let mpi = ProcessInfo.processInfo.environment["ANNULUS_MPI"] ?? "ompi-c"
+            let flags = try Self.run(pkgConfig, ["--cflags", mpi]).output
             for flag in flags.split(whereSeparator: \.isWhitespace) where flag.hasPrefix("-I") {
                 arguments += ["-Xcc", String(flag)]
             }

@@ -1,6 +1,8 @@
 // Theorems about the transport over MPI.
 
+import Foundation
 import MPI
+import Plans
 import RingAttention
 import Tiles
 
@@ -136,6 +138,26 @@ func registerTransportChecks(_ checks: inout Checks) {
             throw CheckFailure("a rank outside the job was accepted")
         } catch let error as TransportError {
             try expectEqual(error, .noSuchRank(beyond, size: transport.size))
+        }
+    }
+
+    checks.register("a timeline has every meeting, with the time in it that a late rank costs the others") {
+        transport in
+        let timeline = Timeline(capacity: 4)
+        let before = transport.timeline
+        transport.timeline = timeline
+        defer { transport.timeline = before }
+        try transport.barrier()
+        if transport.rank.index == transport.size - 1 { usleep(300_000) }
+        let start = timeline.time(.now)
+        _ = try transport.allGather([1])
+        let end = timeline.time(.now)
+        let (events, fold) = timeline.events(.meeting)
+        try expect(fold == 1 && events.count == 2, "\(events)")
+        try expect(events[1].start >= start && events[1].end <= end, "\(events[1]) in \(start)..<\(end)")
+        // A rank that has waited at all: the span is the wait, but for what lies between four readings of a clock.
+        if end - start > 100_000_000 {
+            try expect(2 * events[1].busy >= end - start, "\(events[1]) in \(start)..<\(end)")
         }
     }
 

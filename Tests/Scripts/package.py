@@ -1,10 +1,15 @@
 #!/usr/bin/env python3
 """A package as who installs it meets it: unpacked on a system that has no Swift.
 
-  Tests/Scripts/package.py TARBALL [--binary FILE]      a package of scripts/package, and the build that its output is held against
-                                                        (.build/release/annulus)
+  Tests/Scripts/package.py TARBALL [--binary FILE] [--root DIR]
 
-Swift's folder is hidden, which takes root; without it the check is left out, and said so. The last line is: N passed, N failed.
+  TARBALL          a package of scripts/package
+  --binary FILE    the build that its output is held against (.build/release/annulus)
+  --root DIR       another system, in which the package is unpacked and run by chroot, with its own mpirun: as
+                   `debootstrap --variant=minbase --include=openmpi-bin bookworm DIR` makes one
+
+Without --root this system's Swift is hidden. Either takes root; without it the check is left out, and said so. The last line is:
+N passed, N failed.
 """
 
 import argparse
@@ -46,35 +51,54 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tarball", type=pathlib.Path)
     parser.add_argument("--binary", type=pathlib.Path, default=ROOT / ".build/release/annulus")
+    parser.add_argument("--root", type=pathlib.Path)
     options = parser.parse_args()
     check = Check()
-    with tempfile.TemporaryDirectory(prefix="annulus-package-") as name:
+    root = options.root.resolve() if options.root else None
+    with tempfile.TemporaryDirectory(prefix="annulus-package-", dir=root / "tmp" if root else None) as name:
         folder = pathlib.Path(name)
         subprocess.run(["tar", "-xf", str(options.tarball.resolve()), "-C", name], check=True)
         (package,) = folder.iterdir()
         command = package / "bin/annulus"
+        shutil.copytree(MODEL, folder / "model")
         swift = swift_folder()
-        hidden = os.geteuid() == 0 and swift is not None
-        environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": name, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
+        hides = swift if os.geteuid() == 0 and root is None else None
+
+        def inside(path: pathlib.Path) -> str:
+            """A path as what is run sees it."""
+            return f"/{path.relative_to(root)}" if root else str(path)
+
+        environment = {
+            "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin", "HOME": inside(folder), "OMPI_ALLOW_RUN_AS_ROOT": "1",
+            "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
 
         def run(words: list[str], **more) -> subprocess.CompletedProcess:
-            if hidden:
-                words = ["unshare", "--mount", "sh", "-c", f"mount -t tmpfs tmpfs {shlex.quote(str(swift))} && exec {shlex.join(words)}"]
+            prepare = []
+            if root:
+                prepare = [f"mount --rbind /proc {shlex.quote(str(root / 'proc'))}", f"mount -t tmpfs tmpfs {shlex.quote(str(root / 'dev/shm'))}"]
+                words = ["chroot", str(root), *words]
+            elif hides:
+                prepare = [f"mount -t tmpfs tmpfs {shlex.quote(str(hides))}"]
+            if prepare:
+                words = ["unshare", "--mount", "sh", "-c", " && ".join([*prepare, f"exec {shlex.join(words)}"])]
             return subprocess.run(words, env=environment, cwd=name, capture_output=True, text=True, timeout=300, **more)
 
-        if not hidden:
+        if not root and not hides:
             print("left out: hiding Swift takes root, and a Swift that lies in a folder of its own")
-        libraries = run(["ldd", str(command)]).stdout
+        if root:
+            check(run(["sh", "-c", "command -v swift"]).returncode != 0, "the other system has no Swift")
+        libraries = run(["ldd", inside(command)]).stdout
         check("not found" not in libraries and "swift" not in libraries.lower(), "no library of Swift is needed, and none is missing")
-        version = run([str(command), "--version"])
+        version = run([inside(command), "--version"])
         check(version.returncode == 0 and re.search(r"^commit +[0-9a-f]{7,}", version.stdout, re.M) is not None, "the version names its commit")
         text = "The dog is cute.\nOne tile of tokens at a time.\n" * 30
         right = subprocess.run(
             [str(options.binary), "embed", "-m", str(MODEL), "--threads", "1"], input=text, capture_output=True, text=True, check=True).stdout
         for ranks in (1, 3):
             launcher = [] if ranks == 1 else ["mpirun", "--oversubscribe", "--bind-to", "none", "-np", str(ranks)]
-            done = run([*launcher, str(command), "embed", "-m", str(MODEL), "--threads", "1"], input=text)
-            check(done.returncode == 0 and done.stdout == right, f"{ranks} ranks embed to the same bytes as the build beside it {done.stderr[-300:] if done.returncode else ''}")
+            done = run([*launcher, inside(command), "embed", "-m", inside(folder / "model"), "--threads", "1"], input=text)
+            digest = hashlib.sha256(done.stdout.encode()).hexdigest()
+            check(done.returncode == 0 and done.stdout == right, f"{ranks} ranks embed to the bytes of the build beside it, SHA-256 {digest} {done.stderr[-300:] if done.returncode else ''}")
         pages = {page.name: page.read_text() for page in (package / "share/man/man1").iterdir()}
         check(all(f"annulus-{verb}.1" in pages for verb in VERBS), "every verb has a manual page")
         check(all("\\-\\-trace" in pages[f"annulus-{verb}.1"] for verb in ("embed", "observe", "plan")), "manual pages have the options")

@@ -17,14 +17,15 @@ package struct Launch: Equatable {
     package var kind: Kind
     /// How many processes the launcher started, where it says so.
     var expectedRanks: Int?
-    /// How many of them are on this host, where it says so.
-    var localRanks: Int?
     /// Whether Slurm's own launcher started this process.
     package var isSlurmStep: Bool
+    /// The launcher, by the names of its variables.
+    var launcher: String
 
-    /// Reads `environment` as Open MPI's mpirun, PMIx, PMI (MPICH's launcher, Slurm) and Slurm leave it.
-    /// - Parameter library: the MPI library's own name, which tells whether it speaks PMI: Open MPI speaks PMIx alone.
-    /// - Throws: `JobError` with status `environment` where Slurm started several tasks and gave them no way to find
+    /// Reads `environment` as Open MPI's mpirun, PMIx, PMI (the launchers of MPICH and Intel MPI, Slurm) and Slurm leave
+    /// it.
+    /// - Parameter library: the MPI library's own name, which tells what it speaks: Open MPI PMIx alone, others PMI.
+    /// - Throws: `JobError` with status `environment` where several processes were started that have no way to find
     ///   each other; with `usage` where virtual ranks are asked for in a job of several processes.
     package static func detect(
         environment: [String: String], virtualRanks: Int? = nil, library: String = MPIEnvironment.libraryVersion
@@ -35,31 +36,33 @@ package struct Launch: Equatable {
         let slurmTasks = isSlurmStep ? number("SLURM_STEP_NUM_TASKS", "SLURM_NTASKS") : nil
         let hasPMIx = environment["PMIX_RANK"] != nil
         let hasPMI = ["PMI_RANK", "PMI_SIZE", "PMI_FD", "PMI2_FD"].contains { environment[$0] != nil }
-        let hasRendezvous = hasPMIx || hasPMI
         let ranks = number("OMPI_COMM_WORLD_SIZE", "PMI_SIZE") ?? slurmTasks
-        let localRanks = Self.number(environment, Self.localSizes)
-
-        if let slurmTasks, slurmTasks > 1, !hasPMIx {
-            if !hasPMI { throw worldOfOne(slurmTasks, isSlurmStep: true) }
-            // Left alone, Open MPI would fill a page and end with 1.
-            if library.hasPrefix("Open MPI") {
-                throw JobError(
-                    .environment,
-                    "Slurm started \(slurmTasks) tasks that are to meet through PMI, and Open MPI speaks PMIx: start them with "
-                        + "'srun --mpi=pmix', or use mpirun inside the allocation")
-            }
-        }
-        let isAlone = ranks.map { $0 <= 1 } ?? !hasRendezvous
+        let isAlone = ranks.map { $0 <= 1 } ?? !(hasPMIx || hasPMI)
+        var launch = Launch(
+            kind: isAlone ? .single : .mpi, expectedRanks: ranks, isSlurmStep: isSlurmStep,
+            launcher: launcher(environment))
+        // Left alone, Open MPI would fill a page and end with 1.
+        let isUnderstood = hasPMIx || (hasPMI ? !isOpenMPI(library) : slurmTasks == nil)
+        if !isAlone, !isUnderstood { throw launch.worldOfOne(library, hasPMI: hasPMI) }
         if let virtualRanks {
             guard virtualRanks > 0 else { throw JobError(.usage, "--virtual-ranks needs a positive number") }
             guard isAlone else {
                 throw JobError(
                     .usage, "--virtual-ranks runs all ranks in one process; start it without mpirun or srun")
             }
-            return Launch(kind: .virtual(virtualRanks), expectedRanks: 1, localRanks: 1, isSlurmStep: isSlurmStep)
+            launch.kind = .virtual(virtualRanks)
         }
-        return Launch(
-            kind: isAlone ? .single : .mpi, expectedRanks: ranks, localRanks: localRanks, isSlurmStep: isSlurmStep)
+        return launch
+    }
+
+    /// Which speaks PMIx alone.
+    private static func isOpenMPI(_ library: String) -> Bool { library.hasPrefix("Open MPI") }
+
+    private static func launcher(_ environment: [String: String]) -> String {
+        if environment["OMPI_COMM_WORLD_SIZE"] != nil { return "Open MPI's launcher" }
+        if environment["SLURM_STEP_ID"] != nil { return "Slurm" }
+        if environment["I_MPI_HYDRA_UUID"] != nil { return "Intel MPI's launcher" }
+        return environment["PMIX_RANK"] != nil ? "a launcher that speaks PMIx" : "a launcher of MPICH's kind"
     }
 
     /// Where launchers say how many processes they have started on this host.
@@ -88,20 +91,26 @@ package struct Launch: Equatable {
     package static func letFirstProcessSpeak() { sleep(2) }
 
     /// Checks the size of the world that MPI found against what the launcher said.
-    package func check(worldSize: Int) throws(JobError) {
-        if let expectedRanks, expectedRanks > 1, worldSize == 1 {
-            throw Self.worldOfOne(expectedRanks, isSlurmStep: isSlurmStep)
-        }
+    package func check(worldSize: Int, library: String = MPIEnvironment.libraryVersion) throws(JobError) {
+        if let expectedRanks, expectedRanks > 1, worldSize == 1 { throw worldOfOne(library, hasPMI: false) }
     }
 
-    private static func worldOfOne(_ tasks: Int, isSlurmStep: Bool) -> JobError {
-        JobError(
+    /// Why each of several processes would be a job of its own.
+    private func worldOfOne(_ library: String, hasPMI: Bool) -> JobError {
+        let count = expectedRanks.map(String.init) ?? "several"
+        let name = Release.library(library)
+        guard isSlurmStep else {
+            return JobError(
+                .environment,
+                "\(launcher) started \(count) processes that do not find each other: annulus runs with \(name); use the mpirun "
+                    + "of that MPI")
+        }
+        let flag = Self.isOpenMPI(library) ? "--mpi=pmix" : "--mpi=pmi2"
+        return JobError(
             .environment,
-            isSlurmStep
-                ? "Slurm started \(tasks) tasks, and each finds itself alone: start them with 'srun --mpi=pmix', "
-                    + "or use mpirun inside the allocation"
-                : "\(tasks) processes were started, and each finds itself alone: the launcher belongs to another MPI "
-                    + "than the one annulus was built with; use that one's mpirun")
+            "Slurm started \(count) tasks"
+                + (hasPMI ? " that are to meet through PMI, and Open MPI speaks PMIx" : ", and each finds itself alone")
+                + ": start them with 'srun \(flag)', or use mpirun inside the allocation")
     }
 
     /// How Open MPI moves messages over TCP.
@@ -112,6 +121,7 @@ package struct Launch: Equatable {
     /// Open MPI's shared memory moves messages by reading the other process, which containers may forbid; it then
     /// complains on every rank. Only where that is so is the mechanism turned off, since it is the fast one.
     package static func prepareEnvironment() {
+        guard isOpenMPI(MPIEnvironment.libraryVersion) else { return }
         // Over TCP, Open MPI moves a large contiguous message by a "put" that its receiver asks for, in the stream that
         // its own data fills: two ranks that send to each other then take turns (`annulus bench exchange`, pattern
         // `both`, beside `bandwidth`). Sent outright both go at once.

@@ -55,7 +55,7 @@ struct Doctor: ParsableCommand {
                     : "\(session.transport.size) ranks over MPI")
         rows.add(
             "MPI",
-            "\(MPIEnvironment.libraryVersion.split(separator: ",").first ?? "unknown") (MPI \(MPIEnvironment.standardVersion.major).\(MPIEnvironment.standardVersion.minor))"
+            "\(Release.library()) (MPI \(MPIEnvironment.standardVersion.major).\(MPIEnvironment.standardVersion.minor))"
         )
         if let flags = environment[Launch.tcpFlags] { rows.add("MPI over TCP", "\(Launch.tcpFlags)=\(flags)") }
         let sets = KernelSet.available.map(\.name)
