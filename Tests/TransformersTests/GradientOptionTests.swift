@@ -35,7 +35,7 @@ private struct MovedParameters: ParameterSource {
     /// roundings of the gradient.
     private func check(_ configuration: EncoderConfiguration, _ name: String) throws {
         // No padding tokens, whose rows do not follow the loss.
-        let ids = [40, 3].map { length in (0..<length).map { Int32(2 + ($0 * 7 + length) % 46) } }
+        let ids = [40, 3].map { length -> [Int32] in (0..<length).map { 2 + Int32(($0 * 7 + length) % 46) } }
         let width = configuration.hiddenSize
         let parameters = OptionTests.LargeParameters()
         let encoder = try Encoder(configuration, parameters: parameters, trains: true, kernels: .best)

@@ -121,7 +121,7 @@ private func documents(_ file: TensorFile) throws -> [[Int32]] {
         var configuration = try EncoderConfiguration(checkpoint.config, path: "config.json")
         let padding = try #require(configuration.paddingId, "\(name)")
         #expect(padding == checkpoint.config["pad_token_id"]?.int ?? (name.contains("mpnet") ? 1 : 0))
-        var ids = (0..<300).map { Int32(2 + $0 * 7 % 30) }
+        var ids: [Int32] = (0..<300).map { 2 + Int32($0 * 7 % 30) }
         for place in [0, 5, 270] { ids[place] = Int32(padding) }
         func found() throws -> [String: [Float]] {
             let encoder = try Encoder(configuration, parameters: checkpoint, trains: true, kernels: .best)
