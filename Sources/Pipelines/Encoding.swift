@@ -213,7 +213,8 @@ extension Session {
         return spread(problem)
     }
 
-    private func spread(_ problem: AttentionProblem) -> AttentionProblem {
+    /// A problem with what the session knows of the ranks and of what travels.
+    func spread(_ problem: AttentionProblem) -> AttentionProblem {
         var problem = problem
         problem.topology = topology
         problem.wire = settings.wire

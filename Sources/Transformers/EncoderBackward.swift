@@ -208,13 +208,22 @@ extension EncoderRun {
                 tables.wordSlot,
                 { tile, token in
                     let position = tile.tokens.lowerBound + token
-                    let factor = tokens.wordScale(tile.sequence, position)
-                    // The word of a token that is dropped takes no part.
-                    return factor == 0 ? nil : (tokens.word(tile.sequence, position), factor)
+                    let (word, factor) = (
+                        tokens.word(tile.sequence, position), tokens.wordScale(tile.sequence, position)
+                    )
+                    // The word of a token that is dropped takes no part, nor does the padding token's.
+                    return factor == 0 || word == configuration.paddingId ? nil : (word, factor)
                 }
             ),
             (tables.tokenTypeSlot, { (tokens.type($0.sequence, $0.tokens.lowerBound + $1), nil) }),
-            (tables.positionSlot, { (tokens.positionRow($0.sequence, $0.tokens.lowerBound + $1), nil) }),
+            (
+                tables.positionSlot,
+                { tile, token in
+                    let row = tokens.positionRow(tile.sequence, tile.tokens.lowerBound + token)
+                    // What lies before the first row is the padding token's.
+                    return row < configuration.positions.firstRow ? nil : (row, nil)
+                }
+            ),
         ]
         for (slot, read) in readings {
             guard let slot, gradients.wants(slot) else { continue }

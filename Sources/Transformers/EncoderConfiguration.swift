@@ -19,6 +19,9 @@ public struct EncoderConfiguration: Sendable, Hashable {
     public var intermediateSize: Int
     /// The rows of the word table: token ids lie below.
     public var vocabularySize: Int
+    /// The padding token: its rows of the tables of words and positions learn from no place where it stands, as in PyTorch
+    /// (`padding_idx`).
+    public var paddingId: Int?
     /// The longest document that the model takes, in tokens.
     public var positionCount: Int
 

@@ -121,8 +121,9 @@ import Testing
             line?.hasSuffix("\(name)=\(chosen ?? "send,inplace,need-ack,need-csum")") ?? false, "\(line ?? "no line")")
     }
 
-    @Test func theChoiceIsLogged() throws {
-        let run = try CommandRun.annulus(["bench", "attention", "--length", "3000", "--repetitions", "1"], .mpirun(2))
+    @Test(arguments: [["attention", "--length", "3000"], ["train", "--shape", "minilm", "--length", "600"]])
+    func theChoiceIsLogged(work: [String]) throws {
+        let run = try CommandRun.annulus(["bench"] + work + ["--repetitions", "1"], .mpirun(2))
         #expect(run.status == 0 && run.errors.contains("strategy ") && run.errors.contains(": "), "\(run.errors)")
     }
 

@@ -115,6 +115,39 @@ private func documents(_ file: TensorFile) throws -> [[Int32]] {
         }
     }
 
+    /// PyTorch's `padding_idx`: without it the padding token's row has a gradient as any other, and nothing else differs.
+    @Test(arguments: trainedNames) func thePaddingTokenLearnsFromNoPlaceWhereItStands(name: String) throws {
+        let checkpoint = try Checkpoint(folder: golden(name))
+        var configuration = try EncoderConfiguration(checkpoint.config, path: "config.json")
+        let padding = try #require(configuration.paddingId, "\(name)")
+        #expect(padding == checkpoint.config["pad_token_id"]?.int ?? (name.contains("mpnet") ? 1 : 0))
+        var ids: [Int32] = (0..<300).map { 2 + Int32($0 * 7 % 30) }
+        for place in [0, 5, 270] { ids[place] = Int32(padding) }
+        func found() throws -> [String: [Float]] {
+            let encoder = try Encoder(configuration, parameters: checkpoint, trains: true, kernels: .best)
+            return try gradients(encoder, [Array(ids.prefix(configuration.positionCount)), [Int32(padding)]])
+        }
+        let spared = try found()
+        configuration.paddingId = nil
+        let all = try found()
+        let width = configuration.embeddingSize
+        let differing = spared.filter { all[$0.key] != $0.value }
+        #expect(differing.count == 1 && all.count == spared.count, "\(name): \(differing.keys)")
+        for (parameter, values) in differing {
+            var expected = try #require(all[parameter])
+            let row = padding * width..<(padding + 1) * width
+            #expect(expected[row].contains { $0 != 0 } && values.count == configuration.vocabularySize * width)
+            expected.replaceSubrange(row, with: repeatElement(0, count: width))
+            #expect(values == expected, "\(name): \(parameter)")
+        }
+        guard case .afterPadding = configuration.positions else { return }
+        let positions = try #require(all.first { $0.key.contains("position_embeddings") }).value
+        let rows = stride(from: 0, to: positions.count, by: width).map { first in
+            positions[first..<first + width].contains { $0 != 0 }
+        }
+        #expect(rows.firstIndex(of: true) == padding + 1, "\(name)")
+    }
+
     @Test func disentangledAttentionIsRefused() throws {
         let checkpoint = try Checkpoint(folder: golden("tiny-deberta-v3"))
         let error = #expect(throws: FileError.self) {

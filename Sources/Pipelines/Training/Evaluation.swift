@@ -12,11 +12,13 @@ import Transformers
 struct Evaluation {
     private let model: TrainedModel
     private let settings: TrainingSettings
+    private let strategy: Strategy
     private let session: Session
 
-    init(_ model: TrainedModel, _ settings: TrainingSettings, _ session: Session) {
+    init(_ model: TrainedModel, _ settings: TrainingSettings, _ strategy: Strategy, _ session: Session) {
         self.model = model
         self.settings = settings
+        self.strategy = strategy
         self.session = session
     }
 
@@ -103,7 +105,7 @@ struct Evaluation {
             firstTile: 0, ranks: session.transport.size)
         let monitor = session.monitor
         let run = try EncoderRun(
-            encoder: encoder, sharding: sharding, strategy: session.settings.strategy ?? .passKeyValue,
+            encoder: encoder, sharding: sharding, strategy: strategy,
             topology: session.topology, wire: session.settings.wire, transport: session.transport,
             threads: session.threads, memory: memory, progressed: { monitor.progress() })
         try run.run(ids: documents.sequences.map(\.ids), typeIds: documents.sequences.map(\.typeIds))

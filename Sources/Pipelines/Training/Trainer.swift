@@ -3,6 +3,7 @@
 import Checkpoints
 import Files
 import Foundation
+import Plans
 import RingAttention
 import Tiles
 import Tokenization
@@ -135,6 +136,8 @@ private final class Trainer {
     private let totalSteps: Int
     /// What a rank takes of memory.
     private let bytesPerRank: Double
+    /// How steps and evaluations attend.
+    private var strategy = Strategy.passKeyValue
     private var state: TrainingState
     private var events: EventFile?
     private var settings: TrainingSettings { job.settings }
@@ -176,7 +179,8 @@ private final class Trainer {
             events = try session.agree { session.isRoot ? try EventFile(folder: place) : nil }
         }
         let line = session.display("training", total: totalSteps, unit: "steps")
-        let runner = StepRunner(model, settings, shard, session)
+        strategy = try session.decideTraining(model.start.configuration, lengths: order.largestPart(settings))
+        let runner = StepRunner(model, settings, shard, strategy, session)
         let clock = ContinuousClock.now
         var tokens = 0
         let first = state.step
@@ -278,7 +282,7 @@ private final class Trainer {
 
     private func evaluate(epoch: Double) throws {
         for (number, evaluation) in evaluations.enumerated() {
-            let values = try Evaluation(model, settings, session).run(evaluation.set, task: evaluation.task)
+            let values = try Evaluation(model, settings, strategy, session).run(evaluation.set, task: evaluation.task)
             let name = evaluations.count == 1 ? "eval" : "eval_\(number + 1)_\(evaluation.set.kind.rawValue)"
             try log(values, group: name, epoch: epoch)
             let shown = values.map { "\($0.0) \(short($0.1))" }.joined(separator: ", ")

@@ -26,14 +26,16 @@ package final class TrainingBenchmark {
     package init(config: JSON, named name: String, lengths: [Int], seed: UInt64, _ session: Session) throws {
         var settings = TrainingSettings()
         settings.seed = seed
-        let configuration = try EncoderConfiguration(config, path: name)
-        let start = StartingModel(
-            config: config, configPath: name, configuration: configuration, folder: nil, tokenizerFolder: "",
-            tokenizer: nil, seed: seed)
-        model = try TrainedModel(start, [(.maskedLanguage, [], false)], settings)
+        model = try session.agree {
+            let start = StartingModel(
+                config: config, configPath: name, configuration: try EncoderConfiguration(config, path: name),
+                folder: nil, tokenizerFolder: "", tokenizer: nil, seed: seed)
+            return try TrainedModel(start, [(.maskedLanguage, [], false)], settings)
+        }
         let shard = OptimizerShard(
             settings.adam, model.blocks, rank: session.transport.rank, of: session.transport.size)
-        runner = StepRunner(model, settings, shard, session)
+        let strategy = try session.decideTraining(model.start.configuration, lengths: lengths)
+        runner = StepRunner(model, settings, shard, strategy, session)
         self.lengths = lengths
         self.seed = seed
     }

@@ -80,15 +80,21 @@ extension TrainedModel {
     }
 }
 
+extension StepOrder {
+    /// The lengths of the documents of a step's largest part.
+    func largestPart(_ settings: TrainingSettings) -> [Int] {
+        let longest = max(1, lengths.flatMap { $0 }.max() ?? 1)
+        return Array(repeating: longest, count: max(1, settings.batchTokens / settings.accumulationSteps / longest))
+    }
+}
+
 extension Session {
     /// Refuses a training that the hosts' memory would not hold, by its largest step. Collective.
     /// - Returns: the bytes that a rank will take.
     /// - Throws: `AgreedFailure` with status 71.
     func refuseTraining(_ model: TrainedModel, _ order: StepOrder, _ settings: TrainingSettings) throws -> Double {
-        let longest = max(1, order.lengths.flatMap { $0 }.max() ?? 1)
-        let documents = max(1, settings.batchTokens / settings.accumulationSteps / longest)
         let bytes = model.trainingBytes(
-            lengths: Array(repeating: longest, count: documents), maskProbability: settings.maskProbability, self)
+            lengths: order.largestPart(settings), maskProbability: settings.maskProbability, self)
         try refuse(
             bytesPerRank: bytes, "the training", "lower --batch-tokens, or raise --gradient-accumulation-steps")
         return bytes

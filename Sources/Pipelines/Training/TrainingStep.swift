@@ -67,13 +67,18 @@ final class StepRunner {
     private let model: TrainedModel
     private let settings: TrainingSettings
     private let shard: OptimizerShard
+    private let strategy: Strategy
     private let gradient: AlignedBuffer
     private let memory = BufferPool()
 
-    init(_ model: TrainedModel, _ settings: TrainingSettings, _ shard: OptimizerShard, _ session: Session) {
+    init(
+        _ model: TrainedModel, _ settings: TrainingSettings, _ shard: OptimizerShard, _ strategy: Strategy,
+        _ session: Session
+    ) {
         self.model = model
         self.settings = settings
         self.shard = shard
+        self.strategy = strategy
         self.session = session
         gradient = AlignedBuffer(count: shard.floats.count)
     }
@@ -101,7 +106,7 @@ final class StepRunner {
             let firstTile = numbering.firstTile[batch.lowerBound]
             let work = try MicroBatch(
                 documents, batch, StepTiles(first: firstTile, count: numbering.tileCount), model, encoder, heads,
-                settings, step: number, counts: counts, weights: weights, session, memory)
+                settings, strategy, step: number, counts: counts, weights: weights, session, memory)
             try work.run()
             for (tile, losses) in work.losses { sums.add(losses, tile: tile) }
             for task in pairLosses.indices { pairLosses[task] += work.pairLosses[task] }
@@ -166,8 +171,8 @@ private final class MicroBatch {
 
     init(
         _ all: StepDocuments, _ batch: Range<Int>, _ step: StepTiles, _ model: TrainedModel, _ encoder: Encoder,
-        _ heads: [TaskHead?], _ settings: TrainingSettings, step number: Int, counts: [Int], weights: [Double],
-        _ session: Session, _ memory: BufferPool
+        _ heads: [TaskHead?], _ settings: TrainingSettings, _ strategy: Strategy, step number: Int, counts: [Int],
+        weights: [Double], _ session: Session, _ memory: BufferPool
     ) throws {
         documents = Array(all.sequences[batch])
         targets = all.targets
@@ -193,7 +198,7 @@ private final class MicroBatch {
         let dropsAny = dropout.probability > 0 || dropout.attention > 0 || dropout.head > 0
         let monitor = session.monitor
         encoderRun = try EncoderRun(
-            encoder: encoder, sharding: sharding, strategy: session.settings.strategy ?? .passKeyValue,
+            encoder: encoder, sharding: sharding, strategy: strategy,
             topology: session.topology, wire: session.settings.wire, transport: session.transport,
             threads: session.threads, memory: memory, training: TrainingPass(dropout: dropsAny ? dropout : nil),
             progressed: { monitor.progress() })

@@ -44,7 +44,7 @@ extension ModelFamily {
             names.finalNorm = "encoder.emb_layer_norm_after"
             return names
         },
-        heads: .ofRoBERTa,
+        heads: .ofRoBERTa, paddingId: nil,
         shapes: [
             shape("esm2-8m", 320, 6, 20), shape("esm2-35m", 480, 12, 20), shape("esm2-150m", 640, 30, 20),
             shape("esm2-650m", 1280, 33, 20),

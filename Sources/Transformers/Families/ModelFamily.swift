@@ -22,6 +22,8 @@ public struct ModelFamily: Sendable {
     var names: @Sendable (EncoderConfiguration) -> ParameterNames = { _ in ParameterNames() }
     /// The heads of its tasks.
     let heads: TaskHeads
+    /// The padding token where a `config.json` names none.
+    var paddingId: Int? = 0
     /// Shapes that can be made without their checkpoints.
     var shapes: [PublishedShape] = []
 
@@ -59,6 +61,8 @@ extension EncoderConfiguration {
             because: "only bidirectional encoders are supported")
         try reader.refuse("quantization_config", unless: [])
         self = try family.configuration(reader, family)
+        paddingId = config["pad_token_id"]?.int ?? family.paddingId
+        if case .afterPadding(let id) = positions { paddingId = id }
         guard hiddenSize % headCount == 0 else {
             let heads = ["num_attention_heads", "n_heads", "n_head"].first(where: reader.has) ?? "num_attention_heads"
             let width = ["hidden_size", "dim", "n_embd"].first(where: reader.has) ?? "hidden_size"

@@ -71,6 +71,7 @@ extension ModelFamily {
                 let bias = try source.reader.flag("decoder_bias", default: true) ? "decoder.bias" : nil
                 return HeadNames(try transform(source) + [try source.decoder("decoder", bias: bias)])
             }),
+        paddingId: 50_283,
         shapes: [shape("modernbert-base", 768, 22, 12, 1152), shape("modernbert-large", 1024, 28, 16, 2624)])
 
     /// What every head begins with.

@@ -41,16 +41,16 @@ struct BenchTrain: ParsableCommand {
 
     private func run(_ session: Session) throws {
         try session.logHeader("bench train")
-        let training = try session.agree { () -> TrainingBenchmark in
+        let config = try session.agree { () -> JSON in
             guard let shape = PublishedShape.named(shape) else {
                 throw JobError(.usage, "--shape '\(shape)' is unknown")
             }
             let positions = max(try shape.configuration().positionCount, length)
-            let config = try JSON.parse(Array(shape.config(positions: positions).utf8), path: "shape \(shape.name)")
-            return try TrainingBenchmark(
-                config: config, named: "shape \(shape.name)", lengths: Array(repeating: length, count: documents),
-                seed: bench.seed, session)
+            return try JSON.parse(Array(shape.config(positions: positions).utf8), path: "shape \(shape.name)")
         }
+        let training = try TrainingBenchmark(
+            config: config, named: "shape \(shape)", lengths: Array(repeating: length, count: documents),
+            seed: bench.seed, session)
         let measurement = try session.measure(repetitions: bench.repetitions) {
             try training.run()
             return .zero

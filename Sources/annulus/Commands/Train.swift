@@ -11,7 +11,7 @@ struct Train: ParsableCommand {
         abstract: "Train or fine-tune a model.",
         discussion: """
             Documents of any length, whole: a step takes as many as fit into --batch-tokens of all ranks together. The weights \
-            have the same bytes on any number of ranks and threads, with any --strategy (auto is pass-kv here), and after any --resume.
+            have the same bytes on any number of ranks and threads, with any --strategy, and after any --resume.
 
             Examples are JSON lines: classify has `text`, perhaps `text_pair`, and `label`; multi-label `labels`; regress a \
             number as `label`; ner `tokens` and `labels`, or `text` and `entities` of start, end, label; similarity `text`, \
