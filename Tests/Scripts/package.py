@@ -75,7 +75,8 @@ def main() -> int:
         def run(words: list[str], **more) -> subprocess.CompletedProcess:
             prepare = []
             if root:
-                prepare = [f"mount --rbind /proc {shlex.quote(str(root / 'proc'))}", f"mount -t tmpfs tmpfs {shlex.quote(str(root / 'dev/shm'))}"]
+                prepare = [f"mount --rbind /{name} {shlex.quote(str(root / name))}" for name in ("proc", "sys")]
+                prepare.append(f"mount -t tmpfs tmpfs {shlex.quote(str(root / 'dev/shm'))}")
                 words = ["chroot", str(root), *words]
             elif hides:
                 prepare = [f"mount -t tmpfs tmpfs {shlex.quote(str(hides))}"]

@@ -43,7 +43,9 @@ package struct Launch: Equatable {
             launcher: launcher(environment))
         // Left alone, Open MPI would fill a page and end with 1.
         let isUnderstood = hasPMIx || (hasPMI ? !isOpenMPI(library) : slurmTasks == nil)
-        if !isAlone, !isUnderstood { throw launch.worldOfOne(library, hasPMI: hasPMI) }
+        // MPICH 5 would end with 16, without a word of this.
+        let isForeign = environment["OMPI_COMM_WORLD_SIZE"] != nil && !hasPMI && !isOpenMPI(library)
+        if !isAlone, !isUnderstood || isForeign { throw launch.worldOfOne(library, hasPMI: hasPMI) }
         if let virtualRanks {
             guard virtualRanks > 0 else { throw JobError(.usage, "--virtual-ranks needs a positive number") }
             guard isAlone else {
