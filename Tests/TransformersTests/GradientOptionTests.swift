@@ -36,7 +36,6 @@ private struct MovedParameters: ParameterSource {
     private func check(_ configuration: EncoderConfiguration, _ name: String) throws {
         // No padding tokens, whose rows do not follow the loss.
         let ids = [40, 3].map { length -> [Int32] in (0..<length).map { 2 + Int32(($0 * 7 + length) % 46) } }
-        let width = configuration.hiddenSize
         let parameters = OptionTests.LargeParameters()
         let encoder = try Encoder(configuration, parameters: parameters, trains: true, kernels: .best)
         let found = try gradients(encoder, ids)
