@@ -42,6 +42,21 @@ import Tiles
             })
     }
 
+    /// When the last keys have come, a rank has the last round's heads left of all that it attends with keys of others: a quarter.
+    @Test(arguments: [2, 3, 5]) func allGatherLeavesAQuarterForTheEnd(ranks: Int) throws {
+        for plan in try plans(.allGather, queries: ranks * 512, keys: ranks * 512, ranks: ranks) {
+            let last = try #require(plan.steps.lastIndex { !$0.receives.isEmpty })
+            let own = plan.problem.keys.tiles(of: plan.rank)
+            func foreign(_ steps: ArraySlice<Step>) -> Int {
+                steps.flatMap(\.attend).reduce(0) { sum, units in
+                    sum + units.heads.count * Array(units.queries).count * Array(units.keys.subtracting(own)).count
+                }
+            }
+            let all = foreign(plan.steps[...])
+            #expect(all > 0 && 4 * foreign(plan.steps[(last + 1)...]) == all)
+        }
+    }
+
     /// No strategy is another under a new name.
     @Test(arguments: [4, 6, 8, 12]) func everyStrategyHasItsOwnMessages(ranks: Int) throws {
         let all = try Strategy.allCases.map {
