@@ -69,13 +69,13 @@ final class AttendWorker: TileWorker {
         self.kernels = kernels
     }
 
-    override func load(_ rows: TileRows, of call: TileCall) {
+    func load(_ rows: TileRows, of call: TileCall) {
         scores.load(rows.planes[0], rows: rows.count, head: rows.head, of: call)
         dropout = call.dropout.map { TileDropout($0, head: rows.head, kernels: kernels) }
         precondition(dropout == nil || scores.layout.element == .float32, "weights that are dropped are float32")
     }
 
-    override func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
+    func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
         guard let partial = rows.map({ PartialAttention($0) }) else { return }
         let keys = pair.keys.count
         if pair.isWhole, scores.modifiers.leavesScores, keys == pair.capacity, dropout == nil {
@@ -138,7 +138,7 @@ final class AttendWorker: TileWorker {
         }
     }
 
-    override func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
+    func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
         let whole = PartialAttention(whole)
         if let sink = scores.modifiers.sinks?[head] { whole.merge(sink: sink, scores.heads, kernels) }
         if let output = call.rowResults[0] {
@@ -153,7 +153,7 @@ final class AttendWorker: TileWorker {
     }
 
     /// Zeros and −∞, or the sink alone.
-    override func finishUnseeing(rows: Range<Int>, head: Int, of call: TileCall) {
+    func finishUnseeing(rows: Range<Int>, head: Int, of call: TileCall) {
         let sink = scores.modifiers.sinks?[head]
         for row in rows {
             call.rowResults[0]?.row(row, head).update(repeating: 0, count: scores.heads.valueDimension)

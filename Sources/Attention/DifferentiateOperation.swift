@@ -176,7 +176,7 @@ private final class DifferentiateWorker: TileWorker {
 
     deinit { words.deallocate() }
 
-    override func load(_ rows: TileRows, of call: TileCall) {
+    func load(_ rows: TileRows, of call: TileCall) {
         scores.load(rows.planes[0], rows: rows.count, head: rows.head, of: call)
         dropout = call.dropout.map { TileDropout($0, head: rows.head, kernels: kernelSet) }
         precondition(dropout == nil || layout.element == .float32, "weights that are dropped are float32")
@@ -199,7 +199,7 @@ private final class DifferentiateWorker: TileWorker {
             gradientPanels.pointer)
     }
 
-    override func load(columns: UnsafePointer<Float>, keys: Int, capacity: Int) {
+    func load(columns: UnsafePointer<Float>, keys: Int, capacity: Int) {
         let panel = PackedTile.panelWidth
         var (keyPanels, valuePanels) = (columns, columns + layout.keyFloats(capacity: capacity))
         /// From a panel of values to the next, in keys.
@@ -236,7 +236,7 @@ private final class DifferentiateWorker: TileWorker {
         }
     }
 
-    override func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
+    func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
         guard let rows, let columns else { return }
         let visible = scores.visible(of: pair)
         rows.ofTile.update(repeating: 0, count: rows.pool.tileFloats)
@@ -386,22 +386,22 @@ private final class DifferentiateWorker: TileWorker {
         }
     }
 
-    override func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
+    func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
         write(whole, plane: 0, heads.headDimension, times: call.scale, to: call.rowResults[0], first: first, head: head)
     }
 
-    override func finishUnseeing(rows: Range<Int>, head: Int, of call: TileCall) {
+    func finishUnseeing(rows: Range<Int>, head: Int, of call: TileCall) {
         for row in rows { call.rowResults[0]?.row(row, head).update(repeating: 0, count: heads.headDimension) }
     }
 
-    override func finishColumns(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
+    func finishColumns(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
         write(
             whole, plane: 0, heads.headDimension, times: call.scale, to: call.columnResults[0], first: first,
             head: head)
         write(whole, plane: 1, heads.valueDimension, times: 1, to: call.columnResults[1], first: first, head: head)
     }
 
-    override func finishUnseen(keys: Range<Int>, head: Int, of call: TileCall) {
+    func finishUnseen(keys: Range<Int>, head: Int, of call: TileCall) {
         for key in keys {
             call.columnResults[0]?.row(key, head).update(repeating: 0, count: heads.headDimension)
             call.columnResults[1]?.row(key, head).update(repeating: 0, count: heads.valueDimension)

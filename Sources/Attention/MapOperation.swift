@@ -137,7 +137,7 @@ private final class MapWorker: TileWorker {
         self.kernels = kernels
     }
 
-    override func load(_ rows: TileRows, of call: TileCall) {
+    func load(_ rows: TileRows, of call: TileCall) {
         scores.load(rows.planes[0], rows: rows.count, head: rows.head, of: call)
         let (maxima, sums) = (rows.planes[1], rows.planes[2])
         for row in 0..<rows.count {
@@ -147,7 +147,7 @@ private final class MapWorker: TileWorker {
         }
     }
 
-    override func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
+    func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
         guard let result = rows?.plane(0) else { return }
         let (keys, side) = (pair.keys, BlockGrid.largestSide)
         let size = BlockGrid.size(tokens: pair.sequence.keys)
@@ -166,7 +166,7 @@ private final class MapWorker: TileWorker {
         }
     }
 
-    override func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
+    func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
         sums.put(whole, firstRow: first, head: head)
     }
 }

@@ -158,13 +158,13 @@ private final class ObserveWorker: TileWorker {
             heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
     }
 
-    override func load(_ rows: TileRows, of call: TileCall) {
+    func load(_ rows: TileRows, of call: TileCall) {
         attention.load(rows, of: call)
         best.pointer.update(repeating: -.infinity, count: rows.count * topKeys)
         bestKeys.pointer.update(repeating: Self.slot(-1), count: rows.count * topKeys)
     }
 
-    override func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
+    func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
         guard let rows else { return }
         let (partial, own) = (PartialAttention(rows), PartialStatistics(rows))
         let keys = pair.keys.count
@@ -193,7 +193,7 @@ private final class ObserveWorker: TileWorker {
         }
     }
 
-    override func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
+    func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
         let (partial, own, rows) = (PartialAttention(whole), PartialStatistics(whole), whole.rows)
         let (keySum, sinkSum) = (temporary.pointer, temporary.pointer + TileGrid.tileSize)
         keySum.update(from: partial.rowSum, count: rows)
@@ -272,7 +272,7 @@ private final class ObserveWorker: TileWorker {
     /// A key in a slot of a float.
     private static func slot(_ key: Int32) -> Float { Float(bitPattern: UInt32(bitPattern: key)) }
 
-    override func finishUnseeing(rows: Range<Int>, head: Int, of call: TileCall) {
+    func finishUnseeing(rows: Range<Int>, head: Int, of call: TileCall) {
         attention.finishUnseeing(rows: rows, head: head, of: call)
         let sinkShare: Float = scores.modifiers.sinks == nil ? 0 : 1
         for row in rows {

@@ -65,7 +65,7 @@ private final class ReceiveWorker: TileWorker {
         scores = TileScores(heads: heads, element: element, mask: mask, modifiers: modifiers, kernels: kernels)
     }
 
-    override func load(_ rows: TileRows, of call: TileCall) {
+    func load(_ rows: TileRows, of call: TileCall) {
         scores.load(rows.planes[0], rows: rows.count, head: rows.head, of: call)
         let (maxima, sums, weights) = (rows.planes[1], rows.planes[2], rows.planes[3])
         for row in 0..<rows.count {
@@ -76,7 +76,7 @@ private final class ReceiveWorker: TileWorker {
         }
     }
 
-    override func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
+    func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
         guard let columns else { return }
         let mass = columns.plane(0)
         if !adds { mass.update(repeating: 0, count: columns.rows) }
@@ -89,12 +89,12 @@ private final class ReceiveWorker: TileWorker {
         }
     }
 
-    override func finishColumns(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
+    func finishColumns(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
         guard let target = call.columnResults[0] else { return }
         for key in 0..<whole.rows { target.row(first + key, head).pointee = whole.plane(0)[key] }
     }
 
-    override func finishUnseen(keys: Range<Int>, head: Int, of call: TileCall) {
+    func finishUnseen(keys: Range<Int>, head: Int, of call: TileCall) {
         for key in keys { call.columnResults[0]?.row(key, head).pointee = 0 }
     }
 }

@@ -82,11 +82,11 @@ public struct TileOperation: Sendable {
     package let mergeRows: ResultPool.Merge?
     package let mergeColumns: ResultPool.Merge?
     /// What a thread runs it with.
-    package let makeWorker: @Sendable () -> TileWorker
+    package let makeWorker: @Sendable () -> any TileWorker
 
     package init(
         _ shape: OperationShape, mergeRows: ResultPool.Merge? = nil, mergeColumns: ResultPool.Merge? = nil,
-        worker: @escaping @Sendable () -> TileWorker
+        worker: @escaping @Sendable () -> any TileWorker
     ) {
         precondition(
             (mergeRows == nil) == shape.rowResults.isEmpty && (mergeColumns == nil) == shape.columnResults.isEmpty)
@@ -192,16 +192,14 @@ package struct TilePair {
     var distance: Int { sequence.position(ofKey: keys.lowerBound) - sequence.position(ofQuery: rows.lowerBound) }
 }
 
-/// One thread's part in an operation. Each operation is a subclass in a file of its own.
-package class TileWorker {
-    package init() {}
-
+/// One thread's part in an operation. Each operation has one, in a file of its own.
+package protocol TileWorker: AnyObject {
     /// Takes the row operands of a query tile and head, for the pairs that follow.
-    package func load(_ rows: TileRows, of call: TileCall) { preconditionFailure("an operation loads its rows") }
+    func load(_ rows: TileRows, of call: TileCall)
 
     /// Takes the packed columns of a key tile and head, for the pairs that follow: an operation that goes by columns meets
     /// one key tile and head after another, and makes what other forms it needs of them once.
-    package func load(columns: UnsafePointer<Float>, keys: Int, capacity: Int) {}
+    func load(columns: UnsafePointer<Float>, keys: Int, capacity: Int)
 
     /// Runs a unit.
     /// - Parameters:
@@ -209,23 +207,32 @@ package class TileWorker {
     ///   - columns: takes the column results; nil where it has none.
     ///   - adds: whether they are added to what `columns` holds: that of query heads before this one, which share the
     ///     key head.
-    package func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool) {
-        preconditionFailure("an operation runs units")
-    }
+    func run(_ pair: TilePair, rows: PartialResult?, columns: PartialResult?, adds: Bool)
 
-    /// Writes the whole result of a query tile and head, whose first row is the rank's row `first`.
+    /// Writes the whole result of a query tile and head, whose first row is the rank's row `first`. Of operations with
+    /// row results.
+    func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall)
+
+    /// Writes the result of rows that see no key.
+    func finishUnseeing(rows: Range<Int>, head: Int, of call: TileCall)
+
+    /// Writes the whole result of a key tile and head, whose first key is the rank's key `first`. Of operations with
+    /// column results.
+    func finishColumns(_ whole: PartialResult, first: Int, head: Int, of call: TileCall)
+
+    /// Writes the result of keys that no row sees.
+    func finishUnseen(keys: Range<Int>, head: Int, of call: TileCall)
+}
+
+/// What an operation without such results has no need of.
+extension TileWorker {
+    package func load(columns: UnsafePointer<Float>, keys: Int, capacity: Int) {}
     package func finishRows(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
         preconditionFailure("row results have a place")
     }
-
-    /// Writes the result of rows that see no key.
     package func finishUnseeing(rows: Range<Int>, head: Int, of call: TileCall) {}
-
-    /// Writes the whole result of a key tile and head, whose first key is the rank's key `first`.
     package func finishColumns(_ whole: PartialResult, first: Int, head: Int, of call: TileCall) {
         preconditionFailure("column results have a place")
     }
-
-    /// Writes the result of keys that no row sees.
     package func finishUnseen(keys: Range<Int>, head: Int, of call: TileCall) {}
 }

@@ -265,7 +265,7 @@ final class RingCall {
         }
     }
 
-    private func merge(_ arrived: [Arrivals.Arrived], finish: (Reduction, PartialResult, TileWorker) -> Void) {
+    private func merge(_ arrived: [Arrivals.Arrived], finish: (Reduction, PartialResult, any TileWorker) -> Void) {
         let byReduction = Array(Dictionary(grouping: arrived, by: { ObjectIdentifier($0.reduction) }).values)
         withoutActuallyEscaping(finish) { finish in
             executor.threads.forEach(byReduction.count) { index, worker in

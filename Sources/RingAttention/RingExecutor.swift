@@ -20,7 +20,7 @@ public final class RingExecutor {
     let wire: Wire?
     /// What the ranks of the node read of each other, where there are several.
     let node: NodeArrivals?
-    let workers: [TileWorker]
+    let workers: [any TileWorker]
     let clocks: [UnitClock]
     /// The memory of results, of rows and of keys; nil where the operation gives that side nothing.
     let rowPool: ResultPool?

@@ -32,7 +32,7 @@ extension RingCall {
     }
 
     private func compute(
-        _ reduction: Reduction, with keyTiles: Runs, _ worker: TileWorker, _ clock: UnitClock, poll: () -> Void
+        _ reduction: Reduction, with keyTiles: Runs, _ worker: any TileWorker, _ clock: UnitClock, poll: () -> Void
     ) {
         guard let pool = executor.rowPool else { return }
         let (tile, head) = (reduction.tile, reduction.head)
@@ -61,12 +61,12 @@ extension RingCall {
             next: next)
     }
 
-    private func insert(_ result: PartialResult, of reduction: Reduction, at keyTile: Int, _ worker: TileWorker) {
+    private func insert(_ result: PartialResult, of reduction: Reduction, at keyTile: Int, _ worker: any TileWorker) {
         reduction.insert(result, at: TreeNode(tile: keyTile)) { finishRows($0, of: reduction, worker) }
     }
 
     /// Writes what the rows of a query tile of this rank, and the tile itself, have got.
-    func finishRows(_ whole: PartialResult, of reduction: Reduction, _ worker: TileWorker) {
+    func finishRows(_ whole: PartialResult, of reduction: Reduction, _ worker: any TileWorker) {
         let (tile, head) = (reduction.tile, reduction.head)
         worker.finishRows(whole, first: tile.own?.lowerBound ?? 0, head: head, of: call)
         if let target = call.tileResults, let place = tile.place {
@@ -114,7 +114,7 @@ extension RingCall {
         }
     }
 
-    private func compute(_ work: ColumnWork, _ worker: TileWorker, poll: () -> Void) {
+    private func compute(_ work: ColumnWork, _ worker: any TileWorker, poll: () -> Void) {
         guard let pool = executor.columnPool else { return }
         let (tile, keyHead) = (work.reduction.tile, work.queryHeads.lowerBound / problem.heads.groupSize)
         worker.load(
