@@ -26,8 +26,8 @@ final class TileScores {
     let layout: PackedTile
     let arithmetic: TileArithmetic
     let modifiers: ScoreModifiers
-    /// Scores of a strip, or scratch of the fused kernel: up to 12 rows.
-    let buffer = AlignedBuffer(count: 12 * TileGrid.tileSize)
+    /// Scores of a strip, or scratch of the fused kernel.
+    let buffer = AlignedBuffer(count: Int(ANNULUS_SCRATCH_ROWS) * TileGrid.tileSize)
     /// The loaded queries as operands.
     let queries: AlignedBuffer
     /// What the scores of these operands have still to be multiplied by; see `TileArithmetic.load`.

@@ -25,6 +25,7 @@ static inline __attribute__((always_inline)) __m256i lookup_eight(__m256i n) {
 #define PANEL_VECTORS 1
 #define ROWS_1 6
 #define ACCUMULATORS 6
+#define TILE_ROWS 24
 #define OWN_BLOCKS "avx2_blocks.h"
 #include "kernels_generic.h"
 

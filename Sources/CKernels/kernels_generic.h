@@ -6,6 +6,8 @@
 //   ROWS_1 … ROWS_4 rows of a register block that is 1 … 4 vectors wide
 //   ACCUMULATORS    vectors of the largest register block
 //   TABLE_LOOKUP, TABLED_WEIGHTS  optionally, as vectors.h says
+//   TILE_ROWS       optionally, rows that meet all keys of a tile at once (12): the more of them, the less often the panels come from the
+//                   second-level cache, and the more of the first is filled with their scores
 //   FOUR_TERMS      optionally, (rows, sum, a, a_stride, panel): four terms of a register block one vector wide
 //   OWN_BLOCKS      optionally, the name of a file with register blocks in the set's own words and with the same bits
 //
@@ -15,6 +17,11 @@
 // Polynomials are our own minimax fits (Remez exchange against 30-digit values, coefficients then
 // rounded to float32); the bound in each comment is what the tests check.
 #include "vectors.h"
+
+#ifndef TILE_ROWS
+#define TILE_ROWS 12
+#endif
+_Static_assert(TILE_ROWS <= ANNULUS_SCRATCH_ROWS, "the scores of these rows have no room");
 
 // ---- elementary functions -----------------------------------------------------------------------
 
@@ -236,6 +243,7 @@ INLINE void column_group_with(GROUP_OPERANDS, const int accumulate, const float 
     last_block(&k, accumulate);
   }
   ROW_BLOCKS(6, 1)
+  ROW_BLOCKS(4, 1)
   ROW_BLOCKS(2, 1)
   ROW_BLOCKS(1, 1)
 }
@@ -530,9 +538,6 @@ static void normalize_rows(ptrdiff_t rows, ptrdiff_t columns,
 
 // ---- fused attention ----------------------------------------------------------------------------
 
-// So many rows meet all keys of a tile at once: two register blocks, so that each panel comes from the second-level cache half as
-// often as for one.
-enum { ROWS_OF_TILE = 12 };
 
 // `rows` rows against a whole tile, which meanwhile fetch `fetched` floats from `ahead` on.
 static void attend_rows(const float *q, ptrdiff_t q_stride, ptrdiff_t rows, const float *k_panels, ptrdiff_t depth,
@@ -557,10 +562,10 @@ static void attend_tile_with(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
                              const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
                              float *row_max, float *row_sum, float *o, ptrdiff_t o_stride, float *scratch, const float *ahead,
                              const annulus_statistics *statistics) {
-  // What each twelve rows fetch of the next tile, in whole lines.
-  const ptrdiff_t share = (keys * (depth + value_columns) * ROWS_OF_TILE / (rows > 0 ? rows : 1) + 15) / 16 * 16;
+  // What so many rows fetch of the next tile, in whole lines.
+  const ptrdiff_t share = (keys * (depth + value_columns) * TILE_ROWS / (rows > 0 ? rows : 1) + 15) / 16 * 16;
   for (ptrdiff_t r = 0, n; r < rows; r += n, ahead += share) {
-    n = rows - r < ROWS_OF_TILE ? rows - r : ROWS_OF_TILE;
+    n = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
     annulus_statistics of_rows;
     if (statistics) of_rows = statistics_from(statistics, r);
     attend_rows(q + r * q_stride, q_stride, n, k_panels, depth, v_panels, value_columns, keys, row_max + r, row_sum + r,

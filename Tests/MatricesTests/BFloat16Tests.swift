@@ -376,8 +376,8 @@ struct BFloat16Tests {
                         }
                     }
                 }
-                let scratch = AlignedBuffer(count: 12 * scoreStride + 16)
-                for index in 12 * scoreStride..<scratch.count { scratch[index] = guardValue }
+                let scratch = AlignedBuffer(count: scratchRows * scoreStride + 16)
+                for index in scratchRows * scoreStride..<scratch.count { scratch[index] = guardValue }
                 var fusedMax = [Float](repeating: guardValue, count: rows + 1), fusedSum = fusedMax
                 var fused = [Float](repeating: guardValue, count: rows * width + 16)
                 functions.attend_tile(
@@ -387,7 +387,7 @@ struct BFloat16Tests {
                 #expect(fusedMax.bitPatterns == rowMax.bitPatterns, "\(context)")
                 #expect(fusedSum.bitPatterns == rowSum.bitPatterns, "\(context)")
                 #expect(fused.bitPatterns == output.bitPatterns, "\(context)")
-                #expect((12 * scoreStride..<scratch.count).allSatisfy { scratch[$0] == guardValue }, "\(context)")
+                #expect((scratchRows * scoreStride..<scratch.count).allSatisfy { scratch[$0] == guardValue }, "\(context)")
                 let bits = [fusedMax, fusedSum, fused].map(\.bitPatterns)
                 #expect(bits == firsts[set.kind, default: bits], "\(context)")
                 firsts[set.kind] = firsts[set.kind] ?? bits
@@ -409,7 +409,7 @@ struct BFloat16Tests {
             functions.pack_columns(ones, depth, keys, depth, &vPanels, keys / 2 * 16)
             var rowMax = [Float](repeating: 0, count: rows), rowSum = rowMax
             var output = [Float](repeating: 0, count: rows * depth)
-            let scratch = AlignedBuffer(count: 12 * keys)
+            let scratch = AlignedBuffer(count: scratchRows * keys)
             functions.attend_tile(
                 PairModel.pairs(q, rows: rows, columns: depth), depth / 2, rows, kPanels, depth, vPanels, depth, keys,
                 1.5,

@@ -98,7 +98,7 @@ struct KernelBenchmark {
             let q = AlignedBuffer(count: rows * depth), k = AlignedBuffer(count: tiles * keys * depth)
             let v = AlignedBuffer(count: tiles * keys * depth), o = AlignedBuffer(count: rows * depth)
             let rowMax = AlignedBuffer(count: rows), rowSum = AlignedBuffer(count: rows)
-            let scratch = AlignedBuffer(count: 12 * keys)
+            let scratch = AlignedBuffer(count: scratchRows * keys)
             var random = RandomNumbers(seed: 1)
             for buffer in [q, k, v] {
                 // For either kind: as pairs, two numbers of ordinary size.

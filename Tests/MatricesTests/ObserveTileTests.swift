@@ -68,7 +68,7 @@ struct ObserveTileTests {
                     vPanels = [Float](repeating: 0, count: width * keys)
                 functions.pack_transposed(k, depth, keys, depth, &kPanels, 16 * depth)
                 functions.pack_columns(v, depth, keys, depth, &vPanels, 16 * keys)
-                let scratch = AlignedBuffer(count: 12 * stride)
+                let scratch = AlignedBuffer(count: scratchRows * stride)
                 var rowMax = [Float](repeating: guardValue, count: rows + 1), rowSum = rowMax
                 var output = [Float](repeating: guardValue, count: rows * width + 16)
                 functions.attend_tile(
@@ -129,7 +129,7 @@ struct ObserveTileTests {
                     vPanels = [UInt32](repeating: 0, count: width * ((keys + 1) / 2))
                 functions.pack_transposed(k, depth, keys, depth, &kPanels, 16 * pairs)
                 functions.pack_columns(v, depth, keys, depth, &vPanels, (keys + 1) / 2 * 16)
-                let scratch = AlignedBuffer(count: 12 * stride)
+                let scratch = AlignedBuffer(count: scratchRows * stride)
                 var rowMax = [Float](repeating: guardValue, count: rows + 1), rowSum = rowMax
                 var output = [Float](repeating: guardValue, count: rows * width + 16)
                 functions.attend_tile(

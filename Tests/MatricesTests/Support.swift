@@ -3,6 +3,9 @@
 import CKernels
 import Matrices
 
+/// The rows of scores that a fused kernel's scratch holds.
+let scratchRows = Int(ANNULUS_SCRATCH_ROWS)
+
 /// SplitMix64 (Steele, Lea and Flood 2014): a small generator whose whole state is the seed a test prints.
 struct RandomNumbers {
     private var state: UInt64

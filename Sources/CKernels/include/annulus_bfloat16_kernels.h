@@ -71,7 +71,7 @@ typedef struct annulus_bfloat16_kernels {
   // Attention of `rows` queries over one tile of keys that all of them see, unnormalised: the bits of
   // panel_product over the K panels, softmax_rows, and panel_product over the V panels, the exponentials of
   // some rows being under way during the products of others. q_stride counts pairs, scratch is as in
-  // the float32 kernels: 12 · (keys rounded up to 16) floats.
+  // the float32 kernels.
   void (*attend_tile)(const void *q, ptrdiff_t q_stride, ptrdiff_t rows,
                       const void *k_panels, ptrdiff_t depth,
                       const void *v_panels, ptrdiff_t value_columns, ptrdiff_t keys, float scale,

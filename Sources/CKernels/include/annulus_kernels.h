@@ -33,6 +33,9 @@ extern "C" {
 // The columns of a panel, and of those that one product takes at most.
 enum { ANNULUS_PANEL_WIDTH = 16, ANNULUS_PRODUCT_COLUMNS = 64 };
 
+// The rows of scores that the scratch of attend_tile holds, each of the keys rounded up to 16: no kernel set takes more at a time.
+enum { ANNULUS_SCRATCH_ROWS = 24 };
+
 // What a product does with what C holds: it starts anew; it goes on with C's chains as if they had not been interrupted;
 // or it adds its own chains, each rounded once more, which keeps chains short.
 enum { ANNULUS_START = 0, ANNULUS_CONTINUE = 1, ANNULUS_ADD = 2 };
@@ -132,10 +135,10 @@ typedef struct annulus_kernels {
   double (*peak)(ptrdiff_t iterations, float *sink);
 
   // Attention of `rows` queries, which give scores in steps, over one tile of keys that all of them see, unnormalised:
-  // the bits of panel_product over the K panels, softmax_rows, and panel_product over the V panels, twelve rows at a
-  // time. o has value_columns rounded up to 16 columns. scratch holds 12 rows of scores:
-  // 12 · (keys rounded up to 16) floats, 64-byte aligned for speed. ahead is the tile that comes next, or this one:
-  // it may be fetched into the second-level cache meanwhile, and is not read.
+  // the bits of panel_product over the K panels, softmax_rows, and panel_product over the V panels, some rows at a
+  // time. o has value_columns rounded up to 16 columns. scratch holds ANNULUS_SCRATCH_ROWS rows of scores, 64-byte aligned
+  // for speed. ahead is the tile that comes next, or this one: it may be fetched into the second-level cache meanwhile,
+  // and is not read.
   void (*attend_tile)(const float *q, ptrdiff_t q_stride, ptrdiff_t rows,
                       const float *k_panels, ptrdiff_t depth,
                       const float *v_panels, ptrdiff_t value_columns, ptrdiff_t keys,
