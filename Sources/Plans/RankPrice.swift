@@ -110,12 +110,13 @@ struct RankWalk {
     private mutating func take(_ step: Step, countsResults: Bool) -> RankPrice {
         let problem = problem
         var price = RankPrice()
-        for units in step.attend { price.flop += flop(of: units) }
+        let work = work(of: step)
+        price.flop = work.visible
         let departing = sum(step.sends, from: true)
         let arriving = sum(step.receives, from: false)
         price.bytes = departing.bytes
         price.messages = Double(step.sends.count)
-        let computing = price.flop / cluster.ranks[rank.index].flops
+        let computing = work.timed / cluster.ranks[rank.index].flops
         let moving = max(departing.seconds, arriving.seconds)
         price.seconds = max(computing, moving)
         price.exposed = max(0, moving - computing)
@@ -198,7 +199,7 @@ struct RankWalk {
         let walk = RankWalk(dependencies, table, cluster, rank: rank, weighsMemory: false)
         return planner.plan(rank).steps.map { step in
             Costs(
-                computing: step.attend.reduce(0) { $0 + walk.flop(of: $1) } / cluster.ranks[rank.index].flops,
+                computing: walk.work(of: step).timed / cluster.ranks[rank.index].flops,
                 sends: step.sends.map { walk.cost(of: $0) }, receives: step.receives.map { walk.cost(of: $0) })
         }
     }
@@ -210,11 +211,18 @@ struct RankWalk {
             peer: transfer.peer, isInside: route.isInside, seconds: route.latency + bytes * route.perByte, bytes: bytes)
     }
 
-    private func flop(of units: Units) -> Double {
-        let pairs = units.queries.reduce(0.0) {
-            $0 + table.pairs(queryTile: $1, seen: dependencies.seen[$1], keys: units.keys)
+    /// Floating-point operations of a step: of its visible pairs, and of whole tiles that take as long.
+    private func work(of step: Step) -> (visible: Double, timed: Double) {
+        var work = (visible: 0.0, timed: 0.0)
+        for units in step.attend {
+            let pairs = units.queries.reduce(TileTable.Pairs()) {
+                $0 + table.pairs(queryTile: $1, seen: dependencies.seen[$1], keys: units.keys)
+            }
+            let flopPerPair = table.flopPerPair * Double(units.heads.count)
+            work.visible += pairs.visible * flopPerPair
+            work.timed += pairs.timed * flopPerPair
         }
-        return pairs * table.flopPerPair * Double(units.heads.count)
+        return work
     }
 
     private func rowBytes(_ tiles: Runs, _ heads: Range<Int>) -> Double {

@@ -387,7 +387,8 @@ struct BFloat16Tests {
                 #expect(fusedMax.bitPatterns == rowMax.bitPatterns, "\(context)")
                 #expect(fusedSum.bitPatterns == rowSum.bitPatterns, "\(context)")
                 #expect(fused.bitPatterns == output.bitPatterns, "\(context)")
-                #expect((scratchRows * scoreStride..<scratch.count).allSatisfy { scratch[$0] == guardValue }, "\(context)")
+                let beyond = scratchRows * scoreStride..<scratch.count
+                #expect(beyond.allSatisfy { scratch[$0] == guardValue }, "\(context)")
                 let bits = [fusedMax, fusedSum, fused].map(\.bitPatterns)
                 #expect(bits == firsts[set.kind, default: bits], "\(context)")
                 firsts[set.kind] = firsts[set.kind] ?? bits

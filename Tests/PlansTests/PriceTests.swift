@@ -212,6 +212,25 @@ import Tiles
         }
     }
 
+    /// One rank's time is that of its whole tiles, and of the visible pairs and a fifth of each tile that is seen in part.
+    @Test func tilesThatAreSeenInPartTakeLonger() {
+        func pairs(_ mask: Mask, length: Int) -> (timed: Double, visible: Double) {
+            let shapes = [SequenceShape(length: length)]
+            let price = Pricing(on: Self.cluster(ranks: 1)) { problem(mask, shapes, $0, 1) }
+                .prices([.passKeyValue], [.contiguous])[0]
+            let priced = problem(mask, shapes, .contiguous, 1)
+            let flopPerPair = Double(priced.operation.flopPerPair * Self.heads.queryHeads)
+            return (price.seconds * 1e11 / flopPerPair, priced.visibleFlop / flopPerPair)
+        }
+        let full = pairs(.full, length: 2000)
+        #expect(abs(full.timed / full.visible - 1) < 1e-9)
+        let causal = pairs(.causal, length: 9 * 256)
+        #expect(abs(causal.timed / (causal.visible + 9 * 0.2 * 65536) - 1) < 1e-9)
+        // No more than whole.
+        let almost = pairs(.window(left: 254, right: 254), length: 256)
+        #expect(almost.visible == 65534 && abs(almost.timed / 65536 - 1) < 1e-9)
+    }
+
     /// A slow node's ranks set the pace unless the layout looks at speeds.
     @Test func speedsCount() {
         func node(_ name: String) -> Cluster.Node {
