@@ -100,6 +100,14 @@ import Transformers
         }
     }
 
+    /// Blocks reach to the end of the parameters, and none lies behind them.
+    @Test func blocksEndWithTheParameters() {
+        let size = ParameterBlocks.blockSize
+        for (count, blocks) in [(1, 1), (size - 1, 1), (size, 1), (size + 1, 2), (3 * size, 3)] {
+            #expect(ParameterBlocks([Parameter(name: "w", shape: [count])]).blockCount == blocks, "\(count) floats")
+        }
+    }
+
     @Test func aHeadHasItsOwnRate() throws {
         let parameters = [Parameter(name: "body", shape: [3, 2]), Parameter(name: "head", shape: [2, 2])]
         let blocks = ParameterBlocks(parameters, heads: ["head"])
