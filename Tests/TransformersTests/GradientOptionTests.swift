@@ -92,7 +92,8 @@ private struct MovedParameters: ParameterSource {
     @Test(arguments: [NormPlacement.afterResidual, .beforeSublayer], [QueryKeyNorms.eachHead, .wholeRow])
     func soAreThoseOfLayersThatDiffer(norms: NormPlacement, queryKeyNorms: QueryKeyNorms) throws {
         var configuration = EncoderConfiguration(
-            family: .bert, hiddenSize: 48, layerCount: 3, headCount: 4, intermediateSize: 80, vocabularySize: 50,
+            // Wider than the blocks of rows and columns that a weight's gradient is summed by.
+            family: .bert, hiddenSize: 48, layerCount: 3, headCount: 4, intermediateSize: 110, vocabularySize: 50,
             positionCount: 600, layerNormEpsilon: 1e-5)
         let grouped = HeadShape(queryHeads: 4, keyValueHeads: 2, headDimension: 20, valueDimension: 12)
         configuration.attention = [
@@ -107,6 +108,10 @@ private struct MovedParameters: ParameterSource {
         configuration.queryKeyNorms = queryKeyNorms
         configuration.activation = queryKeyNorms == .eachHead ? .relu : .tanh
         configuration.hasFinalNorm = norms == .beforeSublayer
+        if queryKeyNorms == .wholeRow {
+            configuration.embeddingSize = 32
+            configuration.normsProjectedEmbeddings = norms == .beforeSublayer
+        }
         try check(configuration, "\(norms), \(queryKeyNorms)")
     }
 }
