@@ -17,6 +17,9 @@ package struct Decision {
     package let predictedSeconds: Double?
     /// Bytes that the fullest rank is to take for it.
     let memory: Double
+
+    /// What can be done about most jobs that do not fit.
+    package static let remedy = "spread it over more hosts, or shorten it"
 }
 
 extension Session {
@@ -27,9 +30,11 @@ extension Session {
     /// - Parameters:
     ///   - asked: the strategy; nil where it is to be chosen.
     ///   - predicts: measure and predict also where a strategy is given.
+    ///   - remedy: what can be done about a job that does not fit.
     /// - Throws: `AgreedFailure` with status 71 where the job does not fit, and 78 where the ranks plan differently.
     package func decide(
-        _ problem: AttentionProblem, _ footprint: Footprint, _ asked: Strategy?, predicts: Bool = false
+        _ problem: AttentionProblem, _ footprint: Footprint, _ asked: Strategy?, predicts: Bool = false,
+        remedy: String = Decision.remedy
     ) throws -> Decision {
         let hosts = try everyHost()
         let isAuto = asked == nil
@@ -37,7 +42,7 @@ extension Session {
         let isMeasured = predicts || isAuto && transport.size > 1 && !group.isVirtual
         let measured = isMeasured ? try machine(problem.heads) : nil
         let cluster = cluster(hosts, measured)
-        try refuseTokens(problem, footprint, cluster)
+        try refuseTokens(problem, footprint, cluster, remedy)
         var outcome = Message()
         if isRoot {
             // Few ranks of many are looked at, and one round of heads: a plan is not to take longer than its job.
@@ -55,7 +60,7 @@ extension Session {
                 outcome.write("\(choice.price.memory)")
             } else if let least = prices.min(by: { $0.nodeMemory / $0.nodeLimit < $1.nodeMemory / $1.nodeLimit }) {
                 outcome.write("")
-                outcome.write(Self.refusal(least, cluster, of: prices.count))
+                outcome.write(Self.refusal(least, cluster, of: prices.count, remedy))
             }
         }
         var told = Message(try transport.allGather(outcome.bytes)[0])
@@ -104,31 +109,11 @@ extension Session {
         }
     }
 
-    /// Refuses work for which a host's memory is too small. Collective; call it before memory for it is taken.
-    /// - Parameters:
-    ///   - bytesPerRank: what each rank takes.
-    ///   - work: what it is, in words.
-    ///   - remedy: what can be done about it.
-    func refuse(bytesPerRank: Double, _ work: String, _ remedy: String) throws {
-        let hosts = try everyHost()
-        try agree {
-            for name in Set(hosts.map(\.name)).sorted() {
-                let ranks = hosts.indices.filter { hosts[$0].name == name }
-                guard let available = ranks.map({ hosts[$0].available }).min(),
-                    Double(ranks.count) * bytesPerRank > available
-                else { continue }
-                throw JobError(
-                    .memory,
-                    "\(work) needs \(Self.gib(Double(ranks.count) * bytesPerRank)) on \(name)"
-                        + (ranks.count == 1 ? "" : ", \(Self.gib(bytesPerRank)) for each of \(ranks.count) ranks")
-                        + ", and \(Self.gib(available)) are free; \(remedy)")
-            }
-        }
-    }
-
     /// Refuses what no strategy could hold, the ranks' own tokens alone being too much: no plan is made for it.
     /// Collective.
-    private func refuseTokens(_ problem: AttentionProblem, _ footprint: Footprint, _ cluster: Cluster) throws {
+    private func refuseTokens(
+        _ problem: AttentionProblem, _ footprint: Footprint, _ cluster: Cluster, _ remedy: String
+    ) throws {
         var held = Array(repeating: 0.0, count: cluster.nodes.count)
         for (rank, place) in cluster.ranks.enumerated() {
             held[place.node] += footprint.bytesHeld(of: problem, by: Rank(rank))
@@ -138,7 +123,7 @@ extension Session {
                 throw JobError(
                     .memory,
                     "the ranks on \(node.name) need \(Self.gib(bytes)) for their own tokens, and \(Self.gib(node.memory)) are free; "
-                        + "spread the job over more hosts, or shorten it")
+                        + remedy)
             }
         }
     }
@@ -203,12 +188,12 @@ extension Session {
         }
     }
 
-    private static func refusal(_ price: Price, _ cluster: Cluster, of tried: Int) -> String {
+    private static func refusal(_ price: Price, _ cluster: Cluster, of tried: Int, _ remedy: String) -> String {
         let ranks = cluster.ranks.count { $0.node == price.fullestNode }
         return
             "the job needs \(gib(price.nodeMemory)) on \(cluster.nodes[price.fullestNode].name) (\(ranks) \(ranks == 1 ? "rank" : "ranks"), "
             + "\(price.strategy.rawValue)\(tried > 1 ? ", which needs least" : "")), and \(gib(price.nodeLimit)) are free; "
-            + "spread it over more hosts, or shorten it\(tried > 1 ? "" : ", or leave --strategy to auto")"
+            + "\(remedy)\(tried > 1 ? "" : ", or leave --strategy to auto")"
     }
 
     private static func gib(_ bytes: Double) -> String {

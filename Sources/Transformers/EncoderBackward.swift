@@ -28,6 +28,7 @@ extension EncoderRun {
     public func backward(into gradients: Gradients, step: StepTiles) throws {
         let tape = trainingTape
         precondition(gradients.slots == encoder.gradientSlots, "the gradients are those of this encoder")
+        attention?.releaseMemory()
         let leaves = step.leaves(tiles)
         let sums = TileSums(
             rows: tiles.map(\.rows), order: leaves.order, threads: threads, kernels: encoder.kernels, memory: memory)

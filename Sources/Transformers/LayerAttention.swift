@@ -30,6 +30,9 @@ struct LayerAttention {
         return (executor, keyValues)
     }
 
+    /// Lets go of the memory that attention uses again, for what follows it.
+    func releaseMemory() { executors.values.forEach { $0.releaseMemory() } }
+
     /// What a layer of some kind is observed with, besides its attention.
     func observer(_ kind: AttentionKind, _ shape: OperationShape) -> RingExecutor {
         guard let executor = observers[kind]?[shape.name] else {

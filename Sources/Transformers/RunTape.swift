@@ -101,17 +101,16 @@ extension RowLayout {
 }
 
 extension EncoderConfiguration {
-    /// Floats for each of a rank's rows that a training's run holds: what any run does, what is kept of the way forward, and
-    /// what the way back is written into. Gradients of weights, weights, and what each thread needs for a block of rows are
-    /// counted apart.
-    /// - Parameters:
-    ///   - ranks: how many go through the layers together.
-    ///   - levels: of the tree over the tiles of the longest document.
-    ///   - subtrees: maximal ones that a rank's tiles fill.
-    public func trainingFloatsPerRow(ranks: Int, levels: Int, subtrees: Int) -> Int {
+    /// Floats for each of a rank's rows that a training's run holds: what any run does but for the packed keys and values of the
+    /// first layer's heads, what is kept of the way forward, and what the way back is written into. Gradients of weights,
+    /// weights, and what each thread needs for a block of rows are counted apart, and so is what plans count: tiles and results
+    /// of other ranks, and results that wait for them.
+    public func trainingFloatsPerRow(longestDocument: Int) -> Int {
         let heads = attention.map(\.heads)
         func most(_ width: (HeadShape) -> Int) -> Int { heads.map(width).max() ?? 0 }
-        let keyValues = Set(heads).reduce(0) { $0 + $1.keyValueHeads * ($1.headDimension + $1.valueDimension) }
+        let keyValues = Set(heads).subtracting(heads.prefix(1)).reduce(0) {
+            $0 + $1.keyValueHeads * ($1.headDimension + $1.valueDimension)
+        }
         let areAsWide = heads.allSatisfy { $0.headDimension == $0.valueDimension }
         let run =
             hiddenSize + widestQueries + (areAsWide ? 0 : widestAttended) + keyValues
@@ -128,12 +127,9 @@ extension EncoderConfiguration {
             hiddenSize, intermediateSize, widestAttended, (hasEmbeddingProjection ? 2 : 1) * embeddingSize)
         // The rows of the large tables that the tokens of each tile have read, which merge, and what becomes of them.
         let tables = (3 + (positions == .none ? 1 : 2)) * embeddingSize
-        // Results on their way up the trees: of one rank those of one head at a time; of several those of all heads, a part
-        // for each subtree of the keys that have been met, both ways; and of keys what leaves, what comes and what is made.
-        let oneHead = most { $0.queryHeads / $0.keyValueHeads * $0.headDimension } * (levels + 1)
-        let met = (ranks - 1).bitWidth - (ranks - 1).leadingZeroBitCount
-        let allHeads = (widestQueries + widestAttended + most { 2 * $0.queryHeads }) * met
-        let results = ranks == 1 ? oneHead : oneHead + allHeads + 3 * subtrees * keyValues
+        // Results of one head at a time, on their way up the trees.
+        let levels = Int.bitWidth - (longestDocument / TileGrid.tileSize).leadingZeroBitCount
+        let results = most { $0.queryHeads / $0.keyValueHeads * $0.headDimension } * (levels + 1)
         return run + kept + back + panels + tables + results
     }
 }

@@ -11,13 +11,32 @@ import Testing
         .enabled(if: FileManager.default.fileExists(atPath: "/proc/self/status")),
         arguments: zip([256, 1500, 5000], [1, 2, 1]))
     func isWhatWasTold(length: Int, documents: Int) throws {
-        let run = try CommandRun.annulus(
-            [
-                "bench", "train", "--shape", "minilm", "--length", "\(length)", "--documents", "\(documents)",
-                "--repetitions", "1", "--threads", "2", "--format", "json", "--quiet",
-            ],
+        try check(
+            ["--length", "\(length)", "--documents", "\(documents)", "--threads", "2"], .alone,
             // A process that has ended has no peak any more.
             script: #""$@" & while grep VmHWM "/proc/$!/status" >&2; do sleep 0.02; done; wait $!"#)
+    }
+
+    /// Of the fullest of two ranks that share no memory, by every strategy.
+    @Test(
+        .enabled(if: FileManager.default.fileExists(atPath: "/proc/self/status")),
+        arguments: ["pass-kv", "pass-q", "all-gather", "head-exchange", "hybrid", "tree"])
+    func isWhatWasToldOfAStrategy(strategy: String) throws {
+        try check(
+            ["--length", "2000", "--threads", "1", "--ranks-per-node", "1", "--strategy", strategy], .mpirun(2),
+            script: #"""
+                "$@" & while kill -0 $! 2>/dev/null; do
+                  for rank in $(cat /proc/$!/task/*/children 2>/dev/null); do grep -s VmHWM /proc/$rank/status >&2; done
+                  sleep 0.02
+                done; wait $!
+                """#)
+    }
+
+    private func check(_ options: [String], _ spread: Spread, script: String) throws {
+        let run = try CommandRun.annulus(
+            ["bench", "train", "--shape", "minilm", "--repetitions", "1", "--format", "json", "--quiet"] + options,
+            spread,
+            script: script)
         #expect(run.status == 0, "\(run.errors)")
         let peaks = run.errors.split(separator: "\n").compactMap { line -> Double? in
             guard line.hasPrefix("VmHWM:") else { return nil }

@@ -62,6 +62,16 @@ import Training
         }
     }
 
+    /// A group goes where its middle falls: below a half of all tokens to the first of two parts, from there on to the second.
+    @Test(arguments: [
+        ([1, 1, 1, 1], [1, 1, 1, 1], 2, [0..<2, 2..<4]), ([3, 1], [1, 1], 2, [0..<1, 1..<2]),
+        ([1, 3, 1, 3], [2, 2], 2, [0..<2, 2..<4]), ([1, 6, 1], [1, 1, 1], 2, [0..<1, 1..<3]),
+        ([1, 1, 4, 1, 1], [1, 1, 1, 1, 1], 4, [0..<2, 2..<3, 3..<5]),
+    ])
+    func groupsGoWhereTheirMiddleFalls(lengths: [Int], groups: [Int], count: Int, expected: [Range<Int>]) {
+        #expect(microBatches(lengths: lengths, groups: groups, count: count) == expected)
+    }
+
     @Test func ranksHaveRunsOfTilesOfEvenCost() {
         let seed = UInt64.random(in: 0...UInt64.max)
         var random = SplitMix64(state: seed)

@@ -93,9 +93,16 @@ import Training
         #expect(result.loss.isNaN && result.gradient.allSatisfy(\.isNaN))
     }
 
+    @Test(arguments: [PairLoss.scores([]), .negatives(temperature: 0.05, isSymmetric: true)])
+    func noPairsHaveNoLoss(loss: PairLoss) {
+        let none = PairVectors(pairs: 0, width: 3, first: [], second: [])
+        let result = loss.differentiate(none, weight: 1, threads: ThreadPool(threads: 1), kernels: .best)
+        #expect(result.loss == 0 && result.gradients.first.isEmpty && result.gradients.second.isEmpty)
+    }
+
     /// More pairs than a thread multiplies at a time: the loss is its definition's in double precision, and the gradient what that
-    /// changes by.
-    @Test func manyPairsAreTheDefinition() {
+    /// changes by. That of both directions is their mean.
+    @Test(arguments: [false, true]) func manyPairsAreTheDefinition(isSymmetric: Bool) {
         let (count, width) = (37, 5)
         let floats = (0..<2 * count * width).map { Float(($0 * 7919 + 13) % 1009) / 504.5 - 1 }
         let second = count * width
@@ -105,18 +112,22 @@ import Training
                 let norm = row.reduce(0) { $0 + $1 * $1 }.squareRoot()
                 return row.map { $0 / norm }
             }
-            return (0..<count).reduce(0.0) { sum, pair in
-                let own = row(pair * width)
-                let scores = (0..<count).map {
-                    zip(own, row(second + $0 * width)).reduce(0) { $0 + $1.0 * $1.1 } / 0.05
+            func oneWay(from: Int, to: Int) -> Double {
+                (0..<count).reduce(0.0) { sum, pair in
+                    let own = row(from + pair * width)
+                    let scores = (0..<count).map {
+                        zip(own, row(to + $0 * width)).reduce(0) { $0 + $1.0 * $1.1 } / 0.05
+                    }
+                    let largest = scores.max() ?? 0
+                    let total = scores.reduce(0) { $0 + exp($1 - largest) }
+                    return sum + (largest + log(total) - scores[pair]) / Double(count)
                 }
-                let largest = scores.max() ?? 0
-                let total = scores.reduce(0) { $0 + exp($1 - largest) }
-                return sum + (largest + log(total) - scores[pair]) / Double(count)
             }
+            let there = oneWay(from: 0, to: second)
+            return isSymmetric ? (there + oneWay(from: second, to: 0)) / 2 : there
         }
         let exact = floats.map(Double.init)
-        let result = PairLoss.negatives(temperature: 0.05, isSymmetric: false).differentiate(
+        let result = PairLoss.negatives(temperature: 0.05, isSymmetric: isSymmetric).differentiate(
             PairVectors(pairs: count, width: width, first: Array(floats[..<second]), second: Array(floats[second...])),
             weight: 1, threads: ThreadPool(threads: 2), kernels: .best)
         #expect(abs(result.loss - loss(exact)) < 1e-5)

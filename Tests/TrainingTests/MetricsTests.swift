@@ -22,6 +22,10 @@ import Training
         }
     }
 
+    @Test func ofNothingThereIsNoneRight() {
+        #expect(Metrics.accuracy([], []) == 0 && Metrics.macroF1([], []) == 0 && Metrics.microF1([], []) == 0)
+    }
+
     @Test func entitiesCountWhole() {
         let truth = [["B-a", "I-a", "O", "B-b"], ["O", "B-a", "B-a"]]
         #expect(Metrics.entityF1(truth, truth) == 1)
@@ -36,6 +40,7 @@ import Training
     @Test func whatDoesNotVaryCorrelatesWithNothing() {
         #expect(Metrics.spearman([1, 1, 1], [1, 2, 3]) == 0)
         #expect(Metrics.spearman([1, 2, 3], [10, 20, 40]) == 1)
+        #expect(abs(Metrics.spearman([1, 2], [3, 5]) - 1) < 1e-15)
         #expect(abs(Metrics.spearman([1, 2, 3], [3, 2, 1]) + 1) < 1e-15)
     }
 }

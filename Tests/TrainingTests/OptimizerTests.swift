@@ -100,6 +100,30 @@ import Transformers
         }
     }
 
+    /// Blocks reach to the end of the parameters, and none lies behind them.
+    @Test func blocksEndWithTheParameters() {
+        let size = ParameterBlocks.blockSize
+        for (count, blocks) in [(1, 1), (size - 1, 1), (size, 1), (size + 1, 2), (3 * size, 3)] {
+            #expect(ParameterBlocks([Parameter(name: "w", shape: [count])]).blockCount == blocks, "\(count) floats")
+        }
+    }
+
+    /// Any part of a parameter, wherever it stands among the others.
+    @Test func mastersAreReadByName() throws {
+        let values: [String: [Float]] = ["a": [1, 2, 3, 4, 5, 6], "b": [7, 8, 9]]
+        let blocks = ParameterBlocks([Parameter(name: "b", shape: [3]), Parameter(name: "a", shape: [2, 3])])
+        let masters = try MasterWeights(blocks, from: Values(values: values))
+        for (name, shape, range) in [
+            ("a", [2, 3], 0..<6), ("a", [2, 3], 2..<5), ("b", [3], 0..<3), ("b", [3], 1..<2),
+        ] {
+            var found = [Float](repeating: 0, count: range.count)
+            try found.withUnsafeMutableBufferPointer {
+                try masters.read(name, shape: shape, range: range, into: #require($0.baseAddress))
+            }
+            #expect(found == values[name].map { Array($0[range]) }, "\(name), \(range)")
+        }
+    }
+
     @Test func aHeadHasItsOwnRate() throws {
         let parameters = [Parameter(name: "body", shape: [3, 2]), Parameter(name: "head", shape: [2, 2])]
         let blocks = ParameterBlocks(parameters, heads: ["head"])

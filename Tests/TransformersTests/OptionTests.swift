@@ -85,6 +85,26 @@ import Transformers
         #expect(read[8].activation == .geluTanh && !read[8].isGated)
     }
 
+    /// As transformers reads it, and PyTorch its `padding_idx`: none where it is null, from the end of the table where negative,
+    /// and MPNet's own whatever the file says.
+    @Test(arguments: [
+        ("bert", "", 0), ("bert", #""pad_token_id": 3, "#, 3), ("bert", #""pad_token_id": null, "#, nil),
+        ("bert", #""pad_token_id": -1, "#, 47), ("distilbert", #""pad_token_id": null, "#, nil),
+        ("electra", #""pad_token_id": null, "#, nil), ("esm", "", nil), ("esm", #""pad_token_id": 1, "#, 1),
+        ("mpnet", "", 1), ("mpnet", #""pad_token_id": null, "#, 1), ("roberta", "", 1),
+    ])
+    func thePaddingTokenIsThatOfTransformers(type: String, key: String, expected: Int?) throws {
+        let names =
+            type == "distilbert"
+            ? ("dim", "n_layers", "n_heads", "hidden_dim")
+            : ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        let configuration = try Self.configuration(
+            #"{"model_type": "\#(type)", \#(key)"\#(names.0)": 24, "\#(names.1)": 2, "\#(names.2)": 3, "\#(names.3)": 40, "#
+                + #""vocab_size": 48, "max_position_embeddings": 300, "position_embedding_type": "\#(type == "esm" ? "rotary" : "absolute")"}"#
+        )
+        #expect(configuration.paddingId == expected, "\(type), \(key)")
+    }
+
     /// 2^(−8/n), 2^(−16/n), … for a power of two; else those of the power below and every second one of the power
     /// above.
     @Test func slopesOfALiBiAreThoseOfThePaper() {

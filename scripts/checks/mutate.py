@@ -22,7 +22,7 @@ each survivor with its line before and after and the judgement that Tests/Mutant
 there is not run a third time. With --gradients the suites are RingAttentionTests, TransformersTests and TrainingTests. Exits with 1
 when fewer than 90% are noticed. Preconditions are left alone: no test meets one.
 """
-import argparse, hashlib, json, os, random, re, resource, shlex, shutil, signal, subprocess, sys, tempfile, threading, time
+import argparse, functools, hashlib, json, os, random, re, resource, shlex, shutil, signal, subprocess, sys, tempfile, threading, time
 from collections import Counter
 from pathlib import Path
 
@@ -216,25 +216,35 @@ extension Runs {
 
 # ---- The copy ----
 
-def manifest():
-    """The package cut down to the test suites that run and what they need, and every Swift target of ours given the switch."""
+@functools.cache
+def targets():
+    """The package's targets by their names."""
     dump = json.loads(subprocess.run(
         ["swift", "package", "dump-package"], cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)
-    targets = {target["name"]: target for target in dump["targets"]}
+    return {target["name"]: target for target in dump["targets"]}
+
+
+def needed(names):
+    """Some targets and all that they need, the needed ones first."""
     wanted = []
 
     def want(name):
-        if name in targets and name not in wanted:
-            for dependency in targets[name]["dependencies"]:
+        if name in targets() and name not in wanted:
+            for dependency in targets()[name]["dependencies"]:
                 want(next(iter(dependency.values()))[0])
             wanted.append(name)
 
-    for suite in SUITES:
-        want(suite)
+    for name in names:
+        want(name)
+    return wanted
+
+
+def manifest():
+    """The package cut down to the test suites that run and what they need, and every Swift target of ours given the switch."""
     switched = {Path(subject).parts[1] for subject in SUBJECTS}
     lines = []
-    for name in wanted:
-        target = targets[name]
+    for name in needed(SUITES):
+        target = targets()[name]
         if target["type"] == "system":
             lines.append(f'.systemLibrary(name: "{name}", pkgConfig: "{target["pkgConfig"]}")')
             continue
@@ -324,10 +334,13 @@ def build(folder, chosen, launcher):
         for file, line in re.findall(r"^(/\S+?\.swift):(\d+):\d+: error:", run.stdout, re.M):
             relative = Path(os.path.realpath(file)).relative_to(os.path.realpath(folder))
             faults.add((ROOT / relative, int(line) - 1))
-        # An error may stand some lines away from the change that makes it, in a long expression.
-        for reach in [*range(8), 100]:
-            guilty = [number for number, site in chosen.items()
-                      if any(site.path == path and abs(site.line - line) <= reach for path, line in faults)]
+        # An error may stand some lines away from the change that makes it, in a long expression. Of every error the nearest are
+        # dropped, so that few builds find all; where there is none near any, the whole neighbourhood is.
+        def near(fault, reach):
+            return [number for number, site in chosen.items() if site.path == fault[0] and abs(site.line - fault[1]) <= reach]
+
+        for reaches in (range(8), [100]):
+            guilty = {number for fault in faults for number in next(filter(None, (near(fault, reach) for reach in reaches)), [])}
             if guilty:
                 break
         else:
@@ -484,6 +497,8 @@ def report(folder, note, chosen, dropped, launcher, options):
     known = judgements()
     noticed, survivors, reasons = Counter(), [], Counter()
     totals = Counter(site.path for site in chosen.values())
+    modules = {site.path.relative_to(ROOT).parts[1] for site in chosen.values()}
+    reaching = {module: [suite for suite in SUITES if module in needed([suite])] for module in modules}
     for number, site in chosen.items():
         before = site.path.read_text().split("\n")[site.line]
         after = before[:site.start] + site.changed + before[site.end:]
@@ -494,7 +509,9 @@ def report(folder, note, chosen, dropped, launcher, options):
             for level, (stage, most) in enumerate(zip(STAGES, note["limits"]), start=1):
                 if level == len(STAGES) and is_judged:
                     break
-                reason, took = run_tests(binary, folder, number, stage, most, launcher)
+                # A suite that is built without the module cannot notice.
+                of_these = f"^(?=({'|'.join(reaching[name.parts[1]])})\\.).*?({stage[0]})", stage[1]
+                reason, took = run_tests(binary, folder, number, of_these, most, launcher)
                 seconds += took
                 if reason:
                     break

@@ -134,10 +134,8 @@ private final class Trainer {
     private let schedule: Schedule
     /// The steps of the whole training.
     private let totalSteps: Int
-    /// What a rank takes of memory.
-    private let bytesPerRank: Double
-    /// How steps and evaluations attend.
-    private var strategy = Strategy.passKeyValue
+    /// How steps and evaluations attend, and what a rank takes of memory.
+    private let decision: Decision
     private var state: TrainingState
     private var events: EventFile?
     private var settings: TrainingSettings { job.settings }
@@ -163,24 +161,25 @@ private final class Trainer {
             kind: settings.schedule, warmupSteps: settings.warmupSteps, steps: totalSteps,
             decaySteps: settings.decaySteps)
         state = TrainingState(facts: try ResumableJob.facts(job.identity, session))
-        bytesPerRank = try session.refuseTraining(model, order, settings)
+        try session.logHeader("train \(settings.tasks.map(\.kind.rawValue).joined(separator: ", "))")
+        decision = try session.decideTraining(
+            model, lengths: order.largestPart(settings), maskProbability: settings.maskProbability,
+            remedy: "lower --batch-tokens, or raise --gradient-accumulation-steps")
         shard = OptimizerShard(settings.adam, model.blocks, rank: session.transport.rank, of: session.transport.size)
     }
 
     func run() throws {
         guard try begin() else { return }
-        try session.logHeader("train \(settings.tasks.map(\.kind.rawValue).joined(separator: ", "))")
         let trained = model.blocks.count
         let frozen = model.frozen.isEmpty ? "" : ", \(model.frozen.count) tensors are not"
         session.log.notice(
-            "\(totalSteps) steps of up to \(settings.batchTokens) tokens; \(trained) parameters are trained\(frozen); about \(Int(bytesPerRank / 0x1p20)) MiB a rank"
+            "\(totalSteps) steps of up to \(settings.batchTokens) tokens; \(trained) parameters are trained\(frozen); about \(Int(decision.memory / 0x1p20)) MiB a rank"
         )
         if let place = settings.loggingFolder {
             events = try session.agree { session.isRoot ? try EventFile(folder: place) : nil }
         }
         let line = session.display("training", total: totalSteps, unit: "steps")
-        strategy = try session.decideTraining(model.start.configuration, lengths: order.largestPart(settings))
-        let runner = StepRunner(model, settings, shard, strategy, session)
+        let runner = StepRunner(model, settings, shard, decision.strategy, session)
         let clock = ContinuousClock.now
         var tokens = 0
         let first = state.step
@@ -282,7 +281,8 @@ private final class Trainer {
 
     private func evaluate(epoch: Double) throws {
         for (number, evaluation) in evaluations.enumerated() {
-            let values = try Evaluation(model, settings, strategy, session).run(evaluation.set, task: evaluation.task)
+            let values = try Evaluation(model, settings, decision.strategy, session).run(
+                evaluation.set, task: evaluation.task)
             let name = evaluations.count == 1 ? "eval" : "eval_\(number + 1)_\(evaluation.set.kind.rawValue)"
             try log(values, group: name, epoch: epoch)
             let shown = values.map { "\($0.0) \(short($0.1))" }.joined(separator: ", ")

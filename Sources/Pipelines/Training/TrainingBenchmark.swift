@@ -15,6 +15,8 @@ package final class TrainingBenchmark {
     private let lengths: [Int]
     private let seed: UInt64
     private var step = 0
+    /// The bytes that the fullest rank is told to take.
+    package let predictedBytes: Double
 
     /// The share of tokens that are to be guessed.
     private static let maskProbability = 0.15
@@ -32,10 +34,12 @@ package final class TrainingBenchmark {
                 folder: nil, tokenizerFolder: "", tokenizer: nil, seed: seed)
             return try TrainedModel(start, [(.maskedLanguage, [], false)], settings)
         }
+        let decision = try session.decideTraining(
+            model, lengths: lengths, maskProbability: Self.maskProbability)
+        predictedBytes = decision.memory
         let shard = OptimizerShard(
             settings.adam, model.blocks, rank: session.transport.rank, of: session.transport.size)
-        let strategy = try session.decideTraining(model.start.configuration, lengths: lengths)
-        runner = StepRunner(model, settings, shard, strategy, session)
+        runner = StepRunner(model, settings, shard, decision.strategy, session)
         self.lengths = lengths
         self.seed = seed
     }
@@ -70,11 +74,6 @@ package final class TrainingBenchmark {
             examples, tasks: 1, masking: masking, kinds: [.maskedLanguage], step: step)
         _ = try runner.run(documents, number: step, rate: 1e-5, headRate: 1e-5)
         step += 1
-    }
-
-    /// The bytes that a rank is told to take.
-    package func predictedBytes(_ session: Session) -> Double {
-        model.trainingBytes(lengths: lengths, maskProbability: Self.maskProbability, session)
     }
 
     /// The weights as they are.

@@ -11,16 +11,15 @@ extension TrainedModel {
     /// Pages of the program, its libraries and a tokenizer, as `/usr/bin/time -v annulus tokenize` shows them.
     private static let programBytes = 32.0 * 0x1p20
 
-    /// Bytes that a rank takes for a training.
+    /// Bytes that a rank takes for a training beside its tokens, by the largest part of a step.
     ///
     /// Of the program its own. Of weights: the masters, the tables, and every step the packed panels of dense layers and of
-    /// their transposes. Of
-    /// gradients: a sum for each of the rank's maximal subtrees, and what it owns of the sums of all ranks and of the
-    /// optimizer's means. Of a token what `EncoderConfiguration.trainingFloatsPerRow` counts. Of a language model's head the
-    /// logits of a pass, and the sums of passes that wait for each other on the tree.
+    /// their transposes. Of gradients: a sum for each of the rank's maximal subtrees, and what it owns of the sums of all
+    /// ranks and of the optimizer's means. Of a language model's head the logits of a pass, and the sums of passes that wait
+    /// for each other on the tree. Of each thread what a block of rows needs.
     /// - Parameters:
-    ///   - rows: tokens of the rank, in one part of a step.
-    ///   - subtrees: maximal ones that its tiles fill.
+    ///   - rows: tokens of the rank that has most, in one part of a step.
+    ///   - subtrees: maximal ones that a rank's tiles fill.
     ///   - maskProbability: the share of tokens that a language model is to guess.
     func trainingBytes(rows: Int, subtrees: Int, ranks: Int, threads: Int, maskProbability: Double) -> Double {
         let configuration = start.configuration
@@ -49,34 +48,11 @@ extension TrainedModel {
             logits = min(masked, ofPass) * Double(configuration.vocabularySize)
             waiting += max(0, log2(masked / ofPass).rounded(.up)) * floats(task.head) { _ in true }
         }
-        let levels = Int.bitWidth - (rows / TileGrid.tileSize).leadingZeroBitCount
-        let ofRows = configuration.trainingFloatsPerRow(ranks: ranks, levels: levels, subtrees: subtrees)
         let (hidden, inner) = (
             configuration.hiddenSize, configuration.intermediateSize * (configuration.isGated ? 2 : 1)
         )
         let scratch = Double(threads * TileGrid.tileSize * (6 * hidden + 3 * inner))
-        return Self.programBytes + weights + gradients + 4
-            * (Double(ofRows) * Double(rows) + logits + waiting + scratch)
-    }
-}
-
-extension TrainedModel {
-    /// Bytes that the fullest rank takes for steps whose largest part has documents of these lengths, of whose tokens a
-    /// language model is to guess a share.
-    func trainingBytes(lengths: [Int], maskProbability: Double, _ session: Session) -> Double {
-        let ranks = session.transport.size
-        let sharding = Sharding.ofStep(
-            lengths: lengths, costs: EncoderRun.costs(lengths: lengths, configuration: start.configuration),
-            firstTile: 0, ranks: ranks)
-        let all = Runs(0..<TileNumbering(lengths: lengths).tileCount)
-        return (0..<ranks).map { rank in
-            let own = TreeNode.maximalCount(in: sharding.tiles(of: Rank(rank)), of: all)
-            return trainingBytes(
-                rows: sharding.tokenCount(of: Rank(rank)),
-                // Where documents differ, a rank's run of tiles begins and ends as it comes.
-                subtrees: ranks > 1 && lengths.count > 1 ? max(own, 3) : own,
-                ranks: ranks, threads: session.threads.threads, maskProbability: maskProbability)
-        }.max() ?? 0
+        return Self.programBytes + weights + gradients + 4 * (logits + waiting + scratch)
     }
 }
 
@@ -85,18 +61,5 @@ extension StepOrder {
     func largestPart(_ settings: TrainingSettings) -> [Int] {
         let longest = max(1, lengths.flatMap { $0 }.max() ?? 1)
         return Array(repeating: longest, count: max(1, settings.batchTokens / settings.accumulationSteps / longest))
-    }
-}
-
-extension Session {
-    /// Refuses a training that the hosts' memory would not hold, by its largest step. Collective.
-    /// - Returns: the bytes that a rank will take.
-    /// - Throws: `AgreedFailure` with status 71.
-    func refuseTraining(_ model: TrainedModel, _ order: StepOrder, _ settings: TrainingSettings) throws -> Double {
-        let bytes = model.trainingBytes(
-            lengths: order.largestPart(settings), maskProbability: settings.maskProbability, self)
-        try refuse(
-            bytesPerRank: bytes, "the training", "lower --batch-tokens, or raise --gradient-accumulation-steps")
-        return bytes
     }
 }

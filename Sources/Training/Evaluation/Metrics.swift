@@ -15,7 +15,7 @@ public enum Metrics {
         for label in labels {
             let right = zip(chosen, truth).count { $0 == label && $1 == label }
             let all = chosen.count { $0 == label } + truth.count { $0 == label }
-            sum += all == 0 ? 0 : 2 * Double(right) / Double(all)
+            sum += 2 * Double(right) / Double(all)
         }
         return sum / Double(labels.count)
     }

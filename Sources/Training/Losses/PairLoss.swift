@@ -141,7 +141,7 @@ private struct Square {
     private static func products(
         _ x: [Float], _ weights: [Float], rows: Int, outputs: Int, _ threads: ThreadPool, _ kernels: KernelSet
     ) -> [Float] {
-        guard rows > 0, outputs > 0, !x.isEmpty else { return Array(repeating: 0, count: rows * outputs) }
+        guard rows > 0 else { return [] }
         let inputs = x.count / rows
         let (source, result) = (AlignedBuffer(count: x.count), AlignedBuffer(count: rows * outputs))
         source.pointer.update(from: x, count: x.count)

@@ -61,7 +61,8 @@ extension EncoderConfiguration {
             because: "only bidirectional encoders are supported")
         try reader.refuse("quantization_config", unless: [])
         self = try family.configuration(reader, family)
-        paddingId = config["pad_token_id"]?.int ?? family.paddingId
+        // As transformers and PyTorch read it: null is no padding token, and a negative one counts from the end of the table.
+        paddingId = config["pad_token_id"].map { $0.int.map { $0 < 0 ? vocabularySize + $0 : $0 } } ?? family.paddingId
         if case .afterPadding(let id) = positions { paddingId = id }
         guard hiddenSize % headCount == 0 else {
             let heads = ["num_attention_heads", "n_heads", "n_head"].first(where: reader.has) ?? "num_attention_heads"

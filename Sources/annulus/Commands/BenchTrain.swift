@@ -61,7 +61,7 @@ struct BenchTrain: ParsableCommand {
             fields: [
                 ("bench", .text("train")), ("model", .text(shape)), ("length", .integer(length)),
                 ("documents", .integer(documents)), ("tokens_per_second", .number(tokens / measurement.median)),
-                ("predicted_bytes", .integer(Int(training.predictedBytes(session)))),
+                ("predicted_bytes", .integer(Int(training.predictedBytes))),
                 ("weight_bytes", .integer(training.weights.count)),
             ] + measurement.fields(session: session, flop: training.flop(), sha256: sha256))
         try session.agree { try session.printLines(row.text(bench.format)) }
