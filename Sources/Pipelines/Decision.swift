@@ -122,7 +122,7 @@ extension Session {
             for (bytes, node) in zip(held, cluster.nodes) where bytes > node.memory {
                 throw JobError(
                     .memory,
-                    "the ranks on \(node.name) need \(Self.gib(bytes)) for their own tokens, and \(Self.gib(node.memory)) are free; "
+                    "the ranks on \(node.name) need \(Self.gib(bytes)) for themselves alone, and \(Self.gib(node.memory)) are free; "
                         + remedy)
             }
         }

@@ -303,6 +303,17 @@ func registerJobChecks(_ checks: inout Checks) {
         try expectRefusal(["Open MPI's launcher started 3 processes", "runs with MPICH 4.0.2;"]) {
             _ = try kind(["OMPI_COMM_WORLD_SIZE": "3", "PMIX_RANK": "0"], nil, mpich)
         }
+        // Launchers under which MPI itself would fail.
+        let five = ["OMPI_COMM_WORLD_SIZE": "2", "PMIX_RANK": "0", "OMPI_VERSION": "5.0.11"]
+        try expectRefusal(["Open MPI 5.0.11's launcher started 2", "runs with Open MPI v4.1.4;"]) { _ = try kind(five) }
+        try expectEqual(try kind(five, nil, "Open MPI v5.0.11, package: Open MPI"), .mpi)
+        let hydra = ["PMI_RANK": "0", "PMI_SIZE": "2", "PMI_FD": "6", "HYDI_CONTROL_FD": "7"]
+        let intelMPI = "Intel(R) MPI Library 2021.18.1 for Linux* OS"
+        try expectRefusal(["MPICH's launcher started 2", "runs with Intel(R) MPI"]) {
+            _ = try kind(hydra, nil, intelMPI)
+        }
+        try expectEqual(try kind(intel, nil, intelMPI), .mpi)
+        try expectEqual(try kind(hydra, nil, mpich), .mpi)
     }
 
     checks.register("a progress line tells what is done, how fast, and what is left") { _ in

@@ -45,7 +45,9 @@ package struct Launch: Equatable {
         let isUnderstood = hasPMIx || (hasPMI ? !isOpenMPI(library) : slurmTasks == nil)
         // MPICH 5 would end with 16, without a word of this.
         let isForeign = environment["OMPI_COMM_WORLD_SIZE"] != nil && !hasPMI && !isOpenMPI(library)
-        if !isAlone, !isUnderstood || isForeign { throw launch.worldOfOne(library, hasPMI: hasPMI) }
+        if !isAlone, !isUnderstood || isForeign || isUnusable(environment, by: library) {
+            throw launch.worldOfOne(library, hasPMI: hasPMI)
+        }
         if let virtualRanks {
             guard virtualRanks > 0 else { throw JobError(.usage, "--virtual-ranks needs a positive number") }
             guard isAlone else {
@@ -60,10 +62,24 @@ package struct Launch: Equatable {
     /// Which speaks PMIx alone.
     private static func isOpenMPI(_ library: String) -> Bool { library.hasPrefix("Open MPI") }
 
+    /// Whether the launcher is known to be one that this library cannot start under: it would end within MPI.
+    private static func isUnusable(_ environment: [String: String], by library: String) -> Bool {
+        // Open MPI 4 under Open MPI 5, which leads it to its own files; Intel MPI under MPICH's hydra, whose release 4 it
+        // cannot use, and release 5 can.
+        if library.hasPrefix("Open MPI v4") { return environment[openMPIVersion].map { !$0.hasPrefix("4") } ?? false }
+        return library.hasPrefix("Intel") && environment[hydra] != nil
+    }
+
+    /// Set by the launcher of Open MPI 5 and later, and by MPICH's, Intel's not included.
+    private static let openMPIVersion = "OMPI_VERSION", hydra = "HYDI_CONTROL_FD"
+
     private static func launcher(_ environment: [String: String]) -> String {
-        if environment["OMPI_COMM_WORLD_SIZE"] != nil { return "Open MPI's launcher" }
+        if environment["OMPI_COMM_WORLD_SIZE"] != nil {
+            return "Open MPI\(environment[openMPIVersion].map { " \($0)" } ?? "")'s launcher"
+        }
         if environment["SLURM_STEP_ID"] != nil { return "Slurm" }
         if environment["I_MPI_HYDRA_UUID"] != nil { return "Intel MPI's launcher" }
+        if environment[hydra] != nil { return "MPICH's launcher" }
         return environment["PMIX_RANK"] != nil ? "a launcher that speaks PMIx" : "a launcher of MPICH's kind"
     }
 
