@@ -49,7 +49,7 @@ struct Annulus: ParsableCommand {
         fflush(nil)
         // MPICH 5 takes leave of its launcher when the process exits, and not before: a launcher that hears nothing kills
         // the ranks that are still ending.
-        if MPIEnvironment.wasFinalized, !MPIEnvironment.libraryVersion.hasPrefix("Open MPI") { Foundation.exit(status) }
+        if MPIEnvironment.wasFinalized, !Launch.isOpenMPI(MPIEnvironment.libraryVersion) { Foundation.exit(status) }
         _exit(status)
     }
 

@@ -59,8 +59,8 @@ package struct Launch: Equatable {
         return launch
     }
 
-    /// Which speaks PMIx alone.
-    private static func isOpenMPI(_ library: String) -> Bool { library.hasPrefix("Open MPI") }
+    /// Whether a library is Open MPI, which speaks PMIx alone.
+    package static func isOpenMPI(_ library: String) -> Bool { library.hasPrefix("Open MPI") }
 
     /// Whether the launcher is known to be one that this library cannot start under: it would end within MPI.
     private static func isUnusable(_ environment: [String: String], by library: String) -> Bool {
