@@ -1,6 +1,6 @@
-"""Rounds of scripts/checks/check-predictions: keeps them, counts the steady ones, and prints what they come to.
+"""Rounds of scripts/checks/check-predictions: keeps them, and prints what they come to.
 
-predictions.py add FILE.jsonl SESSION CASE ROW.json    appends a round, prints how many rounds of the case are steady
+predictions.py add FILE.jsonl SESSION CASE ROW.json    appends a round
 predictions.py show FILE.jsonl SESSION                 prints a line a case, the choices of strategies, and totals
 """
 
@@ -8,41 +8,26 @@ import json
 import statistics
 import sys
 
-ALIKE = 0.05
-
-
-def read(path, session):
-    with open(path, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file if line.strip()]
-    return [row for row in rows if row["session"] == session]
-
-
-def steady(rounds):
-    """The rounds that the next one is predicted to repeat: the machine had not changed its speed when they had ended."""
-    return [a for a, b in zip(rounds, rounds[1:]) if abs(b["predicted_seconds"] / a["predicted_seconds"] - 1) <= ALIKE]
-
 
 def add(path, session, case, row):
     with open(row, encoding="utf-8") as file:
         line = json.dumps({"session": session, "case": case, **json.load(file)})
     with open(path, "a", encoding="utf-8") as file:
         print(line, file=file)
-    print(len(steady([row for row in read(path, session) if row["case"] == case])))
 
 
 def show(path, session):
     cases, ratios, losses, groups = {}, [], [], {}
-    for row in read(path, session):
-        cases.setdefault(row["case"], []).append(row)
-    print(f"{'case':64} {'predicted':>10} {'measured':>10} {'ratio':>7}  steady rounds")
+    with open(path, encoding="utf-8") as file:
+        for row in (json.loads(line) for line in file if line.strip()):
+            if row["session"] == session:
+                cases.setdefault(row["case"], []).append(row)
+    print(f"{'case':64} {'predicted':>10} {'measured':>10} {'ratio':>7}  of rounds")
     for case, rounds in cases.items():
-        those = steady(rounds)
-        shown = f"{'–':>10} {'–':>10} {'–':>7}"
-        if those:
-            predicted, measured = (statistics.median(row[name] for row in those) for name in ("predicted_seconds", "seconds"))
-            ratios.append(statistics.median(row["predicted_seconds"] / row["seconds"] for row in those))
-            shown = f"{predicted:10.4f} {measured:10.4f} {ratios[-1]:7.2f}"
-        print(f"{case:64} {shown}  {len(those)} of {len(rounds) - 1}")
+        predicted, measured = (statistics.median(row[name] for row in rounds) for name in ("predicted_seconds", "seconds"))
+        of_rounds = sorted(row["predicted_seconds"] / row["seconds"] for row in rounds)
+        ratios.append(statistics.median(of_rounds))
+        print(f"{case:64} {predicted:10.4f} {measured:10.4f} {ratios[-1]:7.2f}  {of_rounds[0]:.2f} to {of_rounds[-1]:.2f}")
         if rounds[0]["bench"] == "exchange":
             # Each round has speeds of its own; the least of its times is that of the machine undisturbed.
             least = {name: min(row[name] for row in rounds) for name in ("predicted_seconds", "seconds", "bytes_sent")}
@@ -55,12 +40,9 @@ def show(path, session):
         best = min(entries, key=lambda entry: entry["seconds"])
         losses.append(chosen["seconds"] / best["seconds"] - 1)
         print(f"{group:52} chosen {chosen['strategy']}, best {best['strategy']}: {100 * losses[-1]:.1f} % over it")
-    print(f"\n{len(cases)} points, {len(cases) - len(ratios)} without a steady round", end="")
-    if ratios:
-        within = sum(0.9 <= ratio <= 1.1 for ratio in ratios)
-        print(f": {within} of {len(ratios)} within 10 %, median ratio {statistics.median(ratios):.2f}, "
-              f"from {min(ratios):.2f} to {max(ratios):.2f}", end="")
-    print()
+    within = sum(0.9 <= ratio <= 1.1 for ratio in ratios)
+    print(f"\n{within} of {len(ratios)} points within 10 %, median ratio {statistics.median(ratios):.2f}, "
+          f"from {min(ratios):.2f} to {max(ratios):.2f}")
     if losses:
         print(f"{len(losses)} choices: {sum(loss <= 0.05 for loss in losses)} within 5 % of the best, the worst {100 * max(losses):.1f} % over it")
 

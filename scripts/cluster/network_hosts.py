@@ -18,7 +18,7 @@ KEEPALIVE = {"time": 5, "intvl": 2, "probes": 3}
 KEEPALIVE_SECONDS = KEEPALIVE["time"] + KEEPALIVE["intvl"] * KEEPALIVE["probes"]
 # The namespaces of a host that are its own.
 NAMESPACES = ["--net", "--uts", "--mount"]
-RATE = re.compile(r"[0-9]+(\.[0-9]+)?[kmg]?bit")
+RATE = re.compile(r"([0-9]+(?:\.[0-9]+)?)([kmg]?)bit")
 
 
 class NoHosts(OSError):
@@ -113,13 +113,16 @@ class Hosts:
 
     def throttle(self, rate: str) -> None:
         """Sets every link's rate, in both directions."""
-        if not RATE.fullmatch(rate):
+        told = RATE.fullmatch(rate)
+        if not told:
             raise NoHosts(f"a rate is as tc takes it, 1gbit or 100mbit, not '{rate}'")
         if shutil.which("tc") is None:
             raise NoHosts("there is no tc (Debian: iproute2), which throttles links")
+        bits = float(told[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[told[2]]
         for number, identifier in enumerate(self.identifiers):
-            # The queue holds whole messages: a link of a cluster delays, and drops nothing.
-            limit = f"root tbf rate {rate} burst 256kb limit 32mb"
+            # The queue holds whole messages: a link of a cluster delays, and drops nothing. What a link that was idle may
+            # send at once is a millisecond's worth: with more it would carry more than its rate in a job of many pauses.
+            limit = f"root tbf rate {rate} burst {max(32 << 10, int(bits / 8000))} limit 32mb"
             self.enter(identifier, f"tc qdisc replace dev eth0 {limit}")
             self.enter(self.switch, f"tc qdisc replace dev port{number} {limit}")
 
