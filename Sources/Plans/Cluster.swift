@@ -4,19 +4,25 @@ import Tiles
 
 /// A cluster as the planner sees it: described in a file, or measured by the ranks of a job.
 public struct Cluster: Sendable, Hashable {
-    /// What a message costs on a link: `latency` + bytes / `bandwidth`, as in Hockney's model (1994).
+    /// What a message costs on a link: `latency` + bytes / `bandwidth`, as in Hockney's model (1994); and `processing` · bytes of what
+    /// its rank computes meanwhile.
     public struct Link: Sendable, Hashable {
         /// Seconds before the first byte arrives, the handling of a message included.
         public var latency: Double
         /// Bytes a second, in each direction at the same time.
         public var bandwidth: Double
+        /// Seconds by which a byte that a rank sends or receives delays what it computes: 0 where an adapter moves it, more where
+        /// processors do, as with TCP.
+        public var processing: Double
 
         /// - Parameters:
         ///   - latency: in seconds.
         ///   - bandwidth: in bytes a second.
-        public init(latency: Double, bandwidth: Double) {
+        ///   - processing: in seconds a byte.
+        public init(latency: Double, bandwidth: Double, processing: Double = 0) {
             self.latency = latency
             self.bandwidth = bandwidth
+            self.processing = processing
         }
     }
 
@@ -120,9 +126,16 @@ public struct Cluster: Sendable, Hashable {
     ///
     /// Plans are alike from rank to rank: where one sends to the rank `d` places on, its neighbours do so too. So of a
     /// node's ranks, min(d, ranks of the node) share the link to the other nodes.
-    func route(from rank: Rank, to peer: Rank) -> (isInside: Bool, latency: Double, perByte: Double) {
+    ///
+    /// `processing` is what a byte of it takes of the rank's computing.
+    func route(from rank: Rank, to peer: Rank) -> (
+        isInside: Bool, latency: Double, perByte: Double, processing: Double
+    ) {
         let (here, there) = (ranks[rank.index].node, ranks[peer.index].node)
-        if here == there { return (true, nodes[here].inside.latency, 1 / nodes[here].inside.bandwidth) }
+        if here == there {
+            let link = nodes[here].inside
+            return (true, link.latency, 1 / link.bandwidth, link.processing)
+        }
         let (mine, other) = (nodes[here].between, nodes[there].between)
         let distance = min(rank.distance(from: peer, count: rankCount), peer.distance(from: rank, count: rankCount))
         func shared(_ node: Int) -> Double {
@@ -130,7 +143,7 @@ public struct Cluster: Sendable, Hashable {
         }
         return (
             false, max(mine.latency, other.latency),
-            max(shared(here) / mine.bandwidth, shared(there) / other.bandwidth)
+            max(shared(here) / mine.bandwidth, shared(there) / other.bandwidth), mine.processing
         )
     }
 }

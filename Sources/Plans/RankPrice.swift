@@ -30,7 +30,7 @@ struct RankPrice: Sendable, Hashable {
 
 /// Goes through one rank's steps.
 ///
-/// A step takes as long as the longest of its work and, inside its node and between nodes, its arrivals and its
+/// A step takes as long as the longest of its work, with what its messages take of the rank's processors, and, inside its node and between nodes, its arrivals and its
 /// departures; the messages of one direction and level go one after another. That is the time of a rank whose
 /// neighbours keep up with it. Where one does not, the neighbour's own price is the job's, which is that of its slowest
 /// rank.
@@ -47,6 +47,8 @@ struct RankWalk {
             let isInside: Bool
             let seconds: Double
             let bytes: Double
+            /// Seconds that it takes of computing.
+            let processing: Double
         }
     }
 
@@ -116,7 +118,7 @@ struct RankWalk {
         let arriving = sum(step.receives, from: false)
         price.bytes = departing.bytes
         price.messages = Double(step.sends.count)
-        let computing = work.timed / cluster.ranks[rank.index].flops
+        let computing = work.timed / cluster.ranks[rank.index].flops + departing.processing + arriving.processing
         let moving = max(departing.seconds, arriving.seconds)
         price.seconds = max(computing, moving)
         price.exposed = max(0, moving - computing)
@@ -155,6 +157,8 @@ struct RankWalk {
     private struct Flow {
         var seconds = 0.0
         var bytes = 0.0
+        /// Seconds that they take of computing.
+        var processing = 0.0
         /// Bytes of columns and rows, which stay when they arrive.
         var kept = 0.0
         /// Bytes of copies: own rows that leave, and what travels narrowed.
@@ -187,6 +191,7 @@ struct RankWalk {
             let seconds = route.latency + bytes * route.perByte
             if route.isInside { inside += seconds } else { between += seconds }
             flow.bytes += bytes
+            flow.processing += bytes * route.processing
         }
         flow.seconds = max(inside, between)
         return flow
@@ -198,9 +203,11 @@ struct RankWalk {
     ) -> [Costs] {
         let walk = RankWalk(dependencies, table, cluster, rank: rank, weighsMemory: false)
         return planner.plan(rank).steps.map { step in
-            Costs(
-                computing: walk.work(of: step).timed / cluster.ranks[rank.index].flops,
-                sends: step.sends.map { walk.cost(of: $0) }, receives: step.receives.map { walk.cost(of: $0) })
+            let (sends, receives) = (step.sends.map { walk.cost(of: $0) }, step.receives.map { walk.cost(of: $0) })
+            let processing = (sends + receives).reduce(0) { $0 + $1.processing }
+            return Costs(
+                computing: walk.work(of: step).timed / cluster.ranks[rank.index].flops + processing, sends: sends,
+                receives: receives)
         }
     }
 
@@ -208,7 +215,8 @@ struct RankWalk {
         let bytes = transfer.payloads.reduce(0) { $0 + self.bytes(of: $1).bytes }
         let route = cluster.route(from: rank, to: transfer.peer)
         return Costs.Message(
-            peer: transfer.peer, isInside: route.isInside, seconds: route.latency + bytes * route.perByte, bytes: bytes)
+            peer: transfer.peer, isInside: route.isInside, seconds: route.latency + bytes * route.perByte, bytes: bytes,
+            processing: bytes * route.processing)
     }
 
     /// Floating-point operations of a step: of its visible pairs, and of whole tiles that take as long.

@@ -121,8 +121,9 @@ class Hosts:
         bits = float(told[1]) * {"": 1, "k": 1e3, "m": 1e6, "g": 1e9}[told[2]]
         for number, identifier in enumerate(self.identifiers):
             # The queue holds whole messages: a link of a cluster delays, and drops nothing. What a link that was idle may
-            # send at once is a millisecond's worth: with more it would carry more than its rate in a job of many pauses.
-            limit = f"root tbf rate {rate} burst {max(32 << 10, int(bits / 8000))} limit 32mb"
+            # send at once is a millisecond's worth: with more it would carry more than its rate in a job of many pauses. But it
+            # holds what the system hands over at a time, 64 KiB, which would be cut into packets here, at a processor's cost.
+            limit = f"root tbf rate {rate} burst {max(72 << 10, int(bits / 8000))} limit 32mb"
             self.enter(identifier, f"tc qdisc replace dev eth0 {limit}")
             self.enter(self.switch, f"tc qdisc replace dev port{number} {limit}")
 

@@ -75,7 +75,9 @@ extension Session {
 
 extension Message {
     fileprivate mutating func write(_ measured: Measurements) {
-        let links = [measured.inside, measured.between].map { $0.map { "\($0.latency) \($0.bandwidth)" } ?? "" }
+        let links = [measured.inside, measured.between].map {
+            $0.map { "\($0.latency) \($0.bandwidth) \($0.processing)" } ?? ""
+        }
         for text in links + [measured.flops.map { "\($0)" }.joined(separator: " ")] { write(text) }
     }
 
@@ -83,7 +85,8 @@ extension Message {
         func numbers() -> [Double] { readString().split(separator: " ").compactMap { Double($0) } }
         func link() -> Cluster.Link? {
             let values = numbers()
-            return values.count == 2 ? Cluster.Link(latency: values[0], bandwidth: values[1]) : nil
+            return values.count == 3
+                ? Cluster.Link(latency: values[0], bandwidth: values[1], processing: values[2]) : nil
         }
         let (inside, between) = (link(), link())
         return Measurements(flops: numbers(), inside: inside, between: between)

@@ -4,30 +4,38 @@ import Plans
 
 /// The rates that the ranks of a kind of job, and the links between them, have shown lately.
 package struct MachineHistory: Equatable {
-    /// A link's: small messages a second, and bytes a second of large ones.
+    /// A link's: small messages a second, bytes a second of large ones, and bytes that take a second of computing.
     package struct Link: Equatable {
         package var messages = RateHistory()
         package var bytes = RateHistory()
+        package var processed = RateHistory()
 
-        package init(messages: RateHistory = RateHistory(), bytes: RateHistory = RateHistory()) {
+        package init(
+            messages: RateHistory = RateHistory(), bytes: RateHistory = RateHistory(),
+            processed: RateHistory = RateHistory()
+        ) {
             self.messages = messages
             self.bytes = bytes
+            self.processed = processed
         }
 
         /// The link to believe in; nil where nothing is known.
         var link: Cluster.Link? {
             guard let messages = messages.best, let bytes = bytes.best else { return nil }
-            return Cluster.Link(latency: 1 / messages, bandwidth: bytes)
+            return Cluster.Link(latency: 1 / messages, bandwidth: bytes, processing: processed.best.map { 1 / $0 } ?? 0)
         }
 
         mutating func add(_ link: Cluster.Link, at time: Double) {
             messages.add(1 / link.latency, at: time)
             bytes.add(link.bandwidth, at: time)
+            // Where it takes nothing there is no rate.
+            processed.add(1 / link.processing, at: time)
         }
 
         mutating func forget(at time: Double) {
             messages.forget(at: time)
             bytes.forget(at: time)
+            processed.forget(at: time)
         }
     }
 

@@ -55,7 +55,9 @@ package struct MeasurementCache {
                 })
         }
         func link(_ json: JSON?) -> MachineHistory.Link {
-            .init(messages: history(json?["messages"]), bytes: history(json?["bytes"]))
+            .init(
+                messages: history(json?["messages"]), bytes: history(json?["bytes"]),
+                processed: history(json?["processed"]))
         }
         var kept = MachineHistory(rankCount: rankCount)
         kept.ranks = ranks.map(history)
@@ -72,7 +74,7 @@ package struct MeasurementCache {
             "[" + history.sightings.map { "[\($0.time), \($0.rate)]" }.joined(separator: ", ") + "]"
         }
         func text(_ link: MachineHistory.Link) -> String {
-            "{\"messages\": \(text(link.messages)), \"bytes\": \(text(link.bytes))}"
+            "{\"messages\": \(text(link.messages)), \"bytes\": \(text(link.bytes)), \"processed\": \(text(link.processed))}"
         }
         let contents =
             """

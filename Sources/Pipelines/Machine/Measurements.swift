@@ -25,7 +25,10 @@ package struct Measurements: Equatable {
             return (value / power * perUnit).rounded() / perUnit * power
         }
         func round(_ link: Cluster.Link?) -> Cluster.Link? {
-            link.map { Cluster.Link(latency: round($0.latency), bandwidth: round($0.bandwidth)) }
+            link.map {
+                Cluster.Link(
+                    latency: round($0.latency), bandwidth: round($0.bandwidth), processing: round($0.processing))
+            }
         }
         return Measurements(flops: flops.map { round($0) }, inside: round(inside), between: round(between))
     }
@@ -43,8 +46,8 @@ extension Session {
     func measureLinks(hosts: [String]) throws -> (inside: Cluster.Link?, between: Cluster.Link?) {
         let firsts = Dictionary(grouping: hosts.indices, by: { hosts[$0] }).values.sorted { $0[0] < $1[0] }
         let neighbours = firsts.first { $0.count > 1 }
-        let inside = try neighbours.map { try measureLink(Rank($0[0]), Rank($0[1])) }
-        let between = firsts.count > 1 ? try measureLink(Rank(firsts[0][0]), Rank(firsts[1][0])) : nil
+        let inside = try neighbours.map { try measureLink(Rank($0[0]), Rank($0[1]), isInside: true) }
+        let between = firsts.count > 1 ? try measureLink(Rank(firsts[0][0]), Rank(firsts[1][0]), isInside: false) : nil
         return (inside, between)
     }
 
@@ -98,22 +101,25 @@ extension Session {
         }[0]
     }
 
-    /// The link between two ranks: the time in which they swap a small message, and the rate at which they swap large
-    /// ones, each in the best of several rounds. The other ranks wait. Collective.
-    private func measureLink(_ first: Rank, _ second: Rank) throws -> Cluster.Link {
+    /// The link between two ranks: the time in which they swap a small message, the rate at which they swap large
+    /// ones, and by how much these delay what both compute, each in the best of several rounds. The other ranks wait.
+    /// Collective.
+    /// - Parameter isInside: whether the two share a host, where processors copy whatever is sent.
+    private func measureLink(_ first: Rank, _ second: Rank, isInside: Bool) throws -> Cluster.Link {
         try transport.barrier()
-        var link = (latency: 0.0, bandwidth: 0.0)
+        var link = Cluster.Link(latency: 0, bandwidth: 0)
         if transport.rank == first || transport.rank == second {
             let peer = transport.rank == first ? second : first
             let largest = 1 << 22
             let (outgoing, arriving) = (AlignedBuffer(count: largest / 4), AlignedBuffer(count: largest / 4))
-            func swap(_ bytes: Int) throws {
+            func swap(_ bytes: Int, computing: (_ poll: () -> Void) -> Void = { _ in }) throws {
                 try transport.exchange(
                     receive: [
                         Incoming(
                             from: peer, pieces: [UnsafeMutableRawBufferPointer(rebasing: arriving.bytes[..<bytes])])
                     ],
-                    send: [Outgoing(to: peer, pieces: [UnsafeRawBufferPointer(rebasing: outgoing.bytes[..<bytes])])])
+                    send: [Outgoing(to: peer, pieces: [UnsafeRawBufferPointer(rebasing: outgoing.bytes[..<bytes])])],
+                    while: computing)
             }
             func seconds(_ bytes: Int, times: Int) throws -> Double {
                 let start = ContinuousClock.now
@@ -135,12 +141,73 @@ extension Session {
             _ = try seconds(bytes, times: 1)
             let best = try (0..<3).map { _ in try seconds(bytes, times: times) }.min() ?? 0
             link.bandwidth = Double(bytes) / max(1e-9, best - link.latency)
+            // Both ways at once, in the time of one.
+            let whole = 0.5 / link.bandwidth
+            if isInside {
+                link.processing = whole
+            } else {
+                // As much as takes some hundredths of a second.
+                let bytes = min(largest, max(1, Int(0.04 / max(1e-6, quick))) << 16)
+                let load = Load(threads, kernels)
+                let rounds = Int(1.5 * Double(bytes) / link.bandwidth / load.seconds) + 1
+                // What it takes alone, and beside a swap of which it outlasts the transfer.
+                var (alone, beside) = (Double.infinity, Double.infinity)
+                for _ in 0..<4 {
+                    alone = min(alone, Load.time { load.run(rounds, poll: {}) })
+                    beside = min(beside, try Load.time { try swap(bytes) { load.run(rounds, poll: $0) } })
+                    monitor.progress()
+                }
+                // An adapter takes next to nothing.
+                link.processing = min(whole, max(1e-12, (beside - alone) / Double(2 * bytes)))
+            }
         }
-        let both = try transport.allGather(withUnsafeBytes(of: link) { Array($0) })
+        let numbers = (link.latency, link.bandwidth, link.processing)
+        let both = try transport.allGather(withUnsafeBytes(of: numbers) { Array($0) })
         return both[first.index].withUnsafeBytes {
             Cluster.Link(
                 latency: $0.loadUnaligned(as: Double.self),
-                bandwidth: $0.loadUnaligned(fromByteOffset: 8, as: Double.self))
+                bandwidth: $0.loadUnaligned(fromByteOffset: 8, as: Double.self),
+                processing: $0.loadUnaligned(fromByteOffset: 16, as: Double.self))
         }
+    }
+}
+
+/// Multiply-adds on all threads of a rank, in rounds as short as units of attention.
+private struct Load {
+    private let threads: ThreadPool
+    private let kernels: KernelSet
+    private let iterations: Int
+    /// Of a round, about.
+    let seconds: Double
+
+    init(_ threads: ThreadPool, _ kernels: KernelSet) {
+        (self.threads, self.kernels) = (threads, kernels)
+        var (iterations, seconds) = (16, 0.0)
+        while true {
+            seconds = Self.time { Self.round(threads, kernels, iterations) }
+            if seconds > 1e-4 { break }
+            iterations *= 2
+        }
+        (self.iterations, self.seconds) = (iterations, seconds)
+    }
+
+    func run(_ rounds: Int, poll: () -> Void) {
+        for _ in 0..<rounds {
+            Self.round(threads, kernels, iterations)
+            poll()
+        }
+    }
+
+    private static func round(_ threads: ThreadPool, _ kernels: KernelSet, _ iterations: Int) {
+        threads.forEach(threads.threads) { _, _ in
+            var sink: Float = 0.5
+            _ = kernels.functions.peak(iterations, &sink)
+        }
+    }
+
+    static func time(_ body: () throws -> Void) rethrows -> Double {
+        let start = ContinuousClock.now
+        try body()
+        return (ContinuousClock.now - start).inSeconds
     }
 }

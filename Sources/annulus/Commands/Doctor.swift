@@ -90,8 +90,9 @@ struct Doctor: ParsableCommand {
                 rows.add(
                     name,
                     String(
-                        format: "%.3g µs a message, %.3g GB/s in each direction", link.latency * 1e6,
-                        link.bandwidth * 1e-9))
+                        format:
+                            "%.3g µs a message, %.3g GB/s in each direction, a byte takes %.2g ns of a rank's computing",
+                        link.latency * 1e6, link.bandwidth * 1e-9, link.processing * 1e9))
             }
         }
         if let folder = MeasurementCache.folder() {
