@@ -87,6 +87,7 @@ import Testing
         }
         history.inside.bytes.add(2e9, at: 1e9)
         history.inside.messages.add(1e6, at: 1e9)
+        history.inside.processed.add(1e10, at: 1e9)
         return history
     }
 
@@ -134,6 +135,7 @@ import Testing
         }
         cache.write(known)
         #expect(cache.read(at: 1e9 + 500) == known)
+        #expect(known.measurements?.inside == Cluster.Link(latency: 1e-6, bandwidth: 2e9, processing: 1e-10))
     }
 
     /// A folder that cannot be made is no fault.

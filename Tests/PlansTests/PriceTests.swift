@@ -10,11 +10,12 @@ import Tiles
     static func cluster(
         ranks: Int, perNode: Int = 1, flops: Double = 1e11, memory: Double = 1e12,
         inside: Double = 2e10,
-        between: Double = 1e10
+        between: Double = 1e10, processing: (inside: Double, between: Double) = (0, 0)
     ) -> Cluster {
         let node = Cluster.Node(
-            name: "node", memory: memory, inside: .init(latency: 1e-6, bandwidth: inside),
-            between: .init(latency: 2e-6, bandwidth: between))
+            name: "node", memory: memory,
+            inside: .init(latency: 1e-6, bandwidth: inside, processing: processing.inside),
+            between: .init(latency: 2e-6, bandwidth: between, processing: processing.between))
         return Cluster(kinds: [(node, ranks / perNode, perNode, flops)])
     }
 
@@ -288,6 +289,31 @@ import Tiles
         let (within, across) = (bytes / 1e6, 12 * bytes / 1e6)
         #expect(abs(seconds(.allGather, perNode: 2, inside: 1e6, between: 1e15) / within - 1) < 0.1)
         #expect(seconds(.allGather, perNode: 2, inside: 1e15, between: 1e6) > 0.5 * across)
+    }
+
+    /// What processors move delays what they compute, byte for byte, sent or received, on the link that it takes.
+    @Test(arguments: Strategy.allCases) func whatMessagesTakeOfComputing(strategy: Strategy) {
+        let job = problem(.full, [SequenceShape(length: 8 * 512)], .contiguous, 8)
+        func seconds(_ inside: Double, _ between: Double) -> Double {
+            let cluster = Self.cluster(
+                ranks: 8, perNode: 2, inside: 1e15, between: 1e15, processing: (inside, between))
+            return Pricing(on: cluster, problem: { _ in job }).prices([strategy], [.contiguous])[0].seconds
+        }
+        let free = seconds(0, 0)
+        let planner = strategy.planner(TileDependencies(job))
+        for (inside, between) in [(1e-9, 0.0), (0.0, 1e-9), (2e-9, 3e-9)] {
+            let moved = (0..<8).map { number in
+                let plan = planner.plan(Rank(number))
+                return plan.steps.flatMap { $0.sends + $0.receives }.reduce(0.0) { sum, transfer in
+                    let bytes = transfer.payloads.reduce(0) { $0 + plan.bytes(of: $1) }
+                    return sum + Double(bytes) * (transfer.peer.index / 2 == number / 2 ? inside : between)
+                }
+            }
+            let most = moved.max() ?? 0
+            let more = seconds(inside, between) - free
+            // All ranks compute as much, but for the trees' roots.
+            #expect(more <= most * 1.001 && more >= 0.5 * most, "\(strategy): \(more), \(most)")
+        }
     }
 
     /// The memory of a node is that of all its ranks, which here are alike.

@@ -79,7 +79,7 @@ import Tiles
     /// Equal ranks, equal shares: nobody waits for another who is late, so that the simulation is the price.
     @Test(arguments: [1, 2, 3, 5, 8], [Double(1e9), 1e10]) func equalRanksTakeTheirPrice(ranks: Int, bandwidth: Double)
     {
-        let cluster = PriceTests.cluster(ranks: ranks, between: bandwidth)
+        let cluster = PriceTests.cluster(ranks: ranks, between: bandwidth, processing: (0, 0.3 / bandwidth))
         for strategy in [Strategy.passKeyValue, .passQueries, .allGather] {
             let (simulation, price, _) = simulate(cluster, tokens: 256 * 2 * ranks, strategy)
             #expect(abs(simulation.seconds - price.seconds) <= 1e-9 * price.seconds, "\(strategy)")
