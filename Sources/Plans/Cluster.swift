@@ -4,15 +4,15 @@ import Tiles
 
 /// A cluster as the planner sees it: described in a file, or measured by the ranks of a job.
 public struct Cluster: Sendable, Hashable {
-    /// What a message costs on a link: `latency` + bytes / `bandwidth`, as in Hockney's model (1994); and `processing` · bytes of what
-    /// its rank computes meanwhile.
+    /// What a message costs on a link: `latency` + bytes / `bandwidth`, as in Hockney's model (1994); and of what its rank
+    /// computes meanwhile `processing` · bytes.
     public struct Link: Sendable, Hashable {
         /// Seconds before the first byte arrives, the handling of a message included.
         public var latency: Double
         /// Bytes a second, in each direction at the same time.
         public var bandwidth: Double
-        /// Seconds by which a byte that a rank sends or receives delays what it computes: 0 where an adapter moves it, more where
-        /// processors do, as with TCP.
+        /// Seconds by which a byte that a rank sends or receives delays what it computes: 0 where an adapter moves it,
+        /// more where processors do, as with TCP.
         public var processing: Double
 
         /// - Parameters:

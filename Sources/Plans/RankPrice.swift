@@ -30,10 +30,10 @@ struct RankPrice: Sendable, Hashable {
 
 /// Goes through one rank's steps.
 ///
-/// A step takes as long as the longest of its work, with what its messages take of the rank's processors, and, inside its node and between nodes, its arrivals and its
-/// departures; the messages of one direction and level go one after another. That is the time of a rank whose
-/// neighbours keep up with it. Where one does not, the neighbour's own price is the job's, which is that of its slowest
-/// rank.
+/// A step takes as long as the longest of its work, with what its messages take of it, and, inside its node and between
+/// nodes, its arrivals and its departures; the messages of one direction and level go one after another. That is the time
+/// of a rank whose neighbours keep up with it. Where one does not, the neighbour's own price is the job's, which is that
+/// of its slowest rank.
 struct RankWalk {
     /// What a step takes: computing, and each message of either direction.
     struct Costs {
