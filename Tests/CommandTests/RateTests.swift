@@ -4,6 +4,7 @@
 import Attention
 import Foundation
 import Pipelines
+import Plans
 import TestSupport
 import Testing
 
